@@ -1,0 +1,28 @@
+//! sluicegate: a rate limiter for Envoy whose limits are never passed.
+//!
+//! Data flows one way: request → [`service`] → [`engine`] → [`rules`] (which rule, which counter) → [`store`] →
+//! outcome → [`engine`] (decision) → [`service`] → response. Modules may use only what stands above them in this list:
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`model`] | the vocabulary: descriptor, limit, key, check, outcome, time |
+//! | [`rules`] | compiled rules and matching, pure |
+//! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
+//! | [`config`] | settings; rules files: YAML → compile → watch |
+//! | [`store`] | where counters live: memory, Redis, and the layers over them |
+//! | [`telemetry`] | logs and metrics with bounded labels |
+//! | [`engine`] | plan → store → decision: the one thing that every service calls |
+//! | [`proto`] | the wire types |
+//! | [`service`] | gRPC: wire ↔ model, the server |
+//! | [`admin`] | HTTP: health, metrics, configuration, JSON |
+//! | [`app`] | the composition root: the only file that names concrete types |
+
+pub mod admin;
+pub mod algorithms;
+pub mod config;
+pub mod model;
+pub mod proto;
+pub mod rules;
+pub mod service;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,99 @@
+//! What a store is asked and what it answers.
+
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::{CounterKey, Limit};
+
+/// The checks of one request: consumed together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    /// In the order of the request's descriptors; the same key may stand in it more than once.
+    pub checks: SmallVec<[Check; 2]>,
+    /// When the answer stops being of use to the caller (its `grpc-timeout`); `None` = the store's own timeout only.
+    pub deadline: Option<Instant>,
+}
+
+/// One counter to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Which counter.
+    pub key: CounterKey,
+    /// What it must not pass.
+    pub limit: Limit,
+    /// What it would cost.
+    pub hits: Hits,
+    /// What its denial means for the transaction.
+    pub gate: Gate,
+}
+
+/// What a check does to its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hits {
+    /// Counts this many (at least 1) if they are admitted.
+    Take(u64),
+    /// Counts nothing; allowed if at least one more hit would be admitted.
+    Peek,
+    /// Gives this many back: never below zero use, never above the full quota. Always allowed.
+    Give(u64),
+}
+
+/// What a check's denial means for the transaction that it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Gate {
+    /// A denial denies the transaction.
+    #[default]
+    Enforce,
+    /// The transaction is denied if all of its quota checks (and there is one) are.
+    Quota,
+    /// Counted and reported, never denies (shadow mode).
+    Observe,
+}
+
+/// A store's answer to one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether this check alone would let the hits pass.
+    pub allowed: bool,
+    /// Hits that could still be taken now: after this check if the transaction was committed, as things stand if not.
+    pub remaining: u64,
+    /// When denied: how long until the same hits would be admitted if nobody else came.
+    pub retry_after: RetryAfter,
+    /// Microseconds until the full quota is back if nobody comes.
+    pub reset_after_us: u64,
+    /// Microseconds for which the answer must be held back (leaky bucket); 0 elsewhere.
+    pub delay_us: u64,
+}
+
+/// How long to wait before the same request would pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// Not at all: it passed.
+    Now,
+    /// This many microseconds; at least 1.
+    Micros(u64),
+    /// No waiting helps: the request is larger than the limit can ever hold.
+    Never,
+}
+
+impl Transaction {
+    /// Whether the transaction as a whole passes, given each check's verdict in order.
+    ///
+    /// The one definition of all-or-nothing; the Lua driver (`store/redis/check.lua`) mirrors it.
+    #[must_use]
+    pub fn passes(&self, allowed: impl IntoIterator<Item = bool>) -> bool {
+        let (mut quota, mut quota_over) = (0_usize, 0_usize);
+        for (check, allowed) in self.checks.iter().zip(allowed) {
+            match check.gate {
+                Gate::Enforce if !allowed => return false,
+                Gate::Quota => {
+                    quota += 1;
+                    quota_over += usize::from(!allowed);
+                }
+                Gate::Enforce | Gate::Observe => {}
+            }
+        }
+        quota == 0 || quota_over < quota
+    }
+}

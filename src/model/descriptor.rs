@@ -1,0 +1,45 @@
+//! What a caller asks about: a domain and descriptors, each a path of key/value entries.
+
+use super::limit::Window;
+
+/// One question: may this request pass?
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The namespace of the rules; not empty.
+    pub domain: String,
+    /// At least one.
+    pub descriptors: Vec<Descriptor>,
+    /// Hits of each descriptor that brings none of its own; 0 means 1.
+    pub hits_addend: u32,
+}
+
+/// A path of entries that is limited as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Descriptor {
+    /// In the order of the rules' tree.
+    pub entries: Vec<Entry>,
+    /// A limit that the request brings itself; the tree is not asked.
+    pub limit: Option<LimitOverride>,
+    /// Hits of this descriptor: `None` = the request's, `Some(0)` = a peek.
+    pub hits_addend: Option<u64>,
+    /// The hits are given back instead of taken.
+    pub is_negative_hits: bool,
+}
+
+/// A key and its value; both may be any string, the value may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// For instance `remote_address`.
+    pub key: String,
+    /// For instance `10.0.0.1`.
+    pub value: String,
+}
+
+/// The limit inside a descriptor (`RateLimitDescriptor.limit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// Hits in a window; 0 bans.
+    pub requests_per_unit: u32,
+    /// The window.
+    pub window: Window,
+}

@@ -1,0 +1,147 @@
+//! Counter keys: readable, made in this one place, and never the same for two different counters.
+//!
+//! Layout: `<prefix><algorithm>:<parameters>:{<domain>|<key>=<value>|…}`. Everything that comes from a request or a
+//! rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
+//! [`MAX_READABLE`] bytes keeps its first bytes and ends in `#` and 160 bits of BLAKE3 over the whole, so hostile
+//! values cannot be made to collide.
+
+use std::fmt::{self, Write};
+
+use super::{Algorithm, Limit};
+
+/// Longest identity (what is inside the braces) that is kept as it is, in bytes.
+pub const MAX_READABLE: usize = 160;
+/// What stays readable of a longer one, in bytes.
+const KEPT: usize = 64;
+/// Bytes of BLAKE3 in a shortened identity.
+const HASH_BYTES: usize = 20;
+
+/// The name of a counter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CounterKey(Box<str>);
+
+impl CounterKey {
+    /// The whole key.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes a key that was made by [`KeyBuilder`] elsewhere (another process, a test).
+    #[must_use]
+    pub fn from_raw(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl fmt::Display for CounterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One level of a counter's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// The request's own key and value.
+    Own(&'a str, &'a str),
+    /// All values that match a wildcard share the counter (`share_threshold`): the key and the pattern.
+    Shared(&'a str, &'a str),
+}
+
+/// Whose counter it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A rule of the tree.
+    Rule,
+    /// A limit that the request brought itself.
+    Override,
+}
+
+/// Builds the key of a counter.
+///
+/// State carries its algorithm and parameters in the key, so that a rule that changes them starts clean; the number
+/// of hits is not part of it, so that a rule whose number alone changes keeps its counters.
+#[must_use]
+pub fn counter_key<'a>(
+    prefix: &str,
+    owner: Owner,
+    limit: &Limit,
+    domain: &str,
+    parts: impl IntoIterator<Item = Part<'a>>,
+) -> CounterKey {
+    let mut key = String::with_capacity(96);
+    key.push_str(prefix);
+    push_state(&mut key, limit);
+    key.push_str(match owner {
+        Owner::Rule => ":{",
+        Owner::Override => ":o:{",
+    });
+    let start = key.len();
+    push_escaped(&mut key, domain);
+    for part in parts {
+        key.push('|');
+        let (name, sign, value) = match part {
+            Part::Own(name, value) => (name, '=', value),
+            Part::Shared(name, pattern) => (name, '~', pattern),
+        };
+        push_escaped(&mut key, name);
+        key.push(sign);
+        push_escaped(&mut key, value);
+    }
+    shorten(&mut key, start);
+    key.push('}');
+    CounterKey(key.into_boxed_str())
+}
+
+/// Algorithm and the parameters that give the state its meaning, as short as they can be: keys are most of what a
+/// counter costs.
+fn push_state(key: &mut String, limit: &Limit) {
+    let window = limit.window_us;
+    // Writing to a String cannot fail.
+    let _ = match limit.algorithm {
+        Algorithm::SlidingWindow { precision } => write!(key, "sw:{window}/{precision}"),
+        Algorithm::SlidingLog => write!(key, "sl:{window}"),
+        // The number of hits is part of the bucket's units: see algorithms::token_bucket.
+        Algorithm::TokenBucket { .. } => write!(key, "tb:{window}"),
+        Algorithm::LeakyBucket { .. } => write!(key, "lb:{window}"),
+        Algorithm::FixedWindow { .. } => write!(key, "fw:{window}"),
+        Algorithm::Concurrency => write!(key, "cc:{window}"),
+    };
+}
+
+/// Percent-encodes our separators, Redis' braces, controls and the escape itself. Injective.
+fn push_escaped(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.find(must_escape) {
+        let (plain, tail) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = tail.chars();
+        if let Some(found) = chars.next() {
+            // All of these are ASCII: two hex digits hold them.
+            let _ = write!(out, "%{:02X}", u32::from(found));
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}
+
+const fn must_escape(c: char) -> bool {
+    matches!(c, '%' | '{' | '}' | '|' | '=' | '~' | '#') || c.is_ascii_control()
+}
+
+fn shorten(key: &mut String, start: usize) {
+    if key.len() - start <= MAX_READABLE {
+        return;
+    }
+    let hash = blake3::hash(key[start..].as_bytes());
+    let mut cut = start + KEPT;
+    while !key.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    key.truncate(cut);
+    key.push('#');
+    for byte in &hash.as_bytes()[..HASH_BYTES] {
+        let _ = write!(key, "{byte:02x}");
+    }
+}

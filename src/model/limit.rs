@@ -1,0 +1,232 @@
+//! Limits: how many hits in how long, counted by which algorithm. Built only by `algorithms::limit`, which checks
+//! every bound, so that the request path never has to.
+
+use std::fmt;
+
+use super::time::SECOND_US;
+
+/// A time unit as the API names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unit {
+    /// 1 s
+    Second,
+    /// 60 s
+    Minute,
+    /// 3600 s
+    Hour,
+    /// 86,400 s
+    Day,
+    /// 7 days
+    Week,
+    /// 30 days
+    Month,
+    /// 365 days
+    Year,
+}
+
+impl Unit {
+    /// All of them, shortest first.
+    pub const ALL: [Self; 7] = [
+        Self::Second,
+        Self::Minute,
+        Self::Hour,
+        Self::Day,
+        Self::Week,
+        Self::Month,
+        Self::Year,
+    ];
+
+    /// Length in seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+            Self::Year => 365 * 86_400,
+        }
+    }
+
+    /// The name in rules files, lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+
+    /// Reads a name in any case.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|unit| unit.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// A window: a unit times a multiplier, so that 30 s is `Second × 30`, as Envoy prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The unit.
+    pub unit: Unit,
+    /// How many of them; at least 1.
+    pub multiplier: u32,
+}
+
+impl Window {
+    /// One unit.
+    #[must_use]
+    pub const fn of(unit: Unit) -> Self {
+        Self {
+            unit,
+            multiplier: 1,
+        }
+    }
+
+    /// Length in seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.unit.seconds() * self.multiplier as u64
+    }
+
+    /// Length in microseconds.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.seconds() * SECOND_US
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.multiplier {
+            1 => f.write_str(self.unit.name()),
+            n => write!(f, "{n} {}s", self.unit.name()),
+        }
+    }
+}
+
+/// The algorithms by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AlgorithmKind {
+    /// Counts in slices; never more than the limit in any window.
+    SlidingWindow,
+    /// Keeps every admitted hit's time; exact.
+    SlidingLog,
+    /// A rate and a burst (GCRA).
+    TokenBucket,
+    /// Delays instead of denying.
+    LeakyBucket,
+    /// Epoch-aligned windows, for compatibility.
+    FixedWindow,
+    /// At most so many in flight.
+    Concurrency,
+}
+
+impl AlgorithmKind {
+    /// All of them; the position is the number that scripts and metrics use.
+    pub const ALL: [Self; 6] = [
+        Self::SlidingWindow,
+        Self::SlidingLog,
+        Self::TokenBucket,
+        Self::LeakyBucket,
+        Self::FixedWindow,
+        Self::Concurrency,
+    ];
+
+    /// The name in rules files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SlidingWindow => "sliding_window",
+            Self::SlidingLog => "sliding_log",
+            Self::TokenBucket => "token_bucket",
+            Self::LeakyBucket => "leaky_bucket",
+            Self::FixedWindow => "fixed_window",
+            Self::Concurrency => "concurrency",
+        }
+    }
+
+    /// Reads a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for AlgorithmKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A counting rule, ready to be decided. The numbers obey the caps of `algorithms::limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// L: hits in a window; 0 bans.
+    pub hits: u64,
+    /// W in microseconds; at least 1.
+    pub window_us: u64,
+    /// How they are counted.
+    pub algorithm: Algorithm,
+}
+
+/// An algorithm with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// See [`AlgorithmKind::SlidingWindow`].
+    SlidingWindow {
+        /// S: slices in a window.
+        precision: u32,
+    },
+    /// See [`AlgorithmKind::SlidingLog`].
+    SlidingLog,
+    /// See [`AlgorithmKind::TokenBucket`].
+    TokenBucket {
+        /// Hits that may come at once.
+        burst: u64,
+        /// One hit costs this many units …
+        hit_units: u64,
+        /// … and a microsecond brings back this many (`hit_units / unit_rate` = W / L, reduced).
+        unit_rate: u64,
+    },
+    /// See [`AlgorithmKind::LeakyBucket`].
+    LeakyBucket {
+        /// A request that would wait longer is denied.
+        max_delay_us: u64,
+        /// As in the token bucket.
+        hit_units: u64,
+        /// As in the token bucket.
+        unit_rate: u64,
+    },
+    /// See [`AlgorithmKind::FixedWindow`].
+    FixedWindow {
+        /// Denied hits count too, as in envoyproxy/ratelimit.
+        count_denied: bool,
+    },
+    /// See [`AlgorithmKind::Concurrency`]; `window_us` is the time after which a lost slot frees itself.
+    Concurrency,
+}
+
+impl Algorithm {
+    /// Which one it is.
+    #[must_use]
+    pub const fn kind(self) -> AlgorithmKind {
+        match self {
+            Self::SlidingWindow { .. } => AlgorithmKind::SlidingWindow,
+            Self::SlidingLog => AlgorithmKind::SlidingLog,
+            Self::TokenBucket { .. } => AlgorithmKind::TokenBucket,
+            Self::LeakyBucket { .. } => AlgorithmKind::LeakyBucket,
+            Self::FixedWindow { .. } => AlgorithmKind::FixedWindow,
+            Self::Concurrency => AlgorithmKind::Concurrency,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The vocabulary: what the other rooms talk about. Standard library only (and the hash of long keys).
+
+pub mod check;
+pub mod descriptor;
+pub mod key;
+pub mod limit;
+pub mod time;
+
+pub use check::{Check, Gate, Hits, Outcome, RetryAfter, Transaction};
+pub use descriptor::{Descriptor, Entry, LimitOverride, Request};
+pub use key::CounterKey;
+pub use limit::{Algorithm, AlgorithmKind, Limit, Unit, Window};
+pub use time::{Clock, ManualClock, MonotonicClock};

@@ -1,0 +1,100 @@
+//! Compiled rules and the question "which rule applies": pure data and pure functions.
+
+pub mod matcher;
+pub mod pattern;
+pub mod tree;
+
+use std::sync::Arc;
+
+use crate::model::{AlgorithmKind, Limit, Window};
+
+pub use matcher::Matched;
+pub use tree::{Domain, RuleSet};
+
+/// What happens when the store cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnStoreError {
+    /// This process counts by itself until the store is back.
+    Local,
+    /// Everything passes.
+    Allow,
+    /// Everything is denied.
+    Deny,
+}
+
+impl OnStoreError {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Local, Self::Allow, Self::Deny];
+
+    /// The word in rules files and flags.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == word)
+    }
+}
+
+/// A rule: a node of the tree that carries a `rate_limit`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Position in [`RuleSet::rules`]; dense, so that per-rule counters can live in a plain list.
+    pub index: usize,
+    /// The domain it belongs to.
+    pub domain: Arc<str>,
+    /// Path in the tree, `key`, `key_value` joined by dots, as envoyproxy/ratelimit names its statistics; made of rule
+    /// text only, never of request values.
+    pub path: Arc<str>,
+    /// The same path level by level: (key, value or empty), for labels.
+    pub levels: Arc<[(String, String)]>,
+    /// `rate_limit.name`, or empty.
+    pub name: Arc<str>,
+    /// What to count; `None` = unlimited.
+    pub limit: Option<Limit>,
+    /// As configured, for answers.
+    pub requests_per_unit: u32,
+    /// As configured, for answers.
+    pub window: Window,
+    /// Counted and reported, never denies.
+    pub shadow_mode: bool,
+    /// The request is over only if all its quota rules are.
+    pub quota_mode: bool,
+    /// Request values enter the metric's key (bounded).
+    pub detailed_metric: bool,
+    /// For each level: whether its request value enters the metric's key (bounded).
+    pub value_to_metric: Arc<[bool]>,
+    /// Names of rules that this one replaces within a request.
+    pub replaces: Arc<[String]>,
+    /// Returned in dynamic metadata.
+    pub metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
+    /// Overrides the global setting.
+    pub on_store_error: Option<OnStoreError>,
+    /// Whether hits may be leased ahead; `None` = the global setting.
+    pub lease: Option<bool>,
+}
+
+/// What the compile step fills in where a file is silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// `--default-algorithm`.
+    pub algorithm: AlgorithmKind,
+    /// `MERGE_DOMAIN_CONFIG`: the same domain may stand in several files.
+    pub merge_domains: bool,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            algorithm: AlgorithmKind::SlidingWindow,
+            merge_domains: false,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Where counters live, behind one contract.
+
+pub mod memory;
+pub mod redis;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use smallvec::SmallVec;
+
+use crate::model::{Outcome, Transaction};
+
+/// One outcome for each check of the transaction, in order.
+pub type Outcomes = SmallVec<[Outcome; 2]>;
+
+/// The contract of every store and of every layer over one.
+///
+/// - A transaction is atomic: [`Transaction::passes`] decides, and then each *allowed* check's hits are counted, or
+///   nothing at all is (except by a rule that counts denied hits).
+/// - `Outcome::remaining` of an allowed check in a denied transaction is what is left as things stand.
+/// - The future may be dropped at any point; the hits are then counted once or not at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Decides and counts one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no decision could be made; nothing is known of the counters then.
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
+}
+
+/// Why a store could not decide. A denial is not an error.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// No connection, or it broke.
+    #[error("not connected: {0}")]
+    Unavailable(String),
+    /// The server answered with an error.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// The server answered something that is no answer to what was asked.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+}
+
+impl StoreError {
+    /// A short fixed word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+}
