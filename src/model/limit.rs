@@ -86,10 +86,7 @@ impl Window {
     /// One unit.
     #[must_use]
     pub const fn of(unit: Unit) -> Self {
-        Self {
-            unit,
-            multiplier: 1,
-        }
+        Self { unit, multiplier: 1 }
     }
 
     /// Length in seconds.

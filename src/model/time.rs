@@ -27,14 +27,9 @@ pub struct MonotonicClock {
 impl MonotonicClock {
     /// Anchors a clock to the present.
     #[must_use]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place where time enters the program"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place where time enters the program")]
     pub fn new() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             anchor: Instant::now(),
             anchor_us: micros(since_epoch),

@@ -1,1 +1,10 @@
-//! telemetry
+//! Logs and metrics. Labels come from rules and from fixed words, never from request values (but for rules that ask
+//! for `detailed_metric`, and then bounded).
+
+pub mod logs;
+pub mod metrics;
+pub mod rule_stats;
+pub mod throttle;
+
+pub use metrics::{Metrics, ServiceKind};
+pub use rule_stats::{RuleStats, RuleStatsRegistry};

@@ -1,0 +1,35 @@
+//! Logging: text for people, JSON for machines, on standard error.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Starts logging for the whole process. A second call changes nothing (tests start several servers).
+///
+/// # Errors
+/// When `filter` is no level (`info`) and no list of directives (`sluicegate=debug,fred=warn`).
+pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log level {filter:?}: {e}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    // Control characters in field values are escaped by the formatter (text) or by JSON.
+    let result = match format {
+        LogFormat::Text => registry
+            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(fmt::layer().json().with_writer(std::io::stderr))
+            .try_init(),
+    };
+    if result.is_err() {
+        tracing::debug!("logging was already started");
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Metrics of the process, through the `prometheus` library.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
+
+/// Seconds; fine where Envoy's 20 ms are decided.
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 1.0,
+];
+
+/// Which door a request came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// `RateLimitService/ShouldRateLimit`.
+    Rls,
+    /// `Authorization/Check`.
+    Authz,
+    /// `POST /json`.
+    Json,
+}
+
+/// A door's counters, looked up once.
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    /// Answered OK.
+    pub ok: IntCounter,
+    /// Answered OVER_LIMIT.
+    pub over_limit: IntCounter,
+    /// Answered with an error.
+    pub error: IntCounter,
+    /// Time from the request's arrival to its answer.
+    pub duration: Histogram,
+}
+
+/// Everything that is counted besides the rules.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Each rule's counters.
+    pub rules: Arc<RuleStatsRegistry>,
+    services: [ServiceMetrics; 3],
+    /// Calls that left for the store.
+    pub store_calls: IntCounterVec,
+    /// Calls that failed, by kind.
+    pub store_errors: IntCounterVec,
+    /// How long the store took.
+    pub store_duration: HistogramVec,
+    /// 1 while the failure mode answers for the store.
+    pub failure_mode: IntGaugeVec,
+    /// Descriptors that the failure mode decided, by mode.
+    pub failure_mode_decisions: IntCounterVec,
+    /// Requests refused at once because too many were under way.
+    pub shed: IntCounter,
+    /// Requests refused for their form, by what was wrong.
+    pub bad_requests: IntCounterVec,
+    /// Keys that the memory store holds.
+    pub memory_keys: IntGauge,
+    /// Keys that the memory store dropped to stay in its bound.
+    pub memory_evictions: IntCounter,
+    /// Counts up with each configuration in force.
+    pub config_generation: IntGauge,
+    /// Attempts to load a configuration.
+    pub config_load: IntCounterVec,
+    /// Whether the newest attempt succeeded.
+    pub config_last_load_success: IntGauge,
+    /// Rules in force.
+    pub config_rules: IntGauge,
+    config_info: IntGaugeVec,
+    compat_requests: IntCounterVec,
+    compat_load_success: IntCounter,
+    compat_load_error: IntCounter,
+    compat_errors: IntCounterVec,
+}
+
+impl Metrics {
+    /// All metrics, registered.
+    ///
+    /// # Errors
+    /// When two metrics have one name; a mistake in this file.
+    #[allow(clippy::too_many_lines, reason = "a list")]
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let rules = Arc::new(RuleStatsRegistry::new()?);
+        registry.register(Box::new(RuleStatsCollector(Arc::clone(&rules))))?;
+        let requests = counters(
+            r,
+            "sluicegate_requests_total",
+            "Requests answered",
+            &["service", "code"],
+        )?;
+        let duration = histograms(
+            r,
+            "sluicegate_request_duration_seconds",
+            "Time to answer a request",
+            &["service"],
+        )?;
+        let service = |name: &str| ServiceMetrics {
+            ok: requests.with_label_values(&[name, "ok"]),
+            over_limit: requests.with_label_values(&[name, "over_limit"]),
+            error: requests.with_label_values(&[name, "error"]),
+            duration: duration.with_label_values(&[name]),
+        };
+        let services = [service("rls"), service("authz"), service("json")];
+        let build = gauges(r, "sluicegate_build_info", "The version that runs", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            rules,
+            services,
+            store_calls: counters(r, "sluicegate_store_calls_total", "Calls to the store", &["store"])?,
+            store_errors: counters(
+                r,
+                "sluicegate_store_errors_total",
+                "Calls to the store that failed",
+                &["store", "kind"],
+            )?,
+            store_duration: histograms(
+                r,
+                "sluicegate_store_duration_seconds",
+                "Time of a store call",
+                &["store"],
+            )?,
+            failure_mode: gauges(
+                r,
+                "sluicegate_failure_mode",
+                "1 while the failure mode answers for the store",
+                &["store"],
+            )?,
+            failure_mode_decisions: counters(
+                r,
+                "sluicegate_failure_mode_decisions_total",
+                "Requests that the failure mode decided",
+                &["mode"],
+            )?,
+            shed: counter(
+                r,
+                "sluicegate_shed_total",
+                "Requests answered at once because of overload",
+            )?,
+            bad_requests: counters(
+                r,
+                "sluicegate_bad_requests_total",
+                "Requests refused for their form",
+                &["reason"],
+            )?,
+            memory_keys: gauge(r, "sluicegate_memory_keys", "Counters held in memory")?,
+            memory_evictions: counter(
+                r,
+                "sluicegate_memory_evictions_total",
+                "Live counters dropped from memory to stay in the bound",
+            )?,
+            config_generation: gauge(r, "sluicegate_config_generation", "Counts configurations in force")?,
+            config_load: counters(r, "sluicegate_config_load_total", "Configuration loads", &["result"])?,
+            config_last_load_success: gauge(
+                r,
+                "sluicegate_config_last_load_success",
+                "Whether the newest configuration load succeeded",
+            )?,
+            config_rules: gauge(r, "sluicegate_config_rules", "Rules in force")?,
+            config_info: gauges(
+                r,
+                "sluicegate_config_info",
+                "Hash of the configuration in force; differs between replicas while they disagree",
+                &["hash"],
+            )?,
+            compat_requests: counters(r, "ratelimit_service_total_requests", "gRPC requests", &["grpc_method"])?,
+            compat_load_success: counter(
+                r,
+                "ratelimit_service_config_load_success",
+                "Configuration loads that succeeded",
+            )?,
+            compat_load_error: counter(
+                r,
+                "ratelimit_service_config_load_error",
+                "Configuration loads that failed",
+            )?,
+            compat_errors: counters(
+                r,
+                "ratelimit_service_should_rate_limit_error",
+                "Requests that ended in an error",
+                &["err_type"],
+            )?,
+            registry,
+        })
+    }
+
+    /// The counters of one door.
+    #[must_use]
+    pub const fn service(&self, kind: ServiceKind) -> &ServiceMetrics {
+        match kind {
+            ServiceKind::Rls => &self.services[0],
+            ServiceKind::Authz => &self.services[1],
+            ServiceKind::Json => &self.services[2],
+        }
+    }
+
+    /// Counts an answered `ShouldRateLimit` under the name that existing dashboards use.
+    #[must_use]
+    pub fn compat_request_counter(&self) -> IntCounter {
+        self.compat_requests.with_label_values(&["ShouldRateLimit"])
+    }
+
+    /// Counts a failed request under the name that existing dashboards use; `kind` is `redis_error` or
+    /// `service_error`.
+    pub fn compat_error(&self, kind: &str) {
+        self.compat_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// A configuration is in force.
+    pub fn config_loaded(&self, generation: u64, rules: usize, hash: &str) {
+        self.config_load.with_label_values(&["success"]).inc();
+        self.compat_load_success.inc();
+        self.config_last_load_success.set(1);
+        self.config_generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.config_rules.set(i64::try_from(rules).unwrap_or(i64::MAX));
+        self.config_info.reset();
+        self.config_info.with_label_values(&[hash]).set(1);
+    }
+
+    /// A configuration was refused.
+    pub fn config_refused(&self) {
+        self.config_load.with_label_values(&["error"]).inc();
+        self.compat_load_error.inc();
+        self.config_last_load_success.set(0);
+    }
+
+    /// Registers a collector of another room.
+    ///
+    /// # Errors
+    /// When its names are taken.
+    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> prometheus::Result<()> {
+        self.registry.register(collector)
+    }
+
+    /// The exposition for a scrape.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn encode(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Seconds as Prometheus wants them.
+#[must_use]
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+    let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec()), labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}

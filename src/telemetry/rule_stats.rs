@@ -1,0 +1,290 @@
+//! Counters of each rule, plain atomics on the request path, turned into both metric families (ours and the names
+//! that envoyproxy/ratelimit's dashboards use) only when somebody scrapes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::rules::{Rule, RuleSet};
+
+/// Series that request values may open in one process (`detailed_metric`, `value_to_metric`); the rest is counted
+/// under the rule alone.
+pub const MAX_DETAILED_SERIES: usize = 10_000;
+/// Longest label value, in bytes.
+const MAX_LABEL: usize = 256;
+
+/// One rule's counters.
+#[derive(Debug)]
+pub struct RuleStats {
+    domain: Arc<str>,
+    path: Arc<str>,
+    /// `key[_value]`, level by level.
+    keys: Vec<String>,
+    /// Requests that this rule let pass.
+    pub allowed: AtomicU64,
+    /// Requests that this rule denied.
+    pub denied: AtomicU64,
+    /// Requests that it would have denied, but it is in shadow mode.
+    pub shadow_denied: AtomicU64,
+    /// Requests that no store could decide.
+    pub errors: AtomicU64,
+    /// Hits asked for.
+    pub total_hits: AtomicU64,
+    /// Hits over the limit.
+    pub over_limit: AtomicU64,
+    /// Hits admitted close to the limit.
+    pub near_limit: AtomicU64,
+    /// Hits admitted.
+    pub within_limit: AtomicU64,
+    /// Hits denied without a call to the store.
+    pub over_limit_with_local_cache: AtomicU64,
+    /// Hits over the limit of a rule in shadow mode.
+    pub shadow_mode: AtomicU64,
+}
+
+impl RuleStats {
+    fn new(domain: Arc<str>, path: Arc<str>, keys: Vec<String>) -> Self {
+        Self {
+            domain,
+            path,
+            keys,
+            allowed: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            shadow_denied: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            total_hits: AtomicU64::new(0),
+            over_limit: AtomicU64::new(0),
+            near_limit: AtomicU64::new(0),
+            within_limit: AtomicU64::new(0),
+            over_limit_with_local_cache: AtomicU64::new(0),
+            shadow_mode: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The statistics of all rules; counters live on through a reload as long as their rule does.
+#[derive(Debug)]
+pub struct RuleStatsRegistry {
+    rules: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<RuleStats>>>,
+    detailed: Mutex<HashMap<(Arc<str>, String), Arc<RuleStats>>>,
+    descriptions: Vec<Desc>,
+}
+
+impl RuleStatsRegistry {
+    /// An empty registry.
+    ///
+    /// # Errors
+    /// Never for the fixed names below; the library checks them all the same.
+    pub fn new() -> prometheus::Result<Self> {
+        let describe = |family: &Family| Desc::new(family.name.into(), family.help.into(), vec![], HashMap::new());
+        Ok(Self {
+            rules: Mutex::default(),
+            detailed: Mutex::default(),
+            descriptions: FAMILIES.iter().map(describe).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The statistics for a configuration, each at its rule's index. Rules that are gone are forgotten.
+    pub fn activate(&self, rules: &RuleSet) -> Vec<Arc<RuleStats>> {
+        let mut known = self.rules.lock();
+        let mut next = HashMap::with_capacity(rules.rules.len());
+        let stats = rules
+            .rules
+            .iter()
+            .map(|rule| {
+                let id = (Arc::clone(&rule.domain), Arc::clone(&rule.path));
+                let stats = known
+                    .remove(&id)
+                    .or_else(|| next.get(&id).map(Arc::clone))
+                    .unwrap_or_else(|| {
+                        Arc::new(RuleStats::new(
+                            Arc::clone(&rule.domain),
+                            Arc::clone(&rule.path),
+                            level_names(rule),
+                        ))
+                    });
+                next.insert(id, Arc::clone(&stats));
+                stats
+            })
+            .collect();
+        *known = next;
+        self.detailed.lock().clear();
+        stats
+    }
+
+    /// The statistics of a rule with request values in its name, or `None` when the bound is reached.
+    pub fn detailed(&self, domain: &Arc<str>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
+        let path = keys.join(".");
+        let mut detailed = self.detailed.lock();
+        if let Some(stats) = detailed.get(&(Arc::clone(domain), path.clone())) {
+            return Some(Arc::clone(stats));
+        }
+        if detailed.len() >= MAX_DETAILED_SERIES {
+            return None;
+        }
+        let stats = Arc::new(RuleStats::new(Arc::clone(domain), path.as_str().into(), keys));
+        detailed.insert((Arc::clone(domain), path), Arc::clone(&stats));
+        Some(stats)
+    }
+
+    fn all(&self) -> Vec<Arc<RuleStats>> {
+        let mut all: Vec<_> = self.rules.lock().values().map(Arc::clone).collect();
+        all.extend(self.detailed.lock().values().map(Arc::clone));
+        all.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
+        all
+    }
+}
+
+/// `key` or `key_value` for each level, as envoyproxy/ratelimit writes them.
+fn level_names(rule: &Rule) -> Vec<String> {
+    let name = |(key, value): &(String, String)| match value.as_str() {
+        "" => key.clone(),
+        value => format!("{key}_{value}"),
+    };
+    rule.levels.iter().map(name).collect()
+}
+
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    series: &'static [Series],
+}
+
+/// A counter of the rule and, for our own names, its `outcome`.
+struct Series {
+    outcome: Option<&'static str>,
+    read: fn(&RuleStats) -> &AtomicU64,
+}
+
+const fn plain(read: fn(&RuleStats) -> &AtomicU64) -> Series {
+    Series { outcome: None, read }
+}
+
+const fn outcome(name: &'static str, read: fn(&RuleStats) -> &AtomicU64) -> Series {
+    Series {
+        outcome: Some(name),
+        read,
+    }
+}
+
+/// Ours first, then the names of envoyproxy/ratelimit's Prometheus mapping.
+const FAMILIES: [Family; 8] = [
+    Family {
+        name: "sluicegate_decisions_total",
+        help: "Descriptors decided, by rule and outcome",
+        series: &[
+            outcome("allowed", |s| &s.allowed),
+            outcome("denied", |s| &s.denied),
+            outcome("shadow_denied", |s| &s.shadow_denied),
+            outcome("error", |s| &s.errors),
+        ],
+    },
+    Family {
+        name: "sluicegate_near_limit_total",
+        help: "Hits admitted close to the limit",
+        series: &[plain(|s| &s.near_limit)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_total_hits",
+        help: "Hits asked for",
+        series: &[plain(|s| &s.total_hits)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_over_limit",
+        help: "Hits over the limit",
+        series: &[plain(|s| &s.over_limit)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_near_limit",
+        help: "Hits admitted close to the limit",
+        series: &[plain(|s| &s.near_limit)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_within_limit",
+        help: "Hits admitted",
+        series: &[plain(|s| &s.within_limit)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_over_limit_with_local_cache",
+        help: "Hits denied without a call to the store",
+        series: &[plain(|s| &s.over_limit_with_local_cache)],
+    },
+    Family {
+        name: "ratelimit_service_rate_limit_shadow_mode",
+        help: "Hits over the limit of a rule in shadow mode",
+        series: &[plain(|s| &s.shadow_mode)],
+    },
+];
+
+/// A collector that shares the registry with the engine.
+#[derive(Clone)]
+pub struct RuleStatsCollector(pub Arc<RuleStatsRegistry>);
+
+impl Collector for RuleStatsCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let all = self.0.all();
+        FAMILIES
+            .iter()
+            .map(|family| family.collect(&all))
+            .filter(|f| !f.get_metric().is_empty())
+            .collect()
+    }
+}
+
+impl Family {
+    fn collect(&self, all: &[Arc<RuleStats>]) -> MetricFamily {
+        let ours = self.name.starts_with("sluicegate_");
+        let metrics = all.iter().flat_map(|stats| {
+            self.series.iter().map(move |series| {
+                let mut labels = if ours { our_labels(stats) } else { their_labels(stats) };
+                labels.extend(series.outcome.map(|outcome| label("outcome", outcome)));
+                let mut counter = Counter::default();
+                #[allow(clippy::cast_precision_loss, reason = "Prometheus samples are doubles")]
+                counter.set_value((series.read)(stats).load(Ordering::Relaxed) as f64);
+                let mut metric = Metric::from_label(labels);
+                metric.set_counter(counter);
+                metric
+            })
+        });
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.into());
+        family.set_help(self.help.into());
+        family.set_field_type(MetricType::COUNTER);
+        family.set_metric(metrics.collect());
+        family
+    }
+}
+
+fn our_labels(stats: &RuleStats) -> Vec<LabelPair> {
+    vec![label("domain", &stats.domain), label("rule", &stats.path)]
+}
+
+/// `domain`, `key1`, `key2`, …
+fn their_labels(stats: &RuleStats) -> Vec<LabelPair> {
+    let keys = stats
+        .keys
+        .iter()
+        .enumerate()
+        .map(|(level, key)| label(&format!("key{}", level + 1), key));
+    std::iter::once(label("domain", &stats.domain)).chain(keys).collect()
+}
+
+/// The encoder escapes quotes, backslashes and newlines; the length is ours to bound.
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut end = value.len().min(MAX_LABEL);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut pair = LabelPair::default();
+    pair.set_name(name.into());
+    pair.set_value(value[..end].into());
+    pair
+}
