@@ -1,0 +1,6 @@
+//! A real Envoy in front of the real binary.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod config;

@@ -1,0 +1,112 @@
+//! A real Envoy, started from the project's `envoy.yaml` with its ports replaced.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use tempfile::TempDir;
+
+use super::{
+    http::Client,
+    process::{Process, free_port},
+};
+
+/// The ports that `envoy.yaml` names: front, upstream, admin.
+const FRONT: &str = "port_value: 10000";
+const UPSTREAM: &str = "port_value: 10001";
+const ADMIN: &str = "port_value: 9901";
+const SERVICE: &str = "port_value: 8081";
+
+/// A running Envoy.
+pub struct Envoy {
+    /// The proxy; its access log is in the process's log.
+    pub process: Process,
+    /// Where clients knock.
+    pub front_port: u16,
+    _dir: TempDir,
+}
+
+impl Envoy {
+    /// Starts Envoy in front of the service on this port, with further `(from, to)` changes of `envoy.yaml`.
+    pub fn start(service_port: u16, changes: &[(&str, &str)]) -> Self {
+        let [front_port, upstream_port, admin_port] = std::array::from_fn(|_| free_port());
+        let mut config = project_file("envoy.yaml");
+        for (from, port) in [
+            (FRONT, front_port),
+            (UPSTREAM, upstream_port),
+            (ADMIN, admin_port),
+            (SERVICE, service_port),
+        ] {
+            config = replaced(&config, from, &format!("port_value: {port}"));
+        }
+        for (from, to) in changes {
+            config = replaced(&config, from, to);
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("envoy.yaml");
+        fs::write(&file, config).expect("Envoy's configuration");
+        let mut command = Command::new(binary());
+        command
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", "1", "--use-dynamic-base-id"])
+            .args(["--log-level", "warning"])
+            // So that the test can read the access log at once.
+            .args(["--file-flush-interval-msec", "10"]);
+        let mut process = Process::spawn("envoy", &mut command);
+        for port in [front_port, upstream_port, admin_port] {
+            process.wait_for_port(port);
+        }
+        Self {
+            process,
+            front_port,
+            _dir: dir,
+        }
+    }
+
+    /// A client of its front door.
+    pub fn client(&self) -> Client {
+        Client::new(self.front_port)
+    }
+
+    /// Waits until the access log has a line with all of these texts, and returns it.
+    pub fn wait_for_access(&mut self, texts: &[&str]) -> String {
+        let found = |log: &str| {
+            log.lines()
+                .find(|line| texts.iter().all(|text| line.contains(text)))
+                .map(str::to_owned)
+        };
+        let mut line = None;
+        self.process
+            .wait_until(&format!("an access log line with {texts:?}"), |envoy| {
+                line = found(&envoy.log());
+                line.is_some()
+            });
+        line.expect("was just found")
+    }
+}
+
+/// The Envoy to test with: `ENVOY_BIN`, else the one that `make setup` installs.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("ENVOY_BIN")
+        .map_or_else(|| project_path(".venv/bin/envoy"), PathBuf::from);
+    assert!(
+        path.exists(),
+        "no Envoy at {}: run `make setup`, or set ENVOY_BIN",
+        path.display()
+    );
+    path
+}
+
+/// A path inside the project.
+pub fn project_path(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The text of a file of the project.
+pub fn project_file(path: &str) -> String {
+    fs::read_to_string(project_path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn replaced(config: &str, from: &str, to: &str) -> String {
+    assert!(config.contains(from), "envoy.yaml no longer has `{from}`");
+    config.replace(from, to)
+}

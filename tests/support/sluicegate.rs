@@ -1,0 +1,54 @@
+//! The real binary, serving on free ports.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use tempfile::TempDir;
+
+use super::process::{Process, free_port};
+
+/// A running `sluicegate serve`.
+pub struct Sluicegate {
+    /// The server.
+    pub process: Process,
+    /// gRPC.
+    pub grpc_port: u16,
+    /// HTTP: `/healthcheck`, `/json`.
+    pub http_port: u16,
+    /// HTTP: `/metrics`, `/rlconfig`.
+    pub admin_port: u16,
+    /// The rules file; may be rewritten.
+    pub rules: PathBuf,
+    _dir: TempDir,
+}
+
+impl Sluicegate {
+    /// Starts the binary with these rules (YAML) and more arguments, and waits until it serves.
+    pub fn start(rules: &str, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("rules.yaml");
+        fs::write(&file, rules).expect("the rules file");
+        let [grpc_port, http_port, admin_port] = std::array::from_fn(|_| free_port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command.arg("serve").arg("--rules").arg(&file);
+        for (flag, port) in [
+            ("--grpc-addr", grpc_port),
+            ("--http-addr", http_port),
+            ("--admin-addr", admin_port),
+        ] {
+            command.arg(flag).arg(format!("127.0.0.1:{port}"));
+        }
+        command.args(arguments);
+        let mut process = Process::spawn("sluicegate", &mut command);
+        for port in [grpc_port, http_port, admin_port] {
+            process.wait_for_port(port);
+        }
+        Self {
+            process,
+            grpc_port,
+            http_port,
+            admin_port,
+            rules: file,
+            _dir: dir,
+        }
+    }
+}
