@@ -1,5 +1,6 @@
 //! Compiled rules and the question "which rule applies": pure data and pure functions.
 
+mod dump;
 pub mod matcher;
 pub mod pattern;
 pub mod tree;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use crate::model::{AlgorithmKind, Limit, Window};
 
 pub use matcher::Matched;
-pub use tree::{Domain, RuleSet};
+pub use tree::{Domain, Level, Node, RuleSet};
 
 /// What happens when the store cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,8 +51,8 @@ pub struct Rule {
     pub index: usize,
     /// The domain it belongs to.
     pub domain: Arc<str>,
-    /// Path in the tree, `key`, `key_value` joined by dots, as envoyproxy/ratelimit names its statistics; made of rule
-    /// text only, never of request values.
+    /// Path in the tree below the domain, `key` or `key_value` joined by dots, as envoyproxy/ratelimit names its
+    /// statistics; made of rule text only, never of request values.
     pub path: Arc<str>,
     /// The same path level by level: (key, value or empty), for labels.
     pub levels: Arc<[(String, String)]>,

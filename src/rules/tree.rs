@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry;
+
 use super::Rule;
+use super::pattern::{NodeId, Patterns, is_pattern};
 
 /// All rules of one configuration. Immutable; a request pins one on entry.
 #[derive(Debug, Default)]
@@ -19,4 +22,75 @@ pub struct RuleSet {
 pub struct Domain {
     /// The domain's name.
     pub name: Arc<str>,
+    /// The first level.
+    pub(super) root: Level,
+}
+
+/// The nodes below one node, by key.
+#[derive(Debug, Default)]
+pub struct Level {
+    pub(super) keys: hashbrown::HashMap<Box<str>, Values>,
+}
+
+/// The nodes of one key at one level.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    pub(super) nodes: Vec<Node>,
+    /// By value as it is written; patterns too, because a request may carry the very text of one.
+    pub(super) exact: hashbrown::HashMap<Box<str>, NodeId>,
+    pub(super) patterns: Patterns,
+    /// The key alone.
+    pub(super) any: Option<NodeId>,
+}
+
+/// A place in the tree.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// What applies to requests that end here.
+    pub rule: Option<Arc<Rule>>,
+    /// What stands below.
+    pub children: Level,
+    /// `share_threshold`: the pattern in whose name all matching values share one counter.
+    pub shared: Option<Box<str>>,
+}
+
+impl Domain {
+    /// A domain with what stands on its first level.
+    #[must_use]
+    pub const fn new(name: Arc<str>, root: Level) -> Self {
+        Self { name, root }
+    }
+
+    /// The first level, to add to it while the tree is built.
+    pub const fn root_mut(&mut self) -> &mut Level {
+        &mut self.root
+    }
+}
+
+impl Level {
+    /// Adds a node under a key and a value (`None` or empty = the key alone).
+    ///
+    /// # Errors
+    /// Gives the node back if one stands there already.
+    pub fn insert(&mut self, key: &str, value: Option<&str>, node: Node) -> Result<(), Box<Node>> {
+        let values = self.keys.entry_ref(key).or_default();
+        let Ok(id) = NodeId::try_from(values.nodes.len()) else {
+            return Err(Box::new(node));
+        };
+        match value.filter(|value| !value.is_empty()) {
+            None if values.any.is_some() => return Err(Box::new(node)),
+            None => values.any = Some(id),
+            Some(value) => match values.exact.entry(value.into()) {
+                Entry::Occupied(_) => return Err(Box::new(node)),
+                Entry::Vacant(slot) => {
+                    slot.insert(id);
+                    if is_pattern(value) {
+                        values.patterns.insert(value, id);
+                    }
+                }
+            },
+        }
+        values.nodes.push(node);
+        Ok(())
+    }
 }
