@@ -1,1 +1,3 @@
-//! config
+//! Settings, and (as they come) the rules files.
+
+pub mod settings;
