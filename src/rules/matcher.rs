@@ -30,11 +30,7 @@ impl Domain {
     }
 
     /// [`Self::find`], calling `probe` once for each look into a hash map: the cost as a number that tests can hold on to.
-    pub fn find_probed<'r>(
-        &'r self,
-        entries: &[Entry],
-        probe: &mut impl FnMut(),
-    ) -> Option<Matched<'r>> {
+    pub fn find_probed<'r>(&'r self, entries: &[Entry], probe: &mut impl FnMut()) -> Option<Matched<'r>> {
         let mut level = &self.root;
         let mut last = None;
         let mut shared = SmallVec::new();

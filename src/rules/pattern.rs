@@ -43,8 +43,7 @@ struct Best {
 impl Best {
     fn beats(self, other: Option<Self>) -> bool {
         other.is_none_or(|other| {
-            (self.fixed, std::cmp::Reverse(self.order))
-                > (other.fixed, std::cmp::Reverse(other.order))
+            (self.fixed, std::cmp::Reverse(self.order)) > (other.fixed, std::cmp::Reverse(other.order))
         })
     }
 }
@@ -74,10 +73,7 @@ impl<T> Default for Table<T> {
 impl<T: Default> Table<T> {
     fn slot(&mut self, part: &str, fixed: usize) -> &mut T {
         self.longest = self.longest.max(fixed);
-        if let Err(at) = self
-            .lengths
-            .binary_search_by(|length| part.len().cmp(length))
-        {
+        if let Err(at) = self.lengths.binary_search_by(|length| part.len().cmp(length)) {
             self.lengths.insert(at, part.len());
         }
         self.parts.entry(part.as_bytes().into()).or_default()
@@ -225,11 +221,7 @@ mod tests {
             ("a**b", "axb", true),
             ("ü*ß", "üß", true),
         ] {
-            assert_eq!(
-                find(&[pattern], value).is_some(),
-                expected,
-                "{pattern} on {value}"
-            );
+            assert_eq!(find(&[pattern], value).is_some(), expected, "{pattern} on {value}");
         }
     }
 

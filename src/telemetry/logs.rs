@@ -2,15 +2,7 @@
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One readable line an event.
-    #[default]
-    Text,
-    /// One JSON object an event.
-    Json,
-}
+pub use crate::config::settings::LogFormat;
 
 /// Starts logging for the whole process. A second call changes nothing (tests start several servers).
 ///

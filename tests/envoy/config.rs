@@ -11,9 +11,5 @@ fn envoy_accepts_the_shipped_configuration() {
         .arg(envoy::project_path("envoy.yaml"))
         .output()
         .expect("Envoy runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

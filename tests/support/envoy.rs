@@ -86,8 +86,7 @@ impl Envoy {
 
 /// The Envoy to test with: `ENVOY_BIN`, else the one that `make setup` installs.
 pub fn binary() -> PathBuf {
-    let path = std::env::var_os("ENVOY_BIN")
-        .map_or_else(|| project_path(".venv/bin/envoy"), PathBuf::from);
+    let path = std::env::var_os("ENVOY_BIN").map_or_else(|| project_path(".venv/bin/envoy"), PathBuf::from);
     assert!(
         path.exists(),
         "no Envoy at {}: run `make setup`, or set ENVOY_BIN",

@@ -51,15 +51,11 @@ impl Client {
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request
-            .body(Full::from(body.to_owned()))
-            .expect("a valid request");
+        let request = request.body(Full::from(body.to_owned())).expect("a valid request");
         let exchange = async {
             let (parts, body) = self.hyper.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
@@ -91,7 +87,6 @@ impl Answer {
 
     /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body)
-            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
     }
 }

@@ -1,10 +1,7 @@
 //! What the test binaries share: real processes, and small clients for them.
 //!
 //! Included with `#[path = "../support/mod.rs"] mod support;`.
-#![allow(
-    dead_code,
-    reason = "every test binary includes all of it and uses its part"
-)]
+#![allow(dead_code, reason = "every test binary includes all of it and uses its part")]
 
 pub mod envoy;
 pub mod http;

@@ -69,11 +69,7 @@ impl Process {
         let start = Instant::now();
         while !ready(self) {
             if let Some(status) = self.child.try_wait().expect("the process's state") {
-                panic!(
-                    "{} ended ({status}) before {what}:\n{}",
-                    self.name,
-                    self.log()
-                );
+                panic!("{} ended ({status}) before {what}:\n{}", self.name, self.log());
             }
             assert!(
                 start.elapsed() < PATIENCE,

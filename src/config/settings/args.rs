@@ -13,8 +13,8 @@ use crate::rules::OnStoreError;
 
 use super::errors::{Collector, SettingsErrors};
 use super::{
-    ClientTls, LimitHeaders, LogFormat, OnOverload, PrometheusSettings, RedisSettings, RedisTls,
-    ServerTls, Settings, StoreKind, values,
+    ClientTls, LimitHeaders, LogFormat, OnOverload, PrometheusSettings, RedisSettings, RedisTls, ServerTls, Settings,
+    StoreKind, values,
 };
 
 /// Flags of `serve`.
@@ -56,12 +56,7 @@ struct StoreArgs {
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// A Redis of its own for limits with a window of one second
-    #[arg(
-        long,
-        env = "REDIS_PERSECOND_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "REDIS_PERSECOND_URL", value_name = "URL", hide_env_values = true)]
     redis_per_second_url: Option<String>,
     /// Connections to each Redis server; commands are pipelined, a few are enough [default: 4]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u16>)]
@@ -70,20 +65,10 @@ struct StoreArgs {
     #[arg(long, env = "REDIS_TLS_CACERT", value_name = "FILE")]
     redis_tls_ca: Option<PathBuf>,
     /// PEM file with our certificate for Redis
-    #[arg(
-        long,
-        env = "REDIS_TLS_CLIENT_CERT",
-        value_name = "FILE",
-        requires = "redis_tls_key"
-    )]
+    #[arg(long, env = "REDIS_TLS_CLIENT_CERT", value_name = "FILE", requires = "redis_tls_key")]
     redis_tls_cert: Option<PathBuf>,
     /// PEM file with its private key
-    #[arg(
-        long,
-        env = "REDIS_TLS_CLIENT_KEY",
-        value_name = "FILE",
-        requires = "redis_tls_cert"
-    )]
+    #[arg(long, env = "REDIS_TLS_CLIENT_KEY", value_name = "FILE", requires = "redis_tls_cert")]
     redis_tls_key: Option<PathBuf>,
     /// Accept any name in Redis' certificate (it must still be signed by the CA) [default: false]
     #[arg(long, env = "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
@@ -135,20 +120,10 @@ struct ListenArgs {
     #[arg(long, env, value_name = "ADDRESS", value_parser = values::listen_address)]
     prometheus_addr: Option<SocketAddr>,
     /// PEM file with the gRPC listener's certificate chain; turns TLS on. Read again when it changes
-    #[arg(
-        long,
-        env = "GRPC_SERVER_TLS_CERT",
-        value_name = "FILE",
-        requires = "grpc_tls_key"
-    )]
+    #[arg(long, env = "GRPC_SERVER_TLS_CERT", value_name = "FILE", requires = "grpc_tls_key")]
     grpc_tls_cert: Option<PathBuf>,
     /// PEM file with its private key
-    #[arg(
-        long,
-        env = "GRPC_SERVER_TLS_KEY",
-        value_name = "FILE",
-        requires = "grpc_tls_cert"
-    )]
+    #[arg(long, env = "GRPC_SERVER_TLS_KEY", value_name = "FILE", requires = "grpc_tls_cert")]
     grpc_tls_key: Option<PathBuf>,
     /// PEM file with the CA that clients' certificates must come from; turns client certificates on
     #[arg(
@@ -209,9 +184,10 @@ struct ProcessArgs {
     /// How log lines look [default: text]
     #[arg(long, env, value_name = "FORMAT", value_parser = values::log_format)]
     log_format: Option<LogFormat>,
-    /// Least severe lines that are logged: error, warn, info, debug or trace [default: info]
+    /// Least severe lines that are logged: error, warn, info, debug, trace, or directives such as info,fred=debug
+    /// [default: info]
     #[arg(long, env, value_name = "LEVEL", value_parser = values::log_level)]
-    log_level: Option<tracing::Level>,
+    log_level: Option<String>,
     /// Requests that are worked on at the same time [default: 10000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_concurrent: Option<u32>,
@@ -239,10 +215,7 @@ impl ServeArgs {
         let mut errors = Collector::default();
         let mut settings = Settings::default();
         settings.rules.paths = self.rules;
-        set(
-            &mut settings.rules.default_algorithm,
-            self.default_algorithm,
-        );
+        set(&mut settings.rules.default_algorithm, self.default_algorithm);
         set(&mut settings.rules.count_denied, self.count_denied);
         set(&mut settings.rules.merge_domains, self.merge_domains);
         self.store.apply(&mut settings, &mut errors);
@@ -276,13 +249,10 @@ impl StoreArgs {
         let url_given = self.redis_url.as_deref().is_some_and(|url| !url.is_empty());
         let store = &mut settings.store;
         store.redis = connect("--redis-url", self.redis_url, errors);
-        store.redis_per_second =
-            connect("--redis-per-second-url", self.redis_per_second_url, errors);
-        store.kind = self.store.unwrap_or(if url_given {
-            StoreKind::Redis
-        } else {
-            StoreKind::Memory
-        });
+        store.redis_per_second = connect("--redis-per-second-url", self.redis_per_second_url, errors);
+        store.kind = self
+            .store
+            .unwrap_or(if url_given { StoreKind::Redis } else { StoreKind::Memory });
         match store.kind {
             StoreKind::Redis if !url_given => errors.problem(
                 "--store redis",
@@ -297,10 +267,7 @@ impl StoreArgs {
         set(&mut store.timeout, self.store_timeout);
         set(&mut store.on_store_error, self.on_store_error);
         set(&mut store.replicas, self.replicas);
-        set(
-            &mut store.memory_max_keys,
-            self.memory_max_keys.map(saturating_usize),
-        );
+        set(&mut store.memory_max_keys, self.memory_max_keys.map(saturating_usize));
         set(&mut store.key_prefix, self.key_prefix);
         set(&mut store.deny_cache, self.deny_cache);
         set(&mut store.coalesce, self.coalesce);
@@ -330,15 +297,12 @@ impl ListenArgs {
             addr,
             path: "/metrics".into(),
         });
-        listen.grpc_tls = self
-            .grpc_tls_cert
-            .zip(self.grpc_tls_key)
-            .map(|(cert, key)| ServerTls {
-                cert,
-                key,
-                client_ca: self.grpc_tls_client_ca,
-                client_sans: self.grpc_tls_client_san,
-            });
+        listen.grpc_tls = self.grpc_tls_cert.zip(self.grpc_tls_key).map(|(cert, key)| ServerTls {
+            cert,
+            key,
+            client_ca: self.grpc_tls_client_ca,
+            client_sans: self.grpc_tls_client_san,
+        });
         let some = |age: Option<Duration>| age.filter(|age| !age.is_zero());
         listen.grpc_max_connection_age = some(self.grpc_max_connection_age);
         listen.grpc_max_connection_age_grace = some(self.grpc_max_connection_age_grace);
@@ -348,10 +312,7 @@ impl ListenArgs {
 impl AnswerArgs {
     fn apply(self, settings: &mut Settings) {
         let answers = &mut settings.answers;
-        answers.limit_headers = self
-            .limit_headers
-            .unwrap_or(false)
-            .then(LimitHeaders::default);
+        answers.limit_headers = self.limit_headers.unwrap_or(false).then(LimitHeaders::default);
         set(&mut answers.ietf_headers, self.ietf_headers);
         set(&mut answers.problem_body, self.problem_body);
         set(&mut answers.dynamic_metadata, self.dynamic_metadata);

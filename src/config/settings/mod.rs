@@ -179,8 +179,8 @@ impl Default for LimitHeaders {
 pub struct TelemetrySettings {
     /// How a log line looks.
     pub log_format: LogFormat,
-    /// The least severe lines that are written.
-    pub log_level: tracing::Level,
+    /// What is written: a level, or `tracing` directives; valid.
+    pub log_level: String,
     /// Labels on every metric (`EXTRA_TAGS`); valid label names, sorted.
     pub extra_tags: BTreeMap<String, String>,
     /// Metrics are also sent to a statsd server.
@@ -188,9 +188,10 @@ pub struct TelemetrySettings {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -331,7 +332,7 @@ impl Default for TelemetrySettings {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Text,
-            log_level: tracing::Level::INFO,
+            log_level: "info".into(),
             extra_tags: BTreeMap::new(),
             statsd: None,
         }

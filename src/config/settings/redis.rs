@@ -119,11 +119,9 @@ impl RedisSettings {
                 settings.database = database(path)?;
                 settings
             }
-            "redis-cluster" | "rediss-cluster" => Self::new(Topology::Cluster(host_list(
-                hosts,
-                &options.nodes,
-                REDIS_PORT,
-            )?)),
+            "redis-cluster" | "rediss-cluster" => {
+                Self::new(Topology::Cluster(host_list(hosts, &options.nodes, REDIS_PORT)?))
+            }
             "redis-sentinel" | "rediss-sentinel" => sentinel_url(hosts, path, &options)?,
             _ => {
                 return Err(
@@ -266,9 +264,7 @@ fn sentinel_url(hosts: &str, path: &str, options: &Options) -> Result<RedisSetti
     };
     let master = options.master.as_deref().unwrap_or(in_path);
     if master.is_empty() {
-        return Err(
-            "the master's name is missing: redis-sentinel://host:26379,host:26379/master".into(),
-        );
+        return Err("the master's name is missing: redis-sentinel://host:26379,host:26379/master".into());
     }
     let mut settings = RedisSettings::new(Topology::Sentinel {
         master: master.to_owned(),
@@ -334,8 +330,7 @@ impl Options {
                 "sentinelPassword" => options.sentinel_password = Some(value),
                 _ => {
                     return Err(
-                        "allowed options are node, sentinelServiceName, sentinelUsername and sentinelPassword"
-                            .into(),
+                        "allowed options are node, sentinelServiceName, sentinelUsername and sentinelPassword".into(),
                     );
                 }
             }

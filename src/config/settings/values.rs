@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tracing_subscriber::EnvFilter;
+
 use crate::model::AlgorithmKind;
 use crate::rules::OnStoreError;
 
@@ -73,11 +75,7 @@ fn scaled(number: &str, unit: &str) -> Option<Duration> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let whole: u128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     // More digits than this are less than a nanosecond of an hour.
     let fraction = &fraction[..fraction.len().min(18)];
     let fraction_ns = match fraction {
@@ -99,10 +97,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let allowed = "allowed is address:port, such as 0.0.0.0:8081, [::]:8081 or :8081";
     let (host, port) = text.rsplit_once(':').ok_or(allowed)?;
     let port: u16 = port.parse().map_err(|_| allowed)?;
-    Ok(SocketAddr::new(
-        listen_host(host).map_err(|_| allowed)?,
-        port,
-    ))
+    Ok(SocketAddr::new(listen_host(host).map_err(|_| allowed)?, port))
 }
 
 /// The address half of [`listen_address`]: an IP address (IPv6 with or without brackets), `localhost`, or nothing.
@@ -117,9 +112,9 @@ pub fn listen_host(text: &str) -> Result<IpAddr, String> {
     match bare {
         "" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        host => host.parse().map_err(|_| {
-            "allowed is an IP address of this machine, such as 0.0.0.0, :: or 127.0.0.1".into()
-        }),
+        host => host
+            .parse()
+            .map_err(|_| "allowed is an IP address of this machine, such as 0.0.0.0, :: or 127.0.0.1".into()),
     }
 }
 
@@ -144,10 +139,7 @@ pub fn ratio(text: &str) -> Result<f64, String> {
 pub fn header_name(text: &str) -> Result<String, String> {
     http::HeaderName::from_bytes(text.as_bytes())
         .map(|_| text.to_owned())
-        .map_err(|_| {
-            "allowed is an HTTP header name: letters, digits, - and _, for instance x-ratelimit-limit"
-                .into()
-        })
+        .map_err(|_| "allowed is an HTTP header name: letters, digits, - and _, for instance x-ratelimit-limit".into())
 }
 
 /// `key<separator>value` pairs, separated by commas; keys are not empty and stand once.
@@ -205,12 +197,7 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is allowed.
 pub fn algorithm(text: &str) -> Result<AlgorithmKind, String> {
-    AlgorithmKind::parse(text).ok_or_else(|| {
-        format!(
-            "allowed are {}",
-            names(AlgorithmKind::ALL, AlgorithmKind::name)
-        )
-    })
+    AlgorithmKind::parse(text).ok_or_else(|| format!("allowed are {}", names(AlgorithmKind::ALL, AlgorithmKind::name)))
 }
 
 /// What to do when the store cannot answer.
@@ -218,12 +205,7 @@ pub fn algorithm(text: &str) -> Result<AlgorithmKind, String> {
 /// # Errors
 /// What is allowed.
 pub fn on_store_error(text: &str) -> Result<OnStoreError, String> {
-    OnStoreError::parse(text).ok_or_else(|| {
-        format!(
-            "allowed are {}",
-            names(OnStoreError::ALL, OnStoreError::name)
-        )
-    })
+    OnStoreError::parse(text).ok_or_else(|| format!("allowed are {}", names(OnStoreError::ALL, OnStoreError::name)))
 }
 
 /// What to do with requests that there is no room for.
@@ -262,18 +244,18 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// A log level in any case, also by the names that logrus knows: `warning`, and `fatal` and `panic` for `error`.
+/// A log level in any case, also by the names that logrus knows (`warning`; `fatal` and `panic` for `error`), or
+/// directives such as `info,fred=warn`.
 ///
 /// # Errors
 /// What is allowed.
-pub fn log_level(text: &str) -> Result<tracing::Level, String> {
+pub fn log_level(text: &str) -> Result<String, String> {
     match text.to_ascii_lowercase().as_str() {
-        "trace" => Ok(tracing::Level::TRACE),
-        "debug" => Ok(tracing::Level::DEBUG),
-        "info" => Ok(tracing::Level::INFO),
-        "warn" | "warning" => Ok(tracing::Level::WARN),
-        "error" | "fatal" | "panic" => Ok(tracing::Level::ERROR),
-        _ => Err("allowed are error, warn, info, debug and trace".into()),
+        level @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(level.to_owned()),
+        "warning" => Ok("warn".into()),
+        "fatal" | "panic" => Ok("error".into()),
+        _ if text.contains('=') && EnvFilter::try_new(text).is_ok() => Ok(text.to_owned()),
+        _ => Err("allowed are error, warn, info, debug, trace, or directives such as info,fred=warn".into()),
     }
 }
 
