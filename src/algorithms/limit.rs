@@ -1,0 +1,475 @@
+//! The only constructor of [`Limit`]: every bound is checked here, so that no product in any step passes
+//! [`MAX_UNITS`], in Rust or in Lua (whose numbers are doubles).
+
+use thiserror::Error;
+
+use crate::model::limit::Algorithm;
+use crate::model::time::SECOND_US;
+use crate::model::{AlgorithmKind, Limit, Window};
+
+/// Most hits in a window; what a rules file can say (`uint32`).
+pub const MAX_HITS: u64 = u32::MAX as u64;
+/// Longest window (or concurrency slot) in seconds: ten years of 365 days.
+pub const MAX_WINDOW_SECONDS: u64 = 10 * 365 * 86_400;
+/// Slices of a sliding window when a rule names no `precision`.
+pub const DEFAULT_PRECISION: u32 = 32;
+/// Most slices of a sliding window: each costs four bytes a key.
+pub const MAX_PRECISION: u32 = 1000;
+/// Most hits of a sliding log: it keeps an entry for each request.
+pub const MAX_LOG_HITS: u64 = 100_000;
+/// How long a leaky bucket holds a request back at most when a rule names no `max_delay`, in microseconds.
+pub const DEFAULT_MAX_DELAY_US: u64 = SECOND_US;
+/// Longest `max_delay`, in microseconds: a held request keeps a stream open.
+pub const MAX_MAX_DELAY_US: u64 = 60 * SECOND_US;
+/// No bucket holds more units than this, so that the sum of two is still an exact double.
+pub const MAX_UNITS: u64 = 1 << 52;
+
+/// A limit as a rule or a request words it, before any check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitSpec {
+    /// Which algorithm counts.
+    pub algorithm: AlgorithmKind,
+    /// Hits in a window; 0 bans.
+    pub hits: u64,
+    /// The window; for `concurrency` the time after which a slot whose release was lost frees itself.
+    pub window: Window,
+    /// Token bucket only: hits that may come at once; default `hits`.
+    pub burst: Option<u64>,
+    /// Sliding window only: slices in a window; default [`DEFAULT_PRECISION`].
+    pub precision: Option<u32>,
+    /// Leaky bucket only: longest wait in microseconds; default [`DEFAULT_MAX_DELAY_US`].
+    pub max_delay_us: Option<u64>,
+    /// Fixed window only: denied hits count too.
+    pub count_denied: bool,
+}
+
+/// Why a limit cannot be counted, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LimitError {
+    /// More hits than a counter holds.
+    #[error(
+        "{0} hits in a window are too many: the most is {MAX_HITS}; use `unlimited: true` to count nothing"
+    )]
+    Hits(u64),
+    /// No window at all.
+    #[error("the window is empty: give it at least 1 second")]
+    WindowEmpty,
+    /// Longer than can be counted.
+    #[error("a window of {0} is too long: the longest is 10 years (3650 days)")]
+    WindowTooLong(Window),
+    /// A setting of another algorithm.
+    #[error("`{setting}` has no meaning for {algorithm}: remove it, or set `algorithm: {owner}`")]
+    NotForThis {
+        /// The setting's name in rules files.
+        setting: &'static str,
+        /// The algorithm that was asked for.
+        algorithm: AlgorithmKind,
+        /// The algorithm that knows the setting.
+        owner: AlgorithmKind,
+    },
+    /// Outside 1..=[`MAX_PRECISION`].
+    #[error(
+        "a precision of {0} is out of range: give 1 to {MAX_PRECISION} slices (default {DEFAULT_PRECISION})"
+    )]
+    Precision(u32),
+    /// The log would grow too large.
+    #[error(
+        "sliding_log keeps an entry for each request and stops at {MAX_LOG_HITS} hits in a window, not {0}: \
+         use `algorithm: sliding_window`, whose state does not grow with the limit"
+    )]
+    LogHits(u64),
+    /// A bucket that can hold nothing.
+    #[error(
+        "a burst of 0 would deny everything: give at least 1, or ban with `requests_per_unit: 0` and no burst"
+    )]
+    BurstEmpty,
+    /// A ban with a burst.
+    #[error(
+        "`requests_per_unit: 0` bans, so a burst of {0} could never refill: remove `burst`, or raise the limit"
+    )]
+    BurstOfBan(u64),
+    /// Too much for the arithmetic.
+    #[error(
+        "a burst of {burst} at {hits} hits per {window} cannot be counted exactly (it would take more than a \
+         century to refill): lower `burst` or shorten the window"
+    )]
+    BurstTooLarge {
+        /// What was asked for.
+        burst: u64,
+        /// L.
+        hits: u64,
+        /// W.
+        window: Window,
+    },
+    /// A delay beyond [`MAX_MAX_DELAY_US`].
+    #[error("a max_delay of {} ms is too long: the longest is {} s", .0 / 1000, MAX_MAX_DELAY_US / SECOND_US)]
+    MaxDelay(u64),
+    /// The rate cannot be expressed within the arithmetic's bounds.
+    #[error(
+        "{hits} hits per {window} cannot be spaced exactly: use a rounder number, or a shorter window"
+    )]
+    Rate {
+        /// L.
+        hits: u64,
+        /// W.
+        window: Window,
+    },
+}
+
+/// Checks a limit and fills in its defaults.
+///
+/// # Errors
+/// [`LimitError`] says what is wrong and how to mend it.
+pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
+    if spec.hits > MAX_HITS {
+        return Err(LimitError::Hits(spec.hits));
+    }
+    match spec.window.seconds() {
+        0 => return Err(LimitError::WindowEmpty),
+        1..=MAX_WINDOW_SECONDS => {}
+        _ => return Err(LimitError::WindowTooLong(spec.window)),
+    }
+    refuse_foreign(spec)?;
+    Ok(Limit {
+        hits: spec.hits,
+        window_us: spec.window.micros(),
+        algorithm: match spec.algorithm {
+            AlgorithmKind::SlidingWindow => sliding_window(spec)?,
+            AlgorithmKind::SlidingLog if spec.hits > MAX_LOG_HITS => {
+                return Err(LimitError::LogHits(spec.hits));
+            }
+            AlgorithmKind::SlidingLog => Algorithm::SlidingLog,
+            AlgorithmKind::TokenBucket => token_bucket(spec)?,
+            AlgorithmKind::LeakyBucket => leaky_bucket(spec)?,
+            AlgorithmKind::FixedWindow => Algorithm::FixedWindow {
+                count_denied: spec.count_denied,
+            },
+            AlgorithmKind::Concurrency => Algorithm::Concurrency,
+        },
+    })
+}
+
+/// A setting that would silently do nothing is an error.
+fn refuse_foreign(spec: &LimitSpec) -> Result<(), LimitError> {
+    let settings = [
+        ("burst", spec.burst.is_some(), AlgorithmKind::TokenBucket),
+        (
+            "precision",
+            spec.precision.is_some(),
+            AlgorithmKind::SlidingWindow,
+        ),
+        (
+            "max_delay",
+            spec.max_delay_us.is_some(),
+            AlgorithmKind::LeakyBucket,
+        ),
+        (
+            "count_denied",
+            spec.count_denied,
+            AlgorithmKind::FixedWindow,
+        ),
+    ];
+    for (setting, given, owner) in settings {
+        if given && spec.algorithm != owner {
+            return Err(LimitError::NotForThis {
+                setting,
+                algorithm: spec.algorithm,
+                owner,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn sliding_window(spec: &LimitSpec) -> Result<Algorithm, LimitError> {
+    let precision = spec.precision.unwrap_or(DEFAULT_PRECISION);
+    if !(1..=MAX_PRECISION).contains(&precision) {
+        return Err(LimitError::Precision(precision));
+    }
+    Ok(Algorithm::SlidingWindow { precision })
+}
+
+fn token_bucket(spec: &LimitSpec) -> Result<Algorithm, LimitError> {
+    let burst = match spec.burst {
+        Some(0) => return Err(LimitError::BurstEmpty),
+        Some(burst) if spec.hits == 0 => return Err(LimitError::BurstOfBan(burst)),
+        Some(burst) => burst,
+        None => spec.hits,
+    };
+    let too_large = LimitError::BurstTooLarge {
+        burst,
+        hits: spec.hits,
+        window: spec.window,
+    };
+    if burst > MAX_HITS {
+        return Err(too_large);
+    }
+    let (hit_units, unit_rate) = rate(spec, |hit_units, _| {
+        burst.saturating_mul(hit_units) <= MAX_UNITS
+    })
+    .ok_or(too_large)?;
+    Ok(Algorithm::TokenBucket {
+        burst,
+        hit_units,
+        unit_rate,
+    })
+}
+
+fn leaky_bucket(spec: &LimitSpec) -> Result<Algorithm, LimitError> {
+    let max_delay_us = spec.max_delay_us.unwrap_or(DEFAULT_MAX_DELAY_US);
+    if max_delay_us > MAX_MAX_DELAY_US {
+        return Err(LimitError::MaxDelay(max_delay_us));
+    }
+    let (hit_units, unit_rate) = rate(spec, |hit_units, unit_rate| {
+        max_delay_us
+            .saturating_mul(unit_rate)
+            .saturating_add(hit_units)
+            <= MAX_UNITS
+    })
+    .ok_or(LimitError::Rate {
+        hits: spec.hits,
+        window: spec.window,
+    })?;
+    Ok(Algorithm::LeakyBucket {
+        max_delay_us,
+        hit_units,
+        unit_rate,
+    })
+}
+
+/// `(hit_units, unit_rate)`: their quotient is the time that one hit costs, W / L microseconds.
+///
+/// Exact where that fits the bucket; else the finest binary fraction of a microsecond that does, rounded up, so that
+/// the rate is never above the one asked for, and at most 0.1 % below it.
+fn rate(spec: &LimitSpec, fits: impl Fn(u64, u64) -> bool) -> Option<(u64, u64)> {
+    let (hits, window_us) = (spec.hits, spec.window.micros());
+    if hits == 0 {
+        return Some((1, 1));
+    }
+    let common = gcd(window_us, hits);
+    let exact = (window_us / common, hits / common);
+    if fits(exact.0, exact.1) {
+        return Some(exact);
+    }
+    (0..32).rev().find_map(|shift| {
+        let unit_rate = 1_u64 << shift;
+        let window_units = u128::from(window_us) << shift;
+        let hit_units = u64::try_from(window_units.div_ceil(u128::from(hits))).ok()?;
+        let lost = u128::from(hit_units) * u128::from(hits) - window_units;
+        (fits(hit_units, unit_rate) && lost * 1000 < window_units).then_some((hit_units, unit_rate))
+    })
+}
+
+const fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Unit;
+
+    fn spec(algorithm: AlgorithmKind, hits: u64, window: Window) -> LimitSpec {
+        LimitSpec {
+            algorithm,
+            hits,
+            window,
+            burst: None,
+            precision: None,
+            max_delay_us: None,
+            count_denied: false,
+        }
+    }
+
+    fn seconds(multiplier: u32) -> Window {
+        Window {
+            unit: Unit::Second,
+            multiplier,
+        }
+    }
+
+    #[test]
+    fn rates_are_exact_where_they_fit() {
+        let limit = build(&spec(AlgorithmKind::TokenBucket, 7, seconds(60))).unwrap();
+        let expected = Algorithm::TokenBucket {
+            burst: 7,
+            hit_units: 60_000_000,
+            unit_rate: 7,
+        };
+        assert_eq!(limit.algorithm, expected);
+        let limit = build(&spec(AlgorithmKind::LeakyBucket, 100, seconds(1))).unwrap();
+        let expected = Algorithm::LeakyBucket {
+            max_delay_us: SECOND_US,
+            hit_units: 10_000,
+            unit_rate: 1,
+        };
+        assert_eq!(limit.algorithm, expected);
+    }
+
+    /// A prime number of hits in a long window passes the exact arithmetic: the rate is rounded down, hardly.
+    #[test]
+    fn rates_that_do_not_fit_lose_less_than_a_thousandth() {
+        let prime = 4_294_967_291;
+        let day = Window::of(Unit::Day);
+        for kind in [AlgorithmKind::TokenBucket, AlgorithmKind::LeakyBucket] {
+            let (hit_units, unit_rate) = match build(&spec(kind, prime, day)).unwrap().algorithm {
+                Algorithm::TokenBucket {
+                    burst,
+                    hit_units,
+                    unit_rate,
+                } => {
+                    assert!(burst * hit_units <= MAX_UNITS);
+                    (hit_units, unit_rate)
+                }
+                Algorithm::LeakyBucket {
+                    max_delay_us,
+                    hit_units,
+                    unit_rate,
+                } => {
+                    assert!(max_delay_us * unit_rate + hit_units <= MAX_UNITS);
+                    (hit_units, unit_rate)
+                }
+                other => panic!("{other:?}"),
+            };
+            let window_units = u128::from(day.micros()) * u128::from(unit_rate);
+            let spent = u128::from(hit_units) * u128::from(prime);
+            assert!(spent >= window_units, "faster than asked for");
+            assert!(
+                (spent - window_units) * 1000 < window_units,
+                "lost more than 0.1 %"
+            );
+        }
+    }
+
+    #[test]
+    fn bans_are_limits_for_every_algorithm() {
+        for kind in AlgorithmKind::ALL {
+            assert_eq!(build(&spec(kind, 0, seconds(1))).unwrap().hits, 0, "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_bound_says_how_to_mend_it() {
+        use AlgorithmKind::{LeakyBucket, SlidingLog, SlidingWindow, TokenBucket};
+        let base = |kind| spec(kind, 10, seconds(1));
+        let cases = [
+            (
+                LimitSpec {
+                    hits: MAX_HITS + 1,
+                    ..base(SlidingWindow)
+                },
+                "unlimited: true",
+            ),
+            (
+                LimitSpec {
+                    window: seconds(0),
+                    ..base(SlidingWindow)
+                },
+                "at least 1 second",
+            ),
+            (
+                spec(
+                    SlidingWindow,
+                    1,
+                    Window {
+                        unit: Unit::Year,
+                        multiplier: u32::MAX,
+                    },
+                ),
+                "10 years",
+            ),
+            (
+                LimitSpec {
+                    precision: Some(0),
+                    ..base(SlidingWindow)
+                },
+                "1 to 1000",
+            ),
+            (
+                LimitSpec {
+                    precision: Some(1001),
+                    ..base(SlidingWindow)
+                },
+                "1 to 1000",
+            ),
+            (
+                LimitSpec {
+                    precision: Some(8),
+                    ..base(TokenBucket)
+                },
+                "algorithm: sliding_window",
+            ),
+            (
+                LimitSpec {
+                    burst: Some(8),
+                    ..base(SlidingWindow)
+                },
+                "algorithm: token_bucket",
+            ),
+            (
+                LimitSpec {
+                    count_denied: true,
+                    ..base(SlidingWindow)
+                },
+                "algorithm: fixed_window",
+            ),
+            (
+                LimitSpec {
+                    max_delay_us: Some(8),
+                    ..base(TokenBucket)
+                },
+                "algorithm: leaky_bucket",
+            ),
+            (
+                LimitSpec {
+                    max_delay_us: Some(61 * SECOND_US),
+                    ..base(LeakyBucket)
+                },
+                "longest is 60 s",
+            ),
+            (
+                LimitSpec {
+                    hits: MAX_LOG_HITS + 1,
+                    ..base(SlidingLog)
+                },
+                "sliding_window",
+            ),
+            (
+                LimitSpec {
+                    burst: Some(0),
+                    ..base(TokenBucket)
+                },
+                "at least 1",
+            ),
+            (
+                LimitSpec {
+                    hits: 0,
+                    burst: Some(5),
+                    ..base(TokenBucket)
+                },
+                "remove `burst`",
+            ),
+            (
+                LimitSpec {
+                    burst: Some(MAX_HITS + 1),
+                    ..base(TokenBucket)
+                },
+                "lower `burst`",
+            ),
+            (
+                LimitSpec {
+                    burst: Some(MAX_HITS),
+                    ..spec(TokenBucket, 1, Window::of(Unit::Year))
+                },
+                "lower `burst`",
+            ),
+        ];
+        for (spec, hint) in cases {
+            let message = build(&spec).expect_err("out of bounds").to_string();
+            assert!(message.contains(hint), "{message:?} does not say {hint:?}");
+        }
+    }
+}
