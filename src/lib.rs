@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod algorithms;
 pub mod config;
+pub mod engine;
 pub mod model;
 pub mod proto;
 pub mod rules;

@@ -47,9 +47,7 @@ pub struct LimitSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LimitError {
     /// More hits than a counter holds.
-    #[error(
-        "{0} hits in a window are too many: the most is {MAX_HITS}; use `unlimited: true` to count nothing"
-    )]
+    #[error("{0} hits in a window are too many: the most is {MAX_HITS}; use `unlimited: true` to count nothing")]
     Hits(u64),
     /// No window at all.
     #[error("the window is empty: give it at least 1 second")]
@@ -68,9 +66,7 @@ pub enum LimitError {
         owner: AlgorithmKind,
     },
     /// Outside 1..=[`MAX_PRECISION`].
-    #[error(
-        "a precision of {0} is out of range: give 1 to {MAX_PRECISION} slices (default {DEFAULT_PRECISION})"
-    )]
+    #[error("a precision of {0} is out of range: give 1 to {MAX_PRECISION} slices (default {DEFAULT_PRECISION})")]
     Precision(u32),
     /// The log would grow too large.
     #[error(
@@ -79,14 +75,10 @@ pub enum LimitError {
     )]
     LogHits(u64),
     /// A bucket that can hold nothing.
-    #[error(
-        "a burst of 0 would deny everything: give at least 1, or ban with `requests_per_unit: 0` and no burst"
-    )]
+    #[error("a burst of 0 would deny everything: give at least 1, or ban with `requests_per_unit: 0` and no burst")]
     BurstEmpty,
     /// A ban with a burst.
-    #[error(
-        "`requests_per_unit: 0` bans, so a burst of {0} could never refill: remove `burst`, or raise the limit"
-    )]
+    #[error("`requests_per_unit: 0` bans, so a burst of {0} could never refill: remove `burst`, or raise the limit")]
     BurstOfBan(u64),
     /// Too much for the arithmetic.
     #[error(
@@ -105,9 +97,7 @@ pub enum LimitError {
     #[error("a max_delay of {} ms is too long: the longest is {} s", .0 / 1000, MAX_MAX_DELAY_US / SECOND_US)]
     MaxDelay(u64),
     /// The rate cannot be expressed within the arithmetic's bounds.
-    #[error(
-        "{hits} hits per {window} cannot be spaced exactly: use a rounder number, or a shorter window"
-    )]
+    #[error("{hits} hits per {window} cannot be spaced exactly: use a rounder number, or a shorter window")]
     Rate {
         /// L.
         hits: u64,
@@ -153,21 +143,9 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
 fn refuse_foreign(spec: &LimitSpec) -> Result<(), LimitError> {
     let settings = [
         ("burst", spec.burst.is_some(), AlgorithmKind::TokenBucket),
-        (
-            "precision",
-            spec.precision.is_some(),
-            AlgorithmKind::SlidingWindow,
-        ),
-        (
-            "max_delay",
-            spec.max_delay_us.is_some(),
-            AlgorithmKind::LeakyBucket,
-        ),
-        (
-            "count_denied",
-            spec.count_denied,
-            AlgorithmKind::FixedWindow,
-        ),
+        ("precision", spec.precision.is_some(), AlgorithmKind::SlidingWindow),
+        ("max_delay", spec.max_delay_us.is_some(), AlgorithmKind::LeakyBucket),
+        ("count_denied", spec.count_denied, AlgorithmKind::FixedWindow),
     ];
     for (setting, given, owner) in settings {
         if given && spec.algorithm != owner {
@@ -204,10 +182,8 @@ fn token_bucket(spec: &LimitSpec) -> Result<Algorithm, LimitError> {
     if burst > MAX_HITS {
         return Err(too_large);
     }
-    let (hit_units, unit_rate) = rate(spec, |hit_units, _| {
-        burst.saturating_mul(hit_units) <= MAX_UNITS
-    })
-    .ok_or(too_large)?;
+    let (hit_units, unit_rate) =
+        rate(spec, |hit_units, _| burst.saturating_mul(hit_units) <= MAX_UNITS).ok_or(too_large)?;
     Ok(Algorithm::TokenBucket {
         burst,
         hit_units,
@@ -221,10 +197,7 @@ fn leaky_bucket(spec: &LimitSpec) -> Result<Algorithm, LimitError> {
         return Err(LimitError::MaxDelay(max_delay_us));
     }
     let (hit_units, unit_rate) = rate(spec, |hit_units, unit_rate| {
-        max_delay_us
-            .saturating_mul(unit_rate)
-            .saturating_add(hit_units)
-            <= MAX_UNITS
+        max_delay_us.saturating_mul(unit_rate).saturating_add(hit_units) <= MAX_UNITS
     })
     .ok_or(LimitError::Rate {
         hits: spec.hits,
@@ -337,10 +310,7 @@ mod tests {
             let window_units = u128::from(day.micros()) * u128::from(unit_rate);
             let spent = u128::from(hit_units) * u128::from(prime);
             assert!(spent >= window_units, "faster than asked for");
-            assert!(
-                (spent - window_units) * 1000 < window_units,
-                "lost more than 0.1 %"
-            );
+            assert!((spent - window_units) * 1000 < window_units, "lost more than 0.1 %");
         }
     }
 
@@ -471,5 +441,41 @@ mod tests {
             let message = build(&spec).expect_err("out of bounds").to_string();
             assert!(message.contains(hint), "{message:?} does not say {hint:?}");
         }
+    }
+}
+
+/// A replica's part of a limit that `replicas` of them enforce side by side while the shared store is away: together
+/// they admit no more than the limit, except that none gets less than 1 hit of a limit that admits any.
+#[must_use]
+pub fn share(limit: &Limit, replicas: u32) -> Limit {
+    let replicas = u64::from(replicas.max(1));
+    let part = |hits: u64| if hits == 0 { 0 } else { (hits / replicas).max(1) };
+    // A bucket's rate falls with the number of replicas: a hit costs as many times more.
+    let cost = |hit_units: u64| hit_units.saturating_mul(replicas).min(MAX_UNITS);
+    let algorithm = match limit.algorithm {
+        Algorithm::TokenBucket {
+            burst,
+            hit_units,
+            unit_rate,
+        } => Algorithm::TokenBucket {
+            burst: part(burst),
+            hit_units: cost(hit_units),
+            unit_rate,
+        },
+        Algorithm::LeakyBucket {
+            max_delay_us,
+            hit_units,
+            unit_rate,
+        } => Algorithm::LeakyBucket {
+            max_delay_us,
+            hit_units: cost(hit_units),
+            unit_rate,
+        },
+        other => other,
+    };
+    Limit {
+        hits: part(limit.hits),
+        algorithm,
+        ..*limit
     }
 }

@@ -1,1 +1,44 @@
-//! service
+//! gRPC: wire ↔ model, and the server. Nothing is decided here.
+
+pub mod body;
+pub mod convert;
+pub mod deadline;
+pub mod headers;
+pub mod metadata;
+pub mod rls;
+pub mod server;
+
+use crate::config::settings::LimitHeaders;
+
+/// What answers carry besides the codes; the same for every way to ask.
+#[derive(Debug, Clone)]
+pub struct AnswerOptions {
+    /// `retry-after` on a denial.
+    pub retry_after: bool,
+    /// A problem+json body on a denial.
+    pub problem_body: bool,
+    /// `LIMIT_RESPONSE_HEADERS_ENABLED` with the three names, or `None`.
+    pub limit_headers: Option<LimitHeaders>,
+    /// IETF `RateLimit` and `RateLimit-Policy`.
+    pub ietf_headers: bool,
+    /// `RESPONSE_DYNAMIC_METADATA`: metadata on every answer, not on denials only.
+    pub dynamic_metadata: bool,
+    /// `duration_until_reset` rounded up to whole seconds, because Envoy's `x-ratelimit-reset` cuts fractions off.
+    pub whole_second_resets: bool,
+    /// Bounds of a request.
+    pub bounds: convert::Bounds,
+}
+
+impl Default for AnswerOptions {
+    fn default() -> Self {
+        Self {
+            retry_after: true,
+            problem_body: true,
+            limit_headers: None,
+            ietf_headers: false,
+            dynamic_metadata: false,
+            whole_second_resets: false,
+            bounds: convert::Bounds::default(),
+        }
+    }
+}

@@ -8,6 +8,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use prometheus::proto::MetricType;
+
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 
 /// Seconds; fine where Envoy's 20 ms are decided.
@@ -238,6 +240,32 @@ impl Metrics {
     /// When its names are taken.
     pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> prometheus::Result<()> {
         self.registry.register(collector)
+    }
+
+    /// Every counter and gauge as `name.label.label` and value, sorted; for `/stats`.
+    #[must_use]
+    pub fn plain(&self) -> Vec<(String, f64)> {
+        let mut lines = Vec::new();
+        for family in self.registry.gather() {
+            for metric in family.get_metric() {
+                let value = match family.get_field_type() {
+                    MetricType::COUNTER => metric.get_counter().get_value(),
+                    MetricType::GAUGE => metric.get_gauge().get_value(),
+                    _ => continue,
+                };
+                let labels = metric
+                    .get_label()
+                    .iter()
+                    .map(|label| label.value().escape_debug().to_string());
+                let name = std::iter::once(family.name().to_owned())
+                    .chain(labels)
+                    .collect::<Vec<_>>()
+                    .join(".");
+                lines.push((name, value));
+            }
+        }
+        lines.sort_by(|a, b| a.0.cmp(&b.0));
+        lines
     }
 
     /// The exposition for a scrape.

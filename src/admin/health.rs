@@ -1,0 +1,74 @@
+//! Whether this process should get traffic, and why not.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Everything that health depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Conditions {
+    /// Rules are in force (or not needed to be healthy).
+    pub configured: bool,
+    /// The process is told to end.
+    pub draining: bool,
+    /// The store answers; false while the failure mode does.
+    pub store_answers: bool,
+    /// Whether a store that does not answer makes the process unhealthy.
+    #[serde(skip)]
+    pub needs_store: bool,
+}
+
+impl Conditions {
+    /// The verdict.
+    #[must_use]
+    pub const fn healthy(&self) -> bool {
+        self.configured && !self.draining && (self.store_answers || !self.needs_store)
+    }
+}
+
+/// Shared by all who know a condition and all who are asked.
+#[derive(Debug, Clone)]
+pub struct Health {
+    conditions: Arc<Mutex<Conditions>>,
+    verdict: watch::Sender<bool>,
+}
+
+impl Health {
+    /// Not configured yet; `needs_store` as in [`Conditions`].
+    #[must_use]
+    pub fn new(needs_store: bool) -> Self {
+        let conditions = Conditions {
+            configured: false,
+            draining: false,
+            store_answers: true,
+            needs_store,
+        };
+        Self {
+            conditions: Arc::new(Mutex::new(conditions)),
+            verdict: watch::Sender::new(false),
+        }
+    }
+
+    /// Changes a condition and tells all who watch.
+    pub fn update(&self, change: impl FnOnce(&mut Conditions)) {
+        let mut conditions = self.conditions.lock();
+        change(&mut conditions);
+        let healthy = conditions.healthy();
+        self.verdict
+            .send_if_modified(|verdict| std::mem::replace(verdict, healthy) != healthy);
+    }
+
+    /// As things stand.
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        self.conditions.lock().clone()
+    }
+
+    /// The verdict, now and whenever it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.verdict.subscribe()
+    }
+}

@@ -1,0 +1,149 @@
+//! Counts what was decided, rule by rule.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::model::{Descriptor, Hits, Request};
+use crate::rules::Rule;
+use crate::telemetry::{RuleStats, RuleStatsRegistry};
+
+use super::plan::{Plan, Slot};
+use super::{Counted, Decision, EngineOptions, StatusLimit};
+
+pub(super) fn count(
+    options: &EngineOptions,
+    registry: &RuleStatsRegistry,
+    request: &Request,
+    plan: &Plan,
+    decision: &Decision,
+) {
+    for ((slot, status), descriptor) in plan.slots.iter().zip(&decision.statuses).zip(&request.descriptors) {
+        let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
+            continue;
+        };
+        let Some(check) = plan.transaction.checks.get(*check) else {
+            continue;
+        };
+        let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
+        let count = |stats: &RuleStats| {
+            count_outcome(stats, counted.denied, shadow);
+            if let Hits::Take(hits) = check.hits {
+                count_hits(stats, options.near_limit_ppm, counted, hits, shadow);
+            }
+        };
+        match counted.rule.and_then(|index| decision.active.rule(index)) {
+            Some(rule) => {
+                decision
+                    .active
+                    .stats(rule.index)
+                    .into_iter()
+                    .for_each(|stats| count(stats));
+                detailed(registry, rule, descriptor)
+                    .iter()
+                    .for_each(|stats| count(stats));
+            }
+            None => decision
+                .active
+                .override_stats(&request.domain)
+                .into_iter()
+                .for_each(|stats| count(stats)),
+        }
+    }
+}
+
+fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool) {
+    let counter = match (denied, shadow) {
+        (false, _) => &stats.allowed,
+        (true, false) => &stats.denied,
+        (true, true) => &stats.shadow_denied,
+    };
+    counter.fetch_add(1, Relaxed);
+}
+
+fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, hits: u64, shadow: bool) {
+    stats.total_hits.fetch_add(hits, Relaxed);
+    let used = counted.limit_hits.saturating_sub(counted.outcome.remaining);
+    // A denied request is not in the counter: split it as if it were.
+    let after = if counted.denied {
+        used.saturating_add(hits)
+    } else {
+        used
+    };
+    let split = split_hits(counted.limit_hits, near_limit_ppm, hits, after, counted.denied);
+    add(&stats.over_limit, split.over);
+    add(&stats.near_limit, split.near);
+    add(&stats.within_limit, split.within);
+    if shadow {
+        add(&stats.shadow_mode, split.over);
+    }
+}
+
+/// Zeros are common and need not touch a shared cache line.
+fn add(counter: &AtomicU64, hits: u64) {
+    if hits > 0 {
+        counter.fetch_add(hits, Relaxed);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Split {
+    over: u64,
+    near: u64,
+    within: u64,
+}
+
+/// One call's hits, split as envoyproxy/ratelimit splits them: `after` is the count with these hits in it.
+fn split_hits(limit: u64, near_limit_ppm: u32, hits: u64, after: u64, denied: bool) -> Split {
+    let threshold = u64::try_from(u128::from(limit) * u128::from(near_limit_ppm) / 1_000_000).unwrap_or(u64::MAX);
+    let before = after.saturating_sub(hits);
+    if denied || after > limit {
+        let over = after.saturating_sub(before.max(limit)).max(u64::from(denied)).min(hits);
+        let near = limit.saturating_sub(before.max(threshold)).min(hits - over);
+        return Split { over, near, within: 0 };
+    }
+    Split {
+        over: 0,
+        near: after.saturating_sub(before.max(threshold)),
+        within: hits,
+    }
+}
+
+/// The series that carries request values, for a rule that asks for it; bounded by the registry.
+fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) -> Option<Arc<RuleStats>> {
+    if !rule.detailed_metric && !rule.value_to_metric.contains(&true) {
+        return None;
+    }
+    let names = rule
+        .levels
+        .iter()
+        .zip(&descriptor.entries)
+        .enumerate()
+        .map(|(level, ((key, value), entry))| {
+            let own = rule.detailed_metric || rule.value_to_metric.get(level).copied().unwrap_or(false);
+            match (own, if own { entry.value.as_str() } else { value.as_str() }) {
+                (_, "") => key.clone(),
+                (_, value) => format!("{key}_{value}"),
+            }
+        });
+    registry.detailed(&rule.domain, names.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (limit, hits, count after) -> (over, near, within), from compatibility with envoyproxy/ratelimit.
+    #[test]
+    fn hits_are_split_as_existing_dashboards_expect() {
+        let split = |limit, hits, after| {
+            let Split { over, near, within } = split_hits(limit, 800_000, hits, after, after > limit);
+            (over, near, within)
+        };
+        assert_eq!(split(15, 1, 13), (0, 1, 1));
+        assert_eq!(split(20, 3, 22), (2, 1, 0));
+        assert_eq!(split(20, 7, 22), (2, 4, 0));
+        assert_eq!(split(10, 3, 30), (3, 0, 0));
+        assert_eq!(split(8, 2, 7), (0, 1, 2));
+        assert_eq!(split(10, 1, 5), (0, 0, 1));
+    }
+}

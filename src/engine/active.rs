@@ -1,0 +1,50 @@
+//! The rules in force with their statistics.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::rules::{Rule, RuleSet};
+use crate::telemetry::{RuleStats, RuleStatsRegistry};
+
+/// What a request pins on entry.
+#[derive(Debug)]
+pub struct Active {
+    /// The rules.
+    pub rules: Arc<RuleSet>,
+    /// Counts up with every configuration.
+    pub generation: u64,
+    stats: Vec<Arc<RuleStats>>,
+    /// Limits that requests bring themselves, counted by domain only.
+    overrides: HashMap<Arc<str>, Arc<RuleStats>>,
+}
+
+impl Active {
+    pub(super) fn new(rules: Arc<RuleSet>, generation: u64, registry: &RuleStatsRegistry) -> Self {
+        let stats = registry.activate(&rules);
+        let overrides = rules
+            .domains
+            .keys()
+            .filter_map(|domain| Some((Arc::clone(domain), registry.detailed(domain, vec!["override".into()])?)))
+            .collect();
+        Self {
+            rules,
+            generation,
+            stats,
+            overrides,
+        }
+    }
+
+    /// The rule at an index of this configuration.
+    #[must_use]
+    pub fn rule(&self, index: usize) -> Option<&Arc<Rule>> {
+        self.rules.rules.get(index)
+    }
+
+    pub(super) fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
+        self.stats.get(rule)
+    }
+
+    pub(super) fn override_stats(&self, domain: &str) -> Option<&Arc<RuleStats>> {
+        self.overrides.get(domain)
+    }
+}

@@ -1,0 +1,205 @@
+//! What the caller is told.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::{Outcome, RetryAfter, Window};
+use crate::rules::{OnStoreError, Rule};
+
+use super::plan::{Plan, Slot};
+use super::{Active, EngineOptions};
+
+/// The answer to one request.
+#[derive(Debug)]
+pub struct Decision {
+    /// The overall code.
+    pub over_limit: bool,
+    /// One for each descriptor, in order.
+    pub statuses: SmallVec<[Status; 2]>,
+    /// Set when the store could not decide and the failure mode did.
+    pub failure: Option<OnStoreError>,
+    /// The rules that decided.
+    pub active: Arc<Active>,
+}
+
+/// The answer to one descriptor.
+#[derive(Debug, Clone, Copy)]
+pub struct Status {
+    /// The code as reported: a rule in shadow mode reads OK.
+    pub over_limit: bool,
+    /// What it is about.
+    pub limit: StatusLimit,
+}
+
+/// The limit behind a status.
+#[derive(Debug, Clone, Copy)]
+pub enum StatusLimit {
+    /// No rule applies.
+    None,
+    /// A rule says `unlimited`.
+    Unlimited {
+        /// Index of the rule.
+        rule: usize,
+    },
+    /// Counted.
+    Counted(Counted),
+}
+
+/// A counted limit and how it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    /// Index of the rule; `None` = the request's own limit.
+    pub rule: Option<usize>,
+    /// As configured.
+    pub requests_per_unit: u32,
+    /// As configured.
+    pub window: Window,
+    /// The counter's limit in hits.
+    pub limit_hits: u64,
+    /// Whether the hits were over, whatever the reported code.
+    pub denied: bool,
+    /// The store's answer.
+    pub outcome: Outcome,
+}
+
+impl Decision {
+    /// The rule behind a status.
+    #[must_use]
+    pub fn rule(&self, status: &Status) -> Option<&Arc<Rule>> {
+        match status.limit {
+            StatusLimit::Counted(Counted { rule: Some(rule), .. }) | StatusLimit::Unlimited { rule } => {
+                self.active.rule(rule)
+            }
+            _ => None,
+        }
+    }
+
+    /// The statuses that deny, each with its limit.
+    pub fn violated(&self) -> impl Iterator<Item = (&Status, &Counted)> {
+        self.statuses
+            .iter()
+            .filter(|status| status.over_limit)
+            .filter_map(|status| match &status.limit {
+                StatusLimit::Counted(counted) => Some((status, counted)),
+                _ => None,
+            })
+    }
+
+    /// The status that a single-valued header speaks of: an over one first (the one that lasts longest), else the one
+    /// with the least remaining.
+    #[must_use]
+    pub fn tightest(&self) -> Option<(&Status, &Counted)> {
+        let counted = self.statuses.iter().filter_map(|status| match &status.limit {
+            StatusLimit::Counted(counted) => Some((status, counted)),
+            _ => None,
+        });
+        counted.min_by_key(|(status, counted)| match status.over_limit {
+            true => (0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX)),
+            false => (1, counted.outcome.remaining),
+        })
+    }
+
+    /// How long to wait before the same request can pass: the longest of the violated limits; `None` when nothing was
+    /// denied or no waiting helps.
+    #[must_use]
+    pub fn retry_after_us(&self) -> Option<u64> {
+        let mut longest = None;
+        for (_, counted) in self.violated() {
+            longest = longest.max(Some(counted.retry_after_us()?));
+        }
+        longest
+    }
+}
+
+impl Counted {
+    /// Microseconds until the same hits would be admitted; `None` = never.
+    #[must_use]
+    pub const fn retry_after_us(&self) -> Option<u64> {
+        match self.outcome.retry_after {
+            RetryAfter::Now => Some(0),
+            RetryAfter::Micros(us) => Some(us),
+            RetryAfter::Never => None,
+        }
+    }
+
+    /// What `duration_until_reset` says: for a denial the time until the same request would pass (the window where
+    /// that is never), else the time until the full quota is back.
+    #[must_use]
+    pub fn until_reset_us(&self) -> u64 {
+        if self.denied {
+            self.retry_after_us().unwrap_or_else(|| self.window.micros())
+        } else {
+            self.outcome.reset_after_us
+        }
+    }
+}
+
+/// A decision for a request that no counter has to be asked for.
+pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
+    let statuses = plan.slots.iter().map(|slot| status(slot, &[])).collect();
+    Decision {
+        over_limit: false,
+        statuses,
+        failure: None,
+        active,
+    }
+}
+
+pub(super) fn decide(
+    options: &EngineOptions,
+    active: Arc<Active>,
+    plan: &Plan,
+    outcomes: &[Outcome],
+    failure: Option<OnStoreError>,
+) -> Decision {
+    let statuses = plan.slots.iter().map(|slot| status(slot, outcomes)).collect();
+    // Under the global shadow mode every gate is Observe, so the overall code reads OK by itself.
+    debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
+    let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
+    Decision {
+        over_limit,
+        statuses,
+        failure,
+        active,
+    }
+}
+
+fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
+    let free = Status {
+        over_limit: false,
+        limit: StatusLimit::None,
+    };
+    match *slot {
+        Slot::Free => free,
+        Slot::Unlimited { rule } => Status {
+            over_limit: false,
+            limit: StatusLimit::Unlimited { rule },
+        },
+        Slot::Counted {
+            check,
+            rule,
+            limit_hits,
+            requests_per_unit,
+            window,
+            shadow,
+        } => {
+            let Some(outcome) = outcomes.get(check).copied() else {
+                return free;
+            };
+            let denied = !outcome.allowed;
+            let counted = Counted {
+                rule,
+                requests_per_unit,
+                window,
+                limit_hits,
+                denied,
+                outcome,
+            };
+            Status {
+                over_limit: denied && !shadow,
+                limit: StatusLimit::Counted(counted),
+            }
+        }
+    }
+}

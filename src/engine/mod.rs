@@ -1,0 +1,165 @@
+//! Plan → store → decision: the one thing that every service calls.
+
+mod account;
+mod active;
+mod decision;
+mod failure;
+mod plan;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+
+use crate::model::{Clock, Request, Transaction};
+use crate::rules::{Defaults, OnStoreError, RuleSet};
+use crate::store::{Outcomes, Store};
+use crate::telemetry::Metrics;
+use crate::telemetry::throttle::Throttle;
+
+pub use active::Active;
+pub use decision::{Counted, Decision, Status, StatusLimit};
+pub use failure::LocalFallback;
+pub use plan::RequestError;
+
+/// Behaviour that holds for every rule.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Before every counter key, so that several installations can share a Redis.
+    pub key_prefix: String,
+    /// What a rule's silence means; also the algorithm of limits that a request brings itself.
+    pub defaults: Defaults,
+    /// What happens when the store cannot answer, where a rule does not say.
+    pub on_store_error: OnStoreError,
+    /// Global `SHADOW_MODE`: only the overall code reads OK.
+    pub shadow_mode: bool,
+    /// Global `QUOTA_MODE`: every rule counts as a quota rule.
+    pub quota_mode: bool,
+    /// `NEAR_LIMIT_RATIO` in millionths.
+    pub near_limit_ppm: u32,
+    /// Leaky-bucket answers held back at the same time, at most.
+    pub max_waiting: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            key_prefix: "sg:".into(),
+            defaults: Defaults::default(),
+            on_store_error: OnStoreError::Local,
+            shadow_mode: false,
+            quota_mode: false,
+            near_limit_ppm: 800_000,
+            max_waiting: 10_000,
+        }
+    }
+}
+
+/// Decides requests by the rules in force. Shared by all connections.
+pub struct Engine {
+    active: ArcSwapOption<Active>,
+    store: Arc<dyn Store>,
+    fallback: Option<LocalFallback>,
+    waiting: wait::WaitingRoom,
+    options: EngineOptions,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    store_errors: Throttle,
+}
+
+impl Engine {
+    /// An engine without rules: every request is answered [`RequestError::NoConfiguration`] until
+    /// [`activate`](Self::activate).
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        fallback: Option<LocalFallback>,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let waiting = wait::WaitingRoom::new(options.max_waiting);
+        let active = ArcSwapOption::empty();
+        Self {
+            active,
+            store,
+            fallback,
+            waiting,
+            options,
+            clock,
+            metrics,
+            store_errors: Throttle::new(),
+        }
+    }
+
+    /// Puts rules in force; requests under way finish by the old ones.
+    pub fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
+        self.active
+            .store(Some(Arc::new(Active::new(rules, generation, &self.metrics.rules))));
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn active(&self) -> Option<Arc<Active>> {
+        self.active.load_full()
+    }
+
+    /// Decides one request and counts it.
+    ///
+    /// A store that fails is no error here: `on_store_error` answers. `deadline` is when the caller stops listening.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the question itself is bad or no rules are in force.
+    pub async fn decide(&self, request: &Request, deadline: Option<Instant>) -> Result<Decision, RequestError> {
+        let active = self.active.load_full().ok_or(RequestError::NoConfiguration)?;
+        let mut plan = plan::plan(&self.options, &active, request)?;
+        if plan.transaction.checks.is_empty() {
+            return Ok(decision::uncounted(active, &plan));
+        }
+        plan.transaction.deadline = deadline;
+        let (outcomes, failure) = match self.store.check(&plan.transaction).await {
+            Ok(outcomes) => (outcomes, None),
+            Err(error) => {
+                self.report(&error);
+                let modes = plan.failure_modes(&active, self.options.on_store_error);
+                let mode = failure::strongest(&modes);
+                self.metrics
+                    .failure_mode_decisions
+                    .with_label_values(&[mode.name()])
+                    .inc();
+                (
+                    failure::answer(self.fallback.as_ref(), &plan.transaction, &modes).await,
+                    Some(mode),
+                )
+            }
+        };
+        let outcomes = self.hold_back(&plan.transaction, outcomes, deadline).await;
+        let decision = decision::decide(&self.options, active, &plan, &outcomes, failure);
+        account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
+        Ok(decision)
+    }
+
+    /// Keeps an answer until a leaky bucket lets it go.
+    async fn hold_back(&self, transaction: &Transaction, outcomes: Outcomes, deadline: Option<Instant>) -> Outcomes {
+        let Some(delay) = wait::delay(transaction, &outcomes) else {
+            return outcomes;
+        };
+        if self.waiting.wait(delay, deadline).await {
+            return outcomes;
+        }
+        // No room, or the caller would be gone: deny, and give back what was taken.
+        let refund = wait::refund(transaction, &outcomes);
+        if let Err(error) = self.store.check(&refund).await {
+            self.report(&error);
+        }
+        wait::denied(transaction, outcomes)
+    }
+
+    fn report(&self, error: &crate::store::StoreError) {
+        self.metrics.compat_error("redis_error");
+        if let Some(suppressed) = self.store_errors.pass(self.clock.now_us()) {
+            tracing::warn!(%error, suppressed, on_store_error = self.options.on_store_error.name(), "the store cannot decide");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Which counters a request asks for.
+
+use smallvec::SmallVec;
+
+use crate::algorithms::limit::{self, LimitSpec};
+use crate::model::key::{Owner, Part, counter_key};
+use crate::model::{Check, Descriptor, Gate, Hits, Limit, Request, Transaction, Window};
+use crate::rules::{Matched, OnStoreError};
+
+use super::{Active, EngineOptions};
+
+/// Why a request gets no decision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No rules are in force yet.
+    #[error("no rate limit configuration loaded")]
+    NoConfiguration,
+    /// `domain` is empty.
+    #[error("rate limit domain must not be empty")]
+    EmptyDomain,
+    /// `descriptors` is empty.
+    #[error("rate limit descriptor list must not be empty")]
+    NoDescriptors,
+    /// The request's own limit cannot be counted.
+    #[error("descriptors[{index}].limit: {reason}")]
+    BadOverride {
+        /// Which descriptor.
+        index: usize,
+        /// What is wrong with it and how to mend it.
+        reason: String,
+    },
+}
+
+/// A request with its rules found.
+pub(super) struct Plan {
+    pub transaction: Transaction,
+    /// One for each descriptor, in order.
+    pub slots: SmallVec<[Slot; 2]>,
+}
+
+/// What became of a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Slot {
+    /// No rule, or one that another rule of the request replaces.
+    Free,
+    /// A rule that says `unlimited`.
+    Unlimited { rule: usize },
+    /// Counted by the transaction's check of that number.
+    Counted {
+        check: usize,
+        rule: Option<usize>,
+        limit_hits: u64,
+        requests_per_unit: u32,
+        window: Window,
+        shadow: bool,
+    },
+}
+
+pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) -> Result<Plan, RequestError> {
+    if request.domain.is_empty() {
+        return Err(RequestError::EmptyDomain);
+    }
+    if request.descriptors.is_empty() {
+        return Err(RequestError::NoDescriptors);
+    }
+    let mut plan = Plan {
+        transaction: Transaction::default(),
+        slots: SmallVec::new(),
+    };
+    let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
+        plan.slots.resize(request.descriptors.len(), Slot::Free);
+        return Ok(plan);
+    };
+    let find = |descriptor: &Descriptor| match descriptor.limit {
+        None => domain.find(&descriptor.entries),
+        Some(_) => None,
+    };
+    let mut matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
+    drop_replaced(&mut matches);
+    for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
+        let slot = match (descriptor.limit, matched) {
+            (Some(_), _) => plan.add_override(options, request, index)?,
+            (None, Some(matched)) => plan.add_rule(options, request, descriptor, matched),
+            (None, None) => Slot::Free,
+        };
+        plan.slots.push(slot);
+    }
+    Ok(plan)
+}
+
+/// A matched rule whose name another matched rule of the request replaces is dropped, its counter untouched.
+fn drop_replaced(matches: &mut SmallVec<[Option<Matched<'_>>; 2]>) {
+    if matches.iter().flatten().all(|m| m.rule.replaces.is_empty()) {
+        return;
+    }
+    let replaced: Vec<String> = matches
+        .iter()
+        .flatten()
+        .flat_map(|m| m.rule.replaces.iter().cloned())
+        .collect();
+    for slot in matches.iter_mut() {
+        if slot
+            .as_ref()
+            .is_some_and(|m| replaced.iter().any(|name| name.as_str() == &*m.rule.name))
+        {
+            *slot = None;
+        }
+    }
+}
+
+impl Plan {
+    fn add_rule(
+        &mut self,
+        options: &EngineOptions,
+        request: &Request,
+        descriptor: &Descriptor,
+        matched: &Matched<'_>,
+    ) -> Slot {
+        let rule = matched.rule;
+        let Some(limit) = rule.limit else {
+            return Slot::Unlimited { rule: rule.index };
+        };
+        let parts = descriptor.entries.iter().enumerate().map(|(level, entry)| {
+            match matched.shared.get(level).copied().flatten() {
+                Some(pattern) => Part::Shared(&entry.key, pattern),
+                None => Part::Own(&entry.key, &entry.value),
+            }
+        });
+        let key = counter_key(&options.key_prefix, Owner::Rule, &limit, &request.domain, parts);
+        let gate = match () {
+            () if options.shadow_mode || rule.shadow_mode => Gate::Observe,
+            () if options.quota_mode || rule.quota_mode => Gate::Quota,
+            () => Gate::Enforce,
+        };
+        let check = self.push(Check {
+            key,
+            limit,
+            hits: hits(request, descriptor),
+            gate,
+        });
+        Slot::Counted {
+            check,
+            rule: Some(rule.index),
+            limit_hits: limit.hits,
+            requests_per_unit: rule.requests_per_unit,
+            window: rule.window,
+            shadow: rule.shadow_mode,
+        }
+    }
+
+    fn add_override(&mut self, options: &EngineOptions, request: &Request, index: usize) -> Result<Slot, RequestError> {
+        let descriptor = &request.descriptors[index];
+        let Some(wanted) = descriptor.limit else {
+            return Ok(Slot::Free);
+        };
+        let limit = override_limit(options, wanted.requests_per_unit, wanted.window)
+            .map_err(|reason| RequestError::BadOverride { index, reason })?;
+        let parts = descriptor
+            .entries
+            .iter()
+            .map(|entry| Part::Own(&entry.key, &entry.value));
+        let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
+        let gate = if options.shadow_mode {
+            Gate::Observe
+        } else {
+            Gate::Enforce
+        };
+        let check = self.push(Check {
+            key,
+            limit,
+            hits: hits(request, descriptor),
+            gate,
+        });
+        Ok(Slot::Counted {
+            check,
+            rule: None,
+            limit_hits: limit.hits,
+            requests_per_unit: wanted.requests_per_unit,
+            window: wanted.window,
+            shadow: false,
+        })
+    }
+
+    fn push(&mut self, check: Check) -> usize {
+        self.transaction.checks.push(check);
+        self.transaction.checks.len() - 1
+    }
+
+    /// For each check, what happens when the store cannot answer.
+    pub(super) fn failure_modes(&self, active: &Active, default: OnStoreError) -> SmallVec<[OnStoreError; 2]> {
+        let mode = |slot: &Slot| match slot {
+            Slot::Counted { rule, .. } => Some(
+                rule.and_then(|index| active.rule(index))
+                    .and_then(|rule| rule.on_store_error)
+                    .unwrap_or(default),
+            ),
+            Slot::Free | Slot::Unlimited { .. } => None,
+        };
+        self.slots.iter().filter_map(mode).collect()
+    }
+}
+
+fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {
+    let spec = LimitSpec {
+        algorithm: options.defaults.algorithm,
+        hits: u64::from(hits),
+        window,
+        burst: None,
+        precision: None,
+        max_delay_us: None,
+        count_denied: false,
+    };
+    limit::build(&spec).map_err(|error| error.to_string())
+}
+
+/// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).
+fn hits(request: &Request, descriptor: &Descriptor) -> Hits {
+    let addend = descriptor
+        .hits_addend
+        .unwrap_or_else(|| u64::from(request.hits_addend.max(1)));
+    match (addend, descriptor.is_negative_hits) {
+        (0, _) => Hits::Peek,
+        (hits, true) => Hits::Give(hits),
+        (hits, false) => Hits::Take(hits),
+    }
+}

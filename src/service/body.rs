@@ -1,0 +1,84 @@
+//! The body of a denial: problem+json (RFC 9457, draft-ietf-httpapi-ratelimit-headers), so that a caller sees which
+//! quota it hit and whether waiting helps.
+
+use serde::Serialize;
+
+use crate::engine::{Counted, Decision, Status};
+use crate::model::time::SECOND_US;
+
+use super::headers::policy_name;
+
+/// Media type of [`problem`].
+pub const CONTENT_TYPE: &str = "application/problem+json";
+/// Its problem type.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+#[derive(Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(rename = "violated-policies")]
+    violated_policies: Vec<Policy>,
+    /// Seconds; absent when no waiting helps.
+    #[serde(rename = "retry-after", skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Policy {
+    name: String,
+    limit: u32,
+    window: String,
+    #[serde(rename = "window-seconds")]
+    window_seconds: u64,
+    remaining: u64,
+    #[serde(rename = "retry-after", skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+/// The body for a denial with HTTP status `status`; `None` when nothing was denied.
+#[must_use]
+pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
+    if !decision.over_limit {
+        return None;
+    }
+    let violated_policies: Vec<_> = decision
+        .violated()
+        .map(|(s, counted)| policy(decision, s, counted))
+        .collect();
+    let retry_after = decision.retry_after_us().map(whole_seconds);
+    let first = violated_policies
+        .first()
+        .map_or("a quota", |policy| policy.name.as_str());
+    let detail = match retry_after {
+        Some(seconds) => format!("Over the limit of \"{first}\". Try again in {seconds} s."),
+        None => format!("More than \"{first}\" can ever admit at once. Waiting does not help; ask for less."),
+    };
+    let problem = Problem {
+        r#type: QUOTA_EXCEEDED,
+        title: "Request cannot be satisfied as assigned quota has been exceeded",
+        status,
+        detail,
+        violated_policies,
+        retry_after,
+    };
+    serde_json::to_vec(&problem).ok()
+}
+
+fn policy(decision: &Decision, status: &Status, counted: &Counted) -> Policy {
+    Policy {
+        name: policy_name(decision, status),
+        limit: counted.requests_per_unit,
+        window: counted.window.to_string(),
+        window_seconds: counted.window.seconds(),
+        remaining: counted.outcome.remaining,
+        retry_after: counted.retry_after_us().map(whole_seconds),
+    }
+}
+
+const fn whole_seconds(us: u64) -> u64 {
+    let seconds = us.div_ceil(SECOND_US);
+    if seconds == 0 { 1 } else { seconds }
+}

@@ -1,0 +1,257 @@
+//! Wire → model with every bound checked, and model → wire.
+
+use std::borrow::Cow;
+
+use crate::engine::{Counted, Decision, Status, StatusLimit};
+use crate::model::time::SECOND_US;
+use crate::model::{Descriptor, Entry, LimitOverride, Request, Unit, Window};
+use crate::proto::envoy::extensions::common::ratelimit::v3 as common;
+use crate::proto::envoy::service::ratelimit::v3 as wire;
+use crate::proto::envoy::r#type::v3::RateLimitUnit;
+use wire::rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::Unit as WireUnit};
+
+/// What a request may hold at most. Envoy itself stays far below (its headers end at 60 KiB).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of the encoded message.
+    pub message_bytes: usize,
+    /// Descriptors in a request.
+    pub descriptors: usize,
+    /// Entries in a descriptor.
+    pub entries: usize,
+    /// Bytes of a domain or a key.
+    pub key_bytes: usize,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            message_bytes: 4 << 20,
+            descriptors: 256,
+            entries: 64,
+            key_bytes: 4 << 10,
+            value_bytes: 128 << 10,
+        }
+    }
+}
+
+/// Why a request is refused before it reaches the engine; each names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// Something is larger than its bound.
+    #[error("{field} has {found} {unit}, at most {max} are allowed")]
+    TooLarge {
+        /// Path of the field.
+        field: String,
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        max: usize,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// A descriptor without entries.
+    #[error("descriptors[{0}].entries must not be empty")]
+    NoEntries(usize),
+    /// A limit with a unit that nobody knows.
+    #[error(
+        "descriptors[{index}].limit.unit is {unit}: use SECOND (1), MINUTE (2), HOUR (3), DAY (4), MONTH (5), YEAR (6) or WEEK (7)"
+    )]
+    UnknownUnit {
+        /// Which descriptor.
+        index: usize,
+        /// The number on the wire.
+        unit: i32,
+    },
+    /// `unit_multiplier: 0`.
+    #[error("descriptors[{0}].limit.unit_multiplier must be at least 1")]
+    ZeroMultiplier(usize),
+}
+
+impl ConvertError {
+    /// A fixed word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::NoEntries(_) => "no_entries",
+            Self::UnknownUnit { .. } | Self::ZeroMultiplier(_) => "bad_limit",
+        }
+    }
+}
+
+/// Reads a request; strings move, nothing is copied.
+///
+/// # Errors
+/// [`ConvertError`] names the field and the bound.
+pub fn request(wire: wire::RateLimitRequest, bounds: &Bounds) -> Result<Request, ConvertError> {
+    bounded(|| "domain".into(), wire.domain.len(), bounds.key_bytes, "bytes")?;
+    bounded(
+        || "descriptors".into(),
+        wire.descriptors.len(),
+        bounds.descriptors,
+        "descriptors",
+    )?;
+    let convert = |(index, d)| descriptor(index, d, bounds);
+    let descriptors = wire
+        .descriptors
+        .into_iter()
+        .enumerate()
+        .map(convert)
+        .collect::<Result<_, _>>()?;
+    Ok(Request {
+        domain: wire.domain,
+        descriptors,
+        hits_addend: wire.hits_addend,
+    })
+}
+
+fn bounded(
+    field: impl Fn() -> Cow<'static, str>,
+    found: usize,
+    max: usize,
+    unit: &'static str,
+) -> Result<(), ConvertError> {
+    if found <= max {
+        return Ok(());
+    }
+    Err(ConvertError::TooLarge {
+        field: field().into_owned(),
+        found,
+        max,
+        unit,
+    })
+}
+
+fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) -> Result<Descriptor, ConvertError> {
+    if wire.entries.is_empty() {
+        return Err(ConvertError::NoEntries(index));
+    }
+    bounded(
+        || format!("descriptors[{index}].entries").into(),
+        wire.entries.len(),
+        bounds.entries,
+        "entries",
+    )?;
+    for (at, entry) in wire.entries.iter().enumerate() {
+        let field = |name: &str| format!("descriptors[{index}].entries[{at}].{name}").into();
+        bounded(|| field("key"), entry.key.len(), bounds.key_bytes, "bytes")?;
+        bounded(|| field("value"), entry.value.len(), bounds.value_bytes, "bytes")?;
+    }
+    Ok(Descriptor {
+        limit: wire.limit.map(|limit| limit_override(index, limit)).transpose()?,
+        entries: wire
+            .entries
+            .into_iter()
+            .map(|entry| Entry {
+                key: entry.key,
+                value: entry.value,
+            })
+            .collect(),
+        hits_addend: wire.hits_addend,
+        is_negative_hits: wire.is_negative_hits,
+    })
+}
+
+fn limit_override(
+    index: usize,
+    wire: common::rate_limit_descriptor::RateLimitOverride,
+) -> Result<LimitOverride, ConvertError> {
+    let unit = match RateLimitUnit::try_from(wire.unit) {
+        Ok(RateLimitUnit::Second) => Unit::Second,
+        Ok(RateLimitUnit::Minute) => Unit::Minute,
+        Ok(RateLimitUnit::Hour) => Unit::Hour,
+        Ok(RateLimitUnit::Day) => Unit::Day,
+        Ok(RateLimitUnit::Week) => Unit::Week,
+        Ok(RateLimitUnit::Month) => Unit::Month,
+        Ok(RateLimitUnit::Year) => Unit::Year,
+        Ok(RateLimitUnit::Unknown) | Err(_) => return Err(ConvertError::UnknownUnit { index, unit: wire.unit }),
+    };
+    match wire.unit_multiplier {
+        Some(0) => Err(ConvertError::ZeroMultiplier(index)),
+        multiplier => Ok(LimitOverride {
+            requests_per_unit: wire.requests_per_unit,
+            window: Window {
+                unit,
+                multiplier: multiplier.unwrap_or(1),
+            },
+        }),
+    }
+}
+
+/// Writes the codes and statuses of an answer.
+#[must_use]
+pub fn response(decision: &Decision, whole_second_resets: bool) -> wire::RateLimitResponse {
+    wire::RateLimitResponse {
+        overall_code: code(decision.over_limit),
+        statuses: decision
+            .statuses
+            .iter()
+            .map(|s| descriptor_status(decision, s, whole_second_resets))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn code(over_limit: bool) -> i32 {
+    (if over_limit { Code::OverLimit } else { Code::Ok }).into()
+}
+
+fn descriptor_status(decision: &Decision, status: &Status, whole_second_resets: bool) -> DescriptorStatus {
+    match &status.limit {
+        StatusLimit::None => DescriptorStatus {
+            code: code(false),
+            ..Default::default()
+        },
+        StatusLimit::Unlimited { .. } => DescriptorStatus {
+            code: code(false),
+            limit_remaining: u32::MAX,
+            ..Default::default()
+        },
+        StatusLimit::Counted(counted) => DescriptorStatus {
+            code: code(status.over_limit),
+            current_limit: Some(current_limit(decision, status, counted)),
+            limit_remaining: u32::try_from(counted.outcome.remaining).unwrap_or(u32::MAX),
+            duration_until_reset: Some(duration(counted.until_reset_us(), whole_second_resets)),
+        },
+    }
+}
+
+fn current_limit(decision: &Decision, status: &Status, counted: &Counted) -> RateLimit {
+    RateLimit {
+        requests_per_unit: counted.requests_per_unit,
+        unit: unit(counted.window.unit).into(),
+        name: decision
+            .rule(status)
+            .map(|rule| rule.name.to_string())
+            .unwrap_or_default(),
+        unit_multiplier: (counted.window.multiplier != 1).then_some(counted.window.multiplier),
+    }
+}
+
+const fn unit(unit: Unit) -> WireUnit {
+    match unit {
+        Unit::Second => WireUnit::Second,
+        Unit::Minute => WireUnit::Minute,
+        Unit::Hour => WireUnit::Hour,
+        Unit::Day => WireUnit::Day,
+        Unit::Week => WireUnit::Week,
+        Unit::Month => WireUnit::Month,
+        Unit::Year => WireUnit::Year,
+    }
+}
+
+fn duration(us: u64, whole_seconds: bool) -> prost_types::Duration {
+    let (seconds, rest) = if whole_seconds {
+        (us.div_ceil(SECOND_US), 0)
+    } else {
+        (us / SECOND_US, us % SECOND_US)
+    };
+    prost_types::Duration {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        // Below 10^9 by construction.
+        nanos: i32::try_from(rest * 1_000).unwrap_or(0),
+    }
+}

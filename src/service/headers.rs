@@ -1,0 +1,118 @@
+//! Headers that tell a client how it stands. Envoy appends them, so a name that Envoy itself writes
+//! (`enable_x_ratelimit_headers`) would go out twice: ours are switchable one family at a time.
+
+use std::fmt::Write;
+
+use crate::config::settings::LimitHeaders;
+use crate::engine::{Counted, Decision, Status, StatusLimit};
+use crate::model::time::SECOND_US;
+
+use super::AnswerOptions;
+
+/// A header's name and value.
+pub type Header = (String, String);
+
+/// Every header that the options ask for, in a fixed order.
+#[must_use]
+pub fn all(options: &AnswerOptions, decision: &Decision) -> Vec<Header> {
+    let mut headers = Vec::new();
+    if let Some(names) = &options.limit_headers {
+        headers.extend(limit_headers(names, decision));
+    }
+    if options.ietf_headers {
+        headers.extend(ietf(decision));
+    }
+    if options.retry_after {
+        headers.extend(retry_after(decision));
+    }
+    headers
+}
+
+/// `retry-after` (RFC 9110, 10.2.3): whole seconds, rounded up, at least 1; absent when no waiting helps.
+#[must_use]
+pub fn retry_after(decision: &Decision) -> Option<Header> {
+    if !decision.over_limit {
+        return None;
+    }
+    let seconds = decision.retry_after_us()?.div_ceil(SECOND_US).max(1);
+    Some(("retry-after".into(), seconds.to_string()))
+}
+
+/// Limit, remaining and reset (seconds, rounded up) of the tightest descriptor.
+fn limit_headers(names: &LimitHeaders, decision: &Decision) -> Vec<Header> {
+    let Some((_, counted)) = decision.tightest() else {
+        return Vec::new();
+    };
+    vec![
+        (names.limit.clone(), counted.requests_per_unit.to_string()),
+        (names.remaining.clone(), counted.outcome.remaining.to_string()),
+        (
+            names.reset.clone(),
+            counted.until_reset_us().div_ceil(SECOND_US).to_string(),
+        ),
+    ]
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): one item for each counted limit.
+fn ietf(decision: &Decision) -> Vec<Header> {
+    let (mut policies, mut states) = (String::new(), String::new());
+    for (status, counted) in counted(decision) {
+        let separator = if policies.is_empty() { "" } else { ", " };
+        let name = structured_string(&policy_name(decision, status));
+        // Writing to a String cannot fail.
+        let _ = write!(
+            policies,
+            "{separator}{name};q={};w={}",
+            counted.requests_per_unit,
+            counted.window.seconds()
+        );
+        let reset = counted.until_reset_us().div_ceil(SECOND_US);
+        let _ = write!(states, "{separator}{name};r={};t={reset}", counted.outcome.remaining);
+    }
+    if policies.is_empty() {
+        return Vec::new();
+    }
+    vec![("ratelimit-policy".into(), policies), ("ratelimit".into(), states)]
+}
+
+fn counted(decision: &Decision) -> impl Iterator<Item = (&Status, &Counted)> {
+    decision.statuses.iter().filter_map(|status| match &status.limit {
+        StatusLimit::Counted(counted) => Some((status, counted)),
+        _ => None,
+    })
+}
+
+/// What a limit is called to the outside: its name, else its path in the tree, else `override`.
+#[must_use]
+pub fn policy_name(decision: &Decision, status: &Status) -> String {
+    match decision.rule(status) {
+        Some(rule) if !rule.name.is_empty() => rule.name.to_string(),
+        Some(rule) => rule.path.to_string(),
+        None => "override".into(),
+    }
+}
+
+/// A structured-field String (RFC 9651, 3.3.3): printable ASCII in quotes; everything else becomes `_`.
+fn structured_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            _ => out.push('_'),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::structured_string;
+
+    #[test]
+    fn structured_strings_are_printable_ascii() {
+        assert_eq!(structured_string(r#"per "user"\é"#), r#""per \"user\"\\_""#);
+    }
+}

@@ -1,0 +1,120 @@
+//! `envoy.service.ratelimit.v3.RateLimitService`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use prometheus::IntCounter;
+use tonic::{Request, Response, Status};
+
+use crate::engine::{Engine, RequestError};
+use crate::proto::envoy::config::core::v3::HeaderValue;
+use crate::proto::envoy::service::ratelimit::v3 as wire;
+use crate::telemetry::{Metrics, ServiceKind};
+
+use super::{AnswerOptions, body, convert, deadline, headers, metadata};
+
+/// Answers `ShouldRateLimit`, over gRPC and (through the HTTP port) as JSON.
+#[derive(Clone)]
+pub struct RateLimitService {
+    engine: Arc<Engine>,
+    options: Arc<AnswerOptions>,
+    metrics: Arc<Metrics>,
+    compat_requests: IntCounter,
+}
+
+impl RateLimitService {
+    /// A service over an engine.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, options: Arc<AnswerOptions>, metrics: Arc<Metrics>) -> Self {
+        let compat_requests = metrics.compat_request_counter();
+        Self {
+            engine,
+            options,
+            metrics,
+            compat_requests,
+        }
+    }
+
+    /// Answers one request and counts it at its door.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a bad request, UNAVAILABLE while no rules are in force; the text says which.
+    pub async fn answer(
+        &self,
+        kind: ServiceKind,
+        request: wire::RateLimitRequest,
+        deadline: Option<Instant>,
+    ) -> Result<wire::RateLimitResponse, Status> {
+        let start = Instant::now();
+        self.compat_requests.inc();
+        let result = self.decide(request, deadline).await;
+        let metrics = self.metrics.service(kind);
+        metrics.duration.observe(start.elapsed().as_secs_f64());
+        match &result {
+            Ok(response) if response.overall_code == i32::from(wire::rate_limit_response::Code::Ok) => metrics.ok.inc(),
+            Ok(_) => metrics.over_limit.inc(),
+            Err(_) => {
+                metrics.error.inc();
+                self.metrics.compat_error("service_error");
+            }
+        }
+        result
+    }
+
+    async fn decide(
+        &self,
+        request: wire::RateLimitRequest,
+        deadline: Option<Instant>,
+    ) -> Result<wire::RateLimitResponse, Status> {
+        let request = convert::request(request, &self.options.bounds).map_err(|error| {
+            self.metrics.bad_requests.with_label_values(&[error.kind()]).inc();
+            Status::invalid_argument(error.to_string())
+        })?;
+        let decision = self
+            .engine
+            .decide(&request, deadline)
+            .await
+            .map_err(|error| self.refuse(&error))?;
+        let mut response = convert::response(&decision, self.options.whole_second_resets);
+        let header = |(key, value)| HeaderValue {
+            key,
+            value,
+            raw_value: Vec::new(),
+        };
+        response.response_headers_to_add = headers::all(&self.options, &decision).into_iter().map(header).collect();
+        if self.options.problem_body
+            && let Some(body) = body::problem(&decision, 429)
+        {
+            response.raw_body = body;
+            response
+                .response_headers_to_add
+                .push(header(("content-type".into(), body::CONTENT_TYPE.into())));
+        }
+        response.dynamic_metadata = metadata::dynamic(&decision, &request.domain, self.options.dynamic_metadata);
+        Ok(response)
+    }
+
+    fn refuse(&self, error: &RequestError) -> Status {
+        let (reason, status) = match error {
+            RequestError::NoConfiguration => ("no_configuration", Status::unavailable(error.to_string())),
+            RequestError::EmptyDomain => ("empty_domain", Status::invalid_argument(error.to_string())),
+            RequestError::NoDescriptors => ("no_descriptors", Status::invalid_argument(error.to_string())),
+            RequestError::BadOverride { .. } => ("bad_limit", Status::invalid_argument(error.to_string())),
+        };
+        self.metrics.bad_requests.with_label_values(&[reason]).inc();
+        status
+    }
+}
+
+#[tonic::async_trait]
+impl wire::rate_limit_service_server::RateLimitService for RateLimitService {
+    async fn should_rate_limit(
+        &self,
+        request: Request<wire::RateLimitRequest>,
+    ) -> Result<Response<wire::RateLimitResponse>, Status> {
+        let deadline = deadline::deadline(request.metadata());
+        self.answer(ServiceKind::Rls, request.into_inner(), deadline)
+            .await
+            .map(Response::new)
+    }
+}

@@ -1,0 +1,3 @@
+//! The gRPC surface: the wire format, and the service over a real connection.
+
+mod wire;
