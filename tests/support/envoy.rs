@@ -15,12 +15,20 @@ const UPSTREAM: &str = "port_value: 10001";
 const ADMIN: &str = "port_value: 9901";
 const SERVICE: &str = "port_value: 8081";
 
+/// Envoy waits for a busy service rather than let a request pass: for tests that count.
+pub const PATIENT: (&str, &str) = (" timeout: 0.2s", " timeout: 20s");
+/// Envoy's own default timeout, 20 ms.
+pub const DEFAULT_TIMEOUT: (&str, &str) = (" timeout: 0.2s", "");
+/// Envoy answers 500 when the service does not answer.
+pub const FAILURE_DENIES: (&str, &str) = ("failure_mode_deny: false", "failure_mode_deny: true");
+
 /// A running Envoy.
 pub struct Envoy {
     /// The proxy; its access log is in the process's log.
     pub process: Process,
     /// Where clients knock.
     pub front_port: u16,
+    admin_port: u16,
     _dir: TempDir,
 }
 
@@ -58,6 +66,7 @@ impl Envoy {
         Self {
             process,
             front_port,
+            admin_port,
             _dir: dir,
         }
     }
@@ -65,6 +74,15 @@ impl Envoy {
     /// A client of its front door.
     pub fn client(&self) -> Client {
         Client::new(self.front_port)
+    }
+
+    /// The value of one of Envoy's statistics; 0 when it was never touched.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let stats = Client::new(self.admin_port).get("/stats", &[]).await.body;
+        stats
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Waits until the access log has a line with all of these texts, and returns it.

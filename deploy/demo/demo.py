@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""Shows sluicegate at work: starts it with a real Envoy in front of an upstream, sends requests, prints the answers.
+
+`make demo` builds the binary and runs this. Python's standard library only.
+"""
+
+import argparse
+import ctypes
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What envoy.yaml and the command line name: (port, what listens there).
+PORTS = {
+    "front": (10000, "Envoy's front door"),
+    "upstream": (10001, "the upstream"),
+    "envoy_admin": (9901, "Envoy's admin"),
+    "grpc": (8081, "sluicegate's gRPC"),
+    "http": (8080, "sluicegate's HTTP"),
+    "admin": (6070, "sluicegate's admin"),
+}
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 10
+
+
+class DemoError(Exception):
+    """Something that the user has to know about; the text says what to do."""
+
+
+class Stack:
+    """The processes of the demo, in the order in which they were started."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.running = []
+
+    def start(self, name, command, ports):
+        """Starts a process and waits until it listens on its ports."""
+        out, err = self.log(name, "out"), self.log(name, "err")
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            # A session of its own: Ctrl-C reaches this script alone, which then stops them in order.
+            try:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                    start_new_session=True, preexec_fn=die_with_parent,
+                )
+            except OSError as error:
+                raise DemoError(f"cannot start {command[0]}: {error.strerror}; run `make setup`") from error
+        self.running.append((name, process))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not all(listens(port) for port in ports):
+            self.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{name} did not start within {START_TIMEOUT_S} s:\n{self.tail(name)}")
+            time.sleep(0.05)
+
+    def check(self):
+        """Raises when one of them has ended."""
+        for name, process in self.running:
+            if process.poll() is not None:
+                raise DemoError(f"{name} ended (status {process.returncode}):\n{self.tail(name)}")
+
+    def stop(self):
+        """Stops all of them, last started first; none is left behind."""
+        for name, process in reversed(self.running):
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                print(f"{name} did not stop within {STOP_TIMEOUT_S} s: killed", file=sys.stderr)
+                process.kill()
+                process.wait()
+        self.running.clear()
+
+    def log(self, name, stream):
+        return self.directory / f"{name}.{stream}.log"
+
+    def tail(self, name):
+        text = "".join(self.log(name, stream).read_text(errors="replace") for stream in ("out", "err"))
+        return textwrap.indent("\n".join(text.splitlines()[-15:]) or "(it printed nothing)", "    ")
+
+
+def die_with_parent():
+    """Runs in the child: the kernel ends it should this script be killed without a chance to clean up."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def choose_ports(kind):
+    if kind == "free":
+        return {name: free_port() for name in PORTS}
+    taken = []
+    for port, what in PORTS.values():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                taken.append(f"  {port} ({what}): {error.strerror}")
+    if taken:
+        raise DemoError(
+            "these ports cannot be used:\n" + "\n".join(taken)
+            + "\nStop what listens there, or let the demo choose others: make demo PORTS=free"
+        )
+    return {name: port for name, (port, _) in PORTS.items()}
+
+
+def start_everything(stack, options, ports):
+    """Starts the store, the service and Envoy."""
+    serve = [
+        options.binary, "serve", "--rules", str(ROOT / "deploy/demo/rules.yaml"), "--store", options.store,
+        "--grpc-addr", f"127.0.0.1:{ports['grpc']}", "--http-addr", f"127.0.0.1:{ports['http']}",
+        "--admin-addr", f"127.0.0.1:{ports['admin']}",
+    ]
+    if options.store == "redis":
+        port = free_port()
+        stack.start("redis", ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""], [port])
+        print(f"redis       127.0.0.1:{port}   look inside: redis-cli -p {port} --scan")
+        serve += ["--redis-url", f"redis://127.0.0.1:{port}"]
+    stack.start("sluicegate", serve, [ports["grpc"], ports["http"], ports["admin"]])
+    print(f"sluicegate  127.0.0.1:{ports['grpc']}   counters in {options.store}, rules from deploy/demo/rules.yaml")
+
+    config = (ROOT / "envoy.yaml").read_text()
+    for name, (default, _) in PORTS.items():
+        config = config.replace(f"port_value: {default} ", f"port_value: {ports[name]} ")
+    file = stack.directory / "envoy.yaml"
+    file.write_text(config)
+    stack.start(
+        "envoy", [options.envoy, "-c", str(file), "--use-dynamic-base-id", "--file-flush-interval-msec", "100"],
+        [ports["front"], ports["upstream"], ports["envoy_admin"]],
+    )
+    print(f"envoy       127.0.0.1:{ports['front']}   in front of the upstream on 127.0.0.1:{ports['upstream']}")
+
+
+class Driver:
+    """Sends requests through Envoy and prints what comes back."""
+
+    def __init__(self, port):
+        self.port = port
+        self.surprises = 0
+
+    def send(self, number, expected, **headers):
+        """Sends one request; returns its answer's headers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", "/", headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        body = answer.read().decode(errors="replace")
+        connection.close()
+        shown = [
+            f"{name}: {answer.headers[name]}"
+            for name in ("x-ratelimit-remaining", "x-ratelimit-reset", "retry-after") if name in answer.headers
+        ]
+        print(f"  {number:>3}  {answer.status} {answer.reason:<18} {'  '.join(shown)}")
+        if answer.status != 200:
+            print(textwrap.indent(f"x-ratelimit-limit: {answer.headers.get('x-ratelimit-limit')}", " " * 7))
+            print(textwrap.indent(pretty(body), " " * 7))
+        if answer.status != expected:
+            self.surprises += 1
+            print(f"       ^^^ expected {expected}")
+        return answer.headers
+
+    def drive(self):
+        print("\nAt most 10 requests in any 10 seconds from one address. Ten pass, the eleventh does not:\n")
+        for number in range(1, 11):
+            self.send(number, 200)
+        denied = self.send(11, 429)
+
+        wait_s = int(denied.get("retry-after") or 1)
+        print(f"\nIt said when to come back, so let us wait {wait_s} s and ask again:\n")
+        time.sleep(wait_s)
+        self.send(12, 200)
+
+        print("\nA second limit: the API key `trial` may send 3 in any 10 seconds. Its denial names that limit:\n")
+        for number in range(13, 16):
+            self.send(number, 200, x_api_key="trial")
+        self.send(16, 429, x_api_key="trial")
+
+        print("\nThe denied request took nothing from the address's own limit, so without the key it goes on:\n")
+        self.send(17, 200)
+
+
+def pretty(body):
+    try:
+        return json.dumps(json.loads(body), indent=2)
+    except ValueError:
+        return body
+
+
+def keep_serving(stack, ports):
+    """Shows Envoy's access log until Ctrl-C."""
+    front = f"http://127.0.0.1:{ports['front']}/"
+    print(textwrap.dedent(f"""
+        Now you:
+          curl -i {front}
+          curl -i -H 'x-api-key: trial' {front}
+          for i in $(seq 12); do curl -s -o /dev/null -w '%{{http_code}} ' {front}; done; echo
+          curl http://127.0.0.1:{ports['admin']}/metrics
+        Change deploy/demo/rules.yaml and ask again: no restart. Logs are in {stack.directory}.
+        Ctrl-C stops everything. Envoy's access log:
+        """))
+    with stack.log("envoy", "out").open() as access_log:
+        access_log.seek(0, os.SEEK_END)
+        while True:
+            line = access_log.readline()
+            if line:
+                print(f"  {line}", end="", flush=True)
+            else:
+                stack.check()
+                time.sleep(0.2)
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", default=str(ROOT / "target/release/sluicegate"), help="the sluicegate to run")
+    parser.add_argument("--envoy", default=str(ROOT / ".venv/bin/envoy"), help="the Envoy to run")
+    parser.add_argument("--store", choices=("memory", "redis"), default="memory", help="where counters live")
+    parser.add_argument("--ports", choices=("default", "free"), default="default",
+                        help="those of envoy.yaml, or any that are free")
+    parser.add_argument("--once", action="store_true", help="exit after the tour: 0 if every answer was as expected")
+    options = parser.parse_args()
+    for path, cure in ((options.binary, "cargo build --release"), (options.envoy, "make setup")):
+        if not os.access(path, os.X_OK):
+            parser.error(f"{path} is not there: run `{cure}`")
+    return options
+
+
+def main():
+    options = parse_options()
+    # Whatever asks this script to end goes the way of Ctrl-C.
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="sluicegate-demo-") as directory:
+        stack = Stack(pathlib.Path(directory))
+        try:
+            ports = choose_ports(options.ports)
+            start_everything(stack, options, ports)
+            driver = Driver(ports["front"])
+            driver.drive()
+            if options.once:
+                return 1 if driver.surprises else 0
+            keep_serving(stack, ports)
+        except KeyboardInterrupt:
+            print("\nstopping")
+            return 130 if options.once else 0
+        except DemoError as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+        finally:
+            for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(end, signal.SIG_IGN)
+            stack.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
