@@ -8,6 +8,7 @@
 //! | [`model`] | the vocabulary: descriptor, limit, key, check, outcome, time |
 //! | [`rules`] | compiled rules and matching, pure |
 //! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
+//! | [`tls`] | certificates from files, read again when they change |
 //! | [`config`] | settings; rules files: YAML → compile → watch |
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs and metrics with bounded labels |
@@ -27,3 +28,4 @@ pub mod rules;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

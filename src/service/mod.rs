@@ -7,6 +7,7 @@ pub mod headers;
 pub mod metadata;
 pub mod rls;
 pub mod server;
+pub mod tls;
 
 use crate::config::settings::LimitHeaders;
 

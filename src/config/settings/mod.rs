@@ -7,7 +7,6 @@ pub mod args;
 pub mod errors;
 pub mod redis;
 pub mod secret;
-pub mod tls;
 pub mod values;
 pub mod xds;
 
@@ -18,12 +17,12 @@ use std::time::Duration;
 
 use crate::model::AlgorithmKind;
 use crate::rules::OnStoreError;
+pub use crate::tls::{ClientTls, ServerTls};
 
 pub use args::ServeArgs;
 pub use errors::{SettingError, SettingsErrors};
 pub use redis::{RedisAuth, RedisSettings, RedisTls, Topology};
 pub use secret::Secret;
-pub use tls::{ClientTls, ServerTls};
 pub use xds::XdsSettings;
 
 /// Everything that is decided before the process serves.

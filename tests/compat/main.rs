@@ -1,0 +1,6 @@
+//! What a user of envoyproxy/ratelimit relies on: its variables, TLS, its control plane, its answers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod tls;
