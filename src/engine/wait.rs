@@ -58,7 +58,7 @@ pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transact
             hits: Hits::Give(hits),
             ..check.clone()
         }),
-        Hits::Peek | Hits::Give(_) => None,
+        Hits::Peek | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
     });
     Transaction {
         checks: checks.collect(),

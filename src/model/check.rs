@@ -37,6 +37,30 @@ pub enum Hits {
     Peek,
     /// Gives this many back: never below zero use, never above the full quota. Always allowed.
     Give(u64),
+    /// Counts as many as are left, up to this many, for the asker to admit by itself until the slice ends (see
+    /// [`Grant`]). Allowed if at least one was granted. sliding_window, fixed_window and token_bucket only; elsewhere
+    /// nothing is granted. A replica's layer asks this, never a request.
+    Lease(u64),
+    /// Gives unused hits of a lease back to the slice that they were counted in, if that slice still counts: never
+    /// below zero use. Always allowed.
+    Return {
+        /// [`Grant::slice`] of the lease.
+        slice: u64,
+        /// How many.
+        hits: u64,
+    },
+}
+
+/// Hits that were counted ahead for one asker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// How many; at least 1.
+    pub hits: u64,
+    /// The slice (sliding_window), window (fixed_window) that they were counted in; 0 for a token bucket.
+    pub slice: u64,
+    /// Microseconds until that slice ends: the asker must have admitted them by then, on a clock that it started
+    /// before it asked. `u64::MAX` for a token bucket, whose hits stay counted whenever they are admitted.
+    pub left_us: u64,
 }
 
 /// What a check's denial means for the transaction that it is part of.
@@ -64,6 +88,8 @@ pub struct Outcome {
     pub reset_after_us: u64,
     /// Microseconds for which the answer must be held back (leaky bucket); 0 elsewhere.
     pub delay_us: u64,
+    /// What a [`Hits::Lease`] was granted; `None` for every other check.
+    pub grant: Option<Grant>,
 }
 
 /// How long to wait before the same request would pass.

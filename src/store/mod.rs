@@ -26,6 +26,19 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when no decision could be made; nothing is known of the counters then.
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
+
+    /// Decides several transactions one after the other, in order, in as few trips as the store can; the answers are
+    /// the same as if they had come one by one. All their keys are of one counter, or of one server at least.
+    ///
+    /// # Errors
+    /// [`StoreError`] when any could not be decided; nothing is known of any then.
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        let mut all = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            all.push(self.check(transaction).await?);
+        }
+        Ok(all)
+    }
 }
 
 /// Why a store could not decide. A denial is not an error.
