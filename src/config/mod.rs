@@ -1,3 +1,4 @@
 //! Settings, and (as they come) the rules files.
 
 pub mod settings;
+pub mod xds;

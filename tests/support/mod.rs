@@ -3,6 +3,7 @@
 //! Included with `#[path = "../support/mod.rs"] mod support;`.
 #![allow(dead_code, reason = "every test binary includes all of it and uses its part")]
 
+pub mod ads;
 pub mod certs;
 pub mod envoy;
 pub mod http;
