@@ -1,0 +1,35 @@
+//! Fixed window, for compatibility: hits are counted in windows aligned to the epoch, and the count starts over with
+//! each. Up to L in each such window; **the worst window that straddles two of them admits 2 L.**
+//!
+//! `count_denied` counts denied hits too, as envoyproxy/ratelimit does: then every take counts, whatever becomes of
+//! it and of its transaction.
+
+mod step;
+
+use crate::model::Limit;
+
+pub use step::{State, apply, decide, expires_us, give, give_to, lease};
+
+/// A limit as this algorithm counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Params {
+    /// L.
+    pub hits: u64,
+    /// W in microseconds; at least 1.
+    pub window_us: u64,
+    /// Denied hits count too.
+    pub count_denied: bool,
+}
+
+impl Params {
+    /// The parameters of `limit`.
+    #[must_use]
+    pub const fn new(limit: &Limit, count_denied: bool) -> Self {
+        let window_us = if limit.window_us == 0 { 1 } else { limit.window_us };
+        Self {
+            hits: limit.hits,
+            window_us,
+            count_denied,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The step of sliding_window; `script.lua` does the same under the same names.
+
+use super::Params;
+use crate::algorithms::{admitted, refused};
+use crate::model::{Outcome, RetryAfter};
+
+/// Counts of the newest slice and of the S before it.
+///
+/// While the slice stays the same, only `sum` and `head` change; the ring is not touched, and not even there before
+/// the first change of slice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Number of the newest slice (since the epoch).
+    newest: u64,
+    /// Hits in all slices, from `newest - S` to `newest`.
+    sum: u32,
+    /// Hits in the newest slice.
+    head: u32,
+    /// Hits of slice `j` before the newest one, at `j % S`; empty as long as all are zero.
+    older: Box<[u32]>,
+}
+
+impl State {
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.older)
+    }
+
+    /// Hits of the slice that was `k` slices into the ring when `newest` was the newest: `newest - S + k`.
+    fn older(&self, params: &Params, k: u64) -> u32 {
+        let slot = usize::try_from((self.newest + k) % params.slices).unwrap_or(usize::MAX);
+        self.older.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Hits that count when the slice is `passed` slices after the newest one.
+    fn counted(&self, params: &Params, passed: u64) -> u64 {
+        if passed > params.slices {
+            return 0;
+        }
+        let left: u64 = (0..passed).map(|k| u64::from(self.older(params, k))).sum();
+        u64::from(self.sum).saturating_sub(left)
+    }
+
+    /// The end of the newest counted slice that holds hits, plus S slices: when the quota is whole again.
+    fn full_at_us(&self, params: &Params, passed: u64) -> u64 {
+        if passed > params.slices {
+            return 0;
+        }
+        if self.head > 0 {
+            return (self.newest + params.slices + 1) * params.slice_us;
+        }
+        (passed..params.slices)
+            .rev()
+            .find(|&k| self.older(params, k) > 0)
+            .map_or(0, |k| (self.newest + k + 1) * params.slice_us)
+    }
+
+    /// When `excess` of the counted hits will have left.
+    fn freed_at_us(&self, params: &Params, passed: u64, excess: u64) -> u64 {
+        let mut freed = 0;
+        for k in passed..params.slices {
+            freed += u64::from(self.older(params, k));
+            if freed >= excess {
+                return (self.newest + k + 1) * params.slice_us;
+            }
+        }
+        (self.newest + params.slices + 1) * params.slice_us
+    }
+
+    /// Makes `slice` the newest one.
+    fn advance(&mut self, params: &Params, slice: u64) {
+        let passed = slice.saturating_sub(self.newest);
+        if passed == 0 {
+            return;
+        }
+        if passed > params.slices || self.sum == 0 {
+            (self.sum, self.head) = (0, 0);
+            self.older.fill(0);
+        } else {
+            self.shift(params, passed);
+        }
+        self.newest = slice;
+    }
+
+    /// Drops the slices that `passed` new ones push out, and puts the newest one into the ring.
+    fn shift(&mut self, params: &Params, passed: u64) {
+        let slots = usize::try_from(params.slices).unwrap_or(usize::MAX);
+        if self.older.len() != slots {
+            self.older = vec![0; slots].into_boxed_slice();
+        }
+        // `slots` fits usize, so what is below it does.
+        let slot = |slice: u64| (slice % params.slices) as usize;
+        for k in 0..passed {
+            if let Some(count) = self.older.get_mut(slot(self.newest + k)) {
+                self.sum = self.sum.saturating_sub(std::mem::take(count));
+            }
+        }
+        if let Some(count) = self.older.get_mut(slot(self.newest)) {
+            *count = std::mem::take(&mut self.head);
+        }
+    }
+}
+
+/// See [`crate::algorithms::decide`].
+#[must_use]
+pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome {
+    let slice = state.newest.max(now_us / params.slice_us);
+    let passed = slice - state.newest;
+    let sum = state.counted(params, passed);
+    let wanted = hits.max(1);
+    let left = params.hits.saturating_sub(sum);
+    if wanted <= left {
+        return if hits == 0 {
+            admitted(left, state.full_at_us(params, passed).saturating_sub(now_us))
+        } else {
+            admitted(left - hits, (slice + params.slices + 1) * params.slice_us - now_us)
+        };
+    }
+    let reset_after_us = state.full_at_us(params, passed).saturating_sub(now_us);
+    if wanted > params.hits {
+        return refused(left, RetryAfter::Never, reset_after_us);
+    }
+    let excess = sum + wanted - params.hits;
+    let retry_us = state.freed_at_us(params, passed, excess).saturating_sub(now_us);
+    refused(left, RetryAfter::Micros(retry_us), reset_after_us)
+}
+
+/// See [`crate::algorithms::apply`].
+pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    state.advance(params, now_us / params.slice_us);
+    let hits = u32::try_from(hits).unwrap_or(u32::MAX);
+    state.sum = state.sum.saturating_add(hits);
+    state.head = state.head.saturating_add(hits);
+}
+
+/// See [`crate::algorithms::give`].
+pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    state.advance(params, now_us / params.slice_us);
+    let mut left = u32::try_from(hits).unwrap_or(u32::MAX).min(state.sum);
+    state.sum -= left;
+    if state.sum == 0 {
+        state.head = 0;
+        state.older.fill(0);
+        return;
+    }
+    for k in 0..params.slices {
+        let slot = usize::try_from((state.newest + k) % params.slices).unwrap_or(usize::MAX);
+        if let Some(count) = state.older.get_mut(slot) {
+            let taken = left.min(*count);
+            *count -= taken;
+            left -= taken;
+        }
+    }
+    state.head -= left.min(state.head);
+}
+
+/// See [`crate::algorithms::give_to`].
+pub fn give_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits: u64) {
+    state.advance(params, now_us / params.slice_us);
+    let hits = u32::try_from(hits).unwrap_or(u32::MAX);
+    let count = if slice == state.newest {
+        Some(&mut state.head)
+    } else if slice < state.newest && slice + params.slices >= state.newest {
+        let slot = usize::try_from(slice % params.slices).unwrap_or(usize::MAX);
+        state.older.get_mut(slot)
+    } else {
+        None
+    };
+    if let Some(count) = count {
+        let given = hits.min(*count);
+        *count -= given;
+        state.sum -= given.min(state.sum);
+    }
+}
+
+/// See [`crate::algorithms::lease`].
+#[must_use]
+pub fn lease(params: &Params, state: &State, now_us: u64) -> (u64, u64) {
+    let slice = state.newest.max(now_us / params.slice_us);
+    (slice, (slice + 1) * params.slice_us - now_us)
+}
+
+/// See [`crate::algorithms::expires_us`].
+#[must_use]
+pub const fn expires_us(params: &Params, state: &State) -> u64 {
+    if state.sum == 0 {
+        0
+    } else {
+        (state.newest + params.slices + 1) * params.slice_us
+    }
+}
