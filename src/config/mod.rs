@@ -1,4 +1,97 @@
-//! Settings, and (as they come) the rules files.
+//! Settings, and rules files: read → raw → compiled [`RuleSet`], all or nothing, with every error in its place.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`settings`] | flags and environment variables |
+//! | [`source`] | which files there are, and what is in them at one moment |
+//! | `node`, `read` | YAML with positions → [`raw`] |
+//! | [`raw`] | rules as they are written; xDS resources become this too |
+//! | [`mod@compile`] | [`raw`] → [`RuleSet`] |
+//! | [`xds`] | rules from a control plane instead of files |
+//! | [`error`], [`problem`] | what can be wrong, where, and how to mend it |
 
+pub mod compile;
+mod duration;
+pub mod error;
+mod limits;
+mod node;
+pub mod problem;
+pub mod raw;
+mod read;
 pub mod settings;
+pub mod source;
 pub mod xds;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::rules::{Defaults, RuleSet};
+
+pub use compile::compile;
+pub use error::{ConfigError, ConfigErrors, Origin, Place};
+pub use problem::Problem;
+pub use source::{Source, Text};
+
+/// The rules that are served when none are given.
+pub const EXAMPLE: &str = include_str!("example.yaml");
+
+/// What `sluicegate check` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Domains.
+    pub domains: usize,
+    /// Rules: nodes with a `rate_limit`.
+    pub rules: usize,
+    /// Files that were read.
+    pub files: usize,
+}
+
+/// Compiles texts: reads each, then all together; every error of every text in one go.
+///
+/// # Errors
+/// Everything that is wrong in any of them.
+pub fn load(texts: &[Text], defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
+    let mut errors = ConfigErrors::default();
+    let origins = texts.iter().map(Text::origin);
+    let files: Vec<raw::File> = texts
+        .iter()
+        .zip(origins)
+        .map(|(text, origin)| read::read(&origin, &text.text, &mut errors))
+        .collect();
+    let rules = compile::compile_into(&files, defaults, &mut errors);
+    errors.sort(texts.iter().map(|text| &*text.name));
+    errors.into_result(rules)
+}
+
+/// The built-in example, compiled.
+///
+/// # Errors
+/// None in practice (a test compiles it).
+pub fn example(defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
+    let text = Text {
+        name: "built-in example".into(),
+        text: Arc::from(EXAMPLE),
+    };
+    load(&[text], defaults)
+}
+
+/// Validates files and directories as `serve` would load them.
+///
+/// # Errors
+/// Everything that is wrong in any of them.
+pub fn check(paths: &[PathBuf], defaults: &Defaults) -> Result<Summary, ConfigErrors> {
+    let source = Source::new(paths.to_vec());
+    let snapshot = source.read();
+    let mut errors = snapshot.errors;
+    match load(&snapshot.texts, defaults) {
+        Ok(rules) => errors.into_result(Summary {
+            domains: rules.domains.len(),
+            rules: rules.rules.len(),
+            files: snapshot.texts.len(),
+        }),
+        Err(more) => {
+            errors.append(more);
+            Err(errors)
+        }
+    }
+}

@@ -87,6 +87,8 @@ pub struct Rule {
 pub struct Defaults {
     /// `--default-algorithm`.
     pub algorithm: AlgorithmKind,
+    /// Denied hits count where a rule does not say, as in envoyproxy/ratelimit; fixed windows only.
+    pub count_denied: bool,
     /// `MERGE_DOMAIN_CONFIG`: the same domain may stand in several files.
     pub merge_domains: bool,
 }
@@ -95,6 +97,7 @@ impl Default for Defaults {
     fn default() -> Self {
         Self {
             algorithm: AlgorithmKind::SlidingWindow,
+            count_denied: false,
             merge_domains: false,
         }
     }

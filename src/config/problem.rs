@@ -1,0 +1,220 @@
+//! The kinds of things that can be wrong with rules, each with a sentence that says how to mend it.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use thiserror::Error;
+
+use crate::algorithms::limit::LimitError;
+use crate::model::AlgorithmKind;
+
+/// Longest piece of a user's text that a message repeats, in characters.
+const QUOTED_CHARS: usize = 80;
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[allow(missing_docs, reason = "each is its message")]
+pub enum Problem {
+    // Files
+    #[error("cannot be read: {reason}")]
+    Unreadable { reason: String },
+    #[error("is not UTF-8 text")]
+    NotUtf8,
+    #[error("has more than {max} bytes")]
+    TooLarge { max: u64 },
+    #[error("has no rules files in it")]
+    NoFiles,
+    #[error("has more than {max} files in it")]
+    TooManyFiles { max: usize },
+    #[error("has directories nested deeper than {max}")]
+    DirectoriesTooDeep { max: usize },
+    // YAML
+    #[error("not valid YAML: {reason}")]
+    Syntax { reason: String },
+    #[error("a value that starts with `*` stands without quotes")]
+    UnquotedWildcard,
+    #[error("more than one YAML document")]
+    SeveralDocuments,
+    #[error("nested too deeply, or more than any rules file needs: {reason}")]
+    TooComplex { reason: String },
+    // Shape
+    #[error("unknown field {} in {context}", Quoted(.field))]
+    UnknownField {
+        field: String,
+        context: &'static str,
+        suggestion: Option<&'static str>,
+        allowed: &'static [&'static str],
+    },
+    #[error("field `{field}` stands here twice, the first time on line {first_line}")]
+    RepeatedField { field: &'static str, first_line: usize },
+    #[error("{subject} must be {expected}, not {found}")]
+    WrongType {
+        subject: String,
+        expected: &'static str,
+        found: String,
+    },
+    #[error("`{field}` must be between {min} and {max}, not {found}")]
+    OutOfRange {
+        field: &'static str,
+        min: u64,
+        max: u64,
+        found: String,
+    },
+    #[error("{context} has no `{field}`")]
+    Missing {
+        field: &'static str,
+        context: &'static str,
+        help: &'static str,
+    },
+    #[error("`{field}` is empty")]
+    Empty { field: &'static str },
+    #[error("`{field}` is longer than {max} bytes")]
+    TooLong { field: &'static str, max: usize },
+    #[error("descriptors are nested deeper than {max} levels")]
+    TooManyLevels { max: usize },
+    #[error("unknown {field} {}", Quoted(.word))]
+    UnknownWord {
+        field: &'static str,
+        word: String,
+        suggestion: Option<&'static str>,
+        allowed: &'static [&'static str],
+    },
+    #[error("`{field}` {} is no duration: {reason}", Quoted(.word))]
+    BadDuration {
+        field: &'static str,
+        word: String,
+        reason: Cow<'static, str>,
+        example: &'static str,
+    },
+    // Meaning
+    #[error("domain {} stands in another file already: {first}", Quoted(.domain))]
+    DuplicateDomain { domain: String, first: String },
+    #[error("this key and value stand on this level already: {first}")]
+    DuplicateDescriptor { first: String },
+    #[error("`{field}` beside `unlimited: true`")]
+    BesideUnlimited { field: &'static str },
+    #[error("`{field}` beside `{other}`")]
+    Conflict { field: &'static str, other: &'static str },
+    #[error("the algorithm {algorithm} cannot lease hits")]
+    CannotLease { algorithm: AlgorithmKind },
+    #[error("`{field}` needs a `rate_limit` to apply to")]
+    NeedsRateLimit { field: &'static str },
+    #[error("a rule cannot replace itself ({})", Quoted(.name))]
+    ReplacesItself { name: String },
+    #[error("`share_threshold` without a wildcard in the value")]
+    SharesWithoutWildcard,
+    #[error("more than {max} `*` in one value")]
+    TooManyWildcards { max: usize },
+    #[error("a number in `metadata` is not finite")]
+    NotFinite,
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
+
+impl Problem {
+    /// How to mend it, unless the message says so itself.
+    #[must_use]
+    pub fn help(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Unreadable { .. } => "give a file or a directory that exists and that this user may read".into(),
+            Self::NotUtf8 => "save it as UTF-8".into(),
+            Self::TooLarge { .. } => "split it into several files, one domain each".into(),
+            Self::NoFiles => {
+                "put at least one rules file there (names that start with a dot and editors' backups do not count)"
+                    .into()
+            }
+            Self::TooManyFiles { .. } | Self::DirectoriesTooDeep { .. } => {
+                "give the directory that holds the rules and nothing else".into()
+            }
+            Self::Syntax { .. } => "check indentation (spaces only), quotes and brackets at this place".into(),
+            Self::UnquotedWildcard => {
+                "quote it, as in `value: \"*.example.com\"`: in YAML a bare `*` refers to an anchor".into()
+            }
+            Self::SeveralDocuments => "put each document into a file of its own".into(),
+            Self::TooComplex { .. } => "split it into several files and write out its aliases".into(),
+            Self::UnknownField {
+                suggestion, allowed, ..
+            }
+            | Self::UnknownWord {
+                suggestion, allowed, ..
+            } => suggest(*suggestion, allowed),
+            Self::RepeatedField { .. } => "keep one of them".into(),
+            Self::WrongType { expected, .. } => format!("write {expected} here").into(),
+            Self::OutOfRange { min, max, .. } => format!("write a whole number from {min} to {max}").into(),
+            Self::Missing { help, .. } => (*help).into(),
+            Self::Empty { field } => format!("give `{field}` a text").into(),
+            Self::TooLong { max, .. } => format!("shorten it to {max} bytes").into(),
+            Self::TooManyLevels { max } => format!("flatten the tree to {max} levels").into(),
+            Self::BadDuration { example, .. } => format!("write it as in `{example}`").into(),
+            Self::DuplicateDomain { .. } => {
+                "keep a domain in one file, or switch merging on (MERGE_DOMAIN_CONFIG=true)".into()
+            }
+            Self::DuplicateDescriptor { .. } => {
+                "keep one of them, or put what differs into `descriptors` below it".into()
+            }
+            Self::BesideUnlimited { field } => format!("leave out `{field}`, or `unlimited`").into(),
+            Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
+            Self::CannotLease { .. } => "leave out `lease: true`, or choose another algorithm".into(),
+            Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
+            Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
+            Self::SharesWithoutWildcard => "put a `*` into `value`, or leave out `share_threshold`".into(),
+            Self::TooManyWildcards { max } => format!("use at most {max}").into(),
+            Self::NotFinite => "quote it to keep it as text".into(),
+            Self::Limit(_) => return None,
+        })
+    }
+}
+
+fn suggest(suggestion: Option<&'static str>, allowed: &[&str]) -> Cow<'static, str> {
+    match suggestion {
+        Some(word) => format!("did you mean `{word}`?").into(),
+        None => format!("one of: {}", allowed.join(", ")).into(),
+    }
+}
+
+/// The allowed word that a wrong one was probably meant to be.
+#[must_use]
+pub fn nearest(word: &str, allowed: &[&'static str]) -> Option<&'static str> {
+    // Longer than any of ours can be misspelt: not worth comparing.
+    if word.len() > 40 {
+        return None;
+    }
+    let flat = |text: &str| text.to_ascii_lowercase().replace(['_', '-', ' '], "");
+    let word = flat(word);
+    allowed
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &flat(candidate)), *candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// A user's text in a message: in quotes, escaped, and not too long.
+pub struct Quoted<'t>(pub &'t str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        write_clipped(f, self.0)?;
+        f.write_char('"')
+    }
+}
+
+/// A user's text in a path: escaped, and not too long.
+pub struct Clipped<'t>(pub &'t str);
+
+impl fmt::Display for Clipped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_clipped(f, self.0)
+    }
+}
+
+fn write_clipped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for (at, c) in text.chars().enumerate() {
+        if at == QUOTED_CHARS {
+            return f.write_char('…');
+        }
+        write!(f, "{}", c.escape_debug())?;
+    }
+    Ok(())
+}
