@@ -16,10 +16,12 @@
 //! | [`proto`] | the wire types |
 //! | [`service`] | gRPC: wire ↔ model, the server |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
+//! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
 //! | [`app`] | the composition root: the only file that names concrete types |
 
 pub mod admin;
 pub mod algorithms;
+pub mod bench;
 pub mod config;
 pub mod engine;
 pub mod model;

@@ -1,0 +1,200 @@
+//! One call: plain HTTP/2 frames, and of the answer no more than the overall code.
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use prost::Message;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::BenchError;
+use super::target::Target;
+
+/// The method that is called.
+const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+/// Flow control windows, large enough that no answer waits for one.
+const WINDOW_BYTES: u32 = 1 << 24;
+/// Answers above this are not read to their end.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Overall code OK.
+    Ok,
+    /// Overall code `OVER_LIMIT`.
+    OverLimit,
+    /// Another overall code.
+    Unknown,
+    /// No decision; the text is one of a small set (`grpc 14`, `http 503`, `reset`, `bad answer`).
+    Failed(String),
+}
+
+/// The connection is gone; a new one is needed.
+#[derive(Debug)]
+pub struct Closed;
+
+/// The one field of a `RateLimitResponse` that is read.
+#[derive(Clone, PartialEq, Message)]
+struct OverallCode {
+    #[prost(int32, tag = "1")]
+    code: i32,
+}
+
+/// A connection's handle for one stream of calls; clone it for more.
+#[derive(Debug, Clone)]
+pub struct Client {
+    send: SendRequest<Bytes>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+/// What drives a connection; to be spawned.
+pub type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Client {
+    /// Connects to `target`.
+    ///
+    /// # Errors
+    /// When the connection or the HTTP/2 handshake fails.
+    pub async fn connect(target: &Target, grpc_timeout_ms: Option<u32>) -> Result<(Self, Driver), BenchError> {
+        let failed = |reason: String| BenchError::Connect {
+            target: target.to_string(),
+            reason,
+        };
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .enable_push(false);
+        let (send, driver): (_, Driver) = match target {
+            Target::Tcp(authority) => {
+                let io = TcpStream::connect(authority.as_str())
+                    .await
+                    .map_err(|e| failed(e.to_string()))?;
+                io.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
+                let (send, connection) = builder.handshake(io).await.map_err(|e| failed(e.to_string()))?;
+                (send, Box::pin(async move { connection.await.unwrap_or(()) }))
+            }
+            Target::Unix(path) => {
+                let io = UnixStream::connect(path).await.map_err(|e| failed(e.to_string()))?;
+                let (send, connection) = builder.handshake(io).await.map_err(|e| failed(e.to_string()))?;
+                (send, Box::pin(async move { connection.await.unwrap_or(()) }))
+            }
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(target.authority())
+            .path_and_query(PATH)
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        let client = Self {
+            send,
+            uri,
+            headers: headers(grpc_timeout_ms),
+        };
+        Ok((client, driver))
+    }
+
+    /// Sends one request frame and reads its answer.
+    ///
+    /// # Errors
+    /// [`Closed`] when the connection takes no more calls.
+    pub async fn call(&mut self, frame: Bytes) -> Result<Answer, Closed> {
+        std::future::poll_fn(|cx| self.send.poll_ready(cx))
+            .await
+            .map_err(|_| Closed)?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let Ok((answer, mut body)) = self.send.send_request(request, false) else {
+            return Err(Closed);
+        };
+        if body.send_data(frame, true).is_err() {
+            return Ok(Answer::Failed("reset".to_owned()));
+        }
+        match read(answer).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_io() || error.is_go_away() => Err(Closed),
+            Err(_) => Ok(Answer::Failed("reset".to_owned())),
+        }
+    }
+}
+
+fn headers(grpc_timeout_ms: Option<u32>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(http::header::USER_AGENT, HeaderValue::from_static("sluicegate-bench"));
+    if let Some(ms) = grpc_timeout_ms
+        && let Ok(value) = HeaderValue::from_str(&format!("{ms}m"))
+    {
+        headers.insert("grpc-timeout", value);
+    }
+    headers
+}
+
+/// Reads headers, message and trailers.
+async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
+    let (head, mut body) = answer.await?.into_parts();
+    if head.status != http::StatusCode::OK {
+        return Ok(Answer::Failed(format!("http {}", head.status.as_u16())));
+    }
+    if let Some(failed) = grpc_failure(&head.headers) {
+        return Ok(failed);
+    }
+    let mut message = Bytes::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        message = join(message, chunk);
+        if message.len() > MAX_ANSWER_BYTES {
+            return Ok(Answer::Failed("bad answer".to_owned()));
+        }
+    }
+    if let Some(trailers) = body.trailers().await?
+        && let Some(failed) = grpc_failure(&trailers)
+    {
+        return Ok(failed);
+    }
+    Ok(decode(&message))
+}
+
+/// Most answers come in one piece, which is then not copied.
+fn join(start: Bytes, rest: Bytes) -> Bytes {
+    if start.is_empty() {
+        return rest;
+    }
+    let mut both = BytesMut::from(start);
+    both.extend_from_slice(&rest);
+    both.freeze()
+}
+
+fn grpc_failure(headers: &HeaderMap) -> Option<Answer> {
+    let status = headers.get("grpc-status")?;
+    if status == "0" {
+        return None;
+    }
+    let code = status
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u8>().ok())
+        .filter(|code| *code <= 16);
+    Some(Answer::Failed(
+        code.map_or_else(|| "bad answer".to_owned(), |c| format!("grpc {c}")),
+    ))
+}
+
+fn decode(frame: &[u8]) -> Answer {
+    let code = frame
+        .get(5..)
+        .filter(|_| frame[0] == 0)
+        .and_then(|message| OverallCode::decode(message).ok());
+    match code {
+        Some(OverallCode { code: 1 }) => Answer::Ok,
+        Some(OverallCode { code: 2 }) => Answer::OverLimit,
+        Some(_) => Answer::Unknown,
+        None => Answer::Failed("bad answer".to_owned()),
+    }
+}
