@@ -6,6 +6,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`model`] | the vocabulary: descriptor, limit, key, check, outcome, time |
+//! | [`mapping`] | from an HTTP request's attributes (`ext_authz`) to descriptors, pure |
 //! | [`rules`] | compiled rules and matching, pure |
 //! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
 //! | [`tls`] | certificates from files, read again when they change |
@@ -24,6 +25,7 @@ pub mod algorithms;
 pub mod bench;
 pub mod config;
 pub mod engine;
+pub mod mapping;
 pub mod model;
 pub mod proto;
 pub mod rules;

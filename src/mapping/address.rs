@@ -1,0 +1,148 @@
+//! The client's address. By default the connection's other end: a header is a claim that any client can make, and is
+//! believed only as far as trusted proxies stand in front, counted as Envoy counts them (`xff_num_trusted_hops`).
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Attributes;
+
+/// How the client's address is found and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// Proxies in front of Envoy that are trusted to append to X-Forwarded-For; 0 = the header is not looked at.
+    pub xff_num_trusted_hops: u32,
+    /// Envoy's own `skip_xff_append`: it did not append its peer's address to the header before it asked.
+    pub skip_xff_append: bool,
+    /// Bits of an IPv6 address that are one client (`remote_address`): a host commonly owns a whole /64.
+    pub ipv6_prefix_len: u8,
+}
+
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self {
+            xff_num_trusted_hops: 0,
+            skip_xff_append: false,
+            ipv6_prefix_len: 64,
+        }
+    }
+}
+
+/// The bits of an address that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Masks {
+    /// At most 32.
+    pub v4_prefix_mask_len: u8,
+    /// At most 128.
+    pub v6_prefix_mask_len: u8,
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Self {
+            v4_prefix_mask_len: 32,
+            v6_prefix_mask_len: 64,
+        }
+    }
+}
+
+impl ClientAddress {
+    /// The address of the client.
+    ///
+    /// With N trusted hops that is the Nth address from the right of the X-Forwarded-For that reached Envoy; where there
+    /// are fewer, or it is no address, the peer's. Envoy has appended its peer when it asks, unless `skip_xff_append`.
+    pub fn find(&self, attributes: &impl Attributes) -> Option<IpAddr> {
+        let trusted = self
+            .hops_to_skip()
+            .and_then(|hops| forwarded_for(&attributes.header("x-forwarded-for")?, hops));
+        // One client on a dual-stack socket is one client.
+        trusted
+            .or_else(|| attributes.source_address())
+            .map(|address| address.to_canonical())
+    }
+
+    fn hops_to_skip(&self) -> Option<usize> {
+        let hops = usize::try_from(self.xff_num_trusted_hops)
+            .ok()
+            .filter(|hops| *hops > 0)?;
+        Some(if self.skip_xff_append { hops - 1 } else { hops })
+    }
+
+    /// How `remote_address` shows it: IPv4 whole, IPv6 as its network, so that one host cannot take endless identities.
+    #[must_use]
+    pub fn show(&self, address: IpAddr) -> String {
+        match address {
+            IpAddr::V6(_) if self.ipv6_prefix_len < 128 => masked(
+                address,
+                &Masks {
+                    v4_prefix_mask_len: 32,
+                    v6_prefix_mask_len: self.ipv6_prefix_len,
+                },
+            ),
+            IpAddr::V4(_) | IpAddr::V6(_) => address.to_string(),
+        }
+    }
+}
+
+/// The element after `skip` others from the right.
+fn forwarded_for(header: &Cow<'_, str>, skip: usize) -> Option<IpAddr> {
+    header
+        .rsplit(',')
+        .nth(skip)?
+        .trim_matches(|c| matches!(c, ' ' | '\t'))
+        .parse()
+        .ok()
+}
+
+/// `network/length`, as Envoy's `masked_remote_address` writes it.
+#[must_use]
+pub fn masked(address: IpAddr, masks: &Masks) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let length = masks.v4_prefix_mask_len.min(32);
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            format!("{}/{length}", Ipv4Addr::from_bits(v4.to_bits() & mask))
+        }
+        IpAddr::V6(v6) => {
+            let length = masks.v6_prefix_mask_len.min(128);
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            format!("{}/{length}", Ipv6Addr::from_bits(v6.to_bits() & mask))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(address: &str, v4: u8, v6: u8) -> String {
+        let masks = Masks {
+            v4_prefix_mask_len: v4,
+            v6_prefix_mask_len: v6,
+        };
+        masked(address.parse().unwrap(), &masks)
+    }
+
+    #[test]
+    fn masks_keep_the_network() {
+        assert_eq!(mask("10.1.2.3", 32, 64), "10.1.2.3/32");
+        assert_eq!(mask("10.1.2.3", 24, 64), "10.1.2.0/24");
+        assert_eq!(mask("10.1.2.3", 0, 64), "0.0.0.0/0");
+        assert_eq!(mask("2001:db8:1:2:3:4:5:6", 32, 64), "2001:db8:1:2::/64");
+        assert_eq!(mask("2001:db8:1:2:3:4:5:6", 32, 128), "2001:db8:1:2:3:4:5:6/128");
+        assert_eq!(mask("2001:db8:1:2:3:4:5:6", 32, 0), "::/0");
+    }
+
+    #[test]
+    fn hops_are_counted_from_the_right() {
+        let header = Cow::Borrowed("6.6.6.6, 1.1.1.1 ,2001:db8::2,\t3.3.3.3");
+        let at = |skip| forwarded_for(&header, skip).map(|address| address.to_string());
+        assert_eq!(at(0).as_deref(), Some("3.3.3.3"));
+        assert_eq!(at(1).as_deref(), Some("2001:db8::2"));
+        assert_eq!(at(2).as_deref(), Some("1.1.1.1"));
+        assert_eq!(at(3).as_deref(), Some("6.6.6.6"));
+        assert_eq!(at(4), None);
+        for bad in ["", "unknown", "1.1.1.1:80", "[::1]", "1.1.1.1;", "1.1.1.01"] {
+            assert_eq!(forwarded_for(&Cow::Borrowed(bad), 0), None, "{bad:?}");
+        }
+    }
+}
