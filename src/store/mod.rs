@@ -1,13 +1,15 @@
 //! Where counters live, behind one contract.
 
+pub mod error;
+pub mod groups;
 pub mod memory;
 pub mod redis;
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use smallvec::SmallVec;
 
+pub use self::error::{Refusal, StoreError};
+pub use self::memory::MemoryStore;
 use crate::model::{Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
@@ -38,35 +40,5 @@ pub trait Store: Send + Sync + 'static {
             all.push(self.check(transaction).await?);
         }
         Ok(all)
-    }
-}
-
-/// Why a store could not decide. A denial is not an error.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-pub enum StoreError {
-    /// No answer in time.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// No connection, or it broke.
-    #[error("not connected: {0}")]
-    Unavailable(String),
-    /// The server answered with an error.
-    #[error("the server refused: {0}")]
-    Refused(String),
-    /// The server answered something that is no answer to what was asked.
-    #[error("unexpected answer: {0}")]
-    Protocol(String),
-}
-
-impl StoreError {
-    /// A short fixed word for metrics.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Timeout(_) => "timeout",
-            Self::Unavailable(_) => "unavailable",
-            Self::Refused(_) => "refused",
-            Self::Protocol(_) => "protocol",
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Certificates: read from PEM files, checked, and read again when the files change. For the gRPC listener, and for
-//! connections to a control plane.
+//! connections to a control plane and to Redis.
 
+mod any_name;
 pub mod client;
 pub mod pem;
 pub mod reload;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use client::client_config;
+pub use client::{client_config, plain_client_config};
 pub use reload::Reloaded;
 pub use server::server_config;
 

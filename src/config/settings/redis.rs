@@ -89,7 +89,7 @@ impl RedisSettings {
             sentinel_auth: None,
             database: 0,
             pool_size: 4,
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
             tls: None,
             health_needs_connection: false,
         }

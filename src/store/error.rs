@@ -1,0 +1,169 @@
+//! Why a store could not decide. A denial is not an error.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a store could not decide.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// No connection, or it broke.
+    #[error("not connected: {0}")]
+    Unavailable(String),
+    /// More calls wait than the bound on them allows.
+    #[error("too many calls wait for an answer")]
+    Overloaded,
+    /// The server answered with an error.
+    #[error("the server refused ({kind}): {text}")]
+    Refused {
+        /// Which kind of refusal, for whoever has to act on it.
+        kind: Refusal,
+        /// The server's own words, bounded and without control characters.
+        text: String,
+    },
+    /// The server answered something that is no answer to what was asked.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+}
+
+/// What a Redis server says when it will not do what was asked: the first word of its error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// `READONLY`: it is a replica now (a failover happened). We connect anew, to find the master.
+    ReadOnly,
+    /// `LOADING`: it reads its data back.
+    Loading,
+    /// `MASTERDOWN`: a replica without its master.
+    MasterDown,
+    /// `CLUSTERDOWN`: slots are not served.
+    ClusterDown,
+    /// `MOVED` or `ASK` more often than we follow.
+    Moved,
+    /// `TRYAGAIN`: keys are being moved to another node.
+    TryAgain,
+    /// `CROSSSLOT`: keys of one call on different nodes.
+    CrossSlot,
+    /// `OOM`: `maxmemory` is reached and nothing may be evicted.
+    OutOfMemory,
+    /// `MISCONF`: it cannot persist and therefore takes no writes.
+    Misconf,
+    /// `NOREPLICAS`: `min-replicas-to-write` is not met.
+    NoReplicas,
+    /// `BUSY`: somebody's script runs too long.
+    Busy,
+    /// `NOPERM`: the ACL user may not do this.
+    NoPermission,
+    /// `NOAUTH`, `WRONGPASS`: the user or password is wrong or missing.
+    Auth,
+    /// `NOSCRIPT`, even after loading the script.
+    NoScript,
+    /// `WRONGTYPE`: the key belongs to somebody else.
+    WrongType,
+    /// Anything else.
+    Other,
+}
+
+/// Longest server text that is kept, in characters.
+const MAX_TEXT: usize = 200;
+
+impl StoreError {
+    /// A short fixed word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Unavailable(_) => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Refused { kind, .. } => kind.name(),
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// Takes a server's error line.
+    #[must_use]
+    pub fn refused(text: &str) -> Self {
+        Self::Refused {
+            kind: Refusal::of(text),
+            text: printable(text),
+        }
+    }
+}
+
+/// Bounded and free of control characters, so that it can stand in a log line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .take(MAX_TEXT)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+impl Refusal {
+    /// Reads the first word of a server's error.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        match text.split_whitespace().next().unwrap_or_default() {
+            "READONLY" => Self::ReadOnly,
+            "LOADING" => Self::Loading,
+            "MASTERDOWN" => Self::MasterDown,
+            "CLUSTERDOWN" => Self::ClusterDown,
+            "MOVED" | "ASK" => Self::Moved,
+            "TRYAGAIN" => Self::TryAgain,
+            "CROSSSLOT" => Self::CrossSlot,
+            "OOM" => Self::OutOfMemory,
+            "MISCONF" => Self::Misconf,
+            "NOREPLICAS" => Self::NoReplicas,
+            "BUSY" => Self::Busy,
+            "NOPERM" => Self::NoPermission,
+            "NOAUTH" | "WRONGPASS" => Self::Auth,
+            "NOSCRIPT" => Self::NoScript,
+            "WRONGTYPE" => Self::WrongType,
+            _ => Self::Other,
+        }
+    }
+
+    /// A short fixed word for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "readonly",
+            Self::Loading => "loading",
+            Self::MasterDown => "masterdown",
+            Self::ClusterDown => "clusterdown",
+            Self::Moved => "moved",
+            Self::TryAgain => "tryagain",
+            Self::CrossSlot => "crossslot",
+            Self::OutOfMemory => "oom",
+            Self::Misconf => "misconf",
+            Self::NoReplicas => "noreplicas",
+            Self::Busy => "busy",
+            Self::NoPermission => "noperm",
+            Self::Auth => "auth",
+            Self::NoScript => "noscript",
+            Self::WrongType => "wrongtype",
+            Self::Other => "refused",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_are_bounded_and_printable() {
+        let error = StoreError::refused(&format!("OOM \n\u{7}{}", "x".repeat(10_000)));
+        assert_eq!(error.kind(), "oom");
+        let shown = error.to_string();
+        assert!(shown.len() < 300 && !shown.contains('\n') && !shown.contains('\u{7}'));
+        assert_eq!(StoreError::refused("").kind(), "refused");
+        assert_eq!(StoreError::refused("OOMPH").kind(), "refused");
+    }
+}

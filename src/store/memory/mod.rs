@@ -1,0 +1,158 @@
+//! The in-memory store: sharded, bounded in keys, swept in small steps, atomic over any number of counters.
+//!
+//! - A counter is found by 128 keyed bits ([`hash`]) in one of many tables ([`shard`]), each behind its own lock.
+//! - A transaction of one check takes one lock; of several, all locks that it needs in ascending order
+//!   ([`transaction`]).
+//! - Nothing is allocated for a counter that exists.
+//! - When a shard is full, what is least likely to matter goes first, and is counted.
+
+mod hash;
+mod shard;
+mod sweep;
+mod transaction;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use smallvec::smallvec;
+
+use self::hash::{KeyHash, KeyHasher};
+use self::shard::{Shard, ticks_down, ticks_up};
+pub use self::sweep::sweep_forever;
+use super::{Outcomes, Store, StoreError};
+use crate::model::{Clock, Transaction};
+
+/// Keys that are kept unless the settings say otherwise.
+pub const DEFAULT_MAX_KEYS: NonZeroUsize = match NonZeroUsize::new(1_000_000) {
+    Some(keys) => keys,
+    None => NonZeroUsize::MIN,
+};
+/// Shards of a large store are at least so many: a growing table moves its entries under its lock, so tables are kept small.
+const MIN_SHARDS: usize = 128;
+/// Shards for each core.
+const SHARDS_PER_CORE: usize = 16;
+/// A shard for fewer keys than this is not worth having: the keys would fill the shards unevenly.
+const MIN_KEYS_PER_SHARD: usize = 1024;
+
+/// Counters in this process' memory.
+pub struct MemoryStore {
+    hasher: KeyHasher,
+    clock: Arc<dyn Clock>,
+    /// When the store began, for short expiry stamps.
+    start_us: u64,
+    /// A power of two of them.
+    shards: Box<[Padded]>,
+}
+
+/// Keeps two shards' locks off one cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+/// What the store holds and what it has dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Counters at this moment.
+    pub keys: u64,
+    /// Counters dropped for want of room since the start.
+    pub evicted: u64,
+    /// Counters dropped because they equalled an empty one since the start.
+    pub expired: u64,
+    /// Bytes of the tables (states that keep a part on the heap come on top).
+    pub table_bytes: u64,
+}
+
+impl MemoryStore {
+    /// A store for up to `max_keys` counters.
+    #[must_use]
+    pub fn new(max_keys: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
+        let shards = shard_count(max_keys.get());
+        // Rounded down: the sum never passes the bound.
+        let keys_per_shard = max_keys.get() / shards;
+        Self {
+            hasher: KeyHasher::random(),
+            start_us: clock.now_us(),
+            clock,
+            shards: (0..shards)
+                .map(|_| Padded(Mutex::new(Shard::new(keys_per_shard))))
+                .collect(),
+        }
+    }
+
+    /// What is in it now. Visits each shard in turn.
+    #[must_use]
+    pub fn stats(&self) -> MemoryStats {
+        let mut stats = MemoryStats::default();
+        for Padded(shard) in &self.shards {
+            let shard = shard.lock();
+            stats.keys += shard.len() as u64;
+            stats.evicted += shard.evicted;
+            stats.expired += shard.expired;
+            stats.table_bytes += shard.table_bytes() as u64;
+        }
+        stats
+    }
+
+    /// Decides and counts without leaving the thread.
+    #[must_use]
+    pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
+        match transaction.checks.as_slice() {
+            [check] => smallvec![self.check_one(check)],
+            _ => self.check_several(transaction),
+        }
+    }
+
+    /// Passes `buckets` buckets of every shard and drops what has expired, one short lock at a time.
+    pub fn sweep(&self, buckets: usize) {
+        let now = self.passed(self.clock.now_us());
+        for Padded(shard) in &self.shards {
+            shard.lock().sweep(buckets, now);
+        }
+    }
+
+    fn shard(&self, hash: KeyHash) -> &Mutex<Shard> {
+        &self.shards[self.shard_index(hash)].0
+    }
+
+    /// A time in ticks since the store's start, rounded up.
+    fn ticks(&self, at_us: u64) -> u32 {
+        ticks_up(at_us.saturating_sub(self.start_us))
+    }
+
+    /// A time in ticks since the store's start, rounded down.
+    fn passed(&self, now_us: u64) -> u32 {
+        ticks_down(now_us.saturating_sub(self.start_us))
+    }
+
+    fn shard_index(&self, hash: KeyHash) -> usize {
+        // The count is a power of two, so the mask is exact and the index always in range.
+        usize::try_from(hash.shard & (self.shards.len() as u64 - 1)).unwrap_or(0)
+    }
+}
+
+/// A power of two: enough for the cores, and for short locks; few for few keys.
+fn shard_count(max_keys: usize) -> usize {
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    let wanted = (cores * SHARDS_PER_CORE).next_power_of_two().max(MIN_SHARDS);
+    let worthwhile = (max_keys / MIN_KEYS_PER_SHARD).max(1);
+    // The largest power of two that is not above it.
+    wanted.min(1 << worthwhile.ilog2())
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        Ok(self.check_now(transaction))
+    }
+}

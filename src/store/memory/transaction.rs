@@ -1,0 +1,214 @@
+//! Deciding a transaction under the locks of the shards that it needs.
+
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use super::hash::KeyHash;
+use super::shard::{Shard, Weight};
+use super::{MemoryStore, Outcomes};
+use crate::algorithms::transaction::{States, run, run_one};
+use crate::algorithms::{State, decide, expires_us, fixed_window};
+use crate::model::{Algorithm, Check, Limit, Outcome, Transaction};
+
+impl MemoryStore {
+    /// The common case: one lock, one look-up, no allocation for a counter that exists.
+    pub(super) fn check_one(&self, check: &Check) -> Outcome {
+        let hash = self.hasher.hash(&check.key);
+        let mut shard = self.shard(hash).lock();
+        // The clock is read under the lock, so that time does not go back from one check of a counter to the next.
+        let now_us = self.clock.now_us();
+        if let Some(entry) = shard.find_mut(hash) {
+            let (outcome, changed) = run_one(check, &mut entry.state, now_us);
+            if changed {
+                let weight = self.weight(&check.limit, &entry.state, Some(&outcome));
+                entry.weigh(weight);
+            }
+            return outcome;
+        }
+        let mut state = State::new(&check.limit);
+        let (outcome, changed) = run_one(check, &mut state, now_us);
+        if changed {
+            self.add(&mut shard, hash, state, &check.limit, Some(&outcome), now_us);
+        }
+        outcome
+    }
+
+    /// Any number of checks: all locks that are needed, in ascending order, then one decision.
+    pub(super) fn check_several(&self, transaction: &Transaction) -> Outcomes {
+        let hashes: SmallVec<[KeyHash; 8]> = transaction
+            .checks
+            .iter()
+            .map(|check| self.hasher.hash(&check.key))
+            .collect();
+        let mut shards: SmallVec<[usize; 8]> = hashes.iter().map(|hash| self.shard_index(*hash)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let guards = shards.iter().map(|&shard| self.shards[shard].0.lock()).collect();
+        let now_us = self.clock.now_us();
+        let mut held = Held::new(transaction, &hashes, guards, |hash| {
+            shards.binary_search(&self.shard_index(hash)).unwrap_or(0)
+        });
+        let outcomes = run(transaction, &mut held, now_us);
+        self.save(held, transaction, &outcomes, now_us);
+        outcomes
+    }
+
+    /// Notes what changed, and adds what is new.
+    fn save(&self, mut held: Held<'_>, transaction: &Transaction, outcomes: &Outcomes, now_us: u64) {
+        // What exists goes first: adding moves buckets, and may evict.
+        let mut new: SmallVec<[(usize, State); 4]> = SmallVec::new();
+        for (index, slot) in held.slots.iter_mut().enumerate().filter(|(_, slot)| slot.written) {
+            match std::mem::replace(&mut slot.place, Place::Elsewhere(index)) {
+                Place::Bucket(bucket) => {
+                    if let Some(entry) = held.guards[slot.guard].bucket_mut(bucket) {
+                        let limit = &transaction.checks[index].limit;
+                        let weight = self.weight(limit, &entry.state, outcomes.get(slot.last));
+                        entry.weigh(weight);
+                    }
+                }
+                Place::New(state) => new.push((index, state)),
+                Place::Elsewhere(_) => {}
+            }
+        }
+        for (index, state) in new {
+            let slot = &held.slots[index];
+            let limit = &transaction.checks[index].limit;
+            let outcome = outcomes.get(slot.last);
+            self.add(&mut held.guards[slot.guard], slot.hash, state, limit, outcome, now_us);
+        }
+    }
+
+    /// Adds a counter, if it says more than its absence does.
+    fn add(
+        &self,
+        shard: &mut Shard,
+        hash: KeyHash,
+        state: State,
+        limit: &Limit,
+        outcome: Option<&Outcome>,
+        now_us: u64,
+    ) {
+        if expires_us(limit, &state) > now_us {
+            let weight = self.weight(limit, &state, outcome);
+            shard.insert(hash, state, weight, self.passed(now_us));
+        }
+    }
+
+    fn weight(&self, limit: &Limit, state: &State, outcome: Option<&Outcome>) -> Weight {
+        let left = outcome.map_or(0, |outcome| outcome.remaining);
+        Weight {
+            fill: fill(quota(limit), left),
+            expires: self.ticks(expires_us(limit, state)),
+        }
+    }
+}
+
+/// The share of the quota in use, in 1/65535.
+fn fill(quota: u64, left: u64) -> u16 {
+    let used = u128::from(quota.saturating_sub(left)) * u128::from(u16::MAX);
+    u16::try_from(used / u128::from(quota.max(1))).unwrap_or(u16::MAX)
+}
+
+/// What an unused counter has left.
+fn quota(limit: &Limit) -> u64 {
+    match limit.algorithm {
+        Algorithm::TokenBucket { burst, .. } => burst,
+        Algorithm::LeakyBucket { .. } => decide(limit, &State::new(limit), 0, 0).remaining,
+        _ => limit.hits,
+    }
+}
+
+/// The states of several checks, under their locks. No table changes its shape while this lives.
+struct Held<'a> {
+    guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
+    slots: SmallVec<[Slot; 8]>,
+    /// Stands in where a state is missing, which cannot happen; never saved.
+    nobody: State,
+}
+
+struct Slot {
+    hash: KeyHash,
+    guard: usize,
+    place: Place,
+    /// The last check that is about this counter: its outcome is the last word on it.
+    last: usize,
+    written: bool,
+}
+
+enum Place {
+    /// In its shard's table.
+    Bucket(usize),
+    /// Not there yet.
+    New(State),
+    /// The counter of an earlier check.
+    Elsewhere(usize),
+}
+
+impl<'a> Held<'a> {
+    fn new(
+        transaction: &Transaction,
+        hashes: &[KeyHash],
+        guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
+        guard_of: impl Fn(KeyHash) -> usize,
+    ) -> Self {
+        let mut slots: SmallVec<[Slot; 8]> = SmallVec::with_capacity(hashes.len());
+        for (index, (&hash, check)) in hashes.iter().zip(&transaction.checks).enumerate() {
+            let guard = guard_of(hash);
+            let place = match slots.iter().position(|slot| slot.hash == hash) {
+                Some(first) => {
+                    slots[first].last = index;
+                    Place::Elsewhere(first)
+                }
+                None => match guards[guard].find_bucket(hash) {
+                    Some(bucket) => Place::Bucket(bucket),
+                    None => Place::New(State::new(&check.limit)),
+                },
+            };
+            slots.push(Slot {
+                hash,
+                guard,
+                place,
+                last: index,
+                written: false,
+            });
+        }
+        Self {
+            guards,
+            slots,
+            nobody: State::Fixed(fixed_window::State::default()),
+        }
+    }
+}
+
+impl States for Held<'_> {
+    fn read(&self, index: usize) -> &State {
+        let slot = &self.slots[self.first(index)];
+        let found = match &slot.place {
+            Place::Bucket(bucket) => self.guards[slot.guard].bucket(*bucket).map(|entry| &entry.state),
+            Place::New(state) => Some(state),
+            Place::Elsewhere(_) => None,
+        };
+        found.unwrap_or(&self.nobody)
+    }
+
+    fn write(&mut self, index: usize) -> &mut State {
+        let first = self.first(index);
+        let slot = &mut self.slots[first];
+        slot.written = true;
+        let found = match &mut slot.place {
+            Place::Bucket(bucket) => self.guards[slot.guard]
+                .bucket_mut(*bucket)
+                .map(|entry| &mut entry.state),
+            Place::New(state) => Some(state),
+            Place::Elsewhere(_) => None,
+        };
+        found.unwrap_or(&mut self.nobody)
+    }
+
+    fn first(&self, index: usize) -> usize {
+        match self.slots[index].place {
+            Place::Elsewhere(first) => first,
+            Place::Bucket(_) | Place::New(_) => index,
+        }
+    }
+}

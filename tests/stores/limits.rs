@@ -1,0 +1,46 @@
+//! Limits, keys and transactions for the tests of this binary.
+
+use sluicegate::algorithms::limit::{LimitSpec, build};
+use sluicegate::model::{AlgorithmKind, Check, CounterKey, Gate, Hits, Limit, Transaction, Unit, Window};
+
+/// `hits` in a minute.
+pub fn per_minute(algorithm: AlgorithmKind, hits: u64) -> Limit {
+    build(&LimitSpec {
+        algorithm,
+        hits,
+        window: Window::of(Unit::Minute),
+        burst: None,
+        precision: None,
+        max_delay_us: None,
+        count_denied: false,
+    })
+    .expect("a good limit")
+}
+
+/// `hits` in a minute, sliding.
+pub fn sliding(hits: u64) -> Limit {
+    per_minute(AlgorithmKind::SlidingWindow, hits)
+}
+
+/// One check that takes `hits`; the key is `{name}`.
+pub fn take(name: &str, limit: Limit, hits: u64) -> Check {
+    Check {
+        key: CounterKey::from_raw(&format!("test:{{{name}}}")),
+        limit,
+        hits: Hits::Take(hits),
+        gate: Gate::Enforce,
+    }
+}
+
+/// The same check with a gate.
+pub fn gated(gate: Gate, check: Check) -> Check {
+    Check { gate, ..check }
+}
+
+/// A transaction of these checks, without a deadline.
+pub fn all(checks: impl IntoIterator<Item = Check>) -> Transaction {
+    Transaction {
+        checks: checks.into_iter().collect(),
+        deadline: None,
+    }
+}
