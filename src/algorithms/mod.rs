@@ -140,6 +140,9 @@ pub fn give(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
 
 /// Gives hits back to the slice or window that a lease counted them in, if that still counts: never below zero use.
 pub fn give_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits: u64) {
+    if lease(limit, state, now_us).is_none() {
+        return;
+    }
     match (&Params::new(limit), &mut *state) {
         (Params::Slices(params), State::Slices(state)) => {
             sliding_window::give_to(params, state, now_us, slice, hits);
@@ -150,7 +153,6 @@ pub fn give_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits: 
         (Params::Fixed(params), State::Fixed(state)) => {
             fixed_window::give_to(params, state, now_us, slice, hits);
         }
-        // A log leases nothing.
         _ => {}
     }
 }

@@ -140,7 +140,7 @@ fn commit(check: &Check, state: &mut State, now_us: u64, outcome: Outcome) -> Ou
 }
 
 /// The outcome of a check whose transaction did not pass.
-fn as_things_stand(limit: &crate::model::Limit, state: &State, now_us: u64, outcome: Outcome) -> Outcome {
+fn as_things_stand(limit: &Limit, state: &State, now_us: u64, outcome: Outcome) -> Outcome {
     with_stand_of(outcome, &decide(limit, state, now_us, 0))
 }
 

@@ -1,1 +1,3 @@
 //! Redis through fred.
+
+pub mod script;

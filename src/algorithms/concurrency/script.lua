@@ -1,0 +1,12 @@
+-- concurrency: sliding_window with the ttl as its window, and nothing to lease. Stands after that one's script.
+--
+-- KEYS    one counter, as sliding_window keeps it
+-- ARGV    parameters: limit, slice_us, slices
+-- Returns a table of functions for check.lua
+algorithms[5] = {
+  load = algorithms[0].load,
+  decide = algorithms[0].decide,
+  apply = algorithms[0].apply,
+  give = algorithms[0].give,
+  save = algorithms[0].save,
+}

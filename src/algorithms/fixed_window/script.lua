@@ -1,0 +1,75 @@
+-- fixed_window: the same as step.rs, under the same names.
+--
+-- KEYS    one counter: a string <I6 window, I4 count>
+-- ARGV    parameters: limit, window_us, count_denied (0 or 1)
+-- Returns a table of functions for check.lua
+
+-- The largest count that is kept; not below any limit.
+local MOST = 4294967295
+
+-- The window that is counted now, and the hits in it.
+local function current(state, now, window_us)
+  local window = (now - now % window_us) / window_us
+  if window > state.window then
+    return window, 0
+  end
+  return state.window, state.count
+end
+
+algorithms[4] = {
+  load = function(key)
+    local value = call("GET", key)
+    if not value then
+      return { window = 0, count = 0 }
+    end
+    if #value ~= 10 then
+      foreign(key)
+    end
+    local window, count = struct.unpack("<I6I4", value)
+    return { window = window, count = count }
+  end,
+
+  decide = function(state, now, hits, limit, window_us, count_denied)
+    local window, count = current(state, now, window_us)
+    local end_after = (window + 1) * window_us - now
+    local left = limit - count
+    if left < 0 then
+      left = 0
+    end
+    local wanted = hits > 0 and hits or 1
+    if wanted <= left then
+      return 1, left - hits, 0, count + hits > 0 and end_after or 0, 0
+    end
+    -- Denied hits that count anyway use up what was left.
+    local uses = count_denied == 1 and hits > 0
+    local retry_after = wanted > limit and -1 or end_after
+    return 0, uses and 0 or left, retry_after, (uses or count > 0) and end_after or 0, 0
+  end,
+
+  apply = function(state, now, hits, _, window_us)
+    local window, count = current(state, now, window_us)
+    count = count + hits
+    state.window, state.count = window, count < MOST and count or MOST
+  end,
+
+  give = function(state, now, hits, _, window_us)
+    local window, count = current(state, now, window_us)
+    state.window, state.count = window, count > hits and count - hits or 0
+  end,
+
+  give_to = function(state, now, slice, hits, limit, window_us)
+    if slice == current(state, now, window_us) then
+      algorithms[4].give(state, now, hits, limit, window_us)
+    end
+  end,
+
+  lease = function(state, now, _, window_us)
+    local window = current(state, now, window_us)
+    return window, (window + 1) * window_us - now
+  end,
+
+  save = function(state, key, now, spare_ms, _, window_us)
+    local ms = expiry_ms((state.window + 1) * window_us, now, spare_ms)
+    call("SET", key, struct.pack("<I6I4", state.window, state.count), "PX", ms)
+  end,
+}

@@ -1,0 +1,13 @@
+-- leaky_bucket: token_bucket's arithmetic with a wait (its fourth parameter is 1), and nothing to lease. Stands after
+-- that one's script.
+--
+-- KEYS    one counter, as token_bucket keeps it
+-- ARGV    parameters: capacity, hit_units, unit_rate, hold
+-- Returns a table of functions for check.lua
+algorithms[3] = {
+  load = algorithms[2].load,
+  decide = algorithms[2].decide,
+  apply = algorithms[2].apply,
+  give = algorithms[2].give,
+  save = algorithms[2].save,
+}

@@ -1,0 +1,149 @@
+-- sliding_log: the same as step.rs, under the same names.
+--
+-- KEYS    one counter: a sorted set, score = microseconds, member = >I6 total of all hits up to and with these,
+--         I3 hits; big-endian, so that members of one score stand in order
+-- ARGV    parameters: limit, window_us
+-- Returns a table of functions for check.lua
+
+-- Entries that have left the window are removed, and the expiry is renewed, once in this part of a window.
+local PARTS = 64
+
+-- An entry's total, the total before it, and its time.
+local function entry(key, reply)
+  if #reply[1] ~= 9 then
+    foreign(key)
+  end
+  local total, hits = struct.unpack(">I6I3", reply[1])
+  return total, total - hits, tonumber(reply[2])
+end
+
+-- The first entry in the window whose total is at least `total`: its time, rank, total, and the total before it.
+local function search(state, key, total)
+  local low, high = state.first_rank, nil
+  if not low then
+    low = call("ZRANK", key, state.first)
+    state.first_rank = low
+  end
+  -- Each entry is of one hit at least.
+  high = low + total - state.first_total
+  if high < low then
+    high = low
+  end
+  local cards = call("ZCARD", key)
+  if high >= cards then
+    high = cards - 1
+  end
+  while low < high do
+    local middle = (low + high - (low + high) % 2) / 2
+    if entry(key, call("ZRANGE", key, middle, middle)) < total then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  local found, before, at = entry(key, call("ZRANGE", key, low, low, "WITHSCORES"))
+  return at, low, found, before
+end
+
+algorithms[1] = {
+  load = function(key, now, _, window_us)
+    local last = call("ZREVRANGE", key, 0, 0, "WITHSCORES")
+    if #last == 0 then
+      -- stored: total of what is in Redis; added: hits since; given: hits were given back
+      return { last = 0, total = 0, before = 0, stored = 0, stored_last = -1, added = 0, given = false, key = key }
+    end
+    local total, _, at = entry(key, last)
+    local state = {
+      last = at, total = total, before = total, stored = total, stored_last = at, added = 0, given = false, key = key,
+    }
+    if at < now then
+      at = now
+    end
+    if state.last + window_us > at then
+      local from = string.format("(%.0f", at - window_us)
+      local first = call("ZRANGEBYSCORE", key, from, "+inf", "WITHSCORES", "LIMIT", 0, 1)
+      state.first = first[1]
+      state.first_total, state.before, state.first_at = entry(key, first)
+    end
+    return state
+  end,
+
+  decide = function(state, now, hits, limit, window_us)
+    local at = now > state.last and now or state.last
+    local used = state.total - state.before
+    local left = limit - used
+    if left < 0 then
+      left = 0
+    end
+    if hits > 0 and hits <= left then
+      return 1, left - hits, 0, at + window_us - now, 0
+    end
+    local reset_after = used > 0 and state.last + window_us - now or 0
+    local wanted = hits > 0 and hits or 1
+    if wanted <= left then
+      return 1, left, 0, reset_after, 0
+    end
+    if wanted > limit then
+      return 0, left, -1, reset_after, 0
+    end
+    -- The request fits once the window has left behind all hits up to this total.
+    local until_total = state.total + wanted - limit
+    local until_at = state.last
+    if until_total <= state.stored then
+      if until_total <= state.first_total then
+        until_at = state.first_at
+      else
+        until_at = search(state, state.key, until_total)
+      end
+    end
+    return 0, left, until_at + window_us - now, reset_after, 0
+  end,
+
+  apply = function(state, now, hits)
+    if state.last < now then
+      state.last = now
+    end
+    state.total = state.total + hits
+    state.added = state.added + hits
+  end,
+
+  give = function(state, _, hits)
+    local used = state.total - state.before
+    state.before = state.before + (hits < used and hits or used)
+    state.given = true
+  end,
+
+  save = function(state, key, now, spare_ms, _, window_us)
+    local part = (window_us + -window_us % PARTS) / PARTS
+    local renew = state.given or state.stored_last < 0
+      or state.last - state.last % part ~= state.stored_last - state.stored_last % part
+    if state.given and state.stored_last >= 0 then
+      if state.before >= state.stored then
+        call("DEL", key)
+      else
+        local at, rank, total, before = search(state, key, state.before + 1)
+        if before < state.before then
+          call("ZADD", key, at, struct.pack(">I6I3", total, total - state.before))
+          -- The shorter rest stands before the whole: same total, fewer hits.
+          call("ZREM", key, struct.pack(">I6I3", total, total - before))
+        end
+        if rank > 0 then
+          call("ZREMRANGEBYRANK", key, 0, rank - 1)
+        end
+      end
+    end
+    local added = state.total - state.before
+    if added > state.added then
+      added = state.added
+    end
+    if added > 0 then
+      call("ZADD", key, state.last, struct.pack(">I6I3", state.total, added))
+    end
+    if renew then
+      if state.stored_last >= 0 then
+        call("ZREMRANGEBYSCORE", key, "-inf", state.last - window_us)
+      end
+      call("PEXPIRE", key, expiry_ms(state.last + window_us + part, now, spare_ms))
+    end
+  end,
+}

@@ -1,0 +1,184 @@
+-- sliding_window: the same as step.rs, under the same names.
+--
+-- KEYS    one counter: a string of header <I6 newest, I4 sum, I4 head>, then <I4> for each older slice that is known,
+--         newest first (slices beyond its end are empty)
+-- ARGV    parameters: limit, slice_us, slices (see check.lua, which reads them)
+-- Returns a table of functions for check.lua
+--
+-- As long as the slice stays the same, a commit rewrites the header in place, which keeps the expiry.
+
+-- Hits of the slice `age` slices before the newest one.
+local function older(state, age)
+  return (struct.unpack("<I4", state.older, state.skip + age * 4 - 3))
+end
+
+-- How many older slices are known and still count when `passed` new ones have begun.
+local function known(state, passed, slices)
+  local ages = (#state.older - state.skip) / 4
+  if ages > slices - passed then
+    return slices - passed
+  end
+  return ages
+end
+
+-- Hits that count when the slice is `passed` slices after the newest one.
+local function counted(state, passed, slices)
+  if passed > slices then
+    return 0
+  end
+  local sum = state.sum
+  for age = known(state, passed, slices) + 1, (#state.older - state.skip) / 4 do
+    sum = sum - older(state, age)
+  end
+  return sum
+end
+
+-- When the quota is whole again; 0 if it is.
+local function full_at_us(state, passed, slice_us, slices)
+  if passed > slices then
+    return 0
+  end
+  if state.head > 0 then
+    return (state.newest + slices + 1) * slice_us
+  end
+  for age = 1, known(state, passed, slices) do
+    if older(state, age) > 0 then
+      return (state.newest - age + slices + 1) * slice_us
+    end
+  end
+  return 0
+end
+
+-- When `excess` of the counted hits will have left.
+local function freed_at_us(state, passed, excess, slice_us, slices)
+  local freed = 0
+  for age = known(state, passed, slices), 1, -1 do
+    freed = freed + older(state, age)
+    if freed >= excess then
+      return (state.newest - age + slices + 1) * slice_us
+    end
+  end
+  return (state.newest + slices + 1) * slice_us
+end
+
+-- Makes the slice of `now` the newest one.
+local function advance(state, now, slice_us, slices)
+  local slice = (now - now % slice_us) / slice_us
+  local passed = slice - state.newest
+  if passed <= 0 then
+    return
+  end
+  if passed > slices or state.sum == 0 then
+    state.sum, state.older = 0, ""
+  else
+    local first = state.skip + 1
+    local kept = string.sub(state.older, first, state.skip + known(state, passed, slices) * 4)
+    state.sum = counted(state, passed, slices)
+    state.older = string.rep("\0", passed * 4 - 4) .. struct.pack("<I4", state.head) .. kept
+  end
+  state.newest, state.head, state.skip, state.in_place = slice, 0, 0, false
+end
+
+algorithms[0] = {
+  load = function(key)
+    local value = call("GET", key)
+    if not value then
+      -- skip: bytes of `older` before the first older slice; in_place: only the header has to be written
+      return { newest = 0, sum = 0, head = 0, older = "", skip = 0, in_place = false }
+    end
+    if #value < 14 or #value % 4 ~= 2 then
+      foreign(key)
+    end
+    local newest, sum, head = struct.unpack("<I6I4I4", value)
+    return { newest = newest, sum = sum, head = head, older = value, skip = 14, in_place = true }
+  end,
+
+  decide = function(state, now, hits, limit, slice_us, slices)
+    local slice = (now - now % slice_us) / slice_us
+    local passed = slice - state.newest
+    local sum = state.sum
+    if passed > 0 then
+      sum = counted(state, passed, slices)
+    elseif passed < 0 then
+      slice, passed = state.newest, 0
+    end
+    local left = limit - sum
+    if left < 0 then
+      left = 0
+    end
+    if hits > 0 and hits <= left then
+      return 1, left - hits, 0, (slice + slices + 1) * slice_us - now, 0
+    end
+    local reset_after = full_at_us(state, passed, slice_us, slices) - now
+    if reset_after < 0 then
+      reset_after = 0
+    end
+    local wanted = hits > 0 and hits or 1
+    if wanted <= left then
+      return 1, left, 0, reset_after, 0
+    end
+    if wanted > limit then
+      return 0, left, -1, reset_after, 0
+    end
+    return 0, left, freed_at_us(state, passed, sum + wanted - limit, slice_us, slices) - now, reset_after, 0
+  end,
+
+  apply = function(state, now, hits, _, slice_us, slices)
+    advance(state, now, slice_us, slices)
+    state.sum = state.sum + hits
+    state.head = state.head + hits
+  end,
+
+  give = function(state, now, hits, _, slice_us, slices)
+    advance(state, now, slice_us, slices)
+    local left = hits < state.sum and hits or state.sum
+    state.sum, state.in_place = state.sum - left, false
+    if state.sum == 0 then
+      state.head, state.older, state.skip = 0, "", 0
+      return
+    end
+    local counts = {}
+    for age = (#state.older - state.skip) / 4, 1, -1 do
+      local count = older(state, age)
+      local taken = left < count and left or count
+      left = left - taken
+      counts[age] = struct.pack("<I4", count - taken)
+    end
+    state.older, state.skip = table.concat(counts), 0
+    state.head = state.head - left
+  end,
+
+  give_to = function(state, now, slice, hits, _, slice_us, slices)
+    advance(state, now, slice_us, slices)
+    local age = state.newest - slice
+    if age == 0 then
+      local given = hits < state.head and hits or state.head
+      state.head, state.sum = state.head - given, state.sum - given
+    elseif age > 0 and age <= known(state, 0, slices) then
+      local count = older(state, age)
+      local given = hits < count and hits or count
+      local before = state.skip + age * 4 - 4
+      local changed = struct.pack("<I4", count - given)
+      state.older = string.sub(state.older, 1, before) .. changed .. string.sub(state.older, before + 5)
+      state.sum, state.in_place = state.sum - given, false
+    end
+  end,
+
+  lease = function(state, now, _, slice_us)
+    local slice = (now - now % slice_us) / slice_us
+    if slice < state.newest then
+      slice = state.newest
+    end
+    return slice, (slice + 1) * slice_us - now
+  end,
+
+  save = function(state, key, now, spare_ms, _, slice_us, slices)
+    local header = struct.pack("<I6I4I4", state.newest, state.sum, state.head)
+    if state.in_place then
+      call("SETRANGE", key, 0, header)
+      return
+    end
+    local ms = expiry_ms((state.newest + slices + 1) * slice_us, now, spare_ms)
+    call("SET", key, header .. string.sub(state.older, state.skip + 1), "PX", ms)
+  end,
+}

@@ -1,0 +1,24 @@
+-- Stands before everything else of a script: see check.lua.
+--
+-- KEYS, ARGV, Returns: none of its own.
+
+-- By position in AlgorithmKind::ALL, from 0; filled in by each algorithm's script.lua.
+local algorithms = {}
+local call = redis.call
+
+-- Integer division as Rust does it: a - a % b is a multiple of b, so the quotient is exact. No number here passes
+-- 2^53, up to which doubles hold every integer.
+
+-- Milliseconds until `at_us`, rounded up, as an expiry: garbage collection only, so a little too long is fine.
+local function expiry_ms(at_us, now_us, spare_ms)
+  local left_us = at_us - now_us
+  if left_us < 0 then
+    left_us = 0
+  end
+  return (left_us + -left_us % 1000) / 1000 + 1 + spare_ms
+end
+
+-- A value that no script of ours has written. Nothing has been written by this call yet.
+local function foreign(key)
+  error({ err = "WRONGTYPE the value of " .. key .. " is not a counter of sluicegate" })
+end

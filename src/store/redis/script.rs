@@ -1,0 +1,285 @@
+//! The scripts that decide in Redis: their text, what goes in and what comes out. `check.lua` describes the layout.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use smallvec::SmallVec;
+
+use crate::algorithms::{MAX_CHECK_HITS, Params};
+use crate::model::time::MAX_EXACT;
+use crate::model::{AlgorithmKind, Check, CounterKey, Gate, Grant, Hits, Limit};
+use crate::model::{Outcome, RetryAfter, Transaction};
+use crate::store::{Outcomes, StoreError};
+
+const PRELUDE: &str = include_str!("prelude.lua");
+const DRIVER: &str = include_str!("check.lua");
+
+/// Texts by position in [`AlgorithmKind::ALL`].
+const ALGORITHMS: [&str; AlgorithmKind::ALL.len()] = [
+    include_str!("../../algorithms/sliding_window/script.lua"),
+    include_str!("../../algorithms/sliding_log/script.lua"),
+    include_str!("../../algorithms/token_bucket/script.lua"),
+    include_str!("../../algorithms/leaky_bucket/script.lua"),
+    include_str!("../../algorithms/fixed_window/script.lua"),
+    include_str!("../../algorithms/concurrency/script.lua"),
+];
+
+/// Doubles of a limit.
+const LIMIT_LEN: usize = 5;
+/// Doubles of a check.
+const CHECK_LEN: usize = 6;
+/// Bytes of a double.
+const DOUBLE: usize = size_of::<f64>();
+/// Up to this many keys or limits of a call are searched one by one.
+const FEW: usize = 16;
+
+/// Which script a call needs: the one that knows its algorithms and no others, since Redis runs all of a script each
+/// time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ScriptId(u8);
+
+impl ScriptId {
+    /// How many there are.
+    pub const COUNT: usize = 1 << AlgorithmKind::ALL.len();
+
+    /// A number below [`Self::COUNT`], for tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The script of one algorithm.
+    #[must_use]
+    pub const fn of(kind: AlgorithmKind) -> Self {
+        Self(1 << kind as u8)
+    }
+
+    const fn with(self, kind: AlgorithmKind) -> Self {
+        Self(self.0 | Self::of(kind).0)
+    }
+
+    /// The script's text; made once.
+    #[must_use]
+    pub fn source(self) -> &'static str {
+        static SOURCES: [OnceLock<String>; ScriptId::COUNT] = [const { OnceLock::new() }; ScriptId::COUNT];
+        SOURCES
+            .get(self.index())
+            .map_or("", |source| source.get_or_init(|| self.assemble()))
+    }
+
+    fn assemble(self) -> String {
+        let mut needed = self;
+        for (kind, base) in [
+            (AlgorithmKind::LeakyBucket, AlgorithmKind::TokenBucket),
+            (AlgorithmKind::Concurrency, AlgorithmKind::SlidingWindow),
+        ] {
+            if self.0 & Self::of(kind).0 != 0 {
+                needed = needed.with(base);
+            }
+        }
+        let parts = ALGORITHMS
+            .iter()
+            .enumerate()
+            .filter(|(position, _)| needed.0 & (1 << position) != 0)
+            .map(|(_, text)| *text);
+        let mut source = PRELUDE.to_owned();
+        for part in parts.chain([DRIVER]) {
+            source.push('\n');
+            source.push_str(part);
+        }
+        source
+    }
+}
+
+/// One call: `EVALSHA <script> <keys> <argument>`.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Which script.
+    pub script: ScriptId,
+    /// The counters, each once.
+    pub keys: SmallVec<[&'a CounterKey; 2]>,
+    /// The one argument.
+    pub argument: Vec<u8>,
+}
+
+/// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
+#[must_use]
+pub fn encode<'a>(transactions: &[&'a Transaction], now_us: u64) -> Call<'a> {
+    let mut keys = Positions::default();
+    let mut limits = Positions::default();
+    let mut script = ScriptId(0);
+    let places: SmallVec<[(u64, u64); 4]> = transactions
+        .iter()
+        .flat_map(|transaction| &transaction.checks)
+        .map(|check| {
+            script = script.with(check.limit.algorithm.kind());
+            (keys.of(&check.key), limits.of(&check.limit))
+        })
+        .collect();
+    let doubles = 2 + LIMIT_LEN * limits.list.len() + transactions.len() + CHECK_LEN * places.len();
+    let mut argument = Vec::with_capacity(doubles * DOUBLE);
+    push(&mut argument, now_us);
+    push(&mut argument, limits.list.len() as u64);
+    for limit in limits.list {
+        push_limit(&mut argument, limit);
+    }
+    let mut places = places.into_iter();
+    for transaction in transactions {
+        push(&mut argument, transaction.checks.len() as u64);
+        for (check, (key, limit)) in transaction.checks.iter().zip(places.by_ref()) {
+            push(&mut argument, key);
+            push(&mut argument, limit);
+            push_check(&mut argument, check);
+        }
+    }
+    Call {
+        script,
+        keys: keys.list,
+        argument,
+    }
+}
+
+/// Distinct things in order of their first use, found again by value.
+struct Positions<'a, T> {
+    list: SmallVec<[&'a T; 2]>,
+    index: HashMap<&'a T, usize>,
+}
+
+impl<T> Default for Positions<'_, T> {
+    fn default() -> Self {
+        Self {
+            list: SmallVec::new(),
+            index: HashMap::new(),
+        }
+    }
+}
+
+impl<'a, T: Eq + std::hash::Hash> Positions<'a, T> {
+    /// From 1, as Lua counts.
+    fn of(&mut self, item: &'a T) -> u64 {
+        let known = if self.list.len() <= FEW {
+            self.list.iter().position(|other| *other == item)
+        } else {
+            if self.index.is_empty() {
+                let places = self.list.iter().enumerate();
+                self.index = places.map(|(place, item)| (*item, place)).collect();
+            }
+            self.index.get(item).copied()
+        };
+        let position = known.unwrap_or_else(|| {
+            self.list.push(item);
+            let position = self.list.len() - 1;
+            if !self.index.is_empty() {
+                self.index.insert(item, position);
+            }
+            position
+        });
+        position as u64 + 1
+    }
+}
+
+fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
+    let parameters = match Params::new(limit) {
+        Params::Slices(params) => [params.hits, params.slice_us, params.slices, 0],
+        Params::Log(params) => [params.hits, params.window_us, 0, 0],
+        Params::Bucket(params) => [
+            params.capacity,
+            params.hit_units,
+            params.unit_rate,
+            u64::from(params.hold),
+        ],
+        Params::Fixed(params) => [params.hits, params.window_us, u64::from(params.count_denied), 0],
+    };
+    push(out, limit.algorithm.kind() as u64);
+    for parameter in parameters {
+        push(out, parameter);
+    }
+}
+
+fn push_check(out: &mut Vec<u8>, check: &Check) {
+    let (kind, hits, slice) = match check.hits {
+        Hits::Take(hits) => (0, hits, 0),
+        Hits::Peek => (0, 0, 0),
+        Hits::Give(hits) => (1, hits, 0),
+        Hits::Lease(hits) => (2, hits, 0),
+        Hits::Return { slice, hits } => (3, hits, slice),
+    };
+    let gate = match check.gate {
+        Gate::Enforce => 0,
+        Gate::Quota => 1,
+        Gate::Observe => 2,
+    };
+    for number in [kind, gate, hits.min(MAX_CHECK_HITS), slice] {
+        push(out, number);
+    }
+}
+
+/// Every number that is sent is below 2^53, where doubles are exact.
+#[allow(clippy::cast_precision_loss, reason = "bounded by MAX_EXACT")]
+fn push(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&(number.min(MAX_EXACT) as f64).to_le_bytes());
+}
+
+/// Reads the reply to a call of these transactions.
+///
+/// # Errors
+/// [`StoreError::Protocol`] if it is not one.
+pub fn decode(transactions: &[&Transaction], reply: &[u8]) -> Result<Vec<Outcomes>, StoreError> {
+    let (doubles, rest) = reply.as_chunks::<DOUBLE>();
+    let mut numbers = doubles.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    let all = transactions
+        .iter()
+        .map(|transaction| {
+            let checks = transaction.checks.iter();
+            checks.map(|check| outcome(check, &mut numbers)).collect()
+        })
+        .collect::<Option<Vec<Outcomes>>>();
+    match all {
+        Some(all) if rest.is_empty() && numbers.next().is_none() => Ok(all),
+        _ => Err(StoreError::Protocol(format!(
+            "a reply of {} bytes to {} transactions",
+            reply.len(),
+            transactions.len()
+        ))),
+    }
+}
+
+fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Outcome> {
+    let is_lease = matches!(check.hits, Hits::Lease(_));
+    let allowed = count(numbers.next()?)? == 1;
+    let remaining = count(numbers.next()?)?;
+    let retry_after = numbers.next()?;
+    Some(Outcome {
+        allowed,
+        remaining,
+        retry_after: match retry_after {
+            _ if allowed => RetryAfter::Now,
+            -1.0 => RetryAfter::Never,
+            micros => RetryAfter::Micros(count(micros)?),
+        },
+        reset_after_us: count(numbers.next()?)?,
+        delay_us: count(numbers.next()?)?,
+        grant: if is_lease { grant(numbers)? } else { None },
+    })
+}
+
+fn grant(numbers: &mut impl Iterator<Item = f64>) -> Option<Option<Grant>> {
+    let hits = count(numbers.next()?)?;
+    let slice = count(numbers.next()?)?;
+    let left_us = match numbers.next()? {
+        -1.0 => u64::MAX,
+        left_us => count(left_us)?,
+    };
+    Some((hits > 0).then_some(Grant { hits, slice, left_us }))
+}
+
+/// A whole number that a double holds exactly.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "checked to be whole, not negative and exact"
+)]
+fn count(number: f64) -> Option<u64> {
+    (number >= 0.0 && number <= MAX_EXACT as f64 && number.fract() == 0.0).then_some(number as u64)
+}
