@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod errors;
+pub mod ratelimit_env;
 pub mod redis;
 pub mod secret;
 pub mod values;
@@ -21,6 +22,7 @@ pub use crate::tls::{ClientTls, ServerTls};
 
 pub use args::ServeArgs;
 pub use errors::{SettingError, SettingsErrors};
+pub use ratelimit_env::Notice;
 pub use redis::{RedisAuth, RedisSettings, RedisTls, Topology};
 pub use secret::Secret;
 pub use xds::XdsSettings;

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::{ClientTls, Secret};
 
 /// Redis' own port.
-const REDIS_PORT: u16 = 6379;
+pub(super) const REDIS_PORT: u16 = 6379;
 /// A sentinel's port.
 const SENTINEL_PORT: u16 = 26_379;
 

@@ -164,6 +164,27 @@ pub fn pairs(text: &str, separators: &[char]) -> Result<BTreeMap<String, String>
     Ok(pairs)
 }
 
+/// Labels of metrics: `name:value,name:value`. What a label's name cannot hold becomes `_`.
+///
+/// # Errors
+/// What is allowed.
+pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut tags = BTreeMap::new();
+    for (name, value) in pairs(text, &[':', '='])? {
+        let mut label: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
+        if label.starts_with(|c: char| c.is_ascii_digit()) {
+            label.insert(0, '_');
+        }
+        if tags.insert(label.clone(), value).is_some() {
+            return Err(format!("two names become the label {label}"));
+        }
+    }
+    Ok(tags)
+}
+
 /// A whole number of at least 1.
 ///
 /// # Errors
