@@ -1,4 +1,5 @@
 //! What a user of envoyproxy/ratelimit relies on: its variables, TLS, its control plane, its answers.
+#![allow(clippy::expect_used, reason = "a test that cannot go on says why and stops")]
 
 #[path = "../support/mod.rs"]
 mod support;
