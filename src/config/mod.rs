@@ -4,15 +4,17 @@
 //! |---|---|
 //! | [`settings`] | flags and environment variables |
 //! | [`source`] | which files there are, and what is in them at one moment |
-//! | `node`, `read` | YAML with positions → [`raw`] |
+//! | `node`, `fields`, `read` | YAML with positions → [`raw`] |
 //! | [`raw`] | rules as they are written; xDS resources become this too |
 //! | [`mod@compile`] | [`raw`] → [`RuleSet`] |
+//! | [`mod@watch`] | reloads when files change; the last good rules stay |
 //! | [`xds`] | rules from a control plane instead of files |
 //! | [`error`], [`problem`] | what can be wrong, where, and how to mend it |
 
 pub mod compile;
 mod duration;
 pub mod error;
+mod fields;
 mod limits;
 mod node;
 pub mod problem;
@@ -20,9 +22,9 @@ pub mod raw;
 mod read;
 pub mod settings;
 pub mod source;
+pub mod watch;
 pub mod xds;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::rules::{Defaults, RuleSet};
@@ -30,7 +32,8 @@ use crate::rules::{Defaults, RuleSet};
 pub use compile::compile;
 pub use error::{ConfigError, ConfigErrors, Origin, Place};
 pub use problem::Problem;
-pub use source::{Source, Text};
+pub use source::{Snapshot, Source, Text};
+pub use watch::{Event, Loaded, Watch, watch};
 
 /// The rules that are served when none are given.
 pub const EXAMPLE: &str = include_str!("example.yaml");
@@ -79,16 +82,22 @@ pub fn example(defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
 ///
 /// # Errors
 /// Everything that is wrong in any of them.
-pub fn check(paths: &[PathBuf], defaults: &Defaults) -> Result<Summary, ConfigErrors> {
-    let source = Source::new(paths.to_vec());
-    let snapshot = source.read();
+pub fn check(source: &Source, defaults: &Defaults) -> Result<Summary, ConfigErrors> {
+    compile_snapshot(source.read(), defaults).map(|(_, summary)| summary)
+}
+
+/// Compiles what was read; what could not be read is an error like any other.
+fn compile_snapshot(snapshot: Snapshot, defaults: &Defaults) -> Result<(RuleSet, Summary), ConfigErrors> {
     let mut errors = snapshot.errors;
     match load(&snapshot.texts, defaults) {
-        Ok(rules) => errors.into_result(Summary {
-            domains: rules.domains.len(),
-            rules: rules.rules.len(),
-            files: snapshot.texts.len(),
-        }),
+        Ok(rules) => {
+            let summary = Summary {
+                domains: rules.domains.len(),
+                rules: rules.rules.len(),
+                files: snapshot.texts.len(),
+            };
+            errors.into_result((rules, summary))
+        }
         Err(more) => {
             errors.append(more);
             Err(errors)

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
@@ -18,6 +19,9 @@ const MAX_DEPTH: usize = 80;
 const MAX_NODES: usize = 1_000_000;
 /// Most nodes that aliases may write out.
 const MAX_REPLAYED: usize = 200_000;
+
+/// For [`MAX_DEPTH`] levels, four times over.
+const STACK_BYTES: usize = 12 << 20;
 
 /// A node and its place.
 #[derive(Debug, Clone)]
@@ -42,11 +46,24 @@ pub(super) enum Value {
 }
 
 impl Node {
-    /// Reads one document.
+    /// Reads one document, on a thread whose stack is large enough for the deepest that is allowed: the parser takes
+    /// up to 35 KB a level in a debug build, and callers' stacks are what they are.
     ///
     /// # Errors
     /// The first thing that is not YAML, and its place; there is no reading on after it.
     pub(super) fn parse(text: &str) -> Result<Self, (Problem, Option<Place>)> {
+        let gave_up = |reason: String| (Problem::Unreadable { reason }, None);
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().stack_size(STACK_BYTES);
+            let parsing = builder
+                .spawn_scoped(scope, || Self::parse_here(text))
+                .map_err(|error| gave_up(format!("no thread to read it on: {error}")))?;
+            let parsed = parsing.join();
+            parsed.unwrap_or_else(|_| Err(gave_up("the YAML parser gave up".to_owned())))
+        })
+    }
+
+    fn parse_here(text: &str) -> Result<Self, (Problem, Option<Place>)> {
         // A byte order mark is no part of the document.
         let body = text.strip_prefix('\u{feff}').unwrap_or(text);
         let skipped = text.len() - body.len();
@@ -184,7 +201,10 @@ fn offset_of(body: &str, line: usize, column: usize) -> Option<usize> {
 }
 
 fn problem(error: &Error, body: &str, skipped: usize) -> (Problem, Option<Place>) {
-    let error = error.without_snippet();
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
     let location = error.location();
     let place = location.as_ref().and_then(|at| locate(at, body, skipped));
     let at_star = || {
@@ -199,6 +219,8 @@ fn problem(error: &Error, body: &str, skipped: usize) -> (Problem, Option<Place>
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::RecursiveReferencesRequireWeakTypes { .. } => Problem::TooComplex { reason },
+        // What the scanner says of brackets in brackets.
+        _ if reason.contains("recursion limit") => Problem::TooComplex { reason },
         _ if at_star().is_some() => Problem::UnquotedWildcard,
         _ => Problem::Syntax { reason },
     };

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::error::{ConfigError, ConfigErrors, Origin, Place};
+use super::error::{ConfigErrors, Origin};
+use super::fields::{Fields, Reader};
 use super::node::{Node, Value};
-use super::problem::{Clipped, Problem, Quoted, nearest};
+use super::problem::{Clipped, Problem};
 use super::raw::{Descriptor, Field, File, FromMetadata, METADATA_KEY, Options, Placed, RateLimit};
 
 const FILE: [&str; 4] = ["domain", "descriptors", "on_store_error", "lease"];
@@ -55,11 +56,7 @@ const REPLACES: [&str; 1] = ["name"];
 
 /// Reads a file's text. What cannot be used is reported and left out.
 pub(super) fn read(origin: &Origin, text: &str, errors: &mut ConfigErrors) -> File {
-    let mut reader = Reader {
-        origin,
-        errors,
-        path: Vec::new(),
-    };
+    let mut reader = Reader::new(origin, Vec::new(), errors);
     match Node::parse(text) {
         Ok(root) => reader.file(&root),
         Err((problem, place)) => {
@@ -80,11 +77,7 @@ pub(super) fn from_metadata(
     options: &Json,
     errors: &mut ConfigErrors,
 ) -> FromMetadata {
-    let mut reader = Reader {
-        origin,
-        errors,
-        path: path.to_vec(),
-    };
+    let mut reader = Reader::new(origin, path.to_vec(), errors);
     reader.our_options(&Node::from_json(options))
 }
 
@@ -98,39 +91,7 @@ fn empty(origin: &Origin) -> File {
     }
 }
 
-struct Reader<'a> {
-    origin: &'a Origin,
-    errors: &'a mut ConfigErrors,
-    path: Vec<String>,
-}
-
-/// The fields of one mapping; each stands in it once, and its name is known.
-struct Fields<'n>(Vec<(&'static str, &'n Node)>);
-
-impl<'n> Fields<'n> {
-    /// A field's node; null counts as absent, as everywhere in these files.
-    fn get(&self, name: &str) -> Option<&'n Node> {
-        let (_, node) = self.0.iter().find(|(field, _)| *field == name)?;
-        (!matches!(node.value, Value::Null)).then_some(*node)
-    }
-}
-
 impl Reader<'_> {
-    fn report(&mut self, problem: Problem, place: Option<Place>) {
-        let path = self.path.join(" / ");
-        self.errors.push(ConfigError::new(self.origin, place, path, problem));
-    }
-
-    fn wrong(&mut self, subject: String, expected: &'static str, node: &Node) {
-        let found = describe(node);
-        let problem = Problem::WrongType {
-            subject,
-            expected,
-            found,
-        };
-        self.report(problem, node.place);
-    }
-
     fn file(&mut self, root: &Node) -> File {
         if matches!(root.value, Value::Null) {
             return empty(self.origin);
@@ -321,89 +282,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    /// The fields of a mapping; what is not known or stands twice is reported.
-    fn fields<'n>(
-        &mut self,
-        node: &'n Node,
-        context: &'static str,
-        allowed: &'static [&'static str],
-    ) -> Option<Fields<'n>> {
-        let Value::Map(entries) = &node.value else {
-            self.wrong(context.to_owned(), "a mapping (`field: value`)", node);
-            return None;
-        };
-        let mut fields: Vec<(&'static str, &Node)> = Vec::with_capacity(entries.len().min(16));
-        let mut lines: Vec<usize> = Vec::new();
-        for (key, value) in entries {
-            let name = key.text().unwrap_or_else(|| describe(key));
-            let Some(field) = allowed.iter().find(|field| **field == name) else {
-                let problem = Problem::UnknownField {
-                    suggestion: nearest(&name, allowed),
-                    field: name,
-                    context,
-                    allowed,
-                };
-                self.report(problem, key.place);
-                continue;
-            };
-            if let Some(at) = fields.iter().position(|(known, _)| known == field) {
-                let first_line = lines.get(at).copied().unwrap_or_default();
-                let problem = Problem::RepeatedField { field, first_line };
-                self.report(problem, key.place);
-                continue;
-            }
-            fields.push((field, value));
-            lines.push(key.place.map_or(0, |place| place.line));
-        }
-        Some(Fields(fields))
-    }
-
-    fn text(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<String> {
-        let Some(node) = fields.get(name) else {
-            return Field::Absent;
-        };
-        if let Some(value) = node.text() {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
-        }
-        self.wrong(format!("`{name}`"), "text", node);
-        Field::Broken
-    }
-
-    fn truth(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<bool> {
-        let Some(node) = fields.get(name) else {
-            return Field::Absent;
-        };
-        if let Value::Bool(value) = node.value {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
-        }
-        self.wrong(format!("`{name}`"), "true or false (without quotes)", node);
-        Field::Broken
-    }
-
-    fn number<N: TryFrom<i128>>(&mut self, fields: &Fields<'_>, name: &'static str, max: u64) -> Field<N> {
-        let Some(node) = fields.get(name) else {
-            return Field::Absent;
-        };
-        let Value::Int(number) = node.value else {
-            self.wrong(format!("`{name}`"), "a whole number (without quotes)", node);
-            return Field::Broken;
-        };
-        if let Ok(value) = N::try_from(number) {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
-        }
-        let problem = Problem::OutOfRange {
-            field: name,
-            min: 0,
-            max,
-            found: number.to_string(),
-        };
-        self.report(problem, node.place);
-        Field::Broken
-    }
 }
 
 /// What a descriptor is called in paths.
@@ -420,15 +298,4 @@ fn text_in(node: &Node, name: &str) -> Option<String> {
     let named = |(key, _): &&(Node, Node)| matches!(&key.value, Value::Text(text) if text == name);
     let (_, value) = entries.iter().find(named)?;
     value.text().filter(|text| !text.is_empty())
-}
-
-/// What a node is, for `…, not …`.
-fn describe(node: &Node) -> String {
-    match &node.value {
-        Value::Null => "nothing".to_owned(),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a mapping".to_owned(),
-        Value::Text(text) => format!("the text {}", Quoted(text)),
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) => Clipped(&node.text().unwrap_or_default()).to_string(),
-    }
 }

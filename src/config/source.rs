@@ -85,9 +85,32 @@ impl Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprint(Vec<(PathBuf, Option<Stamp>)>);
 
+impl Fingerprint {
+    /// The files that are there.
+    pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
+        self.0.iter().filter_map(|(_, stamp)| Some(stamp.as_ref()?.file))
+    }
+}
+
+/// Device and inode: which file it is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|meta| Self::from(&meta))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(meta: &Metadata) -> Self {
+        Self(meta.dev(), meta.ino())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    file: (u64, u64),
+    file: FileId,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -96,7 +119,7 @@ struct Stamp {
 impl From<&Metadata> for Stamp {
     fn from(meta: &Metadata) -> Self {
         Self {
-            file: (meta.dev(), meta.ino()),
+            file: meta.into(),
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
@@ -200,8 +223,8 @@ impl Source {
 struct Listing<'s> {
     source: &'s Source,
     files: Vec<(PathBuf, Option<Stamp>)>,
-    /// Device and inode of what was reached.
-    seen: HashSet<(u64, u64)>,
+    /// What was reached.
+    seen: HashSet<FileId>,
     /// How often a file was reached, new or not.
     reached: usize,
     errors: ConfigErrors,
@@ -210,13 +233,13 @@ struct Listing<'s> {
 impl Listing<'_> {
     fn file(&mut self, path: PathBuf, meta: &Metadata) {
         self.reached += 1;
-        if self.seen.insert((meta.dev(), meta.ino())) {
+        if self.seen.insert(meta.into()) {
             self.files.push((path, Some(meta.into())));
         }
     }
 
     fn directory(&mut self, path: &Path, meta: &Metadata, depth: usize) -> Result<(), Problem> {
-        if !self.seen.insert((meta.dev(), meta.ino())) {
+        if !self.seen.insert(meta.into()) {
             return Ok(());
         }
         if depth > MAX_DIRECTORY_DEPTH {

@@ -1,11 +1,21 @@
 //! Rules files: what is read, what is refused and how that is said, matching, and reloading.
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod compile;
 mod errors;
+mod hostile;
+mod matching;
+mod properties;
+mod reload;
+mod source;
 
 use std::sync::Arc;
 
 use sluicegate::config::{ConfigErrors, Text, load};
-use sluicegate::rules::{Defaults, RuleSet};
+use sluicegate::model::Entry;
+use sluicegate::rules::{Defaults, Domain, Matched, RuleSet};
 
 /// A file called `rules.yaml`.
 fn text(yaml: &str) -> Text {
@@ -21,4 +31,21 @@ fn named(name: &str, yaml: &str) -> Text {
 
 fn try_rules(yaml: &str) -> Result<RuleSet, ConfigErrors> {
     load(&[text(yaml)], &Defaults::default())
+}
+
+fn rules(yaml: &str) -> RuleSet {
+    try_rules(yaml).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn entries(pairs: &[(&str, &str)]) -> Vec<Entry> {
+    let entry = |(key, value): &(&str, &str)| Entry {
+        key: (*key).to_owned(),
+        value: (*value).to_owned(),
+    };
+    pairs.iter().map(entry).collect()
+}
+
+/// The path of the rule that applies.
+fn find<'r>(domain: &'r Domain, pairs: &[(&str, &str)]) -> Option<&'r str> {
+    domain.find(&entries(pairs)).map(|Matched { rule, .. }| &*rule.path)
 }

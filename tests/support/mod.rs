@@ -2,6 +2,7 @@
 //!
 //! Included with `#[path = "../support/mod.rs"] mod support;`.
 #![allow(dead_code, reason = "every test binary includes all of it and uses its part")]
+#![allow(clippy::expect_used, reason = "a test that cannot set its scene fails, and says why")]
 
 pub mod ads;
 pub mod certs;

@@ -1,0 +1,140 @@
+//! Mappings with known fields: what is unknown, of the wrong type or there twice is reported in its place.
+
+use super::error::{ConfigError, ConfigErrors, Origin, Place};
+use super::node::{Node, Value};
+use super::problem::{Clipped, Problem, Quoted, nearest};
+use super::raw::{Field, Placed};
+
+/// Reads mappings, and keeps in mind where in the tree it is.
+pub(super) struct Reader<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) errors: &'a mut ConfigErrors,
+    /// The place in the rules' tree, for errors.
+    pub(super) path: Vec<String>,
+}
+
+/// The fields of one mapping; each stands in it once, and its name is known.
+pub(super) struct Fields<'n>(Vec<(&'static str, &'n Node)>);
+
+impl<'n> Fields<'n> {
+    /// A field's node; null counts as absent, as everywhere in these files.
+    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+        let (_, node) = self.0.iter().find(|(field, _)| *field == name)?;
+        (!matches!(node.value, Value::Null)).then_some(*node)
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(origin: &'a Origin, path: Vec<String>, errors: &'a mut ConfigErrors) -> Self {
+        Self { origin, errors, path }
+    }
+
+    pub(super) fn report(&mut self, problem: Problem, place: Option<Place>) {
+        let path = self.path.join(" / ");
+        self.errors.push(ConfigError::new(self.origin, place, path, problem));
+    }
+
+    pub(super) fn wrong(&mut self, subject: String, expected: &'static str, node: &Node) {
+        let found = describe(node);
+        let problem = Problem::WrongType {
+            subject,
+            expected,
+            found,
+        };
+        self.report(problem, node.place);
+    }
+
+    /// The fields of a mapping; what is not known or stands twice is reported.
+    pub(super) fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        context: &'static str,
+        allowed: &'static [&'static str],
+    ) -> Option<Fields<'n>> {
+        let Value::Map(entries) = &node.value else {
+            self.wrong(context.to_owned(), "a mapping (`field: value`)", node);
+            return None;
+        };
+        let mut fields: Vec<(&'static str, &Node)> = Vec::with_capacity(entries.len().min(16));
+        let mut lines: Vec<usize> = Vec::new();
+        for (key, value) in entries {
+            let name = key.text().unwrap_or_else(|| describe(key));
+            let Some(field) = allowed.iter().find(|field| **field == name) else {
+                let problem = Problem::UnknownField {
+                    suggestion: nearest(&name, allowed),
+                    field: name,
+                    context,
+                    allowed,
+                };
+                self.report(problem, key.place);
+                continue;
+            };
+            if let Some(at) = fields.iter().position(|(known, _)| known == field) {
+                let first_line = lines.get(at).copied().unwrap_or_default();
+                let problem = Problem::RepeatedField { field, first_line };
+                self.report(problem, key.place);
+                continue;
+            }
+            fields.push((field, value));
+            lines.push(key.place.map_or(0, |place| place.line));
+        }
+        Some(Fields(fields))
+    }
+
+    pub(super) fn text(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<String> {
+        let Some(node) = fields.get(name) else {
+            return Field::Absent;
+        };
+        if let Some(value) = node.text() {
+            let place = node.place;
+            return Field::Given(Placed { value, place });
+        }
+        self.wrong(format!("`{name}`"), "text", node);
+        Field::Broken
+    }
+
+    pub(super) fn truth(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<bool> {
+        let Some(node) = fields.get(name) else {
+            return Field::Absent;
+        };
+        if let Value::Bool(value) = node.value {
+            let place = node.place;
+            return Field::Given(Placed { value, place });
+        }
+        self.wrong(format!("`{name}`"), "true or false (without quotes)", node);
+        Field::Broken
+    }
+
+    pub(super) fn number<N: TryFrom<i128>>(&mut self, fields: &Fields<'_>, name: &'static str, max: u64) -> Field<N> {
+        let Some(node) = fields.get(name) else {
+            return Field::Absent;
+        };
+        let Value::Int(number) = node.value else {
+            self.wrong(format!("`{name}`"), "a whole number (without quotes)", node);
+            return Field::Broken;
+        };
+        if let Ok(value) = N::try_from(number) {
+            let place = node.place;
+            return Field::Given(Placed { value, place });
+        }
+        let problem = Problem::OutOfRange {
+            field: name,
+            min: 0,
+            max,
+            found: number.to_string(),
+        };
+        self.report(problem, node.place);
+        Field::Broken
+    }
+}
+
+/// What a node is, for `…, not …`.
+fn describe(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "nothing".to_owned(),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a mapping".to_owned(),
+        Value::Text(text) => format!("the text {}", Quoted(text)),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => Clipped(&node.text().unwrap_or_default()).to_string(),
+    }
+}
