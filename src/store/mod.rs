@@ -1,7 +1,10 @@
 //! Where counters live, behind one contract.
 
+pub mod coalesce;
+pub mod deny_cache;
 pub mod error;
 pub mod groups;
+pub mod lease;
 pub mod memory;
 pub mod redis;
 

@@ -1,0 +1,228 @@
+//! The composition root: the only room that names concrete types. Everything that can fail, fails in
+//! [`App::bind`], before anything serves.
+
+mod drain;
+mod listen;
+mod rules;
+mod stores;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::http::{self, Admin};
+use crate::admin::json::JsonService;
+use crate::admin::{Health, health};
+use crate::config::settings::{AnswerSettings, Settings};
+use crate::engine::{Engine, EngineOptions};
+use crate::model::{Clock, MonotonicClock};
+use crate::rules::Defaults;
+use crate::service::AnswerOptions;
+use crate::service::convert::Bounds;
+use crate::service::rls::RateLimitService;
+use crate::service::server::{GrpcServer, ServerOptions};
+use crate::telemetry::Metrics;
+
+use listen::GrpcListener;
+use rules::RulesFeed;
+
+/// Why the process cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} for {what} ({flag}): {error}")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// Where.
+        addr: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The rules cannot be used.
+    #[error("{0}")]
+    Rules(String),
+    /// The certificate, the key or the CA of the listener cannot be used.
+    #[error("TLS on the gRPC listener: {0}")]
+    Tls(String),
+    /// The store cannot be used as configured.
+    #[error("store: {0}")]
+    Store(String),
+    /// A metric cannot be registered; a mistake in this program.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The binary's own protobuf descriptors are broken; a mistake in this program.
+    #[error("protobuf descriptors: {0}")]
+    Descriptors(String),
+    /// The gRPC transport failed as a whole.
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// An HTTP listener failed as a whole.
+    #[error("HTTP server: {0}")]
+    Http(std::io::Error),
+}
+
+/// Where a bound process can be reached (with the real ports where 0 was asked for).
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// gRPC; `None` on a unix socket.
+    pub grpc: Option<SocketAddr>,
+    /// `/healthcheck`, `/json`.
+    pub http: SocketAddr,
+    /// `/metrics`, `/rlconfig`.
+    pub admin: SocketAddr,
+    /// Metrics alone.
+    pub prometheus: Option<SocketAddr>,
+}
+
+/// A process that listens but does not serve yet.
+pub struct App {
+    settings: Settings,
+    grpc_listener: GrpcListener,
+    http_listener: TcpListener,
+    admin_listener: TcpListener,
+    prometheus_listener: Option<TcpListener>,
+    grpc: GrpcServer,
+    json: JsonService,
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    health: Health,
+    rules: RulesFeed,
+    background: stores::Background,
+}
+
+impl App {
+    /// Loads the rules, opens the store and takes all ports.
+    ///
+    /// # Errors
+    /// [`AppError`] says what is wrong and which setting mends it.
+    pub async fn bind(settings: Settings) -> Result<Self, AppError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
+        let listen = &settings.listen;
+        let grpc_listener = GrpcListener::bind(listen).await?;
+        let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr")?;
+        let admin_listener = listen::tcp(listen.admin_addr, "admin HTTP", "--admin-addr")?;
+        let prometheus_listener = match &listen.prometheus {
+            Some(prometheus) => Some(listen::tcp(prometheus.addr, "metrics", "--prometheus-addr")?),
+            None => None,
+        };
+        let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics))?;
+        let stack = stores::open(&settings, &metrics, &clock)?;
+        let options = engine_options(&settings);
+        let engine = Arc::new(Engine::new(stack.store, stack.fallback, options, clock, Arc::clone(&metrics)));
+        let needs_store = settings.store.redis.as_ref().is_some_and(|redis| redis.health_needs_connection);
+        let health = Health::new(needs_store);
+        let answers = Arc::new(answer_options(&settings.answers));
+        let rls = RateLimitService::new(Arc::clone(&engine), answers, Arc::clone(&metrics));
+        let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
+        let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
+        let grpc = GrpcServer::new(&server_options(&settings), rls).await.map_err(|error| descriptors(&error))?;
+        Ok(Self {
+            grpc_listener,
+            http_listener,
+            admin_listener,
+            prometheus_listener,
+            grpc,
+            json,
+            engine,
+            metrics,
+            health,
+            rules,
+            background: stack.background,
+            settings,
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn addresses(&self) -> Result<Addresses, AppError> {
+        let of = |listener: &TcpListener| listener.local_addr().map_err(AppError::Http);
+        Ok(Addresses {
+            grpc: self.grpc_listener.tcp_addr(),
+            http: of(&self.http_listener)?,
+            admin: of(&self.admin_listener)?,
+            prometheus: self.prometheus_listener.as_ref().map(of).transpose()?,
+        })
+    }
+
+    /// Serves until `shutdown` completes, then drains: health turns NOT_SERVING first, connections are told to go
+    /// away, answers under way finish.
+    ///
+    /// # Errors
+    /// When a listener fails as a whole.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
+        let stop = CancellationToken::new();
+        let mut background = JoinSet::new();
+        self.background.spawn(&mut background, &self.metrics, &self.health, &stop);
+        self.rules.spawn(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop).await;
+        drain::mirror_health(&mut background, self.health.watch(), self.grpc.health());
+        let admin = http::admin(Admin {
+            engine: Arc::clone(&self.engine),
+            metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
+        });
+        let mut servers = JoinSet::new();
+        listen::serve_http(&mut servers, self.http_listener, http::public(self.health.clone(), self.json), &stop);
+        listen::serve_http(&mut servers, self.admin_listener, admin, &stop);
+        if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
+            listen::serve_http(&mut servers, listener, http::metrics(Arc::clone(&self.metrics), &settings.path), &stop);
+        }
+        let token = stop.clone();
+        let (grpc, listener) = (self.grpc, self.grpc_listener);
+        servers.spawn(async move { listener.serve(grpc, token.cancelled_owned()).await });
+        let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits).await;
+        background.shutdown().await;
+        result
+    }
+}
+
+fn engine_options(settings: &Settings) -> EngineOptions {
+    EngineOptions {
+        key_prefix: settings.store.key_prefix.clone(),
+        defaults: defaults(settings),
+        on_store_error: settings.store.on_store_error,
+        shadow_mode: settings.answers.shadow_mode,
+        quota_mode: settings.answers.quota_mode,
+        near_limit_ppm: ppm(settings.answers.near_limit_ratio),
+        max_waiting: settings.limits.max_delayed,
+    }
+}
+
+/// What the compile step fills in where a file is silent.
+fn defaults(settings: &Settings) -> Defaults {
+    rules::defaults(&settings.rules)
+}
+
+/// A ratio of at most 1 in millionths.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1 first")]
+fn ppm(ratio: f64) -> u32 {
+    (ratio.clamp(0.0, 1.0) * 1_000_000.0).round() as u32
+}
+
+fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
+    AnswerOptions {
+        retry_after: true,
+        problem_body: settings.problem_body,
+        limit_headers: settings.limit_headers.clone(),
+        ietf_headers: settings.ietf_headers,
+        dynamic_metadata: settings.dynamic_metadata,
+        whole_second_resets: false,
+        bounds: Bounds::default(),
+    }
+}
+
+fn server_options(settings: &Settings) -> ServerOptions {
+    ServerOptions {
+        max_connection_age: settings.listen.grpc_max_connection_age,
+        max_connection_age_grace: settings.listen.grpc_max_connection_age_grace,
+        ..ServerOptions::default()
+    }
+}

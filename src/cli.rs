@@ -1,0 +1,114 @@
+//! Subcommands. Each is one function that turns its flags into a call of the room that does the work.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::App;
+use crate::config::settings::{ServeArgs, Settings, values};
+use crate::model::AlgorithmKind;
+use crate::rules::Defaults;
+use crate::telemetry::logs;
+
+/// A rate limiter for Envoy whose limits are never passed.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: answer Envoy's rate limit requests
+    Serve(Box<ServeArgs>),
+    /// Validate rules files without serving; every error in every file, exit code 1 if there is one
+    Check(CheckArgs),
+}
+
+/// Flags of `check`.
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// Rules: files, or directories
+    #[arg(required = true, value_name = "RULES")]
+    rules: Vec<PathBuf>,
+    /// Algorithm of rules that name none
+    #[arg(long, env, value_name = "NAME", default_value = "sliding_window", value_parser = values::algorithm)]
+    default_algorithm: AlgorithmKind,
+    /// Let the same domain stand in several files
+    #[arg(long, env = "MERGE_DOMAIN_CONFIG")]
+    merge_domains: bool,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(args) => serve(*args),
+        Command::Check(args) => check(&args),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    let settings = match args.into_settings() {
+        Ok(settings) => settings,
+        Err(errors) => return fail(&errors, 2),
+    };
+    if let Err(error) = logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
+        return fail(&error, 2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format_args!("cannot start the runtime: {error}"), 1),
+    };
+    match runtime.block_on(serve_until_signal(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_until_signal(settings: Settings) -> Result<(), crate::app::AppError> {
+    let app = App::bind(settings).await?;
+    app.serve(terminated()).await
+}
+
+/// SIGTERM or SIGINT.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be watched; end the process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    let defaults = Defaults { algorithm: args.default_algorithm, merge_domains: args.merge_domains, ..Defaults::default() };
+    match crate::config::check(&args.rules, &defaults) {
+        Ok(summary) => print(&summary),
+        Err(errors) => {
+            let fancy = std::io::stderr().is_terminal();
+            fail(&errors.render(fancy), 1)
+        }
+    }
+}
+
+fn print(text: &dyn std::fmt::Display) -> ExitCode {
+    // A closed pipe is the reader's choice, not a failure.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}
