@@ -1,16 +1,21 @@
 //! Ports.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use axum::Router;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::config::settings::ListenSettings;
 use crate::service::server::GrpcServer;
+use crate::service::tls::TlsListener;
 
 use super::AppError;
 
@@ -42,52 +47,74 @@ pub(super) fn serve_http(
     });
 }
 
-/// The gRPC port, whatever it is made of.
-pub(super) enum GrpcListener {
-    /// Plain TCP.
+/// The gRPC port.
+pub(super) struct GrpcListener {
+    socket: Socket,
+    tls: Option<TlsListener>,
+}
+
+enum Socket {
     Tcp(TcpListener),
-    /// A unix socket.
-    Unix(tokio::net::UnixListener),
+    Unix(UnixListener),
 }
 
 impl GrpcListener {
-    /// Takes the port.
+    /// Takes the port and reads the certificates.
     pub(super) async fn bind(settings: &ListenSettings) -> Result<Self, AppError> {
-        let Some(path) = &settings.grpc_uds else {
-            return tcp(settings.grpc_addr, "gRPC", "--grpc-addr").map(Self::Tcp);
+        let tls = settings.grpc_tls.as_ref().map(TlsListener::start).transpose();
+        let tls = tls.map_err(|error| AppError::Tls(error.to_string()))?;
+        let socket = match &settings.grpc_uds {
+            Some(path) => Socket::Unix(unix(path).await?),
+            None => Socket::Tcp(tcp(settings.grpc_addr, "gRPC", "--grpc-addr")?),
         };
-        let failed = |error| AppError::Listen {
-            what: "gRPC",
-            flag: "--grpc-uds",
-            addr: path.display().to_string(),
-            error,
-        };
-        // A socket that a process before us left behind is not in use: nobody answers on it.
-        if tokio::net::UnixStream::connect(path).await.is_err() && is_socket(path) {
-            std::fs::remove_file(path).map_err(failed)?;
-        }
-        tokio::net::UnixListener::bind(path).map(Self::Unix).map_err(failed)
+        Ok(Self { socket, tls })
     }
 
     /// The TCP address.
     pub(super) fn tcp_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(_) => None,
         }
     }
 
     /// Serves until `stop` completes.
     pub(super) async fn serve(self, server: GrpcServer, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        match self {
-            Self::Tcp(listener) => server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?,
-            Self::Unix(listener) => server.serve(UnixListenerStream::new(listener), stop).await?,
+        match self.socket {
+            Socket::Tcp(listener) => {
+                serve(server, TcpIncoming::from(listener).with_nodelay(Some(true)), self.tls, stop).await
+            }
+            Socket::Unix(listener) => serve(server, UnixListenerStream::new(listener), self.tls, stop).await,
         }
-        Ok(())
     }
 }
 
-fn is_socket(path: &std::path::Path) -> bool {
+async fn serve<IO>(
+    server: GrpcServer,
+    connections: impl Stream<Item = io::Result<IO>>,
+    tls: Option<TlsListener>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AppError>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    match tls {
+        Some(tls) => server.serve(tls.incoming(connections), stop).await?,
+        None => server.serve(connections, stop).await?,
+    }
+    Ok(())
+}
+
+async fn unix(path: &Path) -> Result<UnixListener, AppError> {
+    let failed = |error| AppError::Listen { what: "gRPC", flag: "--grpc-uds", addr: path.display().to_string(), error };
+    // A socket that a process before us left behind is not in use: nobody answers on it.
+    if is_socket(path) && UnixStream::connect(path).await.is_err() {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    UnixListener::bind(path).map_err(failed)
+}
+
+fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }

@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
-use crate::admin::{Health, health};
+use crate::admin::Health;
 use crate::config::settings::{AnswerSettings, Settings};
 use crate::engine::{Engine, EngineOptions};
 use crate::model::{Clock, MonotonicClock};
-use crate::rules::Defaults;
 use crate::service::AnswerOptions;
 use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
@@ -162,7 +161,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut background = JoinSet::new();
         self.background.spawn(&mut background, &self.metrics, &self.health, &stop);
-        self.rules.spawn(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop).await;
+        self.rules.start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
         drain::mirror_health(&mut background, self.health.watch(), self.grpc.health());
         let admin = http::admin(Admin {
             engine: Arc::clone(&self.engine),
@@ -187,18 +186,13 @@ impl App {
 fn engine_options(settings: &Settings) -> EngineOptions {
     EngineOptions {
         key_prefix: settings.store.key_prefix.clone(),
-        defaults: defaults(settings),
+        defaults: rules::defaults(&settings.rules),
         on_store_error: settings.store.on_store_error,
         shadow_mode: settings.answers.shadow_mode,
         quota_mode: settings.answers.quota_mode,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
     }
-}
-
-/// What the compile step fills in where a file is silent.
-fn defaults(settings: &Settings) -> Defaults {
-    rules::defaults(&settings.rules)
 }
 
 /// A ratio of at most 1 in millionths.

@@ -53,7 +53,7 @@ impl Background {
         stop: &CancellationToken,
     ) {
         let (memory, metrics, stop) = (self.memory, Arc::clone(metrics), stop.clone());
-        tasks.spawn(sweep_forever(Arc::clone(&memory)));
+        tasks.spawn(sweep_forever(Arc::downgrade(&memory)));
         tasks.spawn(async move {
             let mut evicted = 0;
             while !stop.is_cancelled() {

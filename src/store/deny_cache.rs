@@ -94,16 +94,17 @@ impl<S: Store> DenyCache<S> {
         })
     }
 
-    /// Keeps what a call has shown; `sent` is when it left, so that the store's clock cannot be ahead of ours.
-    fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64) {
+    /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
+    /// certain from the first on, a wait is over from the second on.
+    fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
             match (asked(check), outcome.retry_after) {
                 (Some(hits), RetryAfter::Micros(wait)) if !outcome.allowed => {
                     let denial = Denial {
                         hits,
                         until_us: sent.saturating_add(self.certain_us(check, wait)),
-                        retry_at_us: sent.saturating_add(wait),
-                        reset_at_us: sent.saturating_add(outcome.reset_after_us),
+                        retry_at_us: received.saturating_add(wait),
+                        reset_at_us: received.saturating_add(outcome.reset_after_us),
                         remaining: outcome.remaining,
                     };
                     self.keep(check, denial, sent);
@@ -167,7 +168,7 @@ impl<S: Store> Store for DenyCache<S> {
         }
         let sent = self.clock.now_us();
         let outcomes = self.inner.check(transaction).await?;
-        self.learn(transaction, &outcomes, sent);
+        self.learn(transaction, &outcomes, sent, self.clock.now_us());
         Ok(outcomes)
     }
 }

@@ -69,6 +69,16 @@ pub enum Refusal {
 const MAX_TEXT: usize = 200;
 
 impl StoreError {
+    /// Whether it says something about the server, and not about one key or one call.
+    #[must_use]
+    pub const fn is_about_the_server(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => !matches!(kind, Refusal::WrongType | Refusal::CrossSlot | Refusal::TryAgain),
+            Self::Overloaded => false,
+            Self::Timeout(_) | Self::Unavailable(_) | Self::Protocol(_) => true,
+        }
+    }
+
     /// A short fixed word for metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

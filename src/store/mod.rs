@@ -1,5 +1,6 @@
 //! Where counters live, behind one contract.
 
+pub mod breaker;
 pub mod coalesce;
 pub mod deny_cache;
 pub mod error;
@@ -43,5 +44,16 @@ pub trait Store: Send + Sync + 'static {
             all.push(self.check(transaction).await?);
         }
         Ok(all)
+    }
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        (**self).check(transaction).await
+    }
+
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        (**self).check_many(transactions).await
     }
 }

@@ -1,0 +1,126 @@
+//! Where rules come from, and how new ones get into force.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Health;
+use crate::config::settings::RulesSettings;
+use crate::config::watch::{self, Event, Loaded, Watch};
+use crate::config::{self, ConfigErrors, Source};
+use crate::engine::Engine;
+use crate::rules::{Defaults, RuleSet};
+use crate::telemetry::Metrics;
+
+use super::AppError;
+
+/// Bytes of BLAKE3 that name a configuration in the metrics.
+const HASH_BYTES: usize = 6;
+
+/// A source of rules that has been asked once.
+pub(super) struct RulesFeed {
+    from: From,
+    defaults: Defaults,
+    metrics: Arc<Metrics>,
+}
+
+enum From {
+    /// The built-in example.
+    Example(Arc<RuleSet>),
+    /// Files and directories; `None` while they are wrong and the process serves all the same.
+    Files { source: Source, loaded: Option<Loaded> },
+}
+
+/// What the compile step fills in where a file is silent.
+pub(super) fn defaults(settings: &RulesSettings) -> Defaults {
+    Defaults { algorithm: settings.default_algorithm, merge_domains: settings.merge_domains, ..Defaults::default() }
+}
+
+impl RulesFeed {
+    /// Loads for the first time.
+    pub(super) fn open(settings: &RulesSettings, metrics: Arc<Metrics>) -> Result<Self, AppError> {
+        let defaults = defaults(settings);
+        let wrong = |errors: ConfigErrors| AppError::Rules(errors.render(false));
+        let from = if settings.paths.is_empty() {
+            tracing::warn!(
+                "NO RULES GIVEN (--rules): serving the built-in example, domain \"demo\", 10 requests a minute for each \
+                 remote_address; see /rlconfig on the admin port"
+            );
+            From::Example(Arc::new(config::example(&defaults).map_err(wrong)?))
+        } else {
+            let source = Source::new(settings.paths.clone()).ignore_dot_files(settings.ignore_dot_files);
+            match watch::first(&source, &defaults) {
+                Ok(loaded) => From::Files { source, loaded: Some(loaded) },
+                Err(errors) if settings.force_start => {
+                    metrics.config_refused();
+                    tracing::error!("no rules are in force:\n{}", errors.render(false));
+                    From::Files { source, loaded: None }
+                }
+                Err(errors) => return Err(wrong(errors)),
+            }
+        };
+        Ok(Self { from, defaults, metrics })
+    }
+
+    /// Puts the first rules in force and keeps them fresh.
+    pub(super) fn start(
+        self,
+        tasks: &mut JoinSet<()>,
+        engine: Arc<Engine>,
+        health: Health,
+        stop: &CancellationToken,
+    ) -> Result<(), AppError> {
+        let gate = Gate { engine, health, metrics: self.metrics };
+        match self.from {
+            From::Example(rules) => gate.activate(rules, 1),
+            From::Files { source, loaded } => {
+                if let Some(loaded) = &loaded {
+                    gate.activate(Arc::clone(&loaded.rules), loaded.generation);
+                }
+                let watch = watch::watch(source, self.defaults, loaded.as_ref(), move |event| gate.hear(event))
+                    .map_err(|error| AppError::Rules(format!("cannot watch the rules: {error}")))?;
+                hold(tasks, watch, stop);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Watches until the process ends.
+fn hold(tasks: &mut JoinSet<()>, watch: Watch, stop: &CancellationToken) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        // Dropping a watch waits for its thread.
+        let _ = tokio::task::spawn_blocking(move || drop(watch)).await;
+    });
+}
+
+/// Where rules come into force.
+struct Gate {
+    engine: Arc<Engine>,
+    health: Health,
+    metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation),
+            Event::Failed(errors) => {
+                self.metrics.config_refused();
+                tracing::error!("the new rules are wrong, the old ones stay in force:\n{}", errors.render(false));
+            }
+        }
+    }
+
+    fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
+        let hash = blake3::hash(rules.dump().as_bytes()).to_hex();
+        let (count, domains) = (rules.rules.len(), rules.domains.len());
+        self.engine.activate(rules, generation);
+        self.metrics.config_loaded(generation, count, &hash[..2 * HASH_BYTES]);
+        self.health.update(|conditions| conditions.configured = true);
+        tracing::info!(generation, domains, rules = count, hash = &hash[..2 * HASH_BYTES], "rules in force");
+    }
+}

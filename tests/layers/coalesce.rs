@@ -1,0 +1,83 @@
+//! One call under way for each key.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluicegate::model::AlgorithmKind;
+use sluicegate::store::coalesce::Coalesce;
+use sluicegate::store::{Store, StoreError};
+
+use crate::sim::{Remote, limit, one, take};
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_go_together_and_exactly_the_limit_passes() {
+    let remote = Remote::new(1, 0);
+    let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_secs(5)));
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 60);
+    let ask = |_| {
+        let layer = Arc::clone(&layer);
+        tokio::spawn(async move { layer.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed })
+    };
+    let tasks: Vec<_> = (0..500).map(ask).collect();
+    let mut passed = 0;
+    for task in tasks {
+        passed += u64::from(task.await.expect("no panic"));
+    }
+    assert_eq!(passed, 100);
+    assert!(remote.calls.load(Ordering::Relaxed) <= 4, "{:?}", remote.calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_leaves_hands_its_waiters_on() {
+    let remote = Remote::new(2, 0);
+    let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_secs(5)));
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 60);
+    let ask = || {
+        let layer = Arc::clone(&layer);
+        tokio::spawn(async move { layer.check(&one(take(&rule, "x", 1))).await })
+    };
+    let leader = ask();
+    tokio::task::yield_now().await;
+    let waiters: Vec<_> = (0..10).map(|_| ask()).collect();
+    tokio::task::yield_now().await;
+    leader.abort();
+    for waiter in waiters {
+        assert!(waiter.await.expect("no panic").expect("answered")[0].allowed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_reaches_every_waiter_and_the_key_lives_on() {
+    let remote = Remote::new(3, 1);
+    let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_secs(5)));
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 60);
+    for _ in 0..3 {
+        let ask = |_| {
+            let layer = Arc::clone(&layer);
+            tokio::spawn(async move { layer.check(&one(take(&rule, "x", 1))).await })
+        };
+        let tasks: Vec<_> = (0..5).map(ask).collect();
+        for task in tasks {
+            assert!(matches!(task.await.expect("no panic"), Err(StoreError::Timeout(_))));
+        }
+    }
+    assert!(remote.calls.load(Ordering::Relaxed) >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_gives_up_when_its_time_is_up() {
+    let remote = Remote::new(4, 0);
+    let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_micros(10)));
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 60);
+    let first = {
+        let layer = Arc::clone(&layer);
+        tokio::spawn(async move { layer.check(&one(take(&rule, "x", 1))).await })
+    };
+    tokio::task::yield_now().await;
+    assert!(matches!(
+        layer.check(&one(take(&rule, "x", 1))).await,
+        Err(StoreError::Timeout(_))
+    ));
+    assert!(first.await.expect("no panic").is_ok());
+}

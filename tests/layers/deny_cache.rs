@@ -1,0 +1,91 @@
+//! The deny cache answers what is certain, and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluicegate::model::{AlgorithmKind, Clock, Hits, RetryAfter};
+use sluicegate::store::Store;
+use sluicegate::store::deny_cache::DenyCache;
+
+use crate::sim::{Remote, SimClock, limit, one, take};
+
+fn cache(remote: &Arc<Remote>, leases: bool) -> DenyCache<Arc<Remote>> {
+    DenyCache::new(Arc::clone(remote), 100, leases, SimClock::new(0) as Arc<dyn Clock>)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_stands_until_retry_after_and_not_longer() {
+    let remote = Remote::new(1, 0);
+    let cache = cache(&remote, false);
+    let rule = limit(AlgorithmKind::SlidingWindow, 3, 10);
+    for _ in 0..3 {
+        assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    }
+    assert!(!cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    let calls = remote.calls.load(Ordering::Relaxed);
+    let mut wait = u64::MAX;
+    for _ in 0..1000 {
+        let outcome = cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0];
+        let RetryAfter::Micros(us) = outcome.retry_after else {
+            panic!("{outcome:?}")
+        };
+        assert!(!outcome.allowed && us <= wait);
+        wait = us;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        remote.calls.load(Ordering::Relaxed),
+        calls,
+        "no call while the denial stands"
+    );
+    tokio::time::sleep(Duration::from_micros(wait)).await;
+    assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_sizes_other_keys_and_give_backs_are_asked() {
+    let remote = Remote::new(2, 0);
+    let cache = cache(&remote, false);
+    let rule = limit(AlgorithmKind::SlidingWindow, 3, 10);
+    cache.check(&one(take(&rule, "x", 2))).await.expect("answered");
+    assert!(!cache.check(&one(take(&rule, "x", 2))).await.expect("answered")[0].allowed);
+    // Fewer hits fit.
+    assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    assert!(!cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    assert!(cache.check(&one(take(&rule, "y", 1))).await.expect("answered")[0].allowed);
+    // Given back hits end the denial at once.
+    let mut give = take(&rule, "x", 1);
+    give.hits = Hits::Give(1);
+    cache.check(&one(give)).await.expect("answered");
+    assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_leases_about_a_denial_holds_to_the_end_of_its_slice_only() {
+    let remote = Remote::new(3, 0);
+    let cache = cache(&remote, true);
+    let rule = limit(AlgorithmKind::SlidingWindow, 1, 10);
+    cache.check(&one(take(&rule, "x", 1))).await.expect("answered");
+    let mut calls = 0;
+    for _ in 0..100 {
+        assert!(!cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+        calls = remote.calls.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A slice is 312.5 ms: about 16 of them in 5 s, not one call for all of it, and not one for each request.
+    assert!((12..=24).contains(&calls), "{calls}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounded_in_keys() {
+    let remote = Remote::new(4, 0);
+    let cache = cache(&remote, false);
+    let ban = limit(AlgorithmKind::SlidingWindow, 1, 10);
+    for n in 0..1000 {
+        let key = n.to_string();
+        cache.check(&one(take(&ban, &key, 1))).await.expect("answered");
+        assert!(!cache.check(&one(take(&ban, &key, 1))).await.expect("answered")[0].allowed);
+    }
+    assert!(cache.len() <= 100, "{}", cache.len());
+}

@@ -1,0 +1,7 @@
+//! The layers between a request and Redis, with several replicas over one store, delays, losses and clocks that
+//! disagree: no limit is ever passed, nothing stays reserved, and little is left unused.
+
+mod coalesce;
+mod deny_cache;
+mod lease;
+mod sim;
