@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::settings::{ServeArgs, Settings, values};
+use crate::config::{self, Source, Summary};
 use crate::model::AlgorithmKind;
 use crate::rules::Defaults;
 use crate::telemetry::logs;
@@ -92,13 +93,13 @@ async fn terminated() {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    let defaults = Defaults { algorithm: args.default_algorithm, merge_domains: args.merge_domains, ..Defaults::default() };
-    match crate::config::check(&args.rules, &defaults) {
-        Ok(summary) => print(&summary),
-        Err(errors) => {
-            let fancy = std::io::stderr().is_terminal();
-            fail(&errors.render(fancy), 1)
+    let defaults =
+        Defaults { algorithm: args.default_algorithm, merge_domains: args.merge_domains, ..Defaults::default() };
+    match config::check(&Source::new(args.rules.clone()), &defaults) {
+        Ok(Summary { domains, rules, files }) => {
+            print(&format_args!("ok: {domains} domains, {rules} rules in {files} files"))
         }
+        Err(errors) => fail(&errors.render(std::io::stderr().is_terminal()), 1),
     }
 }
 

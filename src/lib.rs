@@ -22,9 +22,9 @@
 
 pub mod admin;
 pub mod algorithms;
-//pub mod app;
+pub mod app;
 pub mod bench;
-//pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod mapping;

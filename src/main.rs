@@ -1,1 +1,13 @@
-fn main() {}
+//! The command line; reads as a list.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluicegate::cli::{Cli, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    run(Cli::parse())
+}
