@@ -93,8 +93,11 @@ async fn terminated() {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    let defaults =
-        Defaults { algorithm: args.default_algorithm, merge_domains: args.merge_domains, ..Defaults::default() };
+    let defaults = Defaults {
+        algorithm: args.default_algorithm,
+        merge_domains: args.merge_domains,
+        ..Defaults::default()
+    };
     match config::check(&Source::new(args.rules.clone()), &defaults) {
         Ok(Summary { domains, rules, files }) => {
             print(&format_args!("ok: {domains} domains, {rules} rules in {files} files"))

@@ -18,7 +18,8 @@
 //! | [`service`] | gRPC: wire ↔ model, the server |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
 //! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
-//! | [`app`] | the composition root: the only file that names concrete types |
+//! | [`app`] | the composition root: the only room that names concrete types |
+//! | [`cli`] | subcommands and their flags |
 
 pub mod admin;
 pub mod algorithms;

@@ -25,13 +25,22 @@ const BACKLOG: u32 = 4096;
 /// Takes a TCP port.
 pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, AppError> {
     let bind = || {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         // A restart must not wait for old connections to time out.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
-    bind().map_err(|error| AppError::Listen { what, flag, addr: addr.to_string(), error })
+    bind().map_err(|error| AppError::Listen {
+        what,
+        flag,
+        addr: addr.to_string(),
+        error,
+    })
 }
 
 /// Serves a router until `stop`.
@@ -43,7 +52,10 @@ pub(super) fn serve_http(
 ) {
     let stop = stop.clone().cancelled_owned();
     servers.spawn(async move {
-        axum::serve(listener, router).with_graceful_shutdown(stop).await.map_err(AppError::Http)
+        axum::serve(listener, router)
+            .with_graceful_shutdown(stop)
+            .await
+            .map_err(AppError::Http)
     });
 }
 
@@ -82,7 +94,13 @@ impl GrpcListener {
     pub(super) async fn serve(self, server: GrpcServer, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         match self.socket {
             Socket::Tcp(listener) => {
-                serve(server, TcpIncoming::from(listener).with_nodelay(Some(true)), self.tls, stop).await
+                serve(
+                    server,
+                    TcpIncoming::from(listener).with_nodelay(Some(true)),
+                    self.tls,
+                    stop,
+                )
+                .await
             }
             Socket::Unix(listener) => serve(server, UnixListenerStream::new(listener), self.tls, stop).await,
         }
@@ -106,7 +124,12 @@ where
 }
 
 async fn unix(path: &Path) -> Result<UnixListener, AppError> {
-    let failed = |error| AppError::Listen { what: "gRPC", flag: "--grpc-uds", addr: path.display().to_string(), error };
+    let failed = |error| AppError::Listen {
+        what: "gRPC",
+        flag: "--grpc-uds",
+        addr: path.display().to_string(),
+        error,
+    };
     // A socket that a process before us left behind is not in use: nobody answers on it.
     if is_socket(path) && UnixStream::connect(path).await.is_err() {
         std::fs::remove_file(path).map_err(failed)?;

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Health;
 use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
-use crate::admin::Health;
 use crate::config::settings::{AnswerSettings, Settings};
 use crate::engine::{Engine, EngineOptions};
 use crate::model::{Clock, MonotonicClock};
@@ -114,14 +114,26 @@ impl App {
         let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics))?;
         let stack = stores::open(&settings, &metrics, &clock)?;
         let options = engine_options(&settings);
-        let engine = Arc::new(Engine::new(stack.store, stack.fallback, options, clock, Arc::clone(&metrics)));
-        let needs_store = settings.store.redis.as_ref().is_some_and(|redis| redis.health_needs_connection);
+        let engine = Arc::new(Engine::new(
+            stack.store,
+            stack.fallback,
+            options,
+            clock,
+            Arc::clone(&metrics),
+        ));
+        let needs_store = settings
+            .store
+            .redis
+            .as_ref()
+            .is_some_and(|redis| redis.health_needs_connection);
         let health = Health::new(needs_store);
         let answers = Arc::new(answer_options(&settings.answers));
         let rls = RateLimitService::new(Arc::clone(&engine), answers, Arc::clone(&metrics));
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let grpc = GrpcServer::new(&server_options(&settings), rls).await.map_err(|error| descriptors(&error))?;
+        let grpc = GrpcServer::new(&server_options(&settings), rls)
+            .await
+            .map_err(|error| descriptors(&error))?;
         Ok(Self {
             grpc_listener,
             http_listener,
@@ -160,8 +172,10 @@ impl App {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         let mut background = JoinSet::new();
-        self.background.spawn(&mut background, &self.metrics, &self.health, &stop);
-        self.rules.start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
+        self.background
+            .spawn(&mut background, &self.metrics, &self.health, &stop);
+        self.rules
+            .start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
         drain::mirror_health(&mut background, self.health.watch(), self.grpc.health());
         let admin = http::admin(Admin {
             engine: Arc::clone(&self.engine),
@@ -169,10 +183,20 @@ impl App {
             health: self.health.clone(),
         });
         let mut servers = JoinSet::new();
-        listen::serve_http(&mut servers, self.http_listener, http::public(self.health.clone(), self.json), &stop);
+        listen::serve_http(
+            &mut servers,
+            self.http_listener,
+            http::public(self.health.clone(), self.json),
+            &stop,
+        );
         listen::serve_http(&mut servers, self.admin_listener, admin, &stop);
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
-            listen::serve_http(&mut servers, listener, http::metrics(Arc::clone(&self.metrics), &settings.path), &stop);
+            listen::serve_http(
+                &mut servers,
+                listener,
+                http::metrics(Arc::clone(&self.metrics), &settings.path),
+                &stop,
+            );
         }
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);
@@ -196,7 +220,11 @@ fn engine_options(settings: &Settings) -> EngineOptions {
 }
 
 /// A ratio of at most 1 in millionths.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1 first")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=1 first"
+)]
 fn ppm(ratio: f64) -> u32 {
     (ratio.clamp(0.0, 1.0) * 1_000_000.0).round() as u32
 }

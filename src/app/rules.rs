@@ -34,7 +34,11 @@ enum From {
 
 /// What the compile step fills in where a file is silent.
 pub(super) fn defaults(settings: &RulesSettings) -> Defaults {
-    Defaults { algorithm: settings.default_algorithm, merge_domains: settings.merge_domains, ..Defaults::default() }
+    Defaults {
+        algorithm: settings.default_algorithm,
+        merge_domains: settings.merge_domains,
+        ..Defaults::default()
+    }
 }
 
 impl RulesFeed {
@@ -51,7 +55,10 @@ impl RulesFeed {
         } else {
             let source = Source::new(settings.paths.clone()).ignore_dot_files(settings.ignore_dot_files);
             match watch::first(&source, &defaults) {
-                Ok(loaded) => From::Files { source, loaded: Some(loaded) },
+                Ok(loaded) => From::Files {
+                    source,
+                    loaded: Some(loaded),
+                },
                 Err(errors) if settings.force_start => {
                     metrics.config_refused();
                     tracing::error!("no rules are in force:\n{}", errors.render(false));
@@ -60,7 +67,11 @@ impl RulesFeed {
                 Err(errors) => return Err(wrong(errors)),
             }
         };
-        Ok(Self { from, defaults, metrics })
+        Ok(Self {
+            from,
+            defaults,
+            metrics,
+        })
     }
 
     /// Puts the first rules in force and keeps them fresh.
@@ -71,7 +82,11 @@ impl RulesFeed {
         health: Health,
         stop: &CancellationToken,
     ) -> Result<(), AppError> {
-        let gate = Gate { engine, health, metrics: self.metrics };
+        let gate = Gate {
+            engine,
+            health,
+            metrics: self.metrics,
+        };
         match self.from {
             From::Example(rules) => gate.activate(rules, 1),
             From::Files { source, loaded } => {
@@ -110,7 +125,10 @@ impl Gate {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation),
             Event::Failed(errors) => {
                 self.metrics.config_refused();
-                tracing::error!("the new rules are wrong, the old ones stay in force:\n{}", errors.render(false));
+                tracing::error!(
+                    "the new rules are wrong, the old ones stay in force:\n{}",
+                    errors.render(false)
+                );
             }
         }
     }
@@ -121,6 +139,12 @@ impl Gate {
         self.engine.activate(rules, generation);
         self.metrics.config_loaded(generation, count, &hash[..2 * HASH_BYTES]);
         self.health.update(|conditions| conditions.configured = true);
-        tracing::info!(generation, domains, rules = count, hash = &hash[..2 * HASH_BYTES], "rules in force");
+        tracing::info!(
+            generation,
+            domains,
+            rules = count,
+            hash = &hash[..2 * HASH_BYTES],
+            "rules in force"
+        );
     }
 }

@@ -36,9 +36,15 @@ pub(super) struct Background {
 pub(super) fn open(settings: &Settings, _metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Result<Stack, AppError> {
     let max_keys = NonZeroUsize::new(settings.store.memory_max_keys).unwrap_or(NonZeroUsize::MIN);
     let memory = Arc::new(MemoryStore::new(max_keys, Arc::clone(clock)));
-    let background = Background { memory: Arc::clone(&memory) };
+    let background = Background {
+        memory: Arc::clone(&memory),
+    };
     match settings.store.kind {
-        StoreKind::Memory => Ok(Stack { store: memory, fallback: None, background }),
+        StoreKind::Memory => Ok(Stack {
+            store: memory,
+            fallback: None,
+            background,
+        }),
         StoreKind::Redis => Err(AppError::Store("redis is not here yet".into())),
     }
 }

@@ -30,7 +30,12 @@ impl<S: Store> Breaker<S> {
     /// A closed circuit over `inner`.
     pub fn new(inner: S) -> Arc<Self> {
         let state = watch::Sender::new(None);
-        Arc::new(Self { inner, open: AtomicBool::new(false), failures: AtomicU32::new(0), state })
+        Arc::new(Self {
+            inner,
+            open: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            state,
+        })
     }
 
     /// Why the circuit is open; `None` while it is closed.
@@ -44,7 +49,10 @@ impl<S: Store> Breaker<S> {
             return Ok(());
         }
         let reason = self.state.borrow().as_ref().map(ToString::to_string);
-        Err(StoreError::Unavailable(format!("given up for now: {}", reason.unwrap_or_default())))
+        Err(StoreError::Unavailable(format!(
+            "given up for now: {}",
+            reason.unwrap_or_default()
+        )))
     }
 
     fn learn<T>(&self, result: &Result<T, StoreError>) {

@@ -241,7 +241,12 @@ async fn a_drain_flips_health_first_and_finishes_what_is_under_way() {
         settings.limits.drain_delay = Duration::from_millis(300)
     })
     .await;
-    let mut health = HealthClient::connect(server.url()).await.expect("connected");
+    let channel = tonic::transport::Endpoint::new(server.url())
+        .expect("url")
+        .connect()
+        .await
+        .expect("connected");
+    let mut health = HealthClient::new(channel);
     for service in ["", "ratelimit", "envoy.service.ratelimit.v3.RateLimitService"] {
         let answer = health
             .check(HealthCheckRequest {
