@@ -5,6 +5,7 @@
 
 mod backoff;
 mod connect;
+mod resource;
 mod stream;
 
 use std::time::Duration;
