@@ -36,8 +36,8 @@ enum From {
 pub(super) fn defaults(settings: &RulesSettings) -> Defaults {
     Defaults {
         algorithm: settings.default_algorithm,
+        count_denied: settings.count_denied,
         merge_domains: settings.merge_domains,
-        ..Defaults::default()
     }
 }
 
