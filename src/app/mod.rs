@@ -175,6 +175,7 @@ impl App {
     /// # Errors
     /// When a listener fails as a whole.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
+        let addresses = self.addresses()?;
         let stop = CancellationToken::new();
         let mut background = JoinSet::new();
         self.background
@@ -206,6 +207,7 @@ impl App {
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);
         servers.spawn(async move { listener.serve(grpc, token.cancelled_owned()).await });
+        tracing::info!(?addresses, store = ?self.settings.store.kind, version = env!("CARGO_PKG_VERSION"), "serving");
         let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits).await;
         background.shutdown().await;
         result
