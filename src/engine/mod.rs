@@ -113,19 +113,6 @@ impl Engine {
     /// [`RequestError`] when the question itself is bad or no rules are in force.
     pub async fn decide(&self, request: &Request, deadline: Option<Instant>) -> Result<Decision, RequestError> {
         let active = self.active.load_full().ok_or(RequestError::NoConfiguration)?;
-        self.decide_by(active, request, deadline).await
-    }
-
-    /// [`decide`](Self::decide) by rules that the caller has pinned, because it has used another part of them already.
-    ///
-    /// # Errors
-    /// [`RequestError`] when the question itself is bad.
-    pub async fn decide_by(
-        &self,
-        active: Arc<Active>,
-        request: &Request,
-        deadline: Option<Instant>,
-    ) -> Result<Decision, RequestError> {
         let mut plan = plan::plan(&self.options, &active, request)?;
         if plan.transaction.checks.is_empty() {
             return Ok(decision::uncounted(active, &plan));

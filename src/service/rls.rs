@@ -81,10 +81,7 @@ impl RateLimitService {
             value,
             raw_value: Vec::new(),
         };
-        response.response_headers_to_add = headers::all(&self.options.families(), &decision)
-            .into_iter()
-            .map(header)
-            .collect();
+        response.response_headers_to_add = headers::all(&self.options, &decision).into_iter().map(header).collect();
         if self.options.problem_body
             && let Some(body) = body::problem(&decision, 429)
         {

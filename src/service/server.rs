@@ -10,16 +10,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::proto::DESCRIPTORS;
-use crate::proto::envoy::service::auth::v3::authorization_server::{AuthorizationServer, SERVICE_NAME as AUTHZ_NAME};
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
 };
 
-use super::authz::AuthzService;
 use super::rls::RateLimitService;
 
-/// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the services.
-const HEALTH_NAMES: [&str; 4] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME];
+/// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the service.
+const HEALTH_NAMES: [&str; 3] = ["", "ratelimit", RLS_NAME];
 
 /// How connections behave.
 #[derive(Debug, Clone)]
@@ -56,11 +54,7 @@ impl GrpcServer {
     ///
     /// # Errors
     /// When the binary's own descriptors are broken.
-    pub async fn new(
-        options: &ServerOptions,
-        rls: RateLimitService,
-        authz: AuthzService,
-    ) -> Result<Self, tonic_reflection::server::Error> {
+    pub async fn new(options: &ServerOptions, rls: RateLimitService) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
@@ -73,12 +67,8 @@ impl GrpcServer {
         let rls = RateLimitServiceServer::new(rls)
             .max_decoding_message_size(options.max_message_bytes)
             .max_encoding_message_size(usize::MAX);
-        let authz = AuthorizationServer::new(authz)
-            .max_decoding_message_size(options.max_message_bytes)
-            .max_encoding_message_size(usize::MAX);
         let router = builder(options)
             .add_service(rls)
-            .add_service(authz)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);

@@ -1,7 +1,5 @@
 //! Logging: text for people, JSON for machines, on standard error.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use crate::config::settings::LogFormat;
@@ -16,12 +14,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     // Control characters in field values are escaped by the formatter (text) or by JSON.
     let result = match format {
         LogFormat::Text => registry
-            .with(
-                fmt::layer()
-                    .with_writer(std::io::stderr)
-                    .with_target(false)
-                    .with_ansi(std::io::stderr().is_terminal()),
-            )
+            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
             .try_init(),
         LogFormat::Json => registry
             .with(fmt::layer().json().with_writer(std::io::stderr))
