@@ -132,6 +132,7 @@ impl Plan {
             () if options.quota_mode || rule.quota_mode => Gate::Quota,
             () => Gate::Enforce,
         };
+        self.transaction.no_lease |= rule.lease == Some(false);
         let check = self.push(Check {
             key,
             limit,

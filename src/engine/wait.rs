@@ -62,8 +62,7 @@ pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transact
     });
     Transaction {
         checks: checks.collect(),
-        deadline: None,
-    }
+        ..Transaction::default() }
 }
 
 /// The same outcomes with the held-back ones denied: they may come again when their turn would have been.

@@ -4,6 +4,7 @@
 pub mod logs;
 pub mod metrics;
 pub mod rule_stats;
+pub mod store_meter;
 pub mod throttle;
 
 pub use metrics::{Metrics, ServiceKind};
