@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings}
 use crate::engine::LocalFallback;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::store::breaker::{Breaker, probe_forever};
 use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
@@ -139,11 +140,11 @@ impl Background {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         if let Some(redis) = self.redis {
+            tasks.spawn(tell_failure_mode(redis.breaker.state(), Arc::clone(metrics), health.clone()));
             tasks.spawn(probe_forever(Arc::downgrade(&redis.breaker), redis.probe));
             if let Some(lease) = &redis.lease {
                 tasks.spawn(lease::sweep_forever(Arc::downgrade(lease)));
             }
-            tasks.spawn(tell_failure_mode(redis, Arc::clone(metrics), health.clone()));
         }
     }
 }
@@ -160,10 +161,13 @@ async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: Cance
 }
 
 /// Logs, counts and shows when the failure mode takes over and when it ends; once each.
-async fn tell_failure_mode(redis: RedisParts, metrics: Arc<Metrics>, health: Health) {
+async fn tell_failure_mode(
+    mut state: watch::Receiver<Option<StoreError>>,
+    metrics: Arc<Metrics>,
+    health: Health,
+) {
     let gauge = metrics.failure_mode.with_label_values(&[REDIS]);
     gauge.set(0);
-    let mut state = redis.breaker.state();
     loop {
         let reason = state.borrow_and_update().clone();
         let failing = reason.is_some();
