@@ -14,13 +14,13 @@ use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings}
 use crate::engine::LocalFallback;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
-use crate::store::{Store, StoreError};
 use crate::store::breaker::{Breaker, probe_forever};
 use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
 use crate::store::memory::{self, MemoryStore};
 use crate::store::redis::{RedisEvent, RedisObserver, RedisStore};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::store_meter::StoreMeter;
 
@@ -60,14 +60,31 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
     let memory = Arc::new(MemoryStore::new(max_keys, Arc::clone(clock)));
     match (store.kind, &store.redis) {
         (StoreKind::Memory, _) => {
-            let background = Background { memory: Arc::clone(&memory), redis: None };
-            Ok(Stack { store: memory, fallback: None, background })
+            let background = Background {
+                memory: Arc::clone(&memory),
+                redis: None,
+            };
+            Ok(Stack {
+                store: memory,
+                fallback: None,
+                background,
+            })
         }
         (StoreKind::Redis, Some(redis)) => {
             let (shared, parts) = open_redis(store, redis, metrics, clock)?;
-            let fallback = LocalFallback { store: Arc::clone(&memory) as AnyStore, replicas: store.replicas };
-            let background = Background { memory, redis: Some(parts) };
-            Ok(Stack { store: shared, fallback: Some(fallback), background })
+            let fallback = LocalFallback {
+                store: Arc::clone(&memory) as AnyStore,
+                replicas: store.replicas,
+            };
+            let background = Background {
+                memory,
+                redis: Some(parts),
+            };
+            Ok(Stack {
+                store: shared,
+                fallback: Some(fallback),
+                background,
+            })
         }
         (StoreKind::Redis, None) => Err(AppError::Store("--store redis needs --redis-url".into())),
     }
@@ -86,14 +103,23 @@ fn open_redis(
     if settings.coalesce {
         store = Arc::new(Coalesce::new(store, settings.timeout));
     }
-    let lease = settings
-        .lease
-        .then(|| Arc::new(Lease::new(Arc::clone(&store), settings.memory_max_keys, Arc::clone(clock))));
+    let lease = settings.lease.then(|| {
+        Arc::new(Lease::new(
+            Arc::clone(&store),
+            settings.memory_max_keys,
+            Arc::clone(clock),
+        ))
+    });
     if let Some(lease) = &lease {
         store = Arc::clone(lease) as AnyStore;
     }
     if settings.deny_cache {
-        store = Arc::new(DenyCache::new(store, settings.deny_cache_max_keys, settings.lease, Arc::clone(clock)));
+        store = Arc::new(DenyCache::new(
+            store,
+            settings.deny_cache_max_keys,
+            settings.lease,
+            Arc::clone(clock),
+        ));
     }
     let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
     Ok((store, RedisParts { breaker, probe, lease }))
@@ -104,7 +130,10 @@ fn logging() -> RedisObserver {
     Arc::new(|event| match event {
         RedisEvent::Connected { failed_attempts } => tracing::info!(failed_attempts, "connected to Redis"),
         RedisEvent::Disconnected(error) => tracing::warn!(%error, "connection to Redis lost"),
-        RedisEvent::ConnectFailed { error, failed_attempts: 1 } => tracing::warn!(%error, "cannot connect to Redis"),
+        RedisEvent::ConnectFailed {
+            error,
+            failed_attempts: 1,
+        } => tracing::warn!(%error, "cannot connect to Redis"),
         RedisEvent::ConnectFailed { error, failed_attempts } => {
             tracing::debug!(%error, failed_attempts, "still cannot connect to Redis");
         }
@@ -124,8 +153,16 @@ fn probe(prefix: &str) -> Result<Transaction, limit::LimitError> {
     })?;
     // No rule's key has an empty domain.
     let key = counter_key(prefix, Owner::Rule, &limit, "", [Part::Own("probe", "")]);
-    let check = Check { key, limit, hits: Hits::Take(1), gate: Gate::Enforce };
-    Ok(Transaction { checks: [check].into_iter().collect(), ..Transaction::default() })
+    let check = Check {
+        key,
+        limit,
+        hits: Hits::Take(1),
+        gate: Gate::Enforce,
+    };
+    Ok(Transaction {
+        checks: [check].into_iter().collect(),
+        ..Transaction::default()
+    })
 }
 
 impl Background {
@@ -140,7 +177,11 @@ impl Background {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         if let Some(redis) = self.redis {
-            tasks.spawn(tell_failure_mode(redis.breaker.state(), Arc::clone(metrics), health.clone()));
+            tasks.spawn(tell_failure_mode(
+                redis.breaker.state(),
+                Arc::clone(metrics),
+                health.clone(),
+            ));
             tasks.spawn(probe_forever(Arc::downgrade(&redis.breaker), redis.probe));
             if let Some(lease) = &redis.lease {
                 tasks.spawn(lease::sweep_forever(Arc::downgrade(lease)));
@@ -161,11 +202,7 @@ async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: Cance
 }
 
 /// Logs, counts and shows when the failure mode takes over and when it ends; once each.
-async fn tell_failure_mode(
-    mut state: watch::Receiver<Option<StoreError>>,
-    metrics: Arc<Metrics>,
-    health: Health,
-) {
+async fn tell_failure_mode(mut state: watch::Receiver<Option<StoreError>>, metrics: Arc<Metrics>, health: Health) {
     let gauge = metrics.failure_mode.with_label_values(&[REDIS]);
     gauge.set(0);
     loop {

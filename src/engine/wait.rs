@@ -62,7 +62,8 @@ pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transact
     });
     Transaction {
         checks: checks.collect(),
-        ..Transaction::default() }
+        ..Transaction::default()
+    }
 }
 
 /// The same outcomes with the held-back ones denied: they may come again when their turn would have been.

@@ -183,7 +183,10 @@ async fn settle<C, F>(
             .collect();
         let (call, place) = (call.clone(), group.place);
         // Without the caller's deadline: it must happen also when the caller has given up.
-        let gives_only = Transaction { checks, ..Transaction::default() };
+        let gives_only = Transaction {
+            checks,
+            ..Transaction::default()
+        };
         let task = tokio::spawn(async move { call(place, gives_only).await });
         tasks.push((gives, task));
     }
