@@ -101,7 +101,7 @@ impl App {
     /// # Errors
     /// [`AppError`] says what is wrong and which setting mends it.
     pub async fn bind(settings: Settings) -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::with_tags(&settings.telemetry.extra_tags)?);
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;

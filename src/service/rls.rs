@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::IntCounter;
 use tonic::{Request, Response, Status};
 
 use crate::engine::{Engine, RequestError};
@@ -19,19 +18,16 @@ pub struct RateLimitService {
     engine: Arc<Engine>,
     options: Arc<AnswerOptions>,
     metrics: Arc<Metrics>,
-    compat_requests: IntCounter,
 }
 
 impl RateLimitService {
     /// A service over an engine.
     #[must_use]
     pub fn new(engine: Arc<Engine>, options: Arc<AnswerOptions>, metrics: Arc<Metrics>) -> Self {
-        let compat_requests = metrics.compat_request_counter();
         Self {
             engine,
             options,
             metrics,
-            compat_requests,
         }
     }
 
@@ -46,7 +42,6 @@ impl RateLimitService {
         deadline: Option<Instant>,
     ) -> Result<wire::RateLimitResponse, Status> {
         let start = Instant::now();
-        self.compat_requests.inc();
         let result = self.decide(request, deadline).await;
         let metrics = self.metrics.service(kind);
         metrics.duration.observe(start.elapsed().as_secs_f64());
