@@ -216,6 +216,8 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         quota_mode: settings.answers.quota_mode,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
+        max_concurrent: settings.limits.max_concurrent,
+        on_overload: settings.limits.on_overload,
     }
 }
 

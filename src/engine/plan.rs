@@ -15,6 +15,9 @@ pub enum RequestError {
     /// No rules are in force yet.
     #[error("no rate limit configuration loaded")]
     NoConfiguration,
+    /// More requests are under way than `--max-concurrent` allows.
+    #[error("overloaded: too many requests are under way")]
+    Overloaded,
     /// `domain` is empty.
     #[error("rate limit domain must not be empty")]
     EmptyDomain,

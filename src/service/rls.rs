@@ -92,6 +92,7 @@ impl RateLimitService {
     fn refuse(&self, error: &RequestError) -> Status {
         let (reason, status) = match error {
             RequestError::NoConfiguration => ("no_configuration", Status::unavailable(error.to_string())),
+            RequestError::Overloaded => return Status::unavailable(error.to_string()),
             RequestError::EmptyDomain => ("empty_domain", Status::invalid_argument(error.to_string())),
             RequestError::NoDescriptors => ("no_descriptors", Status::invalid_argument(error.to_string())),
             RequestError::BadOverride { .. } => ("bad_limit", Status::invalid_argument(error.to_string())),
