@@ -6,7 +6,7 @@
 //! | [`source`] | which files there are, and what is in them at one moment |
 //! | `node`, `fields`, `read` | YAML with positions → [`raw`] |
 //! | [`raw`] | rules as they are written; xDS resources become this too |
-//! | [`mod@compile`] | [`raw`] → [`RuleSet`] |
+//! | [`mod@compile`], `rule`, `limits`, `duration` | [`raw`] → [`RuleSet`] |
 //! | [`mod@watch`] | reloads when files change; the last good rules stay |
 //! | [`xds`] | rules from a control plane instead of files |
 //! | [`error`], [`problem`] | what can be wrong, where, and how to mend it |
@@ -20,6 +20,7 @@ mod node;
 pub mod problem;
 pub mod raw;
 mod read;
+mod rule;
 pub mod settings;
 pub mod source;
 pub mod watch;

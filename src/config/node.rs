@@ -231,7 +231,8 @@ fn problem(error: &Error, body: &str, skipped: usize) -> (Problem, Option<Place>
 fn without_location(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let end = line.rfind(" at line ").unwrap_or(line.len());
-    line[..end].to_owned()
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    line[..end].chars().map(plain).collect()
 }
 
 /// What the deserializer hands over.

@@ -37,8 +37,23 @@ impl Text {
     pub fn origin(&self) -> Origin {
         Origin {
             name: Arc::clone(&self.name),
-            text: Some(Arc::clone(&self.text)),
+            text: Some(self.printable()),
         }
+    }
+
+    /// The text with nothing in it that a terminal would obey; every place in it stays where it is.
+    fn printable(&self) -> Arc<str> {
+        let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if !self.text.contains(obeyed) {
+            return Arc::clone(&self.text);
+        }
+        let instead = |c: char| match c.len_utf8() {
+            _ if !obeyed(c) => c,
+            1 => '?',
+            // Controls beyond ASCII have two bytes.
+            _ => '¿',
+        };
+        self.text.chars().map(instead).collect::<String>().into()
     }
 }
 

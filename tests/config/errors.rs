@@ -352,6 +352,28 @@ fn user_text_in_messages_is_escaped_and_clipped() {
     assert!(line.len() < 400, "{line}");
 }
 
+/// What is wrong is shown with its line, but a terminal is told nothing by it.
+#[test]
+fn controls_in_a_file_reach_no_terminal() {
+    for yaml in [
+        "domain: \"\u{1b}]0;owned\u{7}\"\ntypo: 1 # \u{1b}[2J\u{9b}31m\n",
+        "domain: d\nx\u{1b}[2J: *\u{1b}[2J\n",
+        "domain: d\nx: *a\u{9b}\n",
+    ] {
+        let Err(errors) = try_rules(yaml) else {
+            panic!("accepted")
+        };
+        for line in [errors.render(false), errors.to_string()] {
+            assert!(!line.contains(|c: char| c.is_control() && c != '\n'), "{line:?}");
+        }
+        // The graphics bring their own colours, none of the file's.
+        let fancy = errors.render(true);
+        for told in ["\u{1b}]0", "\u{1b}[2J", "\u{7}", "\u{9b}"] {
+            assert!(!fancy.contains(told), "{fancy:?}");
+        }
+    }
+}
+
 #[test]
 fn options_that_only_come_from_defaults_never_clash() {
     let defaults = Defaults {

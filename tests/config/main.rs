@@ -8,6 +8,7 @@ mod errors;
 mod hostile;
 mod matching;
 mod properties;
+mod reference;
 mod reload;
 mod source;
 
