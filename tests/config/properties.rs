@@ -92,7 +92,7 @@ fn paths() -> impl Strategy<Value = Vec<Path>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn the_matcher_finds_what_trying_everything_finds(
