@@ -5,20 +5,22 @@
 """
 
 import argparse
-import ctypes
 import http.client
 import json
 import os
 import pathlib
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy"))
+
+from processes import ProcessError, Stack, free_port  # noqa: E402
+
 # What envoy.yaml and the command line name: (port, what listens there).
 PORTS = {
     "front": (10000, "Envoy's front door"),
@@ -28,84 +30,6 @@ PORTS = {
     "http": (8080, "sluicegate's HTTP"),
     "admin": (6070, "sluicegate's admin"),
 }
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 10
-
-
-class DemoError(Exception):
-    """Something that the user has to know about; the text says what to do."""
-
-
-class Stack:
-    """The processes of the demo, in the order in which they were started."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.running = []
-
-    def start(self, name, command, ports):
-        """Starts a process and waits until it listens on its ports."""
-        out, err = self.log(name, "out"), self.log(name, "err")
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            # A session of its own: Ctrl-C reaches this script alone, which then stops them in order.
-            try:
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                    start_new_session=True, preexec_fn=die_with_parent,
-                )
-            except OSError as error:
-                raise DemoError(f"cannot start {command[0]}: {error.strerror}; run `make setup`") from error
-        self.running.append((name, process))
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not all(listens(port) for port in ports):
-            self.check()
-            if time.monotonic() > deadline:
-                raise DemoError(f"{name} did not start within {START_TIMEOUT_S} s:\n{self.tail(name)}")
-            time.sleep(0.05)
-
-    def check(self):
-        """Raises when one of them has ended."""
-        for name, process in self.running:
-            if process.poll() is not None:
-                raise DemoError(f"{name} ended (status {process.returncode}):\n{self.tail(name)}")
-
-    def stop(self):
-        """Stops all of them, last started first; none is left behind."""
-        for name, process in reversed(self.running):
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                print(f"{name} did not stop within {STOP_TIMEOUT_S} s: killed", file=sys.stderr)
-                process.kill()
-                process.wait()
-        self.running.clear()
-
-    def log(self, name, stream):
-        return self.directory / f"{name}.{stream}.log"
-
-    def tail(self, name):
-        text = "".join(self.log(name, stream).read_text(errors="replace") for stream in ("out", "err"))
-        return textwrap.indent("\n".join(text.splitlines()[-15:]) or "(it printed nothing)", "    ")
-
-
-def die_with_parent():
-    """Runs in the child: the kernel ends it should this script be killed without a chance to clean up."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def listens(port):
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def choose_ports(kind):
@@ -120,7 +44,7 @@ def choose_ports(kind):
             except OSError as error:
                 taken.append(f"  {port} ({what}): {error.strerror}")
     if taken:
-        raise DemoError(
+        raise ProcessError(
             "these ports cannot be used:\n" + "\n".join(taken)
             + "\nStop what listens there, or let the demo choose others: make demo PORTS=free"
         )
@@ -264,7 +188,7 @@ def main():
         except KeyboardInterrupt:
             print("\nstopping")
             return 130 if options.once else 0
-        except DemoError as error:
+        except ProcessError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
         finally:

@@ -25,22 +25,23 @@ class Greeter(http.server.BaseHTTPRequestHandler):
         """Envoy logs requests; a second log would only be noise."""
 
 
-def probe(port):
+def probe(host, port):
     """0 when the server answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=2)
     connection.request("GET", "/")
     return 0 if connection.getresponse().status == 200 else 1
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8000, help="where to listen")
+    parser.add_argument("--host", default="0.0.0.0", help="where to listen: the address")
+    parser.add_argument("--port", type=int, default=8000, help="where to listen: the port")
     parser.add_argument("--probe", action="store_true", help="ask a running one; exit 0 if it answers")
     options = parser.parse_args()
     if options.probe:
-        return probe(options.port)
+        return probe(options.host, options.port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    http.server.ThreadingHTTPServer(("0.0.0.0", options.port), Greeter).serve_forever()
+    http.server.ThreadingHTTPServer((options.host, options.port), Greeter).serve_forever()
     return 0
 
 
