@@ -1,8 +1,10 @@
 //! Subcommands. Each is one function that turns its flags into a call of the room that does the work.
 
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +30,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Validate rules files without serving; every error in every file, exit code 1 if there is one
     Check(CheckArgs),
+    /// Ask a running process whether it is healthy; exit code 0 if it is (for a container's health check)
+    Health(HealthArgs),
 }
 
 /// Flags of `check`.
@@ -44,12 +48,30 @@ struct CheckArgs {
     merge_domains: bool,
 }
 
+/// Flags of `health`: where the other process serves HTTP, from the same variables as it.
+#[derive(Debug, clap::Args)]
+struct HealthArgs {
+    /// HTTP address of the process [default: 127.0.0.1:8080, or HOST and PORT]
+    #[arg(long, env, value_name = "ADDRESS", value_parser = values::listen_address)]
+    http_addr: Option<SocketAddr>,
+    /// Its address as envoyproxy/ratelimit has it; ignored unless it is an IP address (shells set HOST, too)
+    #[arg(long, env, value_name = "ADDRESS", hide = true)]
+    host: Option<String>,
+    /// Its port as envoyproxy/ratelimit has it
+    #[arg(long, env, value_name = "PORT", hide = true)]
+    port: Option<u16>,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = values::positive_duration)]
+    timeout: Duration,
+}
+
 /// Does what the command line says.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve(*args),
         Command::Check(args) => check(&args),
+        Command::Health(args) => health(&args),
     }
 }
 
@@ -89,6 +111,20 @@ async fn terminated() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+fn health(args: &HealthArgs) -> ExitCode {
+    let host = args.host.as_deref().and_then(|host| values::listen_host(host).ok());
+    let fallback = SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), args.port.unwrap_or(8080));
+    let address = args.http_addr.unwrap_or(fallback);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format_args!("cannot start the runtime: {error}"), 1),
+    };
+    match runtime.block_on(crate::admin::probe::probe(address, args.timeout)) {
+        Ok(()) => print(&"healthy"),
+        Err(error) => fail(&error, 1),
     }
 }
 

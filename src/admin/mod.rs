@@ -4,5 +4,6 @@ pub mod health;
 pub mod http;
 pub mod inspect;
 pub mod json;
+pub mod probe;
 
 pub use health::Health;
