@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)
+        .codec_path("crate::proto_codec::SmallCodec")
         .include_file("proto.rs")
         .compile_fds(descriptors)?;
     Ok(())

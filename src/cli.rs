@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
+use crate::bench::{self, BenchArgs, noop::NoopArgs};
 use crate::config::settings::{ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
 use crate::model::AlgorithmKind;
@@ -32,6 +33,11 @@ enum Command {
     Check(CheckArgs),
     /// Ask a running process whether it is healthy; exit code 0 if it is (for a container's health check)
     Health(HealthArgs),
+    /// Put load on any server with this gRPC interface; report throughput, latency and answers
+    Bench(Box<BenchArgs>),
+    /// Serve answers that cost nothing: the floor that a measurement is compared with
+    #[command(hide = true)]
+    BenchNoop(NoopArgs),
 }
 
 /// Flags of `check`.
@@ -72,6 +78,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve(*args),
         Command::Check(args) => check(&args),
         Command::Health(args) => health(&args),
+        Command::Bench(args) => bench(*args),
+        Command::BenchNoop(args) => bench_noop(&args),
     }
 }
 
@@ -83,16 +91,13 @@ fn serve(args: ServeArgs) -> ExitCode {
     if let Err(error) = logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
         return fail(&error, 2);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format_args!("cannot start the runtime: {error}"), 1),
-    };
-    match runtime.block_on(serve_until_signal(settings)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    match block_on(serve_until_signal(settings)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+        Err(code) => code,
     }
 }
 
@@ -139,6 +144,35 @@ fn check(args: &CheckArgs) -> ExitCode {
             print(&format_args!("ok: {domains} domains, {rules} rules in {files} files"))
         }
         Err(errors) => fail(&errors.render(std::io::stderr().is_terminal()), 1),
+    }
+}
+
+fn bench(args: BenchArgs) -> ExitCode {
+    let json = args.json;
+    match block_on(bench::run(args)) {
+        Ok(Ok(report)) if json => match serde_json::to_string(&report) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error, 1),
+        },
+        Ok(Ok(report)) => print(&report),
+        Ok(Err(error)) => fail(&error, 1),
+        Err(code) => code,
+    }
+}
+
+fn bench_noop(args: &NoopArgs) -> ExitCode {
+    match block_on(bench::noop::serve(args)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error, 1),
+        Err(code) => code,
+    }
+}
+
+/// Runs a future on a runtime with a thread for each core.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => Ok(runtime.block_on(future)),
+        Err(error) => Err(fail(&format_args!("cannot start the runtime: {error}"), 1)),
     }
 }
 

@@ -31,6 +31,7 @@ pub mod engine;
 pub mod mapping;
 pub mod model;
 pub mod proto;
+pub mod proto_codec;
 pub mod rules;
 pub mod service;
 pub mod store;

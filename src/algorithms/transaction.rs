@@ -220,7 +220,7 @@ mod tests {
         }
         let transaction = Transaction {
             checks: checks.into(),
-            ..Transaction::default()
+            deadline: None,
         };
         run(&transaction, list, 0)
             .iter()

@@ -1,19 +1,15 @@
 //! Ports.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use axum::Router;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::config::settings::ListenSettings;
+use crate::service::accept::Listener;
 use crate::service::server::GrpcServer;
 use crate::service::tls::TlsListener;
 
@@ -61,13 +57,8 @@ pub(super) fn serve_http(
 
 /// The gRPC port.
 pub(super) struct GrpcListener {
-    socket: Socket,
+    listener: Listener,
     tls: Option<TlsListener>,
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 impl GrpcListener {
@@ -75,52 +66,28 @@ impl GrpcListener {
     pub(super) async fn bind(settings: &ListenSettings) -> Result<Self, AppError> {
         let tls = settings.grpc_tls.as_ref().map(TlsListener::start).transpose();
         let tls = tls.map_err(|error| AppError::Tls(error.to_string()))?;
-        let socket = match &settings.grpc_uds {
-            Some(path) => Socket::Unix(unix(path).await?),
-            None => Socket::Tcp(tcp(settings.grpc_addr, "gRPC", "--grpc-addr")?),
+        let listener = match &settings.grpc_uds {
+            Some(path) => Listener::Unix(unix(path).await?),
+            None => Listener::Tcp(tcp(settings.grpc_addr, "gRPC", "--grpc-addr")?),
         };
-        Ok(Self { socket, tls })
+        Ok(Self { listener, tls })
     }
 
     /// The TCP address.
     pub(super) fn tcp_addr(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
-            Socket::Unix(_) => None,
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
         }
     }
 
     /// Serves until `stop` completes.
     pub(super) async fn serve(self, server: GrpcServer, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        match self.socket {
-            Socket::Tcp(listener) => {
-                serve(
-                    server,
-                    TcpIncoming::from(listener).with_nodelay(Some(true)),
-                    self.tls,
-                    stop,
-                )
-                .await
-            }
-            Socket::Unix(listener) => serve(server, UnixListenerStream::new(listener), self.tls, stop).await,
-        }
+        server
+            .serve(self.listener, self.tls, stop)
+            .await
+            .map_err(AppError::Grpc)
     }
-}
-
-async fn serve<IO>(
-    server: GrpcServer,
-    connections: impl Stream<Item = io::Result<IO>>,
-    tls: Option<TlsListener>,
-    stop: impl Future<Output = ()>,
-) -> Result<(), AppError>
-where
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    match tls {
-        Some(tls) => server.serve(tls.incoming(connections), stop).await?,
-        None => server.serve(connections, stop).await?,
-    }
-    Ok(())
 }
 
 async fn unix(path: &Path) -> Result<UnixListener, AppError> {

@@ -60,7 +60,7 @@ pub enum AppError {
     Descriptors(String),
     /// The gRPC transport failed as a whole.
     #[error("gRPC server: {0}")]
-    Grpc(#[from] tonic::transport::Error),
+    Grpc(std::io::Error),
     /// An HTTP listener failed as a whole.
     #[error("HTTP server: {0}")]
     Http(std::io::Error),
@@ -101,7 +101,7 @@ impl App {
     /// # Errors
     /// [`AppError`] says what is wrong and which setting mends it.
     pub async fn bind(settings: Settings) -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::with_tags(&settings.telemetry.extra_tags)?);
+        let metrics = Arc::new(Metrics::new()?);
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
@@ -216,8 +216,6 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         quota_mode: settings.answers.quota_mode,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
-        max_concurrent: settings.limits.max_concurrent,
-        on_overload: settings.limits.on_overload,
     }
 }
 

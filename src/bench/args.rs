@@ -64,6 +64,10 @@ pub struct BenchArgs {
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
 
+    /// Stops after this many calls, if that comes before the end of --duration.
+    #[arg(long, value_name = "N")]
+    pub calls: Option<u64>,
+
     /// How long to call before measuring.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::args::BenchArgs;
 use super::client::{Answer, Client};
@@ -34,6 +36,28 @@ struct Plan {
     start: Instant,
     measure_from: Instant,
     end: Instant,
+    /// Calls that may still begin; none is left after `--calls`.
+    left: AtomicU64,
+    /// Cancelled when no call is left.
+    spent: CancellationToken,
+}
+
+impl Plan {
+    fn is_over(&self) -> bool {
+        self.spent.is_cancelled() || Instant::now() >= self.end
+    }
+
+    /// Takes one of the calls that may be made.
+    fn may_call(&self) -> bool {
+        if self.args.calls.is_none() {
+            return true;
+        }
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        if taken.is_err() {
+            self.spent.cancel();
+        }
+        taken.is_ok()
+    }
 }
 
 /// Runs the load and returns what it came to. Says on standard error when the measurement begins.
@@ -53,6 +77,7 @@ pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     let measure_from = start + args.warmup;
     let end = measure_from + args.duration;
     let pace = args.rate.map(|rate| Pace::start(rate, start, end)).transpose()?;
+    let left = AtomicU64::new(args.calls.unwrap_or(0));
     let plan = Arc::new(Plan {
         args,
         template,
@@ -60,6 +85,8 @@ pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
         start,
         measure_from,
         end,
+        left,
+        spent: CancellationToken::new(),
     });
     let threads = (0..plan.args.thread_count())
         .map(|thread| spawn(Arc::clone(&plan), thread))
@@ -68,14 +95,15 @@ pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     sleep_until(measure_from.into()).await;
     eprintln!("measuring for {:?}", plan.args.duration);
     let before = snapshot(&plan.args.pids)?;
-    sleep_until(end.into()).await;
+    plan.spent.run_until_cancelled(sleep_until(end.into())).await;
+    let measured = measure_from.elapsed().min(plan.args.duration);
     let after = snapshot(&plan.args.pids)?;
 
     let tally = join(threads).await?;
     if let (Some(path), Some(admissions)) = (&plan.args.admissions, &tally.admissions) {
         write_admissions(path, admissions)?;
     }
-    let mut report = tally.report(plan.args.duration);
+    let mut report = tally.report(measured);
     report.unsent = plan.pace.as_ref().map_or(0, |pace| pace.unsent());
     #[allow(clippy::cast_precision_loss, reason = "counts of calls stay far below 2^53")]
     let calls = report.calls.max(1) as f64;
@@ -151,7 +179,7 @@ fn spawn(plan: Arc<Plan>, thread: u32) -> Result<JoinHandle<Result<Tally, BenchE
 async fn lane(plan: Arc<Plan>, connection: u32, tally: Rc<RefCell<Tally>>) {
     let targets = &plan.args.targets;
     let target: &Target = &targets[connection as usize % targets.len()];
-    while Instant::now() < plan.end {
+    while !plan.is_over() {
         let Ok((client, driver)) = Client::connect(target, plan.args.grpc_timeout_ms).await else {
             tally.borrow_mut().fail("connect");
             sleep(RECONNECT).await;
@@ -181,7 +209,7 @@ async fn stream(plan: Arc<Plan>, index: u64, mut client: Client, tally: Rc<RefCe
             Some(pace) => pace.next().await,
             None => Some(Instant::now()),
         };
-        let Some(due) = due.filter(|due| *due < plan.end) else {
+        let Some(due) = due.filter(|due| *due < plan.end && plan.may_call()) else {
             return;
         };
         let frame = plan.template.fill(|| keys.draw(&mut rng));

@@ -1,13 +1,71 @@
 //! The floor: a server that decodes the request, answers OK with one status, and does nothing else.
 
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use super::BenchError;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::{
     Code, DescriptorStatus, RateLimit, rate_limit::Unit,
 };
 use crate::proto::envoy::service::ratelimit::v3::{
-    RateLimitRequest, RateLimitResponse, rate_limit_service_server::RateLimitService,
+    RateLimitRequest, RateLimitResponse,
+    rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
 };
+use crate::service::accept::Listener;
+use crate::service::server::{GrpcServer, ServerOptions};
+
+/// Serves answers that cost nothing: what any server on this gRPC stack must at least cost.
+#[derive(Debug, Clone, Args)]
+pub struct NoopArgs {
+    /// Where to listen; the port must be free.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    pub grpc_addr: SocketAddr,
+
+    /// How connections are served.
+    #[arg(long, value_enum, default_value_t = Shape::Tonic)]
+    pub shape: Shape,
+}
+
+/// How connections are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// By tonic's own server on tokio's default runtime: what one gets who writes a tonic server.
+    Tonic,
+    /// By the listener of `sluicegate serve`.
+    Own,
+}
+
+/// Serves until the future is dropped.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve(args: &NoopArgs) -> Result<(), BenchError> {
+    let listener = TcpListener::bind(args.grpc_addr)
+        .await
+        .map_err(|error| BenchError::Argument(format!("cannot listen on {}: {error}", args.grpc_addr)))?;
+    let failed = |error: &dyn std::fmt::Display| BenchError::Runtime(error.to_string());
+    match args.shape {
+        Shape::Tonic => Server::builder()
+            .add_service(RateLimitServiceServer::new(Noop))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+            .await
+            .map_err(|error| failed(&error)),
+        Shape::Own => {
+            let server = GrpcServer::new(&ServerOptions::default(), Noop)
+                .await
+                .map_err(|error| failed(&error))?;
+            server
+                .serve(Listener::Tcp(listener), None, std::future::pending())
+                .await
+                .map_err(|error| failed(&error))
+        }
+    }
+}
 
 /// Answers every request with OK and one status, of about the size that a real answer has.
 #[derive(Debug, Clone, Copy, Default)]

@@ -80,7 +80,6 @@ async fn ask_local(
         .check(&Transaction {
             checks,
             deadline: transaction.deadline,
-            no_lease: true,
         })
         .await
         .unwrap_or_default()

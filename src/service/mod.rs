@@ -1,7 +1,10 @@
 //! gRPC: wire ↔ model, and the server. Nothing is decided here.
 
+pub mod accept;
 pub mod body;
+pub mod connection;
 pub mod convert;
+pub mod cores;
 pub mod deadline;
 pub mod headers;
 pub mod metadata;

@@ -1,20 +1,31 @@
 //! The gRPC server: which services it answers and how its connections behave.
 
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_stream::Stream;
-use tonic::transport::Server;
-use tonic::transport::server::{Connected, Router};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Service as _;
 
 use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
-    RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
+    RateLimitService as Rls, RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
 };
 
+use super::accept::{Accepted, Listener};
+use super::connection;
+use super::cores::Cores;
 use super::rls::RateLimitService;
+use super::tls::TlsListener;
 
 /// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the service.
 const HEALTH_NAMES: [&str; 3] = ["", "ratelimit", RLS_NAME];
@@ -30,6 +41,8 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     /// Largest message, in bytes.
     pub max_message_bytes: usize,
+    /// Threads that serve connections, each with a runtime of its own.
+    pub threads: usize,
 }
 
 impl Default for ServerOptions {
@@ -39,22 +52,24 @@ impl Default for ServerOptions {
             max_connection_age_grace: None,
             max_concurrent_streams: 10_000,
             max_message_bytes: 4 << 20,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
 }
 
 /// A server that is put together but does not listen yet.
-pub struct GrpcServer {
-    router: Router,
+pub struct GrpcServer<R = RateLimitService> {
+    services: Services<R>,
+    options: Arc<ServerOptions>,
     health: HealthReporter,
 }
 
-impl GrpcServer {
+impl<R: Rls> GrpcServer<R> {
     /// All services of the port.
     ///
     /// # Errors
     /// When the binary's own descriptors are broken.
-    pub async fn new(options: &ServerOptions, rls: RateLimitService) -> Result<Self, tonic_reflection::server::Error> {
+    pub async fn new(options: &ServerOptions, rls: R) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
@@ -67,12 +82,15 @@ impl GrpcServer {
         let rls = RateLimitServiceServer::new(rls)
             .max_decoding_message_size(options.max_message_bytes)
             .max_encoding_message_size(usize::MAX);
-        let router = builder(options)
-            .add_service(rls)
-            .add_service(health_service)
+        let others = Routes::new(health_service)
             .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
-        Ok(Self { router, health })
+            .add_service(reflection().build_v1alpha()?)
+            .prepare();
+        Ok(Self {
+            services: Services { rls, others },
+            options: Arc::new(options.clone()),
+            health,
+        })
     }
 
     /// The switch between SERVING and NOT_SERVING.
@@ -81,21 +99,92 @@ impl GrpcServer {
         GrpcHealth(self.health.clone())
     }
 
-    /// Serves until `shutdown` completes, then lets answers under way finish.
+    /// Serves until `shutdown` completes, then tells every connection to go away and lets answers under way finish.
     ///
     /// # Errors
-    /// When the transport fails as a whole; a broken connection is not an error here.
-    pub async fn serve<I, IO, E>(
+    /// When the serving threads cannot be started; a broken connection is not an error here.
+    pub async fn serve(
         self,
-        incoming: I,
+        listener: Listener,
+        tls: Option<TlsListener>,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<(), tonic::transport::Error>
-    where
-        I: Stream<Item = Result<IO, E>>,
-        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.router.serve_with_incoming_shutdown(incoming, shutdown).await
+    ) -> io::Result<()> {
+        let cores = Cores::start(self.options.threads)?;
+        let (stop, connections, tls) = (CancellationToken::new(), TaskTracker::new(), tls.map(Arc::new));
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.as_mut() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (services, options) = (self.services.clone(), Arc::clone(&self.options));
+            let connection = serve_connection(accepted, tls.clone(), services, options, stop.clone());
+            cores.spawn(connections.track_future(connection));
+        }
+        drop(listener);
+        stop.cancel();
+        connections.close();
+        connections.wait().await;
+        Ok(())
+    }
+}
+
+/// One connection on its core: TLS if the port has it, then HTTP/2.
+async fn serve_connection<R: Rls>(
+    accepted: Accepted,
+    tls: Option<Arc<TlsListener>>,
+    services: Services<R>,
+    options: Arc<ServerOptions>,
+    stop: CancellationToken,
+) {
+    let io = match accepted.open() {
+        Ok(io) => io,
+        Err(error) => {
+            tracing::warn!(%error, "an accepted gRPC connection could not be opened");
+            return;
+        }
+    };
+    match tls {
+        None => connection::run(io, services, &options, stop).await,
+        Some(tls) => {
+            if let Some(Some(io)) = stop.run_until_cancelled(tls.accept(io)).await {
+                connection::run(io, services, &options, stop).await;
+            }
+        }
+    }
+}
+
+/// The port's services. The one that is called for every request is called directly; the others by a router.
+struct Services<R> {
+    rls: RateLimitServiceServer<R>,
+    others: Routes,
+}
+
+impl<R> Clone for Services<R> {
+    fn clone(&self) -> Self {
+        Self {
+            rls: self.rls.clone(),
+            others: self.others.clone(),
+        }
+    }
+}
+
+impl<R: Rls> hyper::service::Service<Request<Incoming>> for Services<R> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let service = request
+            .uri()
+            .path()
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'));
+        if service.is_some_and(|(service, _)| service == RLS_NAME) {
+            return self.rls.clone().call(request);
+        }
+        let answer = self.others.clone().call(request);
+        Box::pin(answer)
     }
 }
 
@@ -115,18 +204,4 @@ impl GrpcHealth {
             self.0.set_service_status(name, status).await;
         }
     }
-}
-
-fn builder(options: &ServerOptions) -> Server {
-    let mut server = Server::builder()
-        .max_concurrent_streams(options.max_concurrent_streams)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
-    if let Some(age) = options.max_connection_age {
-        server = server.max_connection_age(age);
-    }
-    if let Some(grace) = options.max_connection_age_grace {
-        server = server.max_connection_age_grace(grace);
-    }
-    server
 }

@@ -14,7 +14,6 @@ use smallvec::SmallVec;
 
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
-pub use self::redis::RedisStore;
 use crate::model::{Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.

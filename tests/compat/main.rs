@@ -7,4 +7,3 @@ mod support;
 mod settings;
 mod tls;
 mod xds;
-mod xds_rules;

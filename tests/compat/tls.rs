@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sluicegate::bench::noop::Noop;
+use sluicegate::service::accept::Listener;
+use sluicegate::service::server::{GrpcServer, ServerOptions};
 use sluicegate::{service::tls::TlsListener, tls::ServerTls};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as TonicIdentity, Server};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as TonicIdentity};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::certs::{Ca, Identity, Volume};
@@ -31,11 +33,11 @@ fn server_tls(volume: &Volume, with_ca: bool, sans: &[&str]) -> ServerTls {
 async fn serve(tls: &ServerTls) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let incoming = TlsListener::start_every(tls, EVERY)
-        .expect("good certificates")
-        .incoming(TcpListenerStream::new(listener));
-    let (_, health) = tonic_health::server::health_reporter();
-    tokio::spawn(Server::builder().add_service(health).serve_with_incoming(incoming));
+    let tls = TlsListener::start_every(tls, EVERY).expect("good certificates");
+    let server = GrpcServer::new(&ServerOptions::default(), Noop)
+        .await
+        .expect("a server");
+    tokio::spawn(server.serve(Listener::Tcp(listener), Some(tls), std::future::pending()));
     port
 }
 

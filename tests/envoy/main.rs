@@ -4,7 +4,3 @@
 mod support;
 
 mod config;
-mod demo;
-mod limits;
-mod seam;
-mod timeout;

@@ -1,6 +1,7 @@
 //! A whole process in this one: real sockets, real clients, the memory store.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use sluicegate::app::{Addresses, App};
 use sluicegate::config::settings::Settings;
@@ -15,6 +16,7 @@ use wire::rate_limit_service_client::RateLimitServiceClient;
 /// Serves until dropped or [`stop`](Self::stop)ped.
 pub struct Server {
     pub addresses: Addresses,
+    pub rules: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     done: JoinHandle<()>,
     _dir: TempDir,
@@ -49,6 +51,7 @@ impl Server {
         });
         Self {
             addresses,
+            rules: path,
             stop: Some(stop),
             done,
             _dir: dir,

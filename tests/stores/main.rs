@@ -6,4 +6,3 @@ mod support;
 
 mod limits;
 mod memory;
-mod redis;

@@ -1,0 +1,71 @@
+//! One HTTP/2 connection, from its first byte to its last.
+
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use super::server::ServerOptions;
+
+/// A quiet peer is asked this often whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// And is taken for dead after this much more.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish.
+pub(super) async fn run<IO, S>(io: IO, service: S, options: &ServerOptions, stop: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<
+            http::Request<Incoming>,
+            Response = http::Response<Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        >,
+{
+    let mut connection = std::pin::pin!(builder(options).serve_connection(TokioIo::new(io), service));
+    let aged = async {
+        match options.max_connection_age {
+            Some(age) => sleep(jittered(age)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let aged = tokio::select! {
+        result = connection.as_mut() => return log(result),
+        () = stop.cancelled() => false,
+        () = aged => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    match options.max_connection_age_grace.filter(|_| aged) {
+        // Past its grace the connection is closed whatever is under way on it.
+        Some(grace) => timeout(grace, connection).await.map_or((), log),
+        None => log(connection.await),
+    }
+}
+
+/// A broken connection is the peer's business; whoever debugs one can see it.
+fn log(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a gRPC connection broke");
+    }
+}
+
+/// Up to a tenth more or less, so that connections opened together do not all come back together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(rand::random_range(0.9..=1.1))
+}
+
+fn builder(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}

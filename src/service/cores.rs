@@ -1,0 +1,120 @@
+//! One single-threaded runtime for each core. A connection, its streams and their timers live on one of them from
+//! accept to close.
+//!
+//! Why not one work-stealing runtime: a call is a few microseconds of work, and moving its task to another thread (a
+//! lock, a wake-up, cold caches) costs about as much again. See docs/performance.md for the figures.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+/// The threads. When dropped, they end once nothing runs on them any more.
+#[derive(Debug)]
+pub struct Cores {
+    cores: Vec<Core>,
+    end: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Core {
+    handle: Handle,
+    open: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A place on a core; given back by drop.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cores {
+    /// Starts `count` threads (at least one).
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread or its event queue.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let end = CancellationToken::new();
+        let cores = (0..count.max(1))
+            .map(|n| Core::start(n, end.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { cores, end })
+    }
+
+    /// Runs a task on the core that has the fewest; what it opens (sockets, timers) must be opened inside of it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let Some(core) = self.cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed)) else {
+            return;
+        };
+        let slot = Slot::take(&core.open);
+        core.handle.spawn(async move {
+            task.await;
+            drop(slot);
+        });
+    }
+}
+
+impl Core {
+    fn start(n: usize, end: CancellationToken) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("grpc-{n}"))
+            .spawn(move || runtime.block_on(end.cancelled()))?;
+        Ok(Self {
+            handle,
+            open: Arc::default(),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Cores {
+    fn drop(&mut self) {
+        self.end.cancel();
+        for thread in self.cores.iter_mut().filter_map(|core| core.thread.take()) {
+            if thread.join().is_err() {
+                tracing::error!("a gRPC thread ended by a panic");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn tasks_go_where_the_fewest_are() {
+        let cores = Cores::start(2).unwrap();
+        let (names, seen) = mpsc::channel();
+        let hold = CancellationToken::new();
+        for _ in 0..4 {
+            let (names, hold) = (names.clone(), hold.clone());
+            cores.spawn(async move {
+                let name = std::thread::current().name().unwrap_or_default().to_owned();
+                names.send(name).unwrap();
+                hold.cancelled().await;
+            });
+        }
+        let mut seen: Vec<_> = seen.iter().take(4).collect();
+        seen.sort();
+        assert_eq!(seen, ["grpc-0", "grpc-0", "grpc-1", "grpc-1"]);
+        hold.cancel();
+    }
+}
