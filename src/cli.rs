@@ -10,19 +10,23 @@ use clap::{Parser, Subcommand};
 
 use crate::app::App;
 use crate::bench::{self, BenchArgs, noop::NoopArgs};
-use crate::config::settings::{ServeArgs, Settings, values};
+use crate::config::settings::ratelimit_env::table;
+use crate::config::settings::{Notice, ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
 use crate::model::AlgorithmKind;
 use crate::rules::Defaults;
 use crate::telemetry::logs;
 
 /// A rate limiter for Envoy whose limits are never passed.
+///
+/// Without a subcommand (also when called as `ratelimit`) it serves as envoyproxy/ratelimit does: by environment
+/// variables, which `sluicegate settings` lists. To try it out: `sluicegate serve`.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 120)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +42,16 @@ enum Command {
     /// Serve answers that cost nothing: the floor that a measurement is compared with
     #[command(hide = true)]
     BenchNoop(NoopArgs),
+    /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
+    Settings(SettingsArgs),
+}
+
+/// Flags of `settings`.
+#[derive(Debug, clap::Args)]
+struct SettingsArgs {
+    /// As a Markdown table
+    #[arg(long)]
+    markdown: bool,
 }
 
 /// Flags of `check`.
@@ -75,21 +89,45 @@ struct HealthArgs {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Serve(args) => serve(*args),
-        Command::Check(args) => check(&args),
-        Command::Health(args) => health(&args),
-        Command::Bench(args) => bench(*args),
-        Command::BenchNoop(args) => bench_noop(&args),
+        None => serve_by_variables(),
+        Some(Command::Serve(args)) => match args.into_settings() {
+            Ok(settings) => serve(settings, &[]),
+            Err(errors) => fail(&errors, 2),
+        },
+        Some(Command::Check(args)) => check(&args),
+        Some(Command::Health(args)) => health(&args),
+        Some(Command::Bench(args)) => bench(*args),
+        Some(Command::BenchNoop(args)) => bench_noop(&args),
+        Some(Command::Settings(args)) => {
+            let table = if args.markdown {
+                table::markdown()
+            } else {
+                table::text()
+            };
+            print(&table.trim_end())
+        }
     }
 }
 
-fn serve(args: ServeArgs) -> ExitCode {
-    let settings = match args.into_settings() {
-        Ok(settings) => settings,
-        Err(errors) => return fail(&errors, 2),
-    };
+/// As envoyproxy/ratelimit is started.
+fn serve_by_variables() -> ExitCode {
+    // A value that is no UTF-8 is none that any of them allows.
+    match Settings::from_ratelimit_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    {
+        Ok((settings, notices)) => serve(settings, &notices),
+        Err(errors) => fail(
+            &format_args!("these environment variables are wrong (`sluicegate settings` lists all of them):\n{errors}"),
+            2,
+        ),
+    }
+}
+
+fn serve(settings: Settings, notices: &[Notice]) -> ExitCode {
     if let Err(error) = logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
         return fail(&error, 2);
+    }
+    for notice in notices {
+        tracing::warn!("{notice}");
     }
     match block_on(serve_until_signal(settings)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

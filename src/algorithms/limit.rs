@@ -240,6 +240,42 @@ const fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
+/// A replica's part of a limit that `replicas` of them enforce side by side while the shared store is away: together
+/// they admit no more than the limit, except that none gets less than 1 hit of a limit that admits any.
+#[must_use]
+pub fn share(limit: &Limit, replicas: u32) -> Limit {
+    let replicas = u64::from(replicas.max(1));
+    let part = |hits: u64| if hits == 0 { 0 } else { (hits / replicas).max(1) };
+    // A bucket's rate falls with the number of replicas: a hit costs as many times more.
+    let cost = |hit_units: u64| hit_units.saturating_mul(replicas).min(MAX_UNITS);
+    let algorithm = match limit.algorithm {
+        Algorithm::TokenBucket {
+            burst,
+            hit_units,
+            unit_rate,
+        } => Algorithm::TokenBucket {
+            burst: part(burst),
+            hit_units: cost(hit_units),
+            unit_rate,
+        },
+        Algorithm::LeakyBucket {
+            max_delay_us,
+            hit_units,
+            unit_rate,
+        } => Algorithm::LeakyBucket {
+            max_delay_us,
+            hit_units: cost(hit_units),
+            unit_rate,
+        },
+        other => other,
+    };
+    Limit {
+        hits: part(limit.hits),
+        algorithm,
+        ..*limit
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,41 +477,5 @@ mod tests {
             let message = build(&spec).expect_err("out of bounds").to_string();
             assert!(message.contains(hint), "{message:?} does not say {hint:?}");
         }
-    }
-}
-
-/// A replica's part of a limit that `replicas` of them enforce side by side while the shared store is away: together
-/// they admit no more than the limit, except that none gets less than 1 hit of a limit that admits any.
-#[must_use]
-pub fn share(limit: &Limit, replicas: u32) -> Limit {
-    let replicas = u64::from(replicas.max(1));
-    let part = |hits: u64| if hits == 0 { 0 } else { (hits / replicas).max(1) };
-    // A bucket's rate falls with the number of replicas: a hit costs as many times more.
-    let cost = |hit_units: u64| hit_units.saturating_mul(replicas).min(MAX_UNITS);
-    let algorithm = match limit.algorithm {
-        Algorithm::TokenBucket {
-            burst,
-            hit_units,
-            unit_rate,
-        } => Algorithm::TokenBucket {
-            burst: part(burst),
-            hit_units: cost(hit_units),
-            unit_rate,
-        },
-        Algorithm::LeakyBucket {
-            max_delay_us,
-            hit_units,
-            unit_rate,
-        } => Algorithm::LeakyBucket {
-            max_delay_us,
-            hit_units: cost(hit_units),
-            unit_rate,
-        },
-        other => other,
-    };
-    Limit {
-        hits: part(limit.hits),
-        algorithm,
-        ..*limit
     }
 }

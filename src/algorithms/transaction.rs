@@ -220,7 +220,7 @@ mod tests {
         }
         let transaction = Transaction {
             checks: checks.into(),
-            deadline: None,
+            ..Transaction::default()
         };
         run(&transaction, list, 0)
             .iter()

@@ -18,8 +18,11 @@ use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
 use crate::config::settings::{AnswerSettings, Settings};
 use crate::engine::{Engine, EngineOptions};
+use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
+use crate::rules::OnStoreError;
 use crate::service::AnswerOptions;
+use crate::service::authz::AuthzService;
 use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
 use crate::service::server::{GrpcServer, ServerOptions};
@@ -101,7 +104,7 @@ impl App {
     /// # Errors
     /// [`AppError`] says what is wrong and which setting mends it.
     pub async fn bind(settings: Settings) -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::with_tags(&settings.telemetry.extra_tags)?);
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
@@ -118,7 +121,7 @@ impl App {
             stack.store,
             stack.fallback,
             options,
-            clock,
+            Arc::clone(&clock),
             Arc::clone(&metrics),
         ));
         let needs_store = settings
@@ -128,10 +131,12 @@ impl App {
             .is_some_and(|redis| redis.health_needs_connection);
         let health = Health::new(needs_store);
         let answers = Arc::new(answer_options(&settings.answers));
-        let rls = RateLimitService::new(Arc::clone(&engine), answers, Arc::clone(&metrics));
+        let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
+        let failure_mode = undecided(settings.store.on_store_error);
+        let authz = AuthzService::new(Arc::clone(&engine), answers, failure_mode, Arc::clone(&metrics), clock);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let grpc = GrpcServer::new(&server_options(&settings), rls)
+        let grpc = GrpcServer::new(&server_options(&settings), rls, authz)
             .await
             .map_err(|error| descriptors(&error))?;
         Ok(Self {
@@ -170,6 +175,7 @@ impl App {
     /// # Errors
     /// When a listener fails as a whole.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
+        let addresses = self.addresses()?;
         let stop = CancellationToken::new();
         let mut background = JoinSet::new();
         self.background
@@ -201,6 +207,7 @@ impl App {
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);
         servers.spawn(async move { listener.serve(grpc, token.cancelled_owned()).await });
+        tracing::info!(?addresses, store = ?self.settings.store.kind, version = env!("CARGO_PKG_VERSION"), "serving");
         let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits).await;
         background.shutdown().await;
         result
@@ -216,6 +223,16 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         quota_mode: settings.answers.quota_mode,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
+        max_concurrent: settings.limits.max_concurrent,
+        on_overload: settings.limits.on_overload,
+    }
+}
+
+/// What becomes of requests that cannot be mapped: there is no counter of theirs that could be kept locally.
+const fn undecided(on_store_error: OnStoreError) -> FailureMode {
+    match on_store_error {
+        OnStoreError::Local | OnStoreError::Allow => FailureMode::Allow,
+        OnStoreError::Deny => FailureMode::Deny,
     }
 }
 

@@ -6,12 +6,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
-use crate::config::settings::RulesSettings;
-use crate::config::watch::{self, Event, Loaded, Watch};
+use crate::config::settings::{RulesSettings, XdsSettings};
+use crate::config::watch::{self, Event, Loaded};
+use crate::config::xds::watch_xds;
 use crate::config::{self, ConfigErrors, Source};
 use crate::engine::Engine;
 use crate::rules::{Defaults, RuleSet};
 use crate::telemetry::Metrics;
+use crate::tls;
 
 use super::AppError;
 
@@ -21,7 +23,7 @@ const HASH_BYTES: usize = 6;
 /// A source of rules that has been asked once.
 pub(super) struct RulesFeed {
     from: From,
-    defaults: Defaults,
+    settings: RulesSettings,
     metrics: Arc<Metrics>,
 }
 
@@ -30,14 +32,16 @@ enum From {
     Example(Arc<RuleSet>),
     /// Files and directories; `None` while they are wrong and the process serves all the same.
     Files { source: Source, loaded: Option<Loaded> },
+    /// A control plane.
+    Xds(XdsSettings),
 }
 
 /// What the compile step fills in where a file is silent.
 pub(super) fn defaults(settings: &RulesSettings) -> Defaults {
     Defaults {
         algorithm: settings.default_algorithm,
+        count_denied: settings.count_denied,
         merge_domains: settings.merge_domains,
-        ..Defaults::default()
     }
 }
 
@@ -46,7 +50,12 @@ impl RulesFeed {
     pub(super) fn open(settings: &RulesSettings, metrics: Arc<Metrics>) -> Result<Self, AppError> {
         let defaults = defaults(settings);
         let wrong = |errors: ConfigErrors| AppError::Rules(errors.render(false));
-        let from = if settings.paths.is_empty() {
+        let from = if let Some(xds) = &settings.xds {
+            // What cannot work must fail before anything serves.
+            let certificates = xds.tls.as_ref().map(tls::client_config).transpose();
+            certificates.map_err(|error| AppError::Rules(format!("TLS to the control plane: {error}")))?;
+            From::Xds(xds.clone())
+        } else if settings.paths.is_empty() {
             tracing::warn!(
                 "NO RULES GIVEN (--rules): serving the built-in example, domain \"demo\", 10 requests a minute for each \
                  remote_address; see /rlconfig on the admin port"
@@ -69,7 +78,7 @@ impl RulesFeed {
         };
         Ok(Self {
             from,
-            defaults,
+            settings: settings.clone(),
             metrics,
         })
     }
@@ -82,10 +91,16 @@ impl RulesFeed {
         health: Health,
         stop: &CancellationToken,
     ) -> Result<(), AppError> {
+        let needs_domain = self.settings.healthy_needs_domain;
+        if self.settings.force_start && !needs_domain {
+            health.update(|conditions| conditions.configured = true);
+        }
+        let defaults = defaults(&self.settings);
         let gate = Gate {
             engine,
             health,
             metrics: self.metrics,
+            needs_domain,
         };
         match self.from {
             From::Example(rules) => gate.activate(rules, 1),
@@ -93,8 +108,13 @@ impl RulesFeed {
                 if let Some(loaded) = &loaded {
                     gate.activate(Arc::clone(&loaded.rules), loaded.generation);
                 }
-                let watch = watch::watch(source, self.defaults, loaded.as_ref(), move |event| gate.hear(event))
+                let watch = watch::watch(source, defaults, loaded.as_ref(), move |event| gate.hear(event))
                     .map_err(|error| AppError::Rules(format!("cannot watch the rules: {error}")))?;
+                hold(tasks, watch, stop);
+            }
+            From::Xds(xds) => {
+                let watch = watch_xds(xds, defaults, move |event| gate.hear(event))
+                    .map_err(|error| AppError::Rules(error.to_string()))?;
                 hold(tasks, watch, stop);
             }
         }
@@ -103,7 +123,7 @@ impl RulesFeed {
 }
 
 /// Watches until the process ends.
-fn hold(tasks: &mut JoinSet<()>, watch: Watch, stop: &CancellationToken) {
+fn hold(tasks: &mut JoinSet<()>, watch: impl Send + 'static, stop: &CancellationToken) {
     let stop = stop.clone();
     tasks.spawn(async move {
         stop.cancelled().await;
@@ -117,6 +137,8 @@ struct Gate {
     engine: Arc<Engine>,
     health: Health,
     metrics: Arc<Metrics>,
+    /// Without a domain the process is not healthy.
+    needs_domain: bool,
 }
 
 impl Gate {
@@ -138,7 +160,8 @@ impl Gate {
         let (count, domains) = (rules.rules.len(), rules.domains.len());
         self.engine.activate(rules, generation);
         self.metrics.config_loaded(generation, count, &hash[..2 * HASH_BYTES]);
-        self.health.update(|conditions| conditions.configured = true);
+        let configured = !self.needs_domain || domains > 0;
+        self.health.update(|conditions| conditions.configured = configured);
         tracing::info!(
             generation,
             domains,

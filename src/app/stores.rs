@@ -1,28 +1,42 @@
-//! Puts the store together: layers from the outside in.
+//! Puts the store together, layer over layer: deny cache → leases → coalescing → circuit breaker → meter → Redis.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
-use crate::config::settings::{Settings, StoreKind};
+use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
+use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings};
 use crate::engine::LocalFallback;
-use crate::model::Clock;
-use crate::store::Store;
-use crate::store::memory::{MemoryStore, sweep_forever};
+use crate::model::key::{Owner, Part, counter_key};
+use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
+use crate::store::breaker::{Breaker, probe_forever};
+use crate::store::coalesce::Coalesce;
+use crate::store::deny_cache::DenyCache;
+use crate::store::lease::{self, Lease};
+use crate::store::memory::{self, MemoryStore};
+use crate::store::redis::{RedisEvent, RedisObserver, RedisStore};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::telemetry::store_meter::StoreMeter;
 
 use super::AppError;
 
 /// How often the memory store's numbers are copied into the metrics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// Label of the shared store in the metrics.
+const REDIS: &str = "redis";
+
+/// A store whose layers are a matter of settings.
+type AnyStore = Arc<dyn Store>;
 
 /// What the engine gets.
 pub(super) struct Stack {
-    pub store: Arc<dyn Store>,
+    pub store: AnyStore,
     pub fallback: Option<LocalFallback>,
     pub background: Background,
 }
@@ -30,23 +44,125 @@ pub(super) struct Stack {
 /// What runs beside it.
 pub(super) struct Background {
     memory: Arc<MemoryStore>,
+    redis: Option<RedisParts>,
+}
+
+struct RedisParts {
+    breaker: Arc<Breaker<StoreMeter<RedisStore>>>,
+    probe: Transaction,
+    lease: Option<Arc<Lease<AnyStore>>>,
 }
 
 /// Opens the store. A Redis that is away is no error: the failure mode answers until it comes.
-pub(super) fn open(settings: &Settings, _metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Result<Stack, AppError> {
-    let max_keys = NonZeroUsize::new(settings.store.memory_max_keys).unwrap_or(NonZeroUsize::MIN);
+pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Result<Stack, AppError> {
+    let store = &settings.store;
+    let max_keys = NonZeroUsize::new(store.memory_max_keys).unwrap_or(NonZeroUsize::MIN);
     let memory = Arc::new(MemoryStore::new(max_keys, Arc::clone(clock)));
-    let background = Background {
-        memory: Arc::clone(&memory),
-    };
-    match settings.store.kind {
-        StoreKind::Memory => Ok(Stack {
-            store: memory,
-            fallback: None,
-            background,
-        }),
-        StoreKind::Redis => Err(AppError::Store("redis is not here yet".into())),
+    match (store.kind, &store.redis) {
+        (StoreKind::Memory, _) => {
+            let background = Background {
+                memory: Arc::clone(&memory),
+                redis: None,
+            };
+            Ok(Stack {
+                store: memory,
+                fallback: None,
+                background,
+            })
+        }
+        (StoreKind::Redis, Some(redis)) => {
+            let (shared, parts) = open_redis(store, redis, metrics, clock)?;
+            let fallback = LocalFallback {
+                store: Arc::clone(&memory) as AnyStore,
+                replicas: store.replicas,
+            };
+            let background = Background {
+                memory,
+                redis: Some(parts),
+            };
+            Ok(Stack {
+                store: shared,
+                fallback: Some(fallback),
+                background,
+            })
+        }
+        (StoreKind::Redis, None) => Err(AppError::Store("--store redis needs --redis-url".into())),
     }
+}
+
+fn open_redis(
+    settings: &StoreSettings,
+    redis: &RedisSettings,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> Result<(AnyStore, RedisParts), AppError> {
+    let store = RedisStore::connect(redis, settings.timeout, logging())
+        .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
+    let breaker = Breaker::new(StoreMeter::new(store, REDIS, metrics));
+    let mut store = Arc::clone(&breaker) as AnyStore;
+    if settings.coalesce {
+        store = Arc::new(Coalesce::new(store, settings.timeout));
+    }
+    let lease = settings.lease.then(|| {
+        Arc::new(Lease::new(
+            Arc::clone(&store),
+            settings.memory_max_keys,
+            Arc::clone(clock),
+        ))
+    });
+    if let Some(lease) = &lease {
+        store = Arc::clone(lease) as AnyStore;
+    }
+    if settings.deny_cache {
+        store = Arc::new(DenyCache::new(
+            store,
+            settings.deny_cache_max_keys,
+            settings.lease,
+            Arc::clone(clock),
+        ));
+    }
+    let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
+    Ok((store, RedisParts { breaker, probe, lease }))
+}
+
+/// Tells the log what becomes of the connections; the first failure and every change, not every attempt.
+fn logging() -> RedisObserver {
+    Arc::new(|event| match event {
+        RedisEvent::Connected { failed_attempts } => tracing::info!(failed_attempts, "connected to Redis"),
+        RedisEvent::Disconnected(error) => tracing::warn!(%error, "connection to Redis lost"),
+        RedisEvent::ConnectFailed {
+            error,
+            failed_attempts: 1,
+        } => tracing::warn!(%error, "cannot connect to Redis"),
+        RedisEvent::ConnectFailed { error, failed_attempts } => {
+            tracing::debug!(%error, failed_attempts, "still cannot connect to Redis");
+        }
+    })
+}
+
+/// A hit on a counter of our own that never fills up: it writes, as a real decision does.
+fn probe(prefix: &str) -> Result<Transaction, limit::LimitError> {
+    let limit = limit::build(&LimitSpec {
+        algorithm: AlgorithmKind::FixedWindow,
+        hits: MAX_HITS,
+        window: Window::of(Unit::Second),
+        burst: None,
+        precision: None,
+        max_delay_us: None,
+        count_denied: false,
+    })?;
+    // No rule's key has an empty domain.
+    let key = counter_key(prefix, Owner::Rule, &limit, "", [Part::Own("probe", "")]);
+    let check = Check {
+        key,
+        limit,
+        hits: Hits::Take(1),
+        gate: Gate::Enforce,
+    };
+    Ok(Transaction {
+        checks: [check].into_iter().collect(),
+        ..Transaction::default()
+    })
 }
 
 impl Background {
@@ -55,20 +171,53 @@ impl Background {
         self,
         tasks: &mut JoinSet<()>,
         metrics: &Arc<Metrics>,
-        _health: &Health,
+        health: &Health,
         stop: &CancellationToken,
     ) {
-        let (memory, metrics, stop) = (self.memory, Arc::clone(metrics), stop.clone());
-        tasks.spawn(sweep_forever(Arc::downgrade(&memory)));
-        tasks.spawn(async move {
-            let mut evicted = 0;
-            while !stop.is_cancelled() {
-                let stats = memory.stats();
-                metrics.memory_keys.set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
-                metrics.memory_evictions.inc_by(stats.evicted - evicted);
-                evicted = stats.evicted;
-                tokio::time::sleep(STATS_INTERVAL).await;
+        tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
+        tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
+        if let Some(redis) = self.redis {
+            tasks.spawn(tell_failure_mode(
+                redis.breaker.state(),
+                Arc::clone(metrics),
+                health.clone(),
+            ));
+            tasks.spawn(probe_forever(Arc::downgrade(&redis.breaker), redis.probe));
+            if let Some(lease) = &redis.lease {
+                tasks.spawn(lease::sweep_forever(Arc::downgrade(lease)));
             }
-        });
+        }
+    }
+}
+
+async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut evicted = 0;
+    while !stop.is_cancelled() {
+        let stats = memory.stats();
+        metrics.memory_keys.set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
+        metrics.memory_evictions.inc_by(stats.evicted.saturating_sub(evicted));
+        evicted = stats.evicted;
+        tokio::time::sleep(STATS_INTERVAL).await;
+    }
+}
+
+/// Logs, counts and shows when the failure mode takes over and when it ends; once each.
+async fn tell_failure_mode(mut state: watch::Receiver<Option<StoreError>>, metrics: Arc<Metrics>, health: Health) {
+    let gauge = metrics.failure_mode.with_label_values(&[REDIS]);
+    gauge.set(0);
+    loop {
+        let reason = state.borrow_and_update().clone();
+        let failing = reason.is_some();
+        if (gauge.get() == 1) != failing {
+            gauge.set(i64::from(failing));
+            health.update(|conditions| conditions.store_answers = !failing);
+            match reason {
+                Some(error) => tracing::error!(%error, "Redis does not answer: the failure mode takes over"),
+                None => tracing::info!("Redis answers again: the failure mode ends"),
+            }
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -9,6 +9,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::BenchError;
+use crate::proto::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use crate::proto::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::{
     Code, DescriptorStatus, RateLimit, rate_limit::Unit,
 };
@@ -52,11 +54,12 @@ pub async fn serve(args: &NoopArgs) -> Result<(), BenchError> {
     match args.shape {
         Shape::Tonic => Server::builder()
             .add_service(RateLimitServiceServer::new(Noop))
+            .add_service(AuthorizationServer::new(Noop))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await
             .map_err(|error| failed(&error)),
         Shape::Own => {
-            let server = GrpcServer::new(&ServerOptions::default(), Noop)
+            let server = GrpcServer::new(&ServerOptions::default(), Noop, Noop)
                 .await
                 .map_err(|error| failed(&error))?;
             server
@@ -93,5 +96,14 @@ impl RateLimitService for Noop {
             statuses: vec![status],
             ..RateLimitResponse::default()
         }))
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for Noop {
+    /// An empty message lets the request pass.
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        drop(request.into_inner());
+        Ok(Response::new(CheckResponse::default()))
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn compile_into(files: &[File], defaults: &Defaults, errors: &mut Con
             .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
             .collect(),
         rules: compiler.rules,
+        ext_authz: crate::mapping::Mappings::default(),
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Loaded {
     /// How many of what.
     pub summary: Summary,
     /// Of the texts they were compiled from.
-    digest: [u8; 32],
+    pub(super) digest: [u8; 32],
 }
 
 /// What came of a change.

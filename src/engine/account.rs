@@ -44,7 +44,7 @@ pub(super) fn count(
             }
             None => decision
                 .active
-                .override_stats(&request.domain)
+                .override_stats(registry, &request.domain)
                 .into_iter()
                 .for_each(|stats| count(stats)),
         }

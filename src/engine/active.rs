@@ -1,7 +1,7 @@
 //! The rules in force with their statistics.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::rules::{Rule, RuleSet};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
@@ -15,7 +15,7 @@ pub struct Active {
     pub generation: u64,
     stats: Vec<Arc<RuleStats>>,
     /// Limits that requests bring themselves, counted by domain only.
-    overrides: HashMap<Arc<str>, Arc<RuleStats>>,
+    overrides: HashMap<Arc<str>, OnceLock<Option<Arc<RuleStats>>>>,
 }
 
 impl Active {
@@ -24,7 +24,7 @@ impl Active {
         let overrides = rules
             .domains
             .keys()
-            .filter_map(|domain| Some((Arc::clone(domain), registry.detailed(domain, vec!["override".into()])?)))
+            .map(|domain| (Arc::clone(domain), OnceLock::new()))
             .collect();
         Self {
             rules,
@@ -44,7 +44,11 @@ impl Active {
         self.stats.get(rule)
     }
 
-    pub(super) fn override_stats(&self, domain: &str) -> Option<&Arc<RuleStats>> {
-        self.overrides.get(domain)
+    /// Opens the series when a request first brings a limit of its own.
+    pub(super) fn override_stats(&self, registry: &RuleStatsRegistry, domain: &str) -> Option<&Arc<RuleStats>> {
+        let (domain, stats) = self.overrides.get_key_value(domain)?;
+        stats
+            .get_or_init(|| registry.detailed(domain, vec!["override".into()]))
+            .as_ref()
     }
 }

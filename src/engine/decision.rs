@@ -146,6 +146,20 @@ pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
     }
 }
 
+/// Lets a request pass that there is no room to decide.
+pub(super) fn shed(active: Arc<Active>, descriptors: usize) -> Decision {
+    let free = Status {
+        over_limit: false,
+        limit: StatusLimit::None,
+    };
+    Decision {
+        over_limit: false,
+        statuses: std::iter::repeat_n(free, descriptors).collect(),
+        failure: None,
+        active,
+    }
+}
+
 pub(super) fn decide(
     options: &EngineOptions,
     active: Arc<Active>,

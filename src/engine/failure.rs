@@ -80,6 +80,7 @@ async fn ask_local(
         .check(&Transaction {
             checks,
             deadline: transaction.deadline,
+            no_lease: true,
         })
         .await
         .unwrap_or_default()

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Semaphore;
 
+use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::{Outcomes, Store};
@@ -40,6 +42,10 @@ pub struct EngineOptions {
     pub near_limit_ppm: u32,
     /// Leaky-bucket answers held back at the same time, at most.
     pub max_waiting: usize,
+    /// Requests worked on at the same time, at most; more are answered at once, as `on_overload` says.
+    pub max_concurrent: usize,
+    /// What a request above that gets.
+    pub on_overload: OnOverload,
 }
 
 impl Default for EngineOptions {
@@ -52,6 +58,8 @@ impl Default for EngineOptions {
             quota_mode: false,
             near_limit_ppm: 800_000,
             max_waiting: 10_000,
+            max_concurrent: 10_000,
+            on_overload: OnOverload::Unavailable,
         }
     }
 }
@@ -62,10 +70,12 @@ pub struct Engine {
     store: Arc<dyn Store>,
     fallback: Option<LocalFallback>,
     waiting: wait::WaitingRoom,
+    slots: Semaphore,
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     store_errors: Throttle,
+    overloads: Throttle,
 }
 
 impl Engine {
@@ -80,16 +90,19 @@ impl Engine {
         metrics: Arc<Metrics>,
     ) -> Self {
         let waiting = wait::WaitingRoom::new(options.max_waiting);
+        let slots = Semaphore::new(options.max_concurrent.min(Semaphore::MAX_PERMITS));
         let active = ArcSwapOption::empty();
         Self {
             active,
             store,
             fallback,
             waiting,
+            slots,
             options,
             clock,
             metrics,
             store_errors: Throttle::new(),
+            overloads: Throttle::new(),
         }
     }
 
@@ -113,6 +126,22 @@ impl Engine {
     /// [`RequestError`] when the question itself is bad or no rules are in force.
     pub async fn decide(&self, request: &Request, deadline: Option<Instant>) -> Result<Decision, RequestError> {
         let active = self.active.load_full().ok_or(RequestError::NoConfiguration)?;
+        self.decide_by(active, request, deadline).await
+    }
+
+    /// [`decide`](Self::decide) by rules that the caller has pinned, because it has used another part of them already.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the question itself is bad.
+    pub async fn decide_by(
+        &self,
+        active: Arc<Active>,
+        request: &Request,
+        deadline: Option<Instant>,
+    ) -> Result<Decision, RequestError> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return self.shed(active, request);
+        };
         let mut plan = plan::plan(&self.options, &active, request)?;
         if plan.transaction.checks.is_empty() {
             return Ok(decision::uncounted(active, &plan));
@@ -138,6 +167,22 @@ impl Engine {
         let decision = decision::decide(&self.options, active, &plan, &outcomes, failure);
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
         Ok(decision)
+    }
+
+    /// Answers at once instead of letting a queue grow.
+    fn shed(&self, active: Arc<Active>, request: &Request) -> Result<Decision, RequestError> {
+        self.metrics.shed.inc();
+        if let Some(suppressed) = self.overloads.pass(self.clock.now_us()) {
+            tracing::warn!(
+                suppressed,
+                max_concurrent = self.options.max_concurrent,
+                "overload: answering without a decision"
+            );
+        }
+        match self.options.on_overload {
+            OnOverload::Allow => Ok(decision::shed(active, request.descriptors.len())),
+            OnOverload::Unavailable => Err(RequestError::Overloaded),
+        }
     }
 
     /// Keeps an answer until a leaky bucket lets it go.

@@ -15,6 +15,9 @@ pub enum RequestError {
     /// No rules are in force yet.
     #[error("no rate limit configuration loaded")]
     NoConfiguration,
+    /// More requests are under way than `--max-concurrent` allows.
+    #[error("overloaded: too many requests are under way")]
+    Overloaded,
     /// `domain` is empty.
     #[error("rate limit domain must not be empty")]
     EmptyDomain,
@@ -132,6 +135,7 @@ impl Plan {
             () if options.quota_mode || rule.quota_mode => Gate::Quota,
             () => Gate::Enforce,
         };
+        self.transaction.no_lease |= rule.lease == Some(false);
         let check = self.push(Check {
             key,
             limit,

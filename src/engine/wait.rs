@@ -62,7 +62,7 @@ pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transact
     });
     Transaction {
         checks: checks.collect(),
-        deadline: None,
+        ..Transaction::default()
     }
 }
 

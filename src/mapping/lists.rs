@@ -48,6 +48,17 @@ pub enum FailureMode {
     Deny,
 }
 
+impl FailureMode {
+    /// The word in rules files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// How answers look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {

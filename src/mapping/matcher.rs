@@ -120,14 +120,15 @@ pub struct HeaderMatcher {
     pub name: Box<str>,
     /// What its value has to be; `None` = it has to be there.
     pub value: Option<StringMatcher>,
-    /// The other way round.
+    /// The other way round: another value, or not there.
     pub invert_match: bool,
     /// A missing header counts as an empty one.
     pub treat_missing_header_as_empty: bool,
 }
 
 impl HeaderMatcher {
-    /// Whether the request's header is as wanted. A missing one matches nothing (and so everything when inverted).
+    /// Whether the request's header is as wanted. As in Envoy, a missing header has no value that could be another one:
+    /// it matches no condition on the value, inverted or not.
     #[must_use]
     pub fn matches<A: Attributes>(&self, subject: &Subject<'_, A>) -> bool {
         let found = subject.header(&self.name);
@@ -136,8 +137,8 @@ impl HeaderMatcher {
             found => found,
         };
         let matched = match (&self.value, found) {
-            (_, None) => false,
-            (None, Some(_)) => true,
+            (None, found) => found.is_some(),
+            (Some(_), None) => return false,
             (Some(matcher), Some(value)) => matcher.matches(&value),
         };
         matched != self.invert_match

@@ -40,10 +40,12 @@ pub use template::{Template, TemplateError};
 #[derive(Debug, Default)]
 pub struct Mappings {
     /// Context extensions that name a domain, and the domains that each may name.
-    by_extension: Vec<(Box<str>, HashMap<Arc<str>, Arc<Mapping>>)>,
+    by_extension: Vec<(Box<str>, ByDomain)>,
     /// For requests whose context extensions name no domain.
     default: Option<Arc<Mapping>>,
 }
+
+type ByDomain = HashMap<Arc<str>, Arc<Mapping>>;
 
 /// Why no mapping answers for a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,8 @@ pub struct Transaction {
     pub checks: SmallVec<[Check; 2]>,
     /// When the answer stops being of use to the caller (its `grpc-timeout`); `None` = the store's own timeout only.
     pub deadline: Option<Instant>,
+    /// A rule of the request says `lease: false`: every hit is counted in the store before it is admitted, one by one.
+    pub no_lease: bool,
 }
 
 /// One counter to be asked.

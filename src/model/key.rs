@@ -134,7 +134,7 @@ fn shorten(key: &mut String, start: usize) {
     if key.len() - start <= MAX_READABLE {
         return;
     }
-    let hash = blake3::hash(key[start..].as_bytes());
+    let hash = blake3::hash(&key.as_bytes()[start..]);
     let mut cut = start + KEPT;
     while !key.is_char_boundary(cut) {
         cut -= 1;

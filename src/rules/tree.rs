@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 
+use crate::mapping::Mappings;
+
 use super::Rule;
 use super::pattern::{NodeId, Patterns, is_pattern};
 
@@ -15,6 +17,8 @@ pub struct RuleSet {
     pub domains: HashMap<Arc<str>, Domain>,
     /// Every rule, at its [`Rule::index`].
     pub rules: Vec<Arc<Rule>>,
+    /// How requests that come with their attributes become descriptors.
+    pub ext_authz: Mappings,
 }
 
 /// The rules of one domain.

@@ -49,22 +49,32 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
         .map(|(s, counted)| policy(decision, s, counted))
         .collect();
     let retry_after = decision.retry_after_us().map(whole_seconds);
-    let first = violated_policies
-        .first()
-        .map_or("a quota", |policy| policy.name.as_str());
-    let detail = match retry_after {
-        Some(seconds) => format!("Over the limit of \"{first}\". Try again in {seconds} s."),
-        None => format!("More than \"{first}\" can ever admit at once. Waiting does not help; ask for less."),
-    };
     let problem = Problem {
         r#type: QUOTA_EXCEEDED,
         title: "Request cannot be satisfied as assigned quota has been exceeded",
         status,
-        detail,
+        detail: detail(decision),
         violated_policies,
         retry_after,
     };
     serde_json::to_vec(&problem).ok()
+}
+
+/// A denial in a sentence: which quota, and whether waiting helps.
+#[must_use]
+pub fn detail(decision: &Decision) -> String {
+    let first = decision.violated().next();
+    let first = first.map_or_else(|| "a quota".to_owned(), |(status, _)| policy_name(decision, status));
+    match decision.retry_after_us().map(whole_seconds) {
+        Some(seconds) => format!("Over the limit of \"{first}\". Try again in {seconds} s."),
+        None => format!("More than \"{first}\" can ever admit at once. Waiting does not help; ask for less."),
+    }
+}
+
+/// The body where nothing can be decided (RFC 9457, without a type of its own).
+#[must_use]
+pub fn unavailable(status: u16, detail: &str) -> String {
+    serde_json::json!({ "title": "Service Unavailable", "status": status, "detail": detail }).to_string()
 }
 
 fn policy(decision: &Decision, status: &Status, counted: &Counted) -> Policy {

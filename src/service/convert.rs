@@ -23,6 +23,8 @@ pub struct Bounds {
     pub key_bytes: usize,
     /// Bytes of a value.
     pub value_bytes: usize,
+    /// Headers of a request that comes with its attributes; Envoy's own bound is 100 by default.
+    pub headers: usize,
 }
 
 impl Default for Bounds {
@@ -33,6 +35,7 @@ impl Default for Bounds {
             entries: 64,
             key_bytes: 4 << 10,
             value_bytes: 128 << 10,
+            headers: 1000,
         }
     }
 }

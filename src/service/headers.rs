@@ -7,22 +7,32 @@ use crate::config::settings::LimitHeaders;
 use crate::engine::{Counted, Decision, Status, StatusLimit};
 use crate::model::time::SECOND_US;
 
-use super::AnswerOptions;
-
 /// A header's name and value.
 pub type Header = (String, String);
 
-/// Every header that the options ask for, in a fixed order.
+/// Which headers to write.
+#[derive(Debug, Clone, Copy)]
+pub struct Families<'n> {
+    /// Limit, remaining and reset, by these names.
+    pub limit: Option<&'n LimitHeaders>,
+    /// IETF `RateLimit` and `RateLimit-Policy`.
+    pub ietf: bool,
+    /// `retry-after` on a denial.
+    pub retry_after: bool,
+}
+
+/// Every header that is asked for, in a fixed order.
 #[must_use]
-pub fn all(options: &AnswerOptions, decision: &Decision) -> Vec<Header> {
+pub fn all(families: &Families<'_>, decision: &Decision) -> Vec<Header> {
     let mut headers = Vec::new();
-    if let Some(names) = &options.limit_headers {
+    if let Some(names) = families.limit {
         headers.extend(limit_headers(names, decision));
     }
-    if options.ietf_headers {
-        headers.extend(ietf(decision));
+    if families.ietf {
+        headers.extend(ietf_policy(decision).map(|value| ("ratelimit-policy".into(), value)));
+        headers.extend(ietf_state(decision).map(|value| ("ratelimit".into(), value)));
     }
-    if options.retry_after {
+    if families.retry_after {
         headers.extend(retry_after(decision));
     }
     headers
@@ -53,26 +63,34 @@ fn limit_headers(names: &LimitHeaders, decision: &Decision) -> Vec<Header> {
     ]
 }
 
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): one item for each counted limit.
-fn ietf(decision: &Decision) -> Vec<Header> {
-    let (mut policies, mut states) = (String::new(), String::new());
-    for (status, counted) in counted(decision) {
-        let separator = if policies.is_empty() { "" } else { ", " };
-        let name = structured_string(&policy_name(decision, status));
-        // Writing to a String cannot fail.
-        let _ = write!(
-            policies,
-            "{separator}{name};q={};w={}",
-            counted.requests_per_unit,
-            counted.window.seconds()
-        );
+/// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): one item for each counted limit.
+fn ietf_policy(decision: &Decision) -> Option<String> {
+    list(decision, |out, counted| {
+        write!(out, ";q={};w={}", counted.requests_per_unit, counted.window.seconds())
+    })
+}
+
+/// `RateLimit` of the same draft: what is left, and seconds until more is.
+#[must_use]
+pub fn ietf_state(decision: &Decision) -> Option<String> {
+    list(decision, |out, counted| {
         let reset = counted.until_reset_us().div_ceil(SECOND_US);
-        let _ = write!(states, "{separator}{name};r={};t={reset}", counted.outcome.remaining);
+        write!(out, ";r={};t={reset}", counted.outcome.remaining)
+    })
+}
+
+/// A structured-field list with an item for each counted limit; `None` when there is none.
+fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::fmt::Result) -> Option<String> {
+    let mut out = String::new();
+    for (status, counted) in counted(decision) {
+        if !out.is_empty() {
+            out.push_str(", ");
+        }
+        out.push_str(&structured_string(&policy_name(decision, status)));
+        // Writing to a String cannot fail.
+        let _ = parameters(&mut out, counted);
     }
-    if policies.is_empty() {
-        return Vec::new();
-    }
-    vec![("ratelimit-policy".into(), policies), ("ratelimit".into(), states)]
+    (!out.is_empty()).then_some(out)
 }
 
 fn counted(decision: &Decision) -> impl Iterator<Item = (&Status, &Counted)> {

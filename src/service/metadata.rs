@@ -26,6 +26,15 @@ pub fn dynamic(decision: &Decision, domain: &str, always: bool) -> Option<Struct
     Some(Struct { fields })
 }
 
+/// Under `sluicegate`: that nothing was decided, and why in a fixed word.
+#[must_use]
+pub fn undecided(reason: &str) -> Struct {
+    let ours = object(vec![("code", string("UNKNOWN")), ("reason", string(reason))]);
+    Struct {
+        fields: [("sluicegate".to_owned(), ours)].into(),
+    }
+}
+
 fn ours(decision: &Decision, domain: &str) -> Vec<(&'static str, Value)> {
     let mut fields = vec![
         ("code", string(if decision.over_limit { "OVER_LIMIT" } else { "OK" })),

@@ -1,6 +1,7 @@
 //! gRPC: wire ↔ model, and the server. Nothing is decided here.
 
 pub mod accept;
+pub mod authz;
 pub mod body;
 pub mod connection;
 pub mod convert;
@@ -31,6 +32,18 @@ pub struct AnswerOptions {
     pub whole_second_resets: bool,
     /// Bounds of a request.
     pub bounds: convert::Bounds,
+}
+
+impl AnswerOptions {
+    /// Which headers to write.
+    #[must_use]
+    pub const fn families(&self) -> headers::Families<'_> {
+        headers::Families {
+            limit: self.limit_headers.as_ref(),
+            ietf: self.ietf_headers,
+            retry_after: self.retry_after,
+        }
+    }
 }
 
 impl Default for AnswerOptions {

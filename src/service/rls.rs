@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::IntCounter;
 use tonic::{Request, Response, Status};
 
 use crate::engine::{Engine, RequestError};
@@ -19,19 +18,16 @@ pub struct RateLimitService {
     engine: Arc<Engine>,
     options: Arc<AnswerOptions>,
     metrics: Arc<Metrics>,
-    compat_requests: IntCounter,
 }
 
 impl RateLimitService {
     /// A service over an engine.
     #[must_use]
     pub fn new(engine: Arc<Engine>, options: Arc<AnswerOptions>, metrics: Arc<Metrics>) -> Self {
-        let compat_requests = metrics.compat_request_counter();
         Self {
             engine,
             options,
             metrics,
-            compat_requests,
         }
     }
 
@@ -46,7 +42,6 @@ impl RateLimitService {
         deadline: Option<Instant>,
     ) -> Result<wire::RateLimitResponse, Status> {
         let start = Instant::now();
-        self.compat_requests.inc();
         let result = self.decide(request, deadline).await;
         let metrics = self.metrics.service(kind);
         metrics.duration.observe(start.elapsed().as_secs_f64());
@@ -81,7 +76,10 @@ impl RateLimitService {
             value,
             raw_value: Vec::new(),
         };
-        response.response_headers_to_add = headers::all(&self.options, &decision).into_iter().map(header).collect();
+        response.response_headers_to_add = headers::all(&self.options.families(), &decision)
+            .into_iter()
+            .map(header)
+            .collect();
         if self.options.problem_body
             && let Some(body) = body::problem(&decision, 429)
         {
@@ -97,6 +95,7 @@ impl RateLimitService {
     fn refuse(&self, error: &RequestError) -> Status {
         let (reason, status) = match error {
             RequestError::NoConfiguration => ("no_configuration", Status::unavailable(error.to_string())),
+            RequestError::Overloaded => return Status::unavailable(error.to_string()),
             RequestError::EmptyDomain => ("empty_domain", Status::invalid_argument(error.to_string())),
             RequestError::NoDescriptors => ("no_descriptors", Status::invalid_argument(error.to_string())),
             RequestError::BadOverride { .. } => ("bad_limit", Status::invalid_argument(error.to_string())),

@@ -17,18 +17,22 @@ use tonic_health::server::HealthReporter;
 use tower::Service as _;
 
 use crate::proto::DESCRIPTORS;
+use crate::proto::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer, SERVICE_NAME as AUTHZ_NAME,
+};
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService as Rls, RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
 };
 
 use super::accept::{Accepted, Listener};
+use super::authz::AuthzService;
 use super::connection;
 use super::cores::Cores;
 use super::rls::RateLimitService;
 use super::tls::TlsListener;
 
-/// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the service.
-const HEALTH_NAMES: [&str; 3] = ["", "ratelimit", RLS_NAME];
+/// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the services.
+const HEALTH_NAMES: [&str; 4] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME];
 
 /// How connections behave.
 #[derive(Debug, Clone)]
@@ -58,18 +62,18 @@ impl Default for ServerOptions {
 }
 
 /// A server that is put together but does not listen yet.
-pub struct GrpcServer<R = RateLimitService> {
-    services: Services<R>,
+pub struct GrpcServer<R = RateLimitService, A = AuthzService> {
+    services: Services<R, A>,
     options: Arc<ServerOptions>,
     health: HealthReporter,
 }
 
-impl<R: Rls> GrpcServer<R> {
+impl<R: Rls, A: Authorization> GrpcServer<R, A> {
     /// All services of the port.
     ///
     /// # Errors
     /// When the binary's own descriptors are broken.
-    pub async fn new(options: &ServerOptions, rls: R) -> Result<Self, tonic_reflection::server::Error> {
+    pub async fn new(options: &ServerOptions, rls: R, authz: A) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
@@ -82,12 +86,15 @@ impl<R: Rls> GrpcServer<R> {
         let rls = RateLimitServiceServer::new(rls)
             .max_decoding_message_size(options.max_message_bytes)
             .max_encoding_message_size(usize::MAX);
+        let authz = AuthorizationServer::new(authz)
+            .max_decoding_message_size(options.max_message_bytes)
+            .max_encoding_message_size(usize::MAX);
         let others = Routes::new(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
             .prepare();
         Ok(Self {
-            services: Services { rls, others },
+            services: Services { rls, authz, others },
             options: Arc::new(options.clone()),
             health,
         })
@@ -130,10 +137,10 @@ impl<R: Rls> GrpcServer<R> {
 }
 
 /// One connection on its core: TLS if the port has it, then HTTP/2.
-async fn serve_connection<R: Rls>(
+async fn serve_connection<R: Rls, A: Authorization>(
     accepted: Accepted,
     tls: Option<Arc<TlsListener>>,
-    services: Services<R>,
+    services: Services<R, A>,
     options: Arc<ServerOptions>,
     stop: CancellationToken,
 ) {
@@ -154,22 +161,24 @@ async fn serve_connection<R: Rls>(
     }
 }
 
-/// The port's services. The one that is called for every request is called directly; the others by a router.
-struct Services<R> {
+/// The port's services. The two that are called for every request are called directly; the others by a router.
+struct Services<R, A> {
     rls: RateLimitServiceServer<R>,
+    authz: AuthorizationServer<A>,
     others: Routes,
 }
 
-impl<R> Clone for Services<R> {
+impl<R, A> Clone for Services<R, A> {
     fn clone(&self) -> Self {
         Self {
             rls: self.rls.clone(),
+            authz: self.authz.clone(),
             others: self.others.clone(),
         }
     }
 }
 
-impl<R: Rls> hyper::service::Service<Request<Incoming>> for Services<R> {
+impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Services<R, A> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -180,11 +189,11 @@ impl<R: Rls> hyper::service::Service<Request<Incoming>> for Services<R> {
             .path()
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'));
-        if service.is_some_and(|(service, _)| service == RLS_NAME) {
-            return self.rls.clone().call(request);
+        match service {
+            Some((RLS_NAME, _)) => self.rls.clone().call(request),
+            Some((AUTHZ_NAME, _)) => self.authz.clone().call(request),
+            _ => Box::pin(self.others.clone().call(request)),
         }
-        let answer = self.others.clone().call(request);
-        Box::pin(answer)
     }
 }
 

@@ -34,9 +34,12 @@ struct Shared<S> {
     inner: S,
     /// Longest that a waiter waits.
     timeout: Duration,
-    shards: Box<[Mutex<HashMap<CounterKey, Vec<Waiter>>>]>,
+    shards: Box<[Mutex<UnderWay>]>,
     hasher: RandomState,
 }
+
+/// Keys with a call under way, each with those that wait for the next one.
+type UnderWay = HashMap<CounterKey, Vec<Waiter>>;
 
 struct Waiter {
     transaction: Transaction,
@@ -59,7 +62,7 @@ impl<S: Store> Coalesce<S> {
 }
 
 impl<S: Store> Shared<S> {
-    fn shard(&self, key: &CounterKey) -> &Mutex<HashMap<CounterKey, Vec<Waiter>>> {
+    fn shard(&self, key: &CounterKey) -> &Mutex<UnderWay> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         // Below SHARDS by the remainder.
         &self.shards[index]

@@ -102,6 +102,7 @@ fn with(checks: SmallVec<[Check; 2]>, transaction: &Transaction) -> Transaction 
     Transaction {
         checks,
         deadline: transaction.deadline,
+        no_lease: transaction.no_lease,
     }
 }
 
@@ -182,7 +183,10 @@ async fn settle<C, F>(
             .collect();
         let (call, place) = (call.clone(), group.place);
         // Without the caller's deadline: it must happen also when the caller has given up.
-        let gives_only = Transaction { checks, deadline: None };
+        let gives_only = Transaction {
+            checks,
+            ..Transaction::default()
+        };
         let task = tokio::spawn(async move { call(place, gives_only).await });
         tasks.push((gives, task));
     }

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
+pub use self::redis::RedisStore;
 use crate::model::{Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.

@@ -1,5 +1,7 @@
 //! Logging: text for people, JSON for machines, on standard error.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use crate::config::settings::LogFormat;
@@ -14,7 +16,12 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     // Control characters in field values are escaped by the formatter (text) or by JSON.
     let result = match format {
         LogFormat::Text => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
             .try_init(),
         LogFormat::Json => registry
             .with(fmt::layer().json().with_writer(std::io::stderr))

@@ -1,5 +1,6 @@
 //! Metrics of the process, through the `prometheus` library.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use prometheus::proto::MetricType;
+use prometheus::proto::{MetricFamily, MetricType};
 
+use super::compat::GrpcDoor;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 
 /// Seconds; fine where Envoy's 20 ms are decided.
@@ -75,7 +77,6 @@ pub struct Metrics {
     /// Rules in force.
     pub config_rules: IntGauge,
     config_info: IntGaugeVec,
-    compat_requests: IntCounterVec,
     compat_load_success: IntCounter,
     compat_load_error: IntCounter,
     compat_errors: IntCounterVec,
@@ -86,9 +87,18 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics have one name; a mistake in this file.
-    #[allow(clippy::too_many_lines, reason = "a list")]
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
+        Self::with_tags(&BTreeMap::new())
+    }
+
+    /// The same with labels that every metric carries.
+    ///
+    /// # Errors
+    /// When two metrics have one name; a mistake in this file.
+    #[allow(clippy::too_many_lines, reason = "a list")]
+    pub fn with_tags(tags: &BTreeMap<String, String>) -> prometheus::Result<Self> {
+        let tags = tags.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let registry = Registry::new_custom(None, Some(tags.collect()))?;
         let r = &registry;
         let rules = Arc::new(RuleStatsRegistry::new()?);
         registry.register(Box::new(RuleStatsCollector(Arc::clone(&rules))))?;
@@ -111,6 +121,14 @@ impl Metrics {
             duration: duration.with_label_values(&[name]),
         };
         let services = [service("rls"), service("authz"), service("json")];
+        let ServiceMetrics {
+            ok,
+            over_limit,
+            error,
+            duration,
+        } = &services[0];
+        let answered = [ok.clone(), over_limit.clone(), error.clone()];
+        registry.register(Box::new(GrpcDoor::new(answered, duration.clone())?))?;
         let build = gauges(r, "sluicegate_build_info", "The version that runs", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -172,7 +190,6 @@ impl Metrics {
                 "Hash of the configuration in force; differs between replicas while they disagree",
                 &["hash"],
             )?,
-            compat_requests: counters(r, "ratelimit_service_total_requests", "gRPC requests", &["grpc_method"])?,
             compat_load_success: counter(
                 r,
                 "ratelimit_service_config_load_success",
@@ -201,12 +218,6 @@ impl Metrics {
             ServiceKind::Authz => &self.services[1],
             ServiceKind::Json => &self.services[2],
         }
-    }
-
-    /// Counts an answered `ShouldRateLimit` under the name that existing dashboards use.
-    #[must_use]
-    pub fn compat_request_counter(&self) -> IntCounter {
-        self.compat_requests.with_label_values(&["ShouldRateLimit"])
     }
 
     /// Counts a failed request under the name that existing dashboards use; `kind` is `redis_error` or
@@ -246,7 +257,7 @@ impl Metrics {
     #[must_use]
     pub fn plain(&self) -> Vec<(String, f64)> {
         let mut lines = Vec::new();
-        for family in self.registry.gather() {
+        for family in self.gather() {
             for metric in family.get_metric() {
                 let value = match family.get_field_type() {
                     MetricType::COUNTER => metric.get_counter().get_value(),
@@ -268,13 +279,19 @@ impl Metrics {
         lines
     }
 
+    /// Every metric as it stands.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     /// The exposition for a scrape.
     ///
     /// # Errors
     /// When a metric cannot be encoded.
     pub fn encode(&self) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.gather(), &mut text)?;
         Ok(text)
     }
 }

@@ -1,9 +1,11 @@
 //! Logs and metrics. Labels come from rules and from fixed words, never from request values (but for rules that ask
 //! for `detailed_metric`, and then bounded).
 
+mod compat;
 pub mod logs;
 pub mod metrics;
 pub mod rule_stats;
+pub mod store_meter;
 pub mod throttle;
 
 pub use metrics::{Metrics, ServiceKind};

@@ -66,11 +66,15 @@ impl RuleStats {
     }
 }
 
+/// A domain and a path in it.
+type SeriesId = (Arc<str>, Arc<str>);
+
 /// The statistics of all rules; counters live on through a reload as long as their rule does.
 #[derive(Debug)]
 pub struct RuleStatsRegistry {
-    rules: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<RuleStats>>>,
-    detailed: Mutex<HashMap<(Arc<str>, String), Arc<RuleStats>>>,
+    /// By domain and path.
+    rules: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
+    detailed: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
     descriptions: Vec<Desc>,
 }
 
@@ -118,16 +122,17 @@ impl RuleStatsRegistry {
 
     /// The statistics of a rule with request values in its name, or `None` when the bound is reached.
     pub fn detailed(&self, domain: &Arc<str>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
-        let path = keys.join(".");
+        let path: Arc<str> = keys.join(".").into();
+        let id = (Arc::clone(domain), Arc::clone(&path));
         let mut detailed = self.detailed.lock();
-        if let Some(stats) = detailed.get(&(Arc::clone(domain), path.clone())) {
+        if let Some(stats) = detailed.get(&id) {
             return Some(Arc::clone(stats));
         }
         if detailed.len() >= MAX_DETAILED_SERIES {
             return None;
         }
-        let stats = Arc::new(RuleStats::new(Arc::clone(domain), path.as_str().into(), keys));
-        detailed.insert((Arc::clone(domain), path), Arc::clone(&stats));
+        let stats = Arc::new(RuleStats::new(Arc::clone(domain), path, keys));
+        detailed.insert(id, Arc::clone(&stats));
         Some(stats)
     }
 

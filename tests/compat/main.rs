@@ -7,3 +7,4 @@ mod support;
 mod settings;
 mod tls;
 mod xds;
+mod xds_rules;

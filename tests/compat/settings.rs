@@ -568,7 +568,7 @@ fn a_control_plane_in_detail() {
 
 #[test]
 fn everything_wrong_is_said_at_once_with_what_is_allowed() {
-    let wrong: [(&str, &str, &str); 25] = [
+    let wrong: [(&str, &str, &str); 26] = [
         ("HOST", "example.com", "IP address"),
         ("PORT", "80800", "port from 0 to 65535"),
         ("GRPC_PORT", "tcp://10.0.0.1:8081", "enableServiceLinks: false"),
@@ -594,6 +594,7 @@ fn everything_wrong_is_said_at_once_with_what_is_allowed() {
         ("ON_STORE_ERROR", "panic", "local, allow, deny"),
         ("STATSD_PROTOCOL", "sctp", "tcp and udp"),
         ("REPLICAS", "many", "at least 1"),
+        ("EXTRA_TAGS", "team:a,key2:b", "one that metrics have already"),
     ];
     let env: Vec<(&str, &str)> = wrong.iter().map(|(name, value, _)| (*name, *value)).collect();
     let found = errors(&env);

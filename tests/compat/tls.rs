@@ -34,7 +34,7 @@ async fn serve(tls: &ServerTls) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let tls = TlsListener::start_every(tls, EVERY).expect("good certificates");
-    let server = GrpcServer::new(&ServerOptions::default(), Noop)
+    let server = GrpcServer::new(&ServerOptions::default(), Noop, Noop)
         .await
         .expect("a server");
     tokio::spawn(server.serve(Listener::Tcp(listener), Some(tls), std::future::pending()));

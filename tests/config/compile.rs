@@ -320,3 +320,84 @@ fn the_dump_is_a_line_for_each_rule() {
         basic.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true\n";
     assert_eq!(rules.dump(), expected);
 }
+
+/// The shapes that published configurations of envoyproxy/ratelimit have.
+#[test]
+fn files_of_the_reference_load_unchanged() {
+    let rules = rules(
+        r#"---
+# a comment
+domain: edge
+descriptors:
+  - key: kind
+    value: login
+    rate_limit:
+      replaces:
+        - name: burst_rule
+        - name: nobody
+      unit: minute
+      requests_per_unit: 4
+  - key: from
+    value: proxy
+    descriptors:
+      - key: to
+        value: backend-1
+        rate_limit:
+          replaces: [{name: burst_rule}]
+          unit: Hour
+          requests_per_unit: 2
+      - key: to
+        value: banned
+        rate_limit:
+          name: ban_rule
+          unit: minute
+          requests_per_unit: 0
+  - key: tier
+    rate_limit: {unit: DAY, requests_per_unit: 2}
+    descriptors:
+      - key: colour
+        rate_limit:
+          name: burst_rule
+          unit: week
+          requests_per_unit: 3
+        shadow_mode: true
+      - key: free
+        rate_limit:
+          unlimited: true
+      - key: nothing
+        descriptors:
+  - key: plain
+    detailed_metric: true
+    rate_limit:
+      unit: year
+      requests_per_unit: 2
+  - key: service
+    value: svc*v2
+    quota_mode: true
+    share_threshold: false
+    rate_limit: {unit: month, requests_per_unit: 1}
+    metadata:
+      owner: {name: "team"}
+"#,
+    );
+    let limits: Vec<_> = rules
+        .rules
+        .iter()
+        .map(|rule| (&*rule.path, rule.window.unit.name(), rule.requests_per_unit))
+        .collect();
+    assert_eq!(
+        limits,
+        [
+            ("kind_login", "minute", 4),
+            ("from_proxy.to_backend-1", "hour", 2),
+            ("from_proxy.to_banned", "minute", 0),
+            ("tier", "day", 2),
+            ("tier.colour", "week", 3),
+            ("tier.free", "second", 0),
+            ("plain", "year", 2),
+            ("service_svc*v2", "month", 1),
+        ]
+    );
+    let empty = super::rules("domain: later\ndescriptors:\n");
+    assert_eq!((empty.domains.len(), empty.rules.len()), (1, 0));
+}

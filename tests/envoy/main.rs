@@ -4,3 +4,7 @@
 mod support;
 
 mod config;
+mod demo;
+mod limits;
+mod seam;
+mod timeout;

@@ -1,7 +1,6 @@
 //! A whole process in this one: real sockets, real clients, the memory store.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use sluicegate::app::{Addresses, App};
 use sluicegate::config::settings::Settings;
@@ -16,7 +15,6 @@ use wire::rate_limit_service_client::RateLimitServiceClient;
 /// Serves until dropped or [`stop`](Self::stop)ped.
 pub struct Server {
     pub addresses: Addresses,
-    pub rules: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     done: JoinHandle<()>,
     _dir: TempDir,
@@ -51,7 +49,6 @@ impl Server {
         });
         Self {
             addresses,
-            rules: path,
             stop: Some(stop),
             done,
             _dir: dir,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sluicegate::config::settings::OnOverload;
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use tonic::{Code, Request};
@@ -289,4 +290,45 @@ async fn a_drain_flips_health_first_and_finishes_what_is_under_way() {
         ok()
     );
     stopping.await.expect("no panic");
+}
+
+/// One slot, taken by an answer that a leaky bucket holds back; what becomes of the next request.
+async fn while_the_only_slot_is_taken(on_overload: OnOverload) -> Result<wire::RateLimitResponse, tonic::Status> {
+    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: second, requests_per_unit: 1, algorithm: leaky_bucket, max_delay: 5s}}]";
+    let server = Server::start_with(rules, |settings| {
+        settings.limits.max_concurrent = 1;
+        settings.limits.on_overload = on_overload;
+    })
+    .await;
+    let mut client = server.client().await;
+    client
+        .should_rate_limit(request("d", &[&[("k", "x")]]))
+        .await
+        .expect("first");
+    let mut waiting = client.clone();
+    let held = tokio::spawn(async move { waiting.should_rate_limit(request("d", &[&[("k", "x")]])).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answer = client
+        .should_rate_limit(request("d", &[&[("k", "y")], &[("k", "z")]]))
+        .await;
+    assert_eq!(
+        held.await
+            .expect("no panic")
+            .expect("answered")
+            .into_inner()
+            .overall_code,
+        ok()
+    );
+    server.stop().await;
+    answer.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn overload_is_answered_at_once_as_configured() {
+    let refused = while_the_only_slot_is_taken(OnOverload::Unavailable)
+        .await
+        .expect_err("refused");
+    assert_eq!(refused.code(), Code::Unavailable);
+    let passed = while_the_only_slot_is_taken(OnOverload::Allow).await.expect("passed");
+    assert_eq!((passed.overall_code, passed.statuses.len()), (ok(), 2));
 }

@@ -128,7 +128,6 @@ async fn check(run: Run, least_used: f64, most_calls: f64) {
     for seed in 1..=3 {
         let run = Run { seed, ..run };
         let report = simulate(run).await;
-        println!("{run:?} {report:?}");
         assert!(report.worst <= run.limit, "{run:?} {report:?}");
         assert!(report.used >= least_used, "{run:?} {report:?}");
         assert!(report.calls_per_decision <= most_calls, "{run:?} {report:?}");

@@ -41,6 +41,6 @@ pub fn gated(gate: Gate, check: Check) -> Check {
 pub fn all(checks: impl IntoIterator<Item = Check>) -> Transaction {
     Transaction {
         checks: checks.into_iter().collect(),
-        deadline: None,
+        ..Transaction::default()
     }
 }

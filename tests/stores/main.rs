@@ -6,3 +6,4 @@ mod support;
 
 mod limits;
 mod memory;
+mod redis;

@@ -164,6 +164,27 @@ pub fn pairs(text: &str, separators: &[char]) -> Result<BTreeMap<String, String>
     Ok(pairs)
 }
 
+/// What our metrics' own labels are called (`key` stands for `key1`, `key2`, …).
+const RESERVED_LABELS: [&str; 17] = [
+    "domain",
+    "rule",
+    "key",
+    "outcome",
+    "service",
+    "code",
+    "store",
+    "kind",
+    "mode",
+    "reason",
+    "result",
+    "grpc_method",
+    "err_type",
+    "hash",
+    "version",
+    "le",
+    "quantile",
+];
+
 /// Labels of metrics: `name:value,name:value`. What a label's name cannot hold becomes `_`.
 ///
 /// # Errors
@@ -177,6 +198,11 @@ pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
             .collect();
         if label.starts_with(|c: char| c.is_ascii_digit()) {
             label.insert(0, '_');
+        }
+        if RESERVED_LABELS.contains(&label.trim_end_matches(|c: char| c.is_ascii_digit())) {
+            return Err(format!(
+                "the label {label} is one that metrics have already; use another name"
+            ));
         }
         if tags.insert(label.clone(), value).is_some() {
             return Err(format!("two names become the label {label}"));

@@ -5,7 +5,9 @@
 
 mod backoff;
 mod connect;
+mod resource;
 mod stream;
+mod watch;
 
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use tokio::time::sleep;
 use super::settings::XdsSettings;
 use crate::proto::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use crate::tls::TlsError;
+
+pub use watch::{XdsError, XdsWatch, watch_xds};
 
 use backoff::Backoff;
 use connect::Connector;

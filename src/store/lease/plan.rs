@@ -74,7 +74,11 @@ impl<'a> Plan<'a> {
     /// What to send, in order: what goes back, what is asked, what is leased.
     pub(super) fn calls(&mut self) -> SmallVec<[Transaction; 3]> {
         let deadline = self.transaction.deadline;
-        let call = |checks: SmallVec<[Check; 2]>| Transaction { checks, deadline };
+        let call = |checks: SmallVec<[Check; 2]>| Transaction {
+            checks,
+            deadline,
+            no_lease: false,
+        };
         let mut calls = SmallVec::new();
         if !self.returns.is_empty() {
             calls.push(call(self.returns.drain(..).collect()));

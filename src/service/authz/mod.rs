@@ -1,0 +1,173 @@
+//! `envoy.service.auth.v3.Authorization`: Envoy sends a request's attributes, the rules file says which descriptors they
+//! are, and the engine decides them like any others.
+
+mod answer;
+mod view;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tonic::{Request, Response, Status};
+
+use crate::config::settings::LimitHeaders;
+use crate::engine::{Engine, RequestError};
+use crate::mapping::FailureMode;
+use crate::model;
+use crate::proto::envoy::service::auth::v3 as wire;
+use crate::telemetry::throttle::Throttle;
+use crate::telemetry::{Metrics, ServiceKind};
+
+use super::{AnswerOptions, deadline};
+use answer::Answering;
+use view::View;
+
+/// Answers `Check`.
+#[derive(Clone)]
+pub struct AuthzService {
+    engine: Arc<Engine>,
+    options: Arc<AnswerOptions>,
+    names: Arc<LimitHeaders>,
+    failure_mode: FailureMode,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn model::Clock>,
+    bad_requests: Arc<Throttle>,
+}
+
+/// Why a request was not decided.
+struct Undecided<'a> {
+    /// A fixed word for metrics.
+    reason: &'static str,
+    error: String,
+    mode: Option<FailureMode>,
+    view: Option<View<'a>>,
+}
+
+impl AuthzService {
+    /// A service over an engine; `failure_mode` answers where a request cannot be decided and its domain does not say.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        options: Arc<AnswerOptions>,
+        failure_mode: FailureMode,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn model::Clock>,
+    ) -> Self {
+        // Envoy writes no such headers for ext_authz, so the names that clients know from it are free.
+        let names = options.limit_headers.clone().unwrap_or_else(|| LimitHeaders {
+            limit: "x-ratelimit-limit".into(),
+            remaining: "x-ratelimit-remaining".into(),
+            reset: "x-ratelimit-reset".into(),
+        });
+        Self {
+            engine,
+            options,
+            names: Arc::new(names),
+            failure_mode,
+            metrics,
+            clock,
+            bad_requests: Arc::new(Throttle::new()),
+        }
+    }
+
+    /// Answers one request and counts it at its door. There is always an answer: what cannot be decided is answered by
+    /// the failure mode.
+    pub async fn answer(&self, request: &wire::CheckRequest, deadline: Option<Instant>) -> wire::CheckResponse {
+        let start = Instant::now();
+        let metrics = self.metrics.service(ServiceKind::Authz);
+        let response = match self.decide(request, deadline).await {
+            Ok((response, over_limit)) => {
+                (if over_limit { &metrics.over_limit } else { &metrics.ok }).inc();
+                response
+            }
+            Err(undecided) => {
+                metrics.error.inc();
+                self.fail(&undecided)
+            }
+        };
+        metrics.duration.observe(start.elapsed().as_secs_f64());
+        response
+    }
+
+    async fn decide<'a>(
+        &self,
+        request: &'a wire::CheckRequest,
+        deadline: Option<Instant>,
+    ) -> Result<(wire::CheckResponse, bool), Undecided<'a>> {
+        let bounds = &self.options.bounds;
+        let view = View::of(request, bounds.headers).map_err(|error| Undecided::new(error.kind(), &error))?;
+        let Some(active) = self.engine.active() else {
+            let error = RequestError::NoConfiguration;
+            return Err(Undecided::new("no_configuration", &error).with(None, view));
+        };
+        let mapping = match active.rules.ext_authz.resolve(&view) {
+            Ok(mapping) => Arc::clone(mapping),
+            Err(error) => return Err(Undecided::new(error.kind(), &error).with(None, view)),
+        };
+        let descriptors = match mapping.descriptors(&view, bounds.value_bytes) {
+            Ok(descriptors) => descriptors,
+            Err(error) => return Err(Undecided::new("too_large", &error).with(mapping.failure_mode, view)),
+        };
+        let answering = self.answering();
+        if descriptors.is_empty() {
+            return Ok((answering.uncounted(&view, &mapping), false));
+        }
+        let asked = model::Request {
+            domain: mapping.domain.to_string(),
+            descriptors,
+            hits_addend: 1,
+        };
+        match self.engine.decide_by(active, &asked, deadline).await {
+            Ok(decision) => Ok((answering.decided(&view, &mapping, &decision), decision.over_limit)),
+            Err(error) => Err(Undecided::new("bad_mapping", &error).with(mapping.failure_mode, view)),
+        }
+    }
+
+    fn answering(&self) -> Answering<'_> {
+        Answering {
+            names: &self.names,
+            always_metadata: self.options.dynamic_metadata,
+        }
+    }
+
+    fn fail(&self, undecided: &Undecided<'_>) -> wire::CheckResponse {
+        let reason = undecided.reason;
+        self.metrics.bad_requests.with_label_values(&[reason]).inc();
+        let mode = undecided.mode.unwrap_or(self.failure_mode);
+        if let Some(suppressed) = self.bad_requests.pass(self.clock.now_us()) {
+            tracing::warn!(
+                error = %undecided.error,
+                failure_mode = mode.name(),
+                suppressed,
+                "an ext_authz request cannot be decided"
+            );
+        }
+        self.answering().failed(undecided.view.as_ref(), mode, reason)
+    }
+}
+
+impl<'a> Undecided<'a> {
+    fn new(reason: &'static str, error: &impl std::fmt::Display) -> Self {
+        Self {
+            reason,
+            error: error.to_string(),
+            mode: None,
+            view: None,
+        }
+    }
+
+    fn with(self, mode: Option<FailureMode>, view: View<'a>) -> Self {
+        Self {
+            mode,
+            view: Some(view),
+            ..self
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl wire::authorization_server::Authorization for AuthzService {
+    async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckResponse>, Status> {
+        let deadline = deadline::deadline(request.metadata());
+        Ok(Response::new(self.answer(request.get_ref(), deadline).await))
+    }
+}

@@ -1,0 +1,130 @@
+//! fred's settings: every buffer bounded, nothing retried behind our back.
+
+use std::time::Duration;
+
+use fred::prelude::{
+    Client, Config, ConnectionConfig, ErrorKind, PerformanceConfig, Server, ServerConfig, TcpConfig, TlsConfig,
+    TlsConnector,
+};
+use fred::types::config::{ClusterDiscoveryPolicy, ReconnectError};
+
+use crate::config::settings::redis::HostPort;
+use crate::config::settings::{RedisAuth, RedisSettings, Topology};
+use crate::store::StoreError;
+use crate::store::error::printable;
+use crate::tls::{TlsError, plain_client_config};
+
+/// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
+/// it only bounds memory while one hangs.
+const MAX_QUEUED: usize = 16_384;
+/// Times that a call follows MOVED or ASK.
+const MAX_REDIRECTIONS: u32 = 3;
+/// First write and one for each redirection.
+const MAX_ATTEMPTS: u32 = MAX_REDIRECTIONS + 1;
+
+/// A client that is not connected yet.
+///
+/// It has no reconnect policy: when its connection ends, so does its task, with every waiting call answered; the
+/// supervisor (`link.rs`) then makes the next one. So a call is written once or not at all.
+pub(super) fn new(settings: &RedisSettings, timeout: Duration) -> Result<Client, TlsError> {
+    let tls = match &settings.tls {
+        None => None,
+        Some(tls) => {
+            let rustls = plain_client_config(&tls.client, tls.skip_hostname)?;
+            Some(TlsConfig::from(TlsConnector::from(rustls)))
+        }
+    };
+    let (username, password) = exposed(settings.auth.as_ref());
+    let config = Config {
+        fail_fast: true,
+        username,
+        password,
+        server: server(settings),
+        database: (settings.database != 0).then_some(settings.database),
+        tls,
+        ..Config::default()
+    };
+    let performance = PerformanceConfig {
+        default_command_timeout: timeout,
+        ..PerformanceConfig::default()
+    };
+    let connection = ConnectionConfig {
+        connection_timeout: settings.connect_timeout,
+        internal_command_timeout: settings.connect_timeout,
+        max_command_attempts: MAX_ATTEMPTS,
+        max_redirections: MAX_REDIRECTIONS,
+        max_command_buffer_len: MAX_QUEUED,
+        // A node that lost its master role, its data or its slots: ask anew who serves us.
+        reconnect_errors: vec![
+            ReconnectError::ReadOnly,
+            ReconnectError::Loading,
+            ReconnectError::MasterDown,
+            ReconnectError::ClusterDown,
+        ],
+        reconnect_on_auth_error: true,
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    };
+    Ok(Client::new(config, Some(performance), Some(connection), None))
+}
+
+fn server(settings: &RedisSettings) -> ServerConfig {
+    let host = |address: &HostPort| {
+        let mut server = Server::new(address.host.as_str(), address.port);
+        let name = settings.tls.as_ref().and_then(|tls| tls.client.server_name.as_deref());
+        server.tls_server_name = name.map(Into::into);
+        server
+    };
+    match &settings.topology {
+        Topology::Single(address) => ServerConfig::Centralized { server: host(address) },
+        Topology::Unix(path) => ServerConfig::Unix { path: path.clone() },
+        Topology::Sentinel { master, sentinels } => {
+            let (username, password) = exposed(settings.sentinel_auth.as_ref());
+            ServerConfig::Sentinel {
+                hosts: sentinels.iter().map(host).collect(),
+                service_name: master.clone(),
+                username,
+                password,
+            }
+        }
+        Topology::Cluster(nodes) => ServerConfig::Clustered {
+            hosts: nodes.iter().map(host).collect(),
+            policy: ClusterDiscoveryPolicy::UseCache,
+        },
+    }
+}
+
+/// Where fred wants them in the clear.
+fn exposed(auth: Option<&RedisAuth>) -> (Option<String>, Option<String>) {
+    match auth {
+        Some(auth) => (auth.username.clone(), Some(auth.password.expose().to_owned())),
+        None => (None, None),
+    }
+}
+
+/// What a failed call means.
+pub(super) fn store_error(error: &fred::error::Error, timeout: Duration) -> StoreError {
+    match error.kind() {
+        ErrorKind::Timeout => StoreError::Timeout(timeout),
+        ErrorKind::Backpressure => StoreError::Overloaded,
+        ErrorKind::IO
+        | ErrorKind::Canceled
+        | ErrorKind::Routing
+        | ErrorKind::Tls
+        | ErrorKind::Url
+        | ErrorKind::Sentinel => StoreError::Unavailable(printable(error.details())),
+        ErrorKind::Protocol | ErrorKind::Parse => StoreError::Protocol(printable(error.details())),
+        // Dropped by a connection that ended: fred's channel says only that nobody will answer.
+        ErrorKind::Unknown if !is_server_text(error.details()) => StoreError::Unavailable(printable(error.details())),
+        _ => StoreError::refused(error.details()),
+    }
+}
+
+/// Redis' errors start with a word in capitals; fred's own texts do not.
+fn is_server_text(details: &str) -> bool {
+    let word = details.split_whitespace().next().unwrap_or_default();
+    word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase())
+}

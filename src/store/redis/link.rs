@@ -1,0 +1,240 @@
+//! One connection to Redis (to each node, in a cluster) and the task that keeps it alive.
+//!
+//! A link is up or down, and a call on a link that is down fails at once, with the reason. The supervisor connects,
+//! watches, and connects again with a short, jittered backoff: after a lost connection, after an error that says that
+//! this server is the wrong one, and after a stall (calls time out one after the other, or a heartbeat does).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use fred::prelude::{Client, ClientLike};
+use fred::types::ConnectHandle;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::client;
+use crate::config::settings::RedisSettings;
+use crate::store::StoreError;
+
+/// Calls that time out in a row before the link counts as stalled.
+const STALL_AFTER: u32 = 8;
+/// Between two heartbeats; also how soon an idle link's death is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a stalled link has to answer a heartbeat before it is made anew.
+const STALL_PATIENCE: Duration = Duration::from_millis(500);
+/// Backoff between two attempts to connect, before jitter.
+const MIN_BACKOFF: Duration = Duration::from_millis(20);
+/// It doubles up to this; with jitter at most 1.5 times as long.
+const MAX_BACKOFF: Duration = Duration::from_millis(300);
+
+/// What happens to the connections, for logs and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisEvent {
+    /// A link is up.
+    Connected {
+        /// Attempts that failed before this one.
+        failed_attempts: u32,
+    },
+    /// A link that was up is down.
+    Disconnected(StoreError),
+    /// An attempt to connect failed; another follows.
+    ConnectFailed {
+        /// Why.
+        error: StoreError,
+        /// How many have failed in a row.
+        failed_attempts: u32,
+    },
+}
+
+/// Whoever wants to know. Called from the supervisors' tasks: it must be quick.
+pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
+
+/// See the module's docs.
+pub(super) struct Link {
+    client: ArcSwapOption<Client>,
+    up: AtomicBool,
+    /// Why it is down.
+    reason: Mutex<StoreError>,
+    timeouts: AtomicU32,
+    stalled: Notify,
+}
+
+impl Link {
+    fn new() -> Self {
+        Self {
+            client: ArcSwapOption::empty(),
+            up: AtomicBool::new(false),
+            reason: Mutex::new(StoreError::Unavailable("never connected yet".to_owned())),
+            timeouts: AtomicU32::new(0),
+            stalled: Notify::new(),
+        }
+    }
+
+    /// Starts a link and its supervisor, which ends when `stop` is cancelled.
+    pub fn spawn(
+        settings: Arc<RedisSettings>,
+        call_timeout: Duration,
+        observer: RedisObserver,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let link = Arc::new(Self::new());
+        let supervisor = Supervisor {
+            link: link.clone(),
+            settings,
+            call_timeout,
+            observer,
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
+        link
+    }
+
+    /// Whether calls may be made now.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// The client to call on.
+    ///
+    /// # Errors
+    /// The reason for which the link is down.
+    pub fn client(&self) -> Result<Arc<Client>, StoreError> {
+        if self.is_up()
+            && let Some(client) = self.client.load_full()
+        {
+            return Ok(client);
+        }
+        Err(self.reason.lock().clone())
+    }
+
+    /// Learns from a call that was answered (a refusal is an answer).
+    pub fn answered(&self) {
+        if self.timeouts.load(Ordering::Relaxed) != 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Learns from a call that had its whole time and was not answered.
+    pub fn timed_out(&self, timeout: Duration) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= STALL_AFTER && self.is_up() {
+            self.set_down(StoreError::Timeout(timeout));
+            self.stalled.notify_one();
+        }
+    }
+
+    fn set_down(&self, reason: StoreError) {
+        *self.reason.lock() = reason;
+        self.up.store(false, Ordering::Release);
+    }
+
+    fn set_up(&self) {
+        self.timeouts.store(0, Ordering::Relaxed);
+        self.up.store(true, Ordering::Release);
+    }
+}
+
+struct Supervisor {
+    link: Arc<Link>,
+    settings: Arc<RedisSettings>,
+    call_timeout: Duration,
+    observer: RedisObserver,
+}
+
+impl Supervisor {
+    /// Connects for ever.
+    async fn run(self) {
+        let mut failed_attempts = 0_u32;
+        loop {
+            match self.connect().await {
+                Ok((client, task)) => {
+                    let task = AbortOnDrop(task);
+                    self.link.client.store(Some(Arc::new(client.clone())));
+                    self.link.set_up();
+                    (self.observer)(&RedisEvent::Connected { failed_attempts });
+                    failed_attempts = 0;
+                    let reason = self.watch(&client, task).await;
+                    self.link.set_down(reason.clone());
+                    self.link.client.store(None);
+                    (self.observer)(&RedisEvent::Disconnected(reason));
+                }
+                Err(error) => {
+                    failed_attempts = failed_attempts.saturating_add(1);
+                    self.link.set_down(error.clone());
+                    (self.observer)(&RedisEvent::ConnectFailed { error, failed_attempts });
+                }
+            }
+            sleep(backoff(failed_attempts)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<(Client, ConnectHandle), StoreError> {
+        let client = client::new(&self.settings, self.call_timeout)
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let limit = self.settings.connect_timeout;
+        // fred bounds each step by the same time; there are a few of them (sentinels, nodes, authentication).
+        match timeout(limit * 4, client.init()).await {
+            Ok(Ok(task)) => Ok((client, task)),
+            Ok(Err(error)) => Err(client::store_error(&error, limit)),
+            Err(_) => Err(StoreError::Timeout(limit * 4)),
+        }
+    }
+
+    /// Returns when the connection is of no more use, with the reason.
+    async fn watch(&self, client: &Client, mut task: AbortOnDrop) -> StoreError {
+        loop {
+            tokio::select! {
+                ended = &mut task.0 => return self.ended(ended),
+                () = self.link.stalled.notified() => {}
+                () = sleep(HEARTBEAT) => {}
+            }
+            // Whatever woke us: is it alive?
+            tokio::select! {
+                ended = &mut task.0 => return self.ended(ended),
+                alive = self.heartbeat(client) => match alive {
+                    Ok(()) => self.link.set_up(),
+                    Err(reason) => return reason,
+                },
+            }
+        }
+    }
+
+    /// One PING with more patience than a call has.
+    async fn heartbeat(&self, client: &Client) -> Result<(), StoreError> {
+        let patient = fred::types::config::Options {
+            timeout: Some(STALL_PATIENCE),
+            ..Default::default()
+        };
+        let ping = client.with_options(&patient);
+        let answer: Result<String, _> = ping.ping(None).await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => Err(client::store_error(&error, STALL_PATIENCE)),
+        }
+    }
+
+    fn ended(&self, ended: Result<Result<(), fred::error::Error>, tokio::task::JoinError>) -> StoreError {
+        match ended {
+            Ok(Ok(())) => StoreError::Unavailable("the connection was closed".to_owned()),
+            Ok(Err(error)) => client::store_error(&error, self.call_timeout),
+            Err(error) => StoreError::Unavailable(format!("the connection's task failed: {error}")),
+        }
+    }
+}
+
+/// fred's task of one connection. When it is dropped, every call that still waits is answered with an error.
+struct AbortOnDrop(ConnectHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Doubling, then spread over ±50 %, so that replicas do not knock together.
+fn backoff(failed_attempts: u32) -> Duration {
+    let doubled = MIN_BACKOFF.saturating_mul(1 << failed_attempts.min(8));
+    doubled.min(MAX_BACKOFF).mul_f64(rand::random_range(0.5..1.5))
+}

@@ -1,0 +1,36 @@
+//! `make demo` shows what it says it shows.
+
+use std::process::{Command, Output};
+
+use crate::support::envoy;
+
+fn demo(store: &str) -> Output {
+    Command::new("python3")
+        .arg(envoy::project_path("deploy/demo/demo.py"))
+        .args(["--binary", env!("CARGO_BIN_EXE_sluicegate"), "--envoy"])
+        .arg(envoy::binary())
+        .args(["--once", "--ports", "free", "--store", store])
+        .output()
+        .expect("python3")
+}
+
+fn assert_tour(store: &str) {
+    let output = demo(store);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    for shown in [
+        "200 OK",
+        "429 Too Many Requests",
+        "retry-after: ",
+        "\"per-address\"",
+        "\"trial-key\"",
+    ] {
+        assert!(text.contains(shown), "no {shown} in:\n{text}");
+    }
+}
+
+#[test]
+fn the_tour_in_memory() {
+    assert_tour("memory");
+}

@@ -1,0 +1,107 @@
+//! What a client sees: statuses, headers, body; and what Envoy logs.
+
+use http::StatusCode;
+
+use crate::support::{
+    envoy::{Envoy, FAILURE_DENIES, PATIENT},
+    http::{Answer, Client},
+    sluicegate::Sluicegate,
+};
+
+/// Windows so long that no test ends in another one than it began in.
+const RULES: &str = "
+domain: demo
+descriptors:
+  - key: remote_address
+    rate_limit: { name: per-address, requests_per_unit: 10, unit: hour }
+  - key: api_key
+    rate_limit: { name: per-key, requests_per_unit: 2, window: 30m }
+";
+const HOUR_S: u64 = 3600;
+
+/// Sends requests until one is denied; returns how many passed, and the denial.
+async fn until_denied(client: &Client, headers: &[(&str, &str)]) -> (u64, Answer) {
+    for passed in 0..100 {
+        let answer = client.get("/", headers).await;
+        if answer.status != StatusCode::OK {
+            return (passed, answer);
+        }
+    }
+    panic!("100 requests passed");
+}
+
+fn number(answer: &Answer, header: &str) -> u64 {
+    let text = answer
+        .header(header)
+        .unwrap_or_else(|| panic!("no {header}: {answer:?}"));
+    text.parse().unwrap_or_else(|_| panic!("{header}: {text}"))
+}
+
+fn started(arguments: &[&str]) -> (Sluicegate, Envoy) {
+    let service = Sluicegate::start(RULES, arguments);
+    let envoy = Envoy::start(service.grpc_port, &[PATIENT, FAILURE_DENIES]);
+    (service, envoy)
+}
+
+async fn assert_ten_pass_and_the_eleventh_is_told_why(client: &Client) {
+    for sent in 1..=10 {
+        let answer = client.get("/", &[]).await;
+        assert_eq!(answer.status, StatusCode::OK, "request {sent}");
+        assert_eq!(answer.body, "hello from the upstream\n");
+        assert_eq!(
+            answer.header("x-ratelimit-limit"),
+            Some("10, 10;w=3600;name=\"per-address\"")
+        );
+        assert_eq!(number(&answer, "x-ratelimit-remaining"), 10 - sent);
+        assert!(number(&answer, "x-ratelimit-reset") <= 2 * HOUR_S);
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    let denied = client.get("/", &[]).await;
+    assert_eq!(denied.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(number(&denied, "x-ratelimit-remaining"), 0);
+    let retry_after = number(&denied, "retry-after");
+    // The whole window and at most one slice more.
+    assert!((HOUR_S - 300..=HOUR_S + 300).contains(&retry_after), "{retry_after}");
+    assert_eq!(denied.header("content-type"), Some("application/problem+json"));
+    let problem = denied.json();
+    assert_eq!(
+        problem["type"],
+        "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    );
+    assert_eq!(problem["status"], 429);
+    let violated = problem["violated-policies"].to_string();
+    assert!(violated.contains("per-address"), "{}", denied.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_pass_and_the_eleventh_is_told_why_in_memory() {
+    let (_service, envoy) = started(&["--store", "memory"]);
+    assert_ten_pass_and_the_eleventh_is_told_why(&envoy.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_header_value_has_a_limit_of_its_own_and_a_denial_takes_nothing() {
+    let (_service, envoy) = started(&[]);
+    let client = envoy.client();
+    for key in ["anna", "bert"] {
+        let (passed, denied) = until_denied(&client, &[("x-api-key", key)]).await;
+        assert_eq!(passed, 2, "{key}");
+        let violated = denied.json()["violated-policies"].to_string();
+        assert!(violated.contains("per-key"), "{}", denied.body);
+        assert!(!violated.contains("per-address"), "{}", denied.body);
+    }
+    // Four of the address's ten are gone: the two denials took none.
+    let (passed, denied) = until_denied(&client, &[]).await;
+    assert_eq!(passed, 6);
+    assert!(denied.body.contains("per-address"), "{}", denied.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_shows_what_was_denied() {
+    let (_service, mut envoy) = started(&[]);
+    let client = envoy.client();
+    let (passed, _denied) = until_denied(&client, &[]).await;
+    assert_eq!(passed, 10);
+    envoy.wait_for_access(&["GET / status=200 flags=- "]);
+    envoy.wait_for_access(&["GET / status=429 flags=RL ", "\"rule\":\"per-address\""]);
+}

@@ -1,0 +1,83 @@
+//! A Redis of the test's own: a free port, nothing kept on disk unless asked for, killed on drop.
+
+pub mod cluster;
+pub mod sentinel;
+
+use std::process::Command;
+
+use super::process::{Process, free_port};
+
+/// A running `redis-server`.
+pub struct Redis {
+    /// The server.
+    pub process: Process,
+    /// Its port on loopback.
+    pub port: u16,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments, as on `redis-server`'s command line.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(free_port(), arguments)
+    }
+
+    /// The same on this port (0 = none).
+    pub fn start_on(port: u16, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self {
+            process: spawn(port, &arguments),
+            port,
+            arguments,
+        }
+    }
+
+    /// Kills it without warning (SIGKILL) and waits for its end.
+    pub fn kill(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait_for_exit();
+    }
+
+    /// Starts it again, on the same port with the same arguments.
+    pub fn restart(&mut self) {
+        self.process = spawn(self.port, &self.arguments);
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command through `redis-cli` and returns what it prints.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        cli(self.port, arguments)
+    }
+}
+
+/// Runs a command on the server of this port through `redis-cli` and returns what it prints.
+pub fn cli(port: u16, arguments: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-p", &port.to_string()])
+        .args(arguments)
+        .output()
+        .expect("redis-cli");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn spawn(port: u16, arguments: &[String]) -> Process {
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(arguments);
+    let mut process = Process::spawn("redis", &mut command);
+    process.wait_until("ready to accept connections", |redis| {
+        redis.log().contains("eady to accept connections")
+    });
+    process
+}
