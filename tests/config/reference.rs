@@ -1,4 +1,4 @@
-//! Files as they are published for envoyproxy/ratelimit.
+//! Files as they are published, for envoyproxy/ratelimit and in our own documentation.
 
 use super::rules;
 
@@ -81,4 +81,20 @@ descriptors:
     );
     let empty = super::rules("domain: later\ndescriptors:\n");
     assert_eq!((empty.domains.len(), empty.rules.len()), (1, 0));
+}
+
+/// Every YAML block of the documentation is a rules file, or its `descriptors`.
+#[test]
+fn the_examples_in_the_documentation_are_rules() {
+    let page = include_str!("../../docs/rules.md");
+    let blocks: Vec<&str> = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        let domain = if block.contains("domain:") { "" } else { "domain: d\n" };
+        assert!(!rules(&format!("{domain}{block}")).rules.is_empty(), "{block}");
+    }
 }
