@@ -96,7 +96,7 @@ def test_rolling_restart_loses_no_request_and_passes_no_limit(project):
             Load.wait_until(lambda: Load.healthy_hosts(admin, "sluicegate") == 2)
         time.sleep(1.5)
     answers = load.answers
-    assert len(answers) > 1000
+    assert len(answers) > 500
     assert {answer.status for answer in answers} == {200, 429}
     for user in {answer.user for answer in answers}:
         mine = [answer for answer in answers if answer.user == user]
