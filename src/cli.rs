@@ -179,7 +179,8 @@ fn check(args: &CheckArgs) -> ExitCode {
     };
     match config::check(&Source::new(args.rules.clone()), &defaults) {
         Ok(Summary { domains, rules, files }) => {
-            print(&format_args!("ok: {domains} domains, {rules} rules in {files} files"))
+            let [domains, rules, files] = [(domains, "domain"), (rules, "rule"), (files, "file")].map(counted);
+            print(&format_args!("ok: {domains}, {rules} in {files}"))
         }
         Err(errors) => fail(&errors.render(std::io::stderr().is_terminal()), 1),
     }
@@ -212,6 +213,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
         Ok(runtime) => Ok(runtime.block_on(future)),
         Err(error) => Err(fail(&format_args!("cannot start the runtime: {error}"), 1)),
     }
+}
+
+/// `1 rule`, `2 rules`.
+fn counted((count, noun): (usize, &str)) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 fn print(text: &dyn std::fmt::Display) -> ExitCode {

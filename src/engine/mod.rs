@@ -8,7 +8,7 @@ mod plan;
 mod wait;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
@@ -24,6 +24,9 @@ pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use failure::LocalFallback;
 pub use plan::RequestError;
+
+/// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
+const MARGIN: Duration = Duration::from_millis(5);
 
 /// Behaviour that holds for every rule.
 #[derive(Debug, Clone)]
@@ -146,7 +149,7 @@ impl Engine {
         if plan.transaction.checks.is_empty() {
             return Ok(decision::uncounted(active, &plan));
         }
-        plan.transaction.deadline = deadline;
+        plan.transaction.deadline = deadline.map(in_time);
         let (outcomes, failure) = match self.store.check(&plan.transaction).await {
             Ok(outcomes) => (outcomes, None),
             Err(error) => {
@@ -207,4 +210,10 @@ impl Engine {
             tracing::warn!(%error, suppressed, on_store_error = self.options.on_store_error.name(), "the store cannot decide");
         }
     }
+}
+
+/// When the store must have answered so that, if it does not, the failure mode's answer still reaches the caller.
+fn in_time(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    deadline.checked_sub((left / 4).min(MARGIN)).unwrap_or(deadline)
 }
