@@ -9,7 +9,7 @@ use crate::rules::{Defaults, Domain, Level, Node, OnStoreError, Rule, RuleSet, p
 use super::error::{ConfigError, ConfigErrors, Place};
 use super::problem::{Clipped, Problem};
 use super::raw::{Descriptor, Field, File, FromMetadata, METADATA_KEY, Placed};
-use super::{limits, read};
+use super::{ext_authz, limits, read};
 
 /// Deepest nesting of descriptors.
 pub const MAX_LEVELS: usize = 32;
@@ -37,13 +37,14 @@ pub(super) fn compile_into(files: &[File], defaults: &Defaults, errors: &mut Con
     for file in files {
         compiler.file(file);
     }
-    let domains = compiler.domains.into_iter();
+    let (rules, domains) = (compiler.rules, compiler.domains.into_iter());
+    let domains: HashMap<_, _> = domains
+        .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
+        .collect();
     RuleSet {
-        domains: domains
-            .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
-            .collect(),
-        rules: compiler.rules,
-        ext_authz: crate::mapping::Mappings::default(),
+        ext_authz: ext_authz::compile::sections(files, &domains, errors),
+        domains,
+        rules,
     }
 }
 

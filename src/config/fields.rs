@@ -22,6 +22,11 @@ impl<'n> Fields<'n> {
         let (_, node) = self.0.iter().find(|(field, _)| *field == name)?;
         (!matches!(node.value, Value::Null)).then_some(*node)
     }
+
+    /// All of them, in the order of the file, null ones too.
+    pub(super) fn all(&self) -> &[(&'static str, &'n Node)] {
+        &self.0
+    }
 }
 
 impl<'a> Reader<'a> {

@@ -5,6 +5,7 @@
 //! | [`settings`] | flags and environment variables |
 //! | [`source`] | which files there are, and what is in them at one moment |
 //! | `node`, `fields`, `read` | YAML with positions → [`raw`] |
+//! | [`ext_authz`] | the section that maps attributes to descriptors |
 //! | [`raw`] | rules as they are written; xDS resources become this too |
 //! | [`mod@compile`], `rule`, `limits`, `duration` | [`raw`] → [`RuleSet`] |
 //! | [`mod@watch`] | reloads when files change; the last good rules stay |
@@ -14,6 +15,7 @@
 pub mod compile;
 mod duration;
 pub mod error;
+pub mod ext_authz;
 mod fields;
 mod limits;
 mod node;

@@ -87,6 +87,15 @@ impl Node {
             .map_err(|error| problem(&error, body, skipped))
     }
 
+    /// A mapping without fields, for where nothing was written.
+    pub(super) const fn empty_map(place: Option<Place>) -> Self {
+        Self {
+            value: Value::Map(Vec::new()),
+            place,
+            written: None,
+        }
+    }
+
     /// A tree that comes from no text.
     pub(super) fn from_json(value: &serde_json::Value) -> Self {
         use serde_json::Value as Json;

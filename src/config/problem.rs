@@ -86,7 +86,26 @@ pub enum Problem {
         reason: Cow<'static, str>,
         example: &'static str,
     },
+    #[error("`{field}` has more than {max} entries")]
+    TooMany { field: &'static str, max: usize },
+    #[error("{context} must have exactly one of its kinds")]
+    NotOne {
+        context: &'static str,
+        allowed: &'static [&'static str],
+    },
+    #[error("`{field}` {} cannot be used: {reason}", Quoted(.word))]
+    Unusable {
+        field: &'static str,
+        word: String,
+        reason: Cow<'static, str>,
+    },
     // Meaning
+    #[error("the domain has an `ext_authz` section in another file already")]
+    SecondExtAuthz,
+    #[error("`default: true` stands in the `ext_authz` section of another domain already")]
+    SecondDefault,
+    #[error("no rule of the domain counts what these actions make: {keys}")]
+    NoRuleFor { keys: String },
     #[error("domain {} stands in another file already: {first}", Quoted(.domain))]
     DuplicateDomain { domain: String, first: String },
     #[error("this key and value stand on this level already: {first}")]
@@ -146,6 +165,14 @@ impl Problem {
             Self::TooLong { max, .. } => format!("shorten it to {max} bytes").into(),
             Self::TooManyLevels { max } => format!("flatten the tree to {max} levels").into(),
             Self::BadDuration { example, .. } => format!("write it as in `{example}`").into(),
+            Self::TooMany { max, .. } => format!("use at most {max}").into(),
+            Self::NotOne { allowed, .. } => format!("give one of: {}", allowed.join(", ")).into(),
+            Self::Unusable { .. } => return None,
+            Self::SecondExtAuthz => "keep one of them".into(),
+            Self::SecondDefault => "keep one of them: it answers requests that name no domain".into(),
+            Self::NoRuleFor { .. } => {
+                "add a rule with these keys below `descriptors`, or mend the `descriptor_key`s".into()
+            }
             Self::DuplicateDomain { .. } => {
                 "keep a domain in one file, or switch merging on (MERGE_DOMAIN_CONFIG=true)".into()
             }

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::error::{Origin, Place};
+use super::ext_authz::Section;
 use super::problem::Clipped;
 
 /// A field: absent, given, or given in a way that has been reported already.
@@ -80,6 +81,8 @@ pub struct File {
     pub lease: Field<bool>,
     /// `descriptors`
     pub descriptors: Vec<Descriptor>,
+    /// `ext_authz`
+    pub ext_authz: Option<Section>,
 }
 
 /// One entry of `descriptors`.

@@ -8,7 +8,7 @@ use super::node::{Node, Value};
 use super::problem::{Clipped, Problem};
 use super::raw::{Descriptor, Field, File, FromMetadata, METADATA_KEY, Options, Placed, RateLimit};
 
-const FILE: [&str; 4] = ["domain", "descriptors", "on_store_error", "lease"];
+const FILE: [&str; 5] = ["domain", "descriptors", "on_store_error", "lease", "ext_authz"];
 const DESCRIPTOR: [&str; 12] = [
     "key",
     "value",
@@ -88,6 +88,7 @@ fn empty(origin: &Origin) -> File {
         on_store_error: Field::Absent,
         lease: Field::Absent,
         descriptors: Vec::new(),
+        ext_authz: None,
     }
 }
 
@@ -110,6 +111,7 @@ impl Reader<'_> {
             on_store_error: self.text(&fields, "on_store_error"),
             lease: self.truth(&fields, "lease"),
             descriptors: self.descriptors(&fields),
+            ext_authz: self.ext_authz(&fields),
         }
     }
 

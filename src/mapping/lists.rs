@@ -12,7 +12,7 @@ pub const MAX_LISTS: usize = 256;
 pub const MAX_ACTIONS: usize = 32;
 
 /// How the requests of one domain become descriptors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mapping {
     /// Whose rules apply.
     pub domain: Arc<str>,

@@ -152,6 +152,8 @@ pub struct QueryMatcher {
     pub name: Box<str>,
     /// What its value has to be; `None` = it has to be there.
     pub value: Option<StringMatcher>,
+    /// It must not be there.
+    pub absent: bool,
 }
 
 impl QueryMatcher {
@@ -159,8 +161,8 @@ impl QueryMatcher {
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         match (&self.value, super::query::parameter(path, &self.name)) {
-            (_, None) => false,
-            (None, Some(_)) => true,
+            (_, None) => self.absent,
+            (None, Some(_)) => !self.absent,
             (Some(matcher), Some(value)) => matcher.matches(&value),
         }
     }

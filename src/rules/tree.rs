@@ -71,6 +71,28 @@ impl Domain {
     }
 }
 
+impl Domain {
+    /// Whether some rule counts descriptors with these keys in this order, whatever their values; a key with `true` may
+    /// be left out. For checking a configuration: costs what lies below the keys.
+    #[must_use]
+    pub fn has_rule_for<'k>(&self, keys: impl IntoIterator<Item = (&'k str, bool)>) -> bool {
+        let mut levels = vec![&self.root];
+        let mut last: Vec<&Node> = Vec::new();
+        for (key, optional) in keys {
+            let found = levels.iter().filter_map(|level| level.keys.get(key));
+            let mut nodes: Vec<&Node> = found.flat_map(|values| &values.nodes).collect();
+            if optional {
+                nodes.append(&mut last);
+            } else {
+                levels.clear();
+            }
+            levels.extend(nodes.iter().map(|node| &node.children));
+            last = nodes;
+        }
+        last.iter().any(|node| node.rule.is_some())
+    }
+}
+
 impl Level {
     /// Adds a node under a key and a value (`None` or empty = the key alone).
     ///

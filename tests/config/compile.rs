@@ -219,6 +219,7 @@ fn rules_without_text_compile_the_same_way() {
         domain: "d".to_owned().into(),
         on_store_error: raw::Field::Absent,
         lease: raw::Field::Absent,
+        ext_authz: None,
         descriptors: vec![raw::Descriptor {
             key: "k".to_owned().into(),
             rate_limit: raw::RateLimit {

@@ -6,7 +6,7 @@ use sluicegate::rules::Defaults;
 use super::{named, text, try_rules};
 
 /// Each error as `line:column path | message | help`.
-fn lines(errors: &ConfigErrors) -> Vec<String> {
+pub fn lines(errors: &ConfigErrors) -> Vec<String> {
     let line = |error: &sluicegate::config::ConfigError| {
         let place = error
             .place
@@ -17,7 +17,7 @@ fn lines(errors: &ConfigErrors) -> Vec<String> {
     errors.as_slice().iter().map(line).collect()
 }
 
-fn refused(yaml: &str) -> Vec<String> {
+pub fn refused(yaml: &str) -> Vec<String> {
     match try_rules(yaml) {
         Err(errors) => lines(&errors),
         Ok(_) => panic!("accepted: {yaml}"),

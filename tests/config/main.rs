@@ -5,6 +5,7 @@ mod support;
 
 mod compile;
 mod errors;
+mod ext_authz;
 mod hostile;
 mod matching;
 mod properties;

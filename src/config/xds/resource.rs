@@ -29,6 +29,7 @@ pub(super) fn raw(number: usize, config: RateLimitConfig) -> File {
         on_store_error: Field::Absent,
         lease: Field::Absent,
         descriptors: config.descriptors.into_iter().map(descriptor).collect(),
+        ext_authz: None,
     }
 }
 
