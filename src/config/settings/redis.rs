@@ -53,7 +53,7 @@ pub enum Topology {
 }
 
 /// A server's address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// Name or address (IPv6 without brackets).
     pub host: String,

@@ -1,6 +1,7 @@
 //! One call: transactions in, outcomes out, in time.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,8 +10,7 @@ use fred::error::Error;
 use fred::interfaces::LuaInterface;
 use fred::prelude::{Client, ClientLike, ErrorKind};
 use fred::types::config::Options;
-use fred::types::{CustomCommand, Key, Value};
-use fred::util::redis_keyslot;
+use fred::types::{ClusterHash, CustomCommand, Key, Value};
 
 use super::client::store_error;
 use super::link::Link;
@@ -18,70 +18,110 @@ use super::script::{self, Call, ScriptId};
 use crate::model::{CounterKey, Transaction};
 use crate::store::{Outcomes, StoreError};
 
+/// Why a call has no outcomes.
+pub(super) enum Failure {
+    /// Another node of the cluster has the key: its words.
+    Redirected(String),
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Redirected(details) => Self::refused(&details),
+            Failure::Store(error) => error,
+        }
+    }
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// As always.
+    Plain,
+    /// To a node that is about to get the key's slot.
+    Asking,
+}
+
 /// Decides transactions whose keys may stand in one call, by virtual time `now_us` (0 = Redis' own).
 pub(super) async fn decide(
     link: &Link,
     transactions: &[&Transaction],
-    timeout: Duration,
+    budget: &Budget,
     now_us: u64,
-) -> Result<Vec<Outcomes>, StoreError> {
+    mode: Mode,
+) -> Result<Vec<Outcomes>, Failure> {
     let client = link.client()?;
-    let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
-    let budget = Budget::new(timeout, deadline)?;
     let call = script::encode(transactions, now_us);
-    let mut reply = if budget.is_whole {
-        let argument = vec![Value::Bytes(Bytes::from(call.argument))];
-        client.evalsha(hash(call.script), keys(&call.keys), argument).await
-    } else {
-        custom(&client, &budget, "EVALSHA", hash(call.script), call).await
+    let mut reply = match mode {
+        Mode::Plain if budget.is_untouched() => {
+            let argument = vec![Value::Bytes(Bytes::from(call.argument))];
+            client.evalsha(hash(call.script), keys(&call.keys), argument).await
+        }
+        Mode::Plain => {
+            let (command, arguments) = evaluation("EVALSHA", hash(call.script), call);
+            let client = client.with_options(&budget.options());
+            client.custom(command, arguments).await
+        }
+        Mode::Asking => asking(&client, budget, call).await,
     };
     if reply
         .as_ref()
-        .is_err_and(|error| error.details().starts_with("NOSCRIPT"))
+        .is_err_and(|error: &Error| error.details().starts_with("NOSCRIPT"))
     {
         // The server has lost the script (a restart, SCRIPT FLUSH) or never had it: send it along, which also makes
         // it known. Nothing was counted yet.
         let call = script::encode(transactions, now_us);
-        let text = Str::from_static(call.script.source());
-        reply = custom(&client, &budget, "EVAL", text, call).await;
-    }
-    match &reply {
-        Err(error) if *error.kind() == ErrorKind::Timeout => {
-            if budget.is_whole {
-                link.timed_out(timeout);
-            }
-        }
-        _ => link.answered(),
+        let (command, arguments) = evaluation("EVAL", text(call.script), call);
+        let client = client.with_options(&budget.options());
+        reply = client.custom(command, arguments).await;
     }
     match reply {
-        Ok(reply) => script::decode(transactions, &reply),
-        Err(error) => Err(store_error(&error, budget.total)),
+        Ok(reply) => {
+            link.answered();
+            Ok(script::decode(transactions, &reply)?)
+        }
+        Err(error) => {
+            budget.tell(link, &error);
+            if error.is_moved() || error.is_ask() {
+                return Err(Failure::Redirected(error.details().to_owned()));
+            }
+            Err(Failure::Store(store_error(&error, budget.total)))
+        }
+    }
+}
+
+/// fred's script interface takes no options, hence the command by name.
+fn evaluation(command: &'static str, script: Str, call: Call<'_>) -> (CustomCommand, Vec<Value>) {
+    let mut arguments = vec![Value::String(script), Value::from(call.keys.len() as i64)];
+    arguments.extend(keys(&call.keys).into_iter().map(Value::from));
+    arguments.push(Value::Bytes(Bytes::from(call.argument)));
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    (command, arguments)
+}
+
+/// `ASKING` and the script in one go, with its text, since the node may never have seen it.
+async fn asking(client: &Client, budget: &Budget, call: Call<'_>) -> Result<Bytes, Error> {
+    let pipeline = client.pipeline();
+    let asking = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
+    let _: Value = pipeline.custom(asking, Vec::<Value>::new()).await?;
+    let (command, arguments) = evaluation("EVAL", text(call.script), call);
+    let _: Value = pipeline.custom(command, arguments).await?;
+    match tokio::time::timeout(budget.left(), pipeline.last()).await {
+        Ok(reply) => reply,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer to ASKING")),
     }
 }
 
 fn keys(keys: &[&CounterKey]) -> Vec<Key> {
     keys.iter().map(|key| Key::from(key.as_str())).collect()
-}
-
-/// The same call with what is left of the time instead of the store's own timeout. (fred's script interface does not
-/// take options.)
-async fn custom(
-    client: &Client,
-    budget: &Budget,
-    command: &'static str,
-    script: Str,
-    call: Call<'_>,
-) -> Result<Bytes, Error> {
-    let slot = call.keys.first().map(|key| redis_keyslot(key.as_str().as_bytes()));
-    let command = CustomCommand::new_static(command, slot, false);
-    let mut arguments = vec![Value::String(script), Value::from(call.keys.len() as i64)];
-    arguments.extend(keys(&call.keys).into_iter().map(Value::from));
-    arguments.push(Value::Bytes(Bytes::from(call.argument)));
-    let options = Options {
-        timeout: Some(budget.left()),
-        ..Options::default()
-    };
-    client.with_options(&options).custom(command, arguments).await
 }
 
 /// The script's SHA-1, as Redis names it; computed once.
@@ -93,17 +133,25 @@ fn hash(script: ScriptId) -> Str {
         .map_or_else(compute, |hash| hash.get_or_init(compute).clone())
 }
 
-/// The time that a call has.
-struct Budget {
+fn text(script: ScriptId) -> Str {
+    Str::from_static(script.source())
+}
+
+/// The time that a call has, with all of its redirections.
+pub(super) struct Budget {
     start: Instant,
     total: Duration,
     /// Whether it is the store's own timeout: only then does running out of it speak against the server.
     is_whole: bool,
+    /// Whether nothing of it has been used yet, so that the client's own timeout will do.
+    untouched: AtomicBool,
 }
 
 impl Budget {
-    fn new(timeout: Duration, deadline: Option<Instant>) -> Result<Self, StoreError> {
+    /// The store's own timeout, or what is left until the earliest of the transactions' deadlines.
+    pub fn new(timeout: Duration, transactions: &[&Transaction]) -> Result<Self, StoreError> {
         let start = Instant::now();
+        let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
         let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(start));
         if left.is_zero() {
             return Err(StoreError::Timeout(left));
@@ -112,7 +160,13 @@ impl Budget {
             start,
             total: left.min(timeout),
             is_whole: left >= timeout,
+            untouched: AtomicBool::new(left >= timeout),
         })
+    }
+
+    /// True once at most.
+    fn is_untouched(&self) -> bool {
+        self.untouched.swap(false, Ordering::Relaxed)
     }
 
     fn left(&self) -> Duration {
@@ -120,5 +174,21 @@ impl Budget {
         self.total
             .saturating_sub(self.start.elapsed())
             .max(Duration::from_micros(1))
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            timeout: Some(self.left()),
+            ..Options::default()
+        }
+    }
+
+    /// Tells the link what a failed call says about it.
+    fn tell(&self, link: &Link, error: &Error) {
+        if *error.kind() != ErrorKind::Timeout {
+            link.answered();
+        } else if self.is_whole {
+            link.timed_out(self.total);
+        }
     }
 }

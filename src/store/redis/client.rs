@@ -17,10 +17,6 @@ use crate::tls::{TlsError, plain_client_config};
 /// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
 /// it only bounds memory while one hangs.
 const MAX_QUEUED: usize = 16_384;
-/// Times that a call follows MOVED or ASK.
-const MAX_REDIRECTIONS: u32 = 3;
-/// First write and one for each redirection.
-const MAX_ATTEMPTS: u32 = MAX_REDIRECTIONS + 1;
 
 /// A client that is not connected yet.
 ///
@@ -51,8 +47,7 @@ pub(super) fn new(settings: &RedisSettings, timeout: Duration) -> Result<Client,
     let connection = ConnectionConfig {
         connection_timeout: settings.connect_timeout,
         internal_command_timeout: settings.connect_timeout,
-        max_command_attempts: MAX_ATTEMPTS,
-        max_redirections: MAX_REDIRECTIONS,
+        max_command_attempts: 1,
         max_command_buffer_len: MAX_QUEUED,
         // A node that lost its master role, its data or its slots: ask anew who serves us.
         reconnect_errors: vec![
@@ -90,6 +85,7 @@ fn server(settings: &RedisSettings) -> ServerConfig {
                 password,
             }
         }
+        // Not used: each node gets links of its own (`cluster`).
         Topology::Cluster(nodes) => ServerConfig::Clustered {
             hosts: nodes.iter().map(host).collect(),
             policy: ClusterDiscoveryPolicy::UseCache,

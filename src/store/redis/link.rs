@@ -1,11 +1,11 @@
-//! One connection to Redis (to each node, in a cluster) and the task that keeps it alive.
+//! Connections to one server, and the tasks that keep them alive.
 //!
 //! A link is up or down, and a call on a link that is down fails at once, with the reason. The supervisor connects,
 //! watches, and connects again with a short, jittered backoff: after a lost connection, after an error that says that
 //! this server is the wrong one, and after a stall (calls time out one after the other, or a heartbeat does).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -14,7 +14,7 @@ use fred::types::ConnectHandle;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client;
 use crate::config::settings::RedisSettings;
@@ -53,6 +53,55 @@ pub enum RedisEvent {
 /// Whoever wants to know. Called from the supervisors' tasks: it must be quick.
 pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
 
+/// A few links to one server.
+pub(super) struct Links {
+    links: Vec<Arc<Link>>,
+    next: AtomicUsize,
+    /// Ends the supervisors, and with them the connections.
+    _stop: DropGuard,
+}
+
+impl Links {
+    /// Starts as many as the settings say. They end with this value, or with `stop`.
+    pub fn spawn(
+        settings: RedisSettings,
+        call_timeout: Duration,
+        observer: RedisObserver,
+        stop: &CancellationToken,
+    ) -> Self {
+        let settings = Arc::new(settings);
+        let stop = stop.child_token();
+        let link = |_| Link::spawn(settings.clone(), call_timeout, observer.clone(), stop.clone());
+        Self {
+            links: (0..settings.pool_size.max(1)).map(link).collect(),
+            next: AtomicUsize::new(0),
+            _stop: stop.clone().drop_guard(),
+        }
+    }
+
+    /// How many are up.
+    pub fn up(&self) -> usize {
+        self.links.iter().filter(|link| link.is_up()).count()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The next link that is up, in turn; when none is, any, to say why.
+    pub fn next(&self) -> Result<&Link, StoreError> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let in_turn = |n: usize| self.links.get(first.wrapping_add(n) % self.links.len().max(1));
+        (0..self.links.len())
+            .filter_map(in_turn)
+            .find(|link| link.is_up())
+            .or_else(|| in_turn(0))
+            .map(|link| &**link)
+            .ok_or_else(|| StoreError::Unavailable("no connections".to_owned()))
+    }
+}
+
 /// See the module's docs.
 pub(super) struct Link {
     client: ArcSwapOption<Client>,
@@ -75,7 +124,7 @@ impl Link {
     }
 
     /// Starts a link and its supervisor, which ends when `stop` is cancelled.
-    pub fn spawn(
+    fn spawn(
         settings: Arc<RedisSettings>,
         call_timeout: Duration,
         observer: RedisObserver,

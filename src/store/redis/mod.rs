@@ -7,11 +7,11 @@
 
 mod call;
 mod client;
+mod cluster;
 mod link;
 pub mod script;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +19,9 @@ use fred::util::redis_keyslot;
 use smallvec::SmallVec;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::link::Link;
+use self::call::{Budget, Mode};
+use self::cluster::Cluster;
+use self::link::Links;
 pub use self::link::{RedisEvent, RedisObserver};
 use super::{Outcomes, Store, StoreError, groups};
 use crate::config::settings::{RedisSettings, Topology};
@@ -28,18 +30,16 @@ use crate::tls::TlsError;
 
 /// Counters in Redis, shared by all replicas.
 pub struct RedisStore {
-    inner: Arc<Inner>,
-    clustered: bool,
+    servers: Arc<Servers>,
+    /// Virtual time, for tests.
+    clock: Option<Arc<dyn Clock>>,
     /// Ends the supervisors, and with them the connections.
     _stop: DropGuard,
 }
 
-struct Inner {
-    links: Vec<Arc<Link>>,
-    next: AtomicUsize,
-    timeout: Duration,
-    /// Virtual time, for tests.
-    clock: Option<Arc<dyn Clock>>,
+enum Servers {
+    One { links: Links, timeout: Duration },
+    Cluster(Arc<Cluster>),
 }
 
 impl RedisStore {
@@ -66,16 +66,20 @@ impl RedisStore {
         // Reads the certificates once, to fail now rather than in a background task.
         client::new(settings, timeout)?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(settings.clone());
-        let link = |_| Link::spawn(shared.clone(), timeout, observer.clone(), stop.clone());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                links: (0..settings.pool_size.max(1)).map(link).collect(),
-                next: AtomicUsize::new(0),
+        let shared = settings.clone();
+        let servers = match &settings.topology {
+            Topology::Cluster(seeds) => {
+                let shared = Arc::new(shared);
+                Servers::Cluster(Cluster::spawn(&shared, seeds, timeout, observer, stop.clone()))
+            }
+            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Servers::One {
+                links: Links::spawn(shared, timeout, observer, &stop),
                 timeout,
-                clock,
-            }),
-            clustered: matches!(settings.topology, Topology::Cluster(_)),
+            },
+        };
+        Ok(Self {
+            servers: Arc::new(servers),
+            clock,
             _stop: stop.drop_guard(),
         })
     }
@@ -83,13 +87,19 @@ impl RedisStore {
     /// Connections that are up, and how many there should be.
     #[must_use]
     pub fn connections(&self) -> (usize, usize) {
-        let links = &self.inner.links;
-        (links.iter().filter(|link| link.is_up()).count(), links.len())
+        match &*self.servers {
+            Servers::One { links, .. } => (links.up(), links.len()),
+            Servers::Cluster(cluster) => cluster.connections(),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock.as_ref().map_or(0, |clock| clock.now_us())
     }
 
     /// Whether these checks cannot go in one call.
     fn spans_slots<'a>(&self, mut checks: impl Iterator<Item = &'a Check>) -> bool {
-        if !self.clustered {
+        if matches!(*self.servers, Servers::One { .. }) {
             return false;
         }
         let first = checks.next().map(slot);
@@ -102,26 +112,25 @@ fn slot(check: &Check) -> u64 {
     u64::from(redis_keyslot(check.key.as_str().as_bytes()))
 }
 
-impl Inner {
-    /// The next link that is up; when none is, any, to say why.
-    fn link(&self) -> Result<&Link, StoreError> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let in_turn = |n: usize| self.links.get(first.wrapping_add(n) % self.links.len().max(1));
-        (0..self.links.len())
-            .filter_map(in_turn)
-            .find(|link| link.is_up())
-            .or_else(|| in_turn(0))
-            .map(|link| &**link)
-            .ok_or_else(|| StoreError::Unavailable("no connections".to_owned()))
+impl Servers {
+    /// Decides transactions that may stand in one call.
+    async fn decide(&self, transactions: &[&Transaction], now_us: u64) -> Result<Vec<Outcomes>, StoreError> {
+        match self {
+            Self::One { links, timeout } => {
+                let budget = Budget::new(*timeout, transactions)?;
+                let decided = call::decide(links.next()?, transactions, &budget, now_us, Mode::Plain).await;
+                decided.map_err(StoreError::from)
+            }
+            Self::Cluster(cluster) => {
+                let first = transactions.iter().flat_map(|transaction| &transaction.checks).next();
+                let slot = first.map_or(0, |check| redis_keyslot(check.key.as_str().as_bytes()));
+                cluster.decide(slot, transactions, now_us).await
+            }
+        }
     }
 
-    async fn decide(&self, transactions: &[&Transaction]) -> Result<Vec<Outcomes>, StoreError> {
-        let now_us = self.clock.as_ref().map_or(0, |clock| clock.now_us());
-        call::decide(self.link()?, transactions, self.timeout, now_us).await
-    }
-
-    async fn decide_one(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let mut all = self.decide(&[transaction]).await?;
+    async fn decide_one(&self, transaction: &Transaction, now_us: u64) -> Result<Outcomes, StoreError> {
+        let mut all = self.decide(&[transaction], now_us).await?;
         all.pop()
             .ok_or_else(|| StoreError::Protocol("an answer is missing".to_owned()))
     }
@@ -134,12 +143,12 @@ impl Store for RedisStore {
             return Ok(Outcomes::new());
         }
         if !self.spans_slots(transaction.checks.iter()) {
-            return self.inner.decide_one(transaction).await;
+            return self.servers.decide_one(transaction, self.now_us()).await;
         }
-        let inner = self.inner.clone();
+        let (servers, now_us) = (self.servers.clone(), self.now_us());
         let one_slot = move |_, part: Transaction| {
-            let inner = inner.clone();
-            async move { inner.decide_one(&part).await }
+            let servers = servers.clone();
+            async move { servers.decide_one(&part, now_us).await }
         };
         groups::check(transaction, slot, one_slot).await
     }
@@ -150,7 +159,7 @@ impl Store for RedisStore {
         }
         if !self.spans_slots(transactions.iter().flat_map(|transaction| &transaction.checks)) {
             let all: SmallVec<[&Transaction; 8]> = transactions.iter().collect();
-            return self.inner.decide(&all).await;
+            return self.servers.decide(&all, self.now_us()).await;
         }
         let mut all = Vec::with_capacity(transactions.len());
         for transaction in transactions {

@@ -1,17 +1,42 @@
 //! What goes wrong with a Redis, done to a real one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sluicegate::store::redis::RedisEvent;
 use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{TIMEOUT, all_up, connect, hit, recover};
+use super::{TIMEOUT, all_up, connect, hit, patient, recover};
 use crate::limits::{all, sliding, take};
 use crate::support::process::free_port;
 use crate::support::redis::Redis;
 
 /// Room for the scheduler of a busy machine on top of a bound.
 const SLACK: Duration = Duration::from_millis(100);
+
+/// Calls, and how many of them took longer than they may. A busy machine delays a few; a fault of ours delays many.
+#[derive(Default)]
+struct Punctuality {
+    calls: usize,
+    late: usize,
+}
+
+impl Punctuality {
+    fn note(&mut self, start: Instant, bound: Duration) {
+        self.calls += 1;
+        self.late += usize::from(start.elapsed() > bound + SLACK);
+    }
+
+    fn check(&self) {
+        assert!(
+            self.late * 20 <= self.calls,
+            "{} of {} calls were late",
+            self.late,
+            self.calls
+        );
+    }
+}
+
 /// A server that answers again is used again within a second; here with room for a busy machine.
 const RECOVERY: Duration = Duration::from_millis(2500);
 
@@ -25,7 +50,7 @@ fn refusal(error: &StoreError) -> Option<Refusal> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_loses_its_scripts_gets_them_again() {
     let redis = Redis::start();
-    let (store, _) = connect(&redis.url());
+    let store = patient(&redis.url());
     all_up(&store).await;
     for round in 0..3 {
         assert_eq!(redis.cli(&["SCRIPT", "FLUSH"]), "OK");
@@ -40,13 +65,15 @@ async fn a_server_that_is_absent_at_the_start_is_found_when_it_appears() {
     let start = Instant::now();
     let (store, events) = connect(&format!("redis://127.0.0.1:{port}"));
     assert!(start.elapsed() < SLACK, "connecting must not wait");
+    let mut punctuality = Punctuality::default();
     for _ in 0..20 {
         let start = Instant::now();
         let error = hit(&store, "k", sliding(10)).await.expect_err("nobody is there");
         assert_eq!(error.kind(), "unavailable");
-        assert!(start.elapsed() < TIMEOUT, "fails at once");
+        punctuality.note(start, Duration::ZERO);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    punctuality.check();
     assert!(events.lock().iter().any(|event| matches!(
         event,
         RedisEvent::ConnectFailed {
@@ -67,14 +94,14 @@ async fn a_killed_server_is_noticed_at_once_and_found_again_within_a_second() {
     for _ in 0..3 {
         hit(&store, "k", sliding(1000)).await.expect("an answer");
         redis.kill();
-        let mut errors = 0;
+        let mut punctuality = Punctuality::default();
         for _ in 0..200 {
             let start = Instant::now();
-            let error = hit(&store, "k", sliding(1000)).await.expect_err("it is dead");
-            assert!(start.elapsed() < TIMEOUT + SLACK, "{error}: {:?}", start.elapsed());
-            errors += usize::from(error.kind() == "unavailable");
+            hit(&store, "k", sliding(1000)).await.expect_err("it is dead");
+            // At once, without waiting for the timeout.
+            punctuality.note(start, Duration::ZERO);
         }
-        assert!(errors > 190, "fails at once, without waiting for the timeout");
+        punctuality.check();
         redis.restart();
         let took = recover(&store, &all([take("k", sliding(10), 1)])).await;
         assert!(took < RECOVERY, "{took:?}");
@@ -95,10 +122,11 @@ async fn a_server_that_hangs_costs_no_call_more_than_the_timeout() {
     redis.process.signal("STOP");
     let hanging = Instant::now();
     let mut kinds = Vec::new();
+    let mut punctuality = Punctuality::default();
     while hanging.elapsed() < Duration::from_secs(3) {
         let start = Instant::now();
         let error = hit(&store, "k", sliding(1000)).await.expect_err("it hangs");
-        assert!(start.elapsed() < TIMEOUT + SLACK, "{error}: {:?}", start.elapsed());
+        punctuality.note(start, TIMEOUT);
         kinds.push(error.kind());
         if start.elapsed() < Duration::from_millis(5) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -126,23 +154,25 @@ async fn the_callers_deadline_ends_a_call() {
     assert_eq!(error.kind(), "timeout");
     redis.process.signal("STOP");
     for wanted in [10, 40] {
+        let wanted = Duration::from_millis(wanted);
         let start = Instant::now();
-        transaction.deadline = Some(start + Duration::from_millis(wanted));
+        transaction.deadline = Some(start + wanted);
         let error = store.check(&transaction).await.expect_err("it hangs");
-        assert_eq!(error.kind(), "timeout");
-        assert!(start.elapsed() >= Duration::from_millis(wanted));
-        assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+        assert!(
+            matches!(error, StoreError::Timeout(budget) if budget <= wanted),
+            "{error}"
+        );
+        assert!(start.elapsed() >= wanted);
     }
+    // Impatient callers do not speak against the server: it is not given up.
+    assert_eq!(store.connections().0, store.connections().1);
     redis.process.signal("CONT");
-    // Impatient callers do not speak against the server.
-    transaction.deadline = None;
-    store.check(&transaction).await.expect("an answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_told_apart() {
     let redis = Redis::start();
-    let (store, _) = connect(&redis.url());
+    let store = patient(&redis.url());
     all_up(&store).await;
     let limit = sliding(10);
     redis.cli(&["LPUSH", "test:{list}", "x"]);
@@ -180,15 +210,17 @@ async fn a_script_that_hogs_the_server_is_busy_then_over() {
     let port = redis.port;
     let hog = std::thread::spawn(move || crate::support::redis::cli(port, &["EVAL", "while true do end", "0"]));
     let start = Instant::now();
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut kinds = BTreeSet::new();
+    let mut punctuality = Punctuality::default();
     while start.elapsed() < Duration::from_secs(1) {
         let call = Instant::now();
         if let Err(error) = hit(&store, "k", sliding(100_000)).await {
             kinds.insert(error.kind());
         }
-        assert!(call.elapsed() < TIMEOUT + SLACK);
+        punctuality.note(call, TIMEOUT);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    punctuality.check();
     assert!(kinds.contains("busy"), "{kinds:?}");
     assert_eq!(redis.cli(&["SCRIPT", "KILL"]), "OK");
     hog.join().expect("redis-cli");
@@ -204,7 +236,7 @@ async fn a_demoted_master_is_left_for_whoever_is_master() {
     all_up(&store).await;
     // It becomes a replica under our feet, without closing our connections.
     redis.cli(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(500) {
         if let Err(error) = hit(&store, "k", sliding(10)).await {

@@ -1,5 +1,6 @@
 //! The Redis store against real servers.
 
+mod failover;
 mod faults;
 mod shapes;
 
@@ -24,15 +25,25 @@ pub type Events = Arc<Mutex<Vec<RedisEvent>>>;
 
 /// A store for this URL, and what it tells its observer.
 pub fn connect(url: &str) -> (RedisStore, Events) {
-    connect_with(&RedisSettings::from_url(url).expect("a good URL"))
+    connect_with(&settings(url), TIMEOUT)
 }
 
-/// The same with settings.
-pub fn connect_with(settings: &RedisSettings) -> (RedisStore, Events) {
+/// A store whose calls wait as long as it takes: where only the answers matter.
+pub fn patient(url: &str) -> RedisStore {
+    connect_with(&settings(url), PATIENCE).0
+}
+
+/// The settings of a URL.
+pub fn settings(url: &str) -> RedisSettings {
+    RedisSettings::from_url(url).expect("a good URL")
+}
+
+/// A store with settings.
+pub fn connect_with(settings: &RedisSettings, timeout: Duration) -> (RedisStore, Events) {
     let events = Events::default();
     let seen = events.clone();
     let observer = Arc::new(move |event: &RedisEvent| seen.lock().push(event.clone()));
-    let store = RedisStore::connect(settings, TIMEOUT, observer).expect("good settings");
+    let store = RedisStore::connect(settings, timeout, observer).expect("good settings");
     (store, events)
 }
 

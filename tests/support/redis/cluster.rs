@@ -3,8 +3,6 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use super::Redis;
 use crate::support::process::{PATIENCE, free_port};
 
@@ -17,38 +15,30 @@ pub struct Cluster {
     pub masters: Vec<Redis>,
     /// One for each master, if there are any.
     pub replicas: Vec<Redis>,
-    _dirs: Vec<TempDir>,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until all of its nodes say that it is whole.
     pub fn start(masters: usize, with_replicas: bool) -> Self {
-        let mut dirs = Vec::new();
-        let mut node = || {
-            let dir = tempfile::tempdir().expect("a directory");
-            let path = dir.path().display().to_string();
-            dirs.push(dir);
+        let node = || {
             let bus = free_port().to_string();
             Redis::start_with(&[
-                "--dir",
-                &path,
                 "--cluster-enabled",
                 "yes",
                 "--cluster-port",
                 &bus,
                 "--cluster-node-timeout",
                 "1000",
+                // Else all masters refuse while one is away.
+                "--cluster-require-full-coverage",
+                "no",
             ])
         };
         let masters: Vec<Redis> = (0..masters).map(|_| node()).collect();
         let replicas = (0..if with_replicas { masters.len() } else { 0 })
             .map(|_| node())
             .collect();
-        let cluster = Self {
-            masters,
-            replicas,
-            _dirs: dirs,
-        };
+        let cluster = Self { masters, replicas };
         cluster.join();
         cluster
     }

@@ -5,6 +5,8 @@ pub mod sentinel;
 
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::process::{Process, free_port};
 
 /// A running `redis-server`.
@@ -14,6 +16,8 @@ pub struct Redis {
     /// Its port on loopback.
     pub port: u16,
     arguments: Vec<String>,
+    /// Its working directory; it stays over a restart.
+    _dir: TempDir,
 }
 
 impl Redis {
@@ -29,11 +33,19 @@ impl Redis {
 
     /// The same on this port (0 = none).
     pub fn start_on(port: u16, arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().display().to_string();
+        let own = ["--dir", &path];
+        let arguments: Vec<String> = own
+            .iter()
+            .chain(arguments)
+            .map(|&argument| argument.to_owned())
+            .collect();
         Self {
             process: spawn(port, &arguments),
             port,
             arguments,
+            _dir: dir,
         }
     }
 

@@ -1,0 +1,230 @@
+//! Redis Cluster: links to each master, a map of the slots, and redirections.
+//!
+//! fred has a cluster client of its own; this is used instead because there a master that is away stops the calls to
+//! all others until the cluster has failed over, and ASK leads back to where it came from (fred 10.1). Here each node
+//! fails by itself.
+
+mod map;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fred::prelude::{Client, ClientLike};
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::map::{SlotMap, redirection};
+use super::call::{self, Budget, Failure, Mode};
+use super::link::{Links, RedisObserver};
+use crate::config::settings::redis::HostPort;
+use crate::config::settings::{RedisSettings, Topology};
+use crate::model::Transaction;
+use crate::store::{Outcomes, Refusal, StoreError};
+
+/// Times that a call follows MOVED or ASK.
+const MAX_REDIRECTIONS: usize = 3;
+/// The map is read anew this often, whatever happens …
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// … and when a call shows that it is out of date, or a node is away, not more often than this.
+const REFRESH_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks for the first node that answers.
+const SEARCH_PAUSE: Duration = Duration::from_millis(20);
+
+/// See the module's docs.
+pub(super) struct Cluster {
+    settings: Arc<RedisSettings>,
+    seeds: Vec<HostPort>,
+    call_timeout: Duration,
+    observer: RedisObserver,
+    stop: CancellationToken,
+    map: ArcSwap<Routes>,
+    /// Nodes that are in use, or were named by a redirection since the last refresh.
+    nodes: Mutex<HashMap<HostPort, Arc<Links>>>,
+    outdated: Notify,
+}
+
+/// A map with the links of its nodes.
+struct Routes {
+    slots: SlotMap,
+    links: HashMap<HostPort, Arc<Links>>,
+}
+
+impl Cluster {
+    /// Starts to look for the cluster.
+    pub fn spawn(
+        settings: &Arc<RedisSettings>,
+        seeds: &[HostPort],
+        call_timeout: Duration,
+        observer: RedisObserver,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let cluster = Arc::new(Self {
+            settings: settings.clone(),
+            seeds: seeds.to_vec(),
+            call_timeout,
+            observer,
+            stop: stop.clone(),
+            map: ArcSwap::from_pointee(Routes {
+                slots: SlotMap::empty(),
+                links: HashMap::new(),
+            }),
+            nodes: Mutex::default(),
+            outdated: Notify::new(),
+        });
+        let refresher = cluster.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(refresher.keep_up_to_date()).await });
+        cluster
+    }
+
+    /// Connections that are up, and how many there should be.
+    pub fn connections(&self) -> (usize, usize) {
+        let routes = self.map.load();
+        let wanted = self.settings.pool_size.max(1) * routes.links.len().max(1);
+        (routes.links.values().map(|links| links.up()).sum(), wanted)
+    }
+
+    /// Decides transactions whose keys are all in this slot.
+    pub async fn decide(
+        &self,
+        slot: u16,
+        transactions: &[&Transaction],
+        now_us: u64,
+    ) -> Result<Vec<Outcomes>, StoreError> {
+        let budget = Budget::new(self.call_timeout, transactions)?;
+        let routes = self.map.load_full();
+        let Some(mut node) = routes.slots.owner(slot).cloned() else {
+            self.outdated.notify_one();
+            let text = if routes.links.is_empty() {
+                "no node of the cluster has been found yet"
+            } else {
+                "no node of the cluster serves this slot"
+            };
+            return Err(StoreError::Unavailable(text.to_owned()));
+        };
+        let mut mode = Mode::Plain;
+        for _ in 0..=MAX_REDIRECTIONS {
+            let links = match routes.links.get(&node) {
+                Some(links) => links.clone(),
+                None => self.links(&node),
+            };
+            match call::decide(links.next()?, transactions, &budget, now_us, mode).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(Failure::Redirected(details)) => {
+                    let to = redirection(&details, &node);
+                    mode = if details.starts_with("ASK") {
+                        Mode::Asking
+                    } else {
+                        Mode::Plain
+                    };
+                    if mode == Mode::Plain {
+                        self.outdated.notify_one();
+                    }
+                    node = to.ok_or_else(|| StoreError::refused(&details))?;
+                }
+                Err(Failure::Store(error)) => {
+                    if speaks_of_a_change(&error) {
+                        self.outdated.notify_one();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(StoreError::refused("MOVED too often"))
+    }
+
+    /// The links of a node; makes them if they are new.
+    fn links(&self, node: &HostPort) -> Arc<Links> {
+        let mut nodes = self.nodes.lock();
+        let make = || {
+            let settings = RedisSettings {
+                topology: Topology::Single(node.clone()),
+                ..(*self.settings).clone()
+            };
+            Arc::new(Links::spawn(
+                settings,
+                self.call_timeout,
+                self.observer.clone(),
+                &self.stop,
+            ))
+        };
+        nodes.entry(node.clone()).or_insert_with(make).clone()
+    }
+
+    async fn keep_up_to_date(&self) {
+        // Somebody else each time: nobody's outdated view is asked for for ever.
+        for asked in 0_usize.. {
+            if let Some(slots) = self.read_map(asked).await {
+                self.adopt(slots);
+            }
+            if self.map.load().links.is_empty() {
+                sleep(SEARCH_PAUSE).await;
+                continue;
+            }
+            sleep(REFRESH_PAUSE).await;
+            let (up, wanted) = self.connections();
+            if up == wanted {
+                // Nothing to do until a call says so, or time has passed.
+                let _ = timeout(REFRESH_EVERY, self.outdated.notified()).await;
+            }
+        }
+    }
+
+    /// Asks nodes in turn, those that we know before those that we were told of at the start.
+    async fn read_map(&self, asked: usize) -> Option<SlotMap> {
+        let known: Vec<HostPort> = self.map.load().slots.nodes.clone();
+        let all: Vec<&HostPort> = known.iter().chain(&self.seeds).collect();
+        for n in 0..all.len() {
+            let node = *all.get((asked + n) % all.len())?;
+            let Ok(client) = self.links(node).next().and_then(|link| link.client()) else {
+                continue;
+            };
+            if let Ok(slots) = cluster_slots(&client, self.settings.connect_timeout, node).await {
+                return Some(slots);
+            }
+        }
+        None
+    }
+
+    /// Takes a map into use; nodes that are not in it lose their links.
+    fn adopt(&self, slots: SlotMap) {
+        let links: HashMap<HostPort, Arc<Links>> = slots
+            .nodes
+            .iter()
+            .map(|node| (node.clone(), self.links(node)))
+            .collect();
+        if slots.nodes.is_empty() {
+            return;
+        }
+        self.nodes.lock().retain(|node, _| links.contains_key(node));
+        self.map.store(Arc::new(Routes { slots, links }));
+    }
+}
+
+async fn cluster_slots(client: &Client, patience: Duration, node: &HostPort) -> Result<SlotMap, StoreError> {
+    let command = CustomCommand::new_static("CLUSTER SLOTS", ClusterHash::Random, false);
+    let options = Options {
+        timeout: Some(patience),
+        ..Options::default()
+    };
+    let reply: Result<Value, _> = client.with_options(&options).custom(command, Vec::<Value>::new()).await;
+    let reply = reply.map_err(|error| super::client::store_error(&error, patience))?;
+    SlotMap::parse(&reply, node)
+}
+
+/// Whether an error suggests that another node serves the slot now.
+fn speaks_of_a_change(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Timeout(_) => true,
+        StoreError::Refused { kind, .. } => matches!(
+            kind,
+            Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading
+        ),
+        StoreError::Overloaded | StoreError::Protocol(_) => false,
+    }
+}
