@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Health;
 use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
-use crate::config::settings::{AnswerSettings, Settings};
+use crate::config::settings::{AnswerSettings, Settings, TelemetrySettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
@@ -27,6 +27,7 @@ use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
 use crate::service::server::{GrpcServer, ServerOptions};
 use crate::telemetry::Metrics;
+use crate::telemetry::statsd::Statsd;
 
 use listen::GrpcListener;
 use rules::RulesFeed;
@@ -58,6 +59,9 @@ pub enum AppError {
     /// A metric cannot be registered; a mistake in this program.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Nothing can be sent to statsd.
+    #[error("no thread for statsd: {0}")]
+    Statsd(std::io::Error),
     /// The binary's own protobuf descriptors are broken; a mistake in this program.
     #[error("protobuf descriptors: {0}")]
     Descriptors(String),
@@ -177,6 +181,7 @@ impl App {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
         let addresses = self.addresses()?;
         let stop = CancellationToken::new();
+        let _statsd = statsd(&self.settings.telemetry, &self.metrics)?;
         let mut background = JoinSet::new();
         self.background
             .spawn(&mut background, &self.metrics, &self.health, &stop);
@@ -212,6 +217,15 @@ impl App {
         background.shutdown().await;
         result
     }
+}
+
+/// Sends metrics until it is dropped.
+fn statsd(settings: &TelemetrySettings, metrics: &Arc<Metrics>) -> Result<Option<Statsd>, AppError> {
+    let Some(statsd) = settings.statsd.clone() else {
+        return Ok(None);
+    };
+    let started = Statsd::start(statsd, &settings.extra_tags, Arc::clone(metrics));
+    started.map(Some).map_err(AppError::Statsd)
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {

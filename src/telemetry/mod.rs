@@ -5,6 +5,7 @@ mod compat;
 pub mod logs;
 pub mod metrics;
 pub mod rule_stats;
+pub mod statsd;
 pub mod store_meter;
 pub mod throttle;
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod settings;
+mod statsd;
 mod tls;
 mod xds;
 mod xds_rules;
