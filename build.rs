@@ -3,6 +3,8 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::Type;
 
 const SERVICES: [&str; 4] = [
     "envoy/service/ratelimit/v3/rls.proto",
@@ -13,10 +15,11 @@ const SERVICES: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(SERVICES, ["proto"])?;
+    let mut descriptors = protox::compile(SERVICES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // Kept for gRPC reflection and for protobuf JSON.
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    encode_ahead(&mut descriptors);
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)
@@ -24,4 +27,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("proto.rs")
         .compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Makes the generated code take dynamic metadata as bytes: on the wire an embedded message and its encoding are the
+/// same, and `service::encoded` writes the encoding directly. Reflection and JSON know the true type.
+fn encode_ahead(descriptors: &mut FileDescriptorSet) {
+    for message in descriptors.file.iter_mut().flat_map(|file| &mut file.message_type) {
+        if !["RateLimitResponse", "CheckResponse"].contains(&message.name()) {
+            continue;
+        }
+        for field in message
+            .field
+            .iter_mut()
+            .filter(|field| field.name() == "dynamic_metadata")
+        {
+            field.set_type(Type::Bytes);
+            field.type_name = None;
+        }
+    }
 }

@@ -276,6 +276,7 @@ fn server_options(settings: &Settings) -> ServerOptions {
     ServerOptions {
         max_connection_age: settings.listen.grpc_max_connection_age,
         max_connection_age_grace: settings.listen.grpc_max_connection_age_grace,
+        max_connections: settings.limits.max_connections,
         ..ServerOptions::default()
     }
 }

@@ -14,21 +14,21 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 #[derive(Serialize)]
-struct Problem {
+struct Problem<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
     detail: String,
     #[serde(rename = "violated-policies")]
-    violated_policies: Vec<Policy>,
+    violated_policies: Vec<Policy<'a>>,
     /// Seconds; absent when no waiting helps.
     #[serde(rename = "retry-after", skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct Policy {
-    name: String,
+struct Policy<'a> {
+    name: &'a str,
     limit: u32,
     window: String,
     #[serde(rename = "window-seconds")]
@@ -44,7 +44,7 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
     if !decision.over_limit {
         return None;
     }
-    let violated_policies: Vec<_> = decision
+    let violated_policies = decision
         .violated()
         .map(|(s, counted)| policy(decision, s, counted))
         .collect();
@@ -57,14 +57,17 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
         violated_policies,
         retry_after,
     };
-    serde_json::to_vec(&problem).ok()
+    // Room for a body of the usual length, so that it is written in one piece.
+    let mut body = Vec::with_capacity(512);
+    serde_json::to_writer(&mut body, &problem).ok()?;
+    Some(body)
 }
 
 /// A denial in a sentence: which quota, and whether waiting helps.
 #[must_use]
 pub fn detail(decision: &Decision) -> String {
     let first = decision.violated().next();
-    let first = first.map_or_else(|| "a quota".to_owned(), |(status, _)| policy_name(decision, status));
+    let first = first.map_or("a quota", |(status, _)| policy_name(decision, status));
     match decision.retry_after_us().map(whole_seconds) {
         Some(seconds) => format!("Over the limit of \"{first}\". Try again in {seconds} s."),
         None => format!("More than \"{first}\" can ever admit at once. Waiting does not help; ask for less."),
@@ -77,7 +80,7 @@ pub fn unavailable(status: u16, detail: &str) -> String {
     serde_json::json!({ "title": "Service Unavailable", "status": status, "detail": detail }).to_string()
 }
 
-fn policy(decision: &Decision, status: &Status, counted: &Counted) -> Policy {
+fn policy<'a>(decision: &'a Decision, status: &Status, counted: &Counted) -> Policy<'a> {
     Policy {
         name: policy_name(decision, status),
         limit: counted.requests_per_unit,

@@ -86,7 +86,7 @@ fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::
         if !out.is_empty() {
             out.push_str(", ");
         }
-        out.push_str(&structured_string(&policy_name(decision, status)));
+        out.push_str(&structured_string(policy_name(decision, status)));
         // Writing to a String cannot fail.
         let _ = parameters(&mut out, counted);
     }
@@ -102,11 +102,11 @@ fn counted(decision: &Decision) -> impl Iterator<Item = (&Status, &Counted)> {
 
 /// What a limit is called to the outside: its name, else its path in the tree, else `override`.
 #[must_use]
-pub fn policy_name(decision: &Decision, status: &Status) -> String {
+pub fn policy_name<'a>(decision: &'a Decision, status: &Status) -> &'a str {
     match decision.rule(status) {
-        Some(rule) if !rule.name.is_empty() => rule.name.to_string(),
-        Some(rule) => rule.path.to_string(),
-        None => "override".into(),
+        Some(rule) if !rule.name.is_empty() => &rule.name,
+        Some(rule) => &rule.path,
+        None => "override",
     }
 }
 

@@ -1,116 +1,69 @@
 //! Dynamic metadata: how Envoy's access log learns which rule fired
 //! (`%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:rule)%`).
 
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct, Value};
-
 use crate::engine::{Counted, Decision, Status};
 use crate::model::time::SECOND_US;
 
+use super::encoded::{Fields, Value, Values};
 use super::headers::policy_name;
 
 /// Under `sluicegate`: on a denial the rule that fired first, and all of them; with `always` the tightest on every
-/// answer. Rules' own `metadata` are merged beside it, in the order of the descriptors.
+/// answer. Rules' own `metadata` are merged beside it, in the order of the descriptors. An encoded
+/// `google.protobuf.Struct`; empty = none.
 #[must_use]
-pub fn dynamic(decision: &Decision, domain: &str, always: bool) -> Option<Struct> {
+pub fn dynamic(decision: &Decision, domain: &str, always: bool) -> Vec<u8> {
     if !always && !decision.over_limit {
-        return None;
+        return Vec::new();
     }
-    let mut fields = Struct::default().fields;
+    let mut fields = Fields::default();
     for rule in decision.statuses.iter().filter_map(|status| decision.rule(status)) {
         for (key, value) in rule.metadata.iter().flat_map(|map| map.iter()) {
-            fields.insert(key.clone(), json(value));
+            fields.set(key, Value::Json(value));
         }
     }
-    fields.insert("sluicegate".into(), object(ours(decision, domain)));
-    Some(Struct { fields })
+    fields.set("sluicegate", Value::Struct(&ours(decision, domain)));
+    fields.into_bytes()
 }
 
-/// Under `sluicegate`: that nothing was decided, and why in a fixed word.
+/// Under `sluicegate`: that nothing was decided, and why in a fixed word; encoded as [`dynamic`] is.
 #[must_use]
-pub fn undecided(reason: &str) -> Struct {
-    let ours = object(vec![("code", string("UNKNOWN")), ("reason", string(reason))]);
-    Struct {
-        fields: [("sluicegate".to_owned(), ours)].into(),
-    }
+pub fn undecided(reason: &str) -> Vec<u8> {
+    let (mut fields, mut ours) = (Fields::default(), Fields::default());
+    ours.set("code", Value::String("UNKNOWN"));
+    ours.set("reason", Value::String(reason));
+    fields.set("sluicegate", Value::Struct(&ours));
+    fields.into_bytes()
 }
 
-fn ours(decision: &Decision, domain: &str) -> Vec<(&'static str, Value)> {
-    let mut fields = vec![
-        ("code", string(if decision.over_limit { "OVER_LIMIT" } else { "OK" })),
-        ("domain", string(domain)),
-    ];
+fn ours(decision: &Decision, domain: &str) -> Fields {
+    let mut fields = Fields::default();
+    let code = if decision.over_limit { "OVER_LIMIT" } else { "OK" };
+    fields.set("code", Value::String(code));
+    fields.set("domain", Value::String(domain));
     if let Some(mode) = decision.failure {
-        fields.push(("failure_mode", string(mode.name())));
+        fields.set("failure_mode", Value::String(mode.name()));
     }
     if let Some((status, counted)) = decision.tightest() {
-        fields.extend(about(decision, status, counted));
+        about(&mut fields, decision, status, counted);
     }
-    let violated: Vec<_> = decision
-        .violated()
-        .map(|(status, _)| string(&policy_name(decision, status)))
-        .collect();
+    let mut violated = Values::default();
+    for (status, _) in decision.violated() {
+        violated.push(Value::String(policy_name(decision, status)));
+    }
     if !violated.is_empty() {
-        fields.push((
-            "violated",
-            Value {
-                kind: Some(Kind::ListValue(ListValue { values: violated })),
-            },
-        ));
+        fields.set("violated", Value::List(&violated));
     }
     fields
 }
 
-fn about(decision: &Decision, status: &Status, counted: &Counted) -> Vec<(&'static str, Value)> {
-    let mut fields = vec![
-        ("rule", string(&policy_name(decision, status))),
-        (
-            "path",
-            string(decision.rule(status).map_or("override", |rule| &rule.path)),
-        ),
-        ("limit", number(u64::from(counted.requests_per_unit))),
-        ("window_seconds", number(counted.window.seconds())),
-        ("remaining", number(counted.outcome.remaining)),
-    ];
+fn about(fields: &mut Fields, decision: &Decision, status: &Status, counted: &Counted) {
+    let path = decision.rule(status).map_or("override", |rule| &rule.path);
+    fields.set("rule", Value::String(policy_name(decision, status)));
+    fields.set("path", Value::String(path));
+    fields.set("limit", Value::Number(counted.requests_per_unit.into()));
+    fields.set("window_seconds", Value::Number(counted.window.seconds()));
+    fields.set("remaining", Value::Number(counted.outcome.remaining));
     if let (true, Some(us)) = (counted.denied, counted.retry_after_us()) {
-        fields.push(("retry_after_seconds", number(us.div_ceil(SECOND_US).max(1))));
+        fields.set("retry_after_seconds", Value::Number(us.div_ceil(SECOND_US).max(1)));
     }
-    fields
-}
-
-fn object(fields: Vec<(&'static str, Value)>) -> Value {
-    let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Value {
-        kind: Some(Kind::StructValue(Struct { fields })),
-    }
-}
-
-fn string(text: &str) -> Value {
-    Value {
-        kind: Some(Kind::StringValue(text.to_owned())),
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "protobuf Struct numbers are doubles")]
-fn number(n: u64) -> Value {
-    Value {
-        kind: Some(Kind::NumberValue(n as f64)),
-    }
-}
-
-fn json(value: &serde_json::Value) -> Value {
-    let kind = match value {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(b) => Kind::BoolValue(*b),
-        serde_json::Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
-        serde_json::Value::String(s) => Kind::StringValue(s.clone()),
-        serde_json::Value::Array(items) => Kind::ListValue(ListValue {
-            values: items.iter().map(json).collect(),
-        }),
-        serde_json::Value::Object(map) => {
-            let fields = map.iter().map(|(key, value)| (key.clone(), json(value))).collect();
-            Kind::StructValue(Struct { fields })
-        }
-    };
-    Value { kind: Some(kind) }
 }

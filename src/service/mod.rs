@@ -7,6 +7,7 @@ pub mod connection;
 pub mod convert;
 pub mod cores;
 pub mod deadline;
+pub mod encoded;
 pub mod headers;
 pub mod metadata;
 pub mod rls;

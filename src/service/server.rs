@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -45,6 +46,8 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     /// Largest message, in bytes.
     pub max_message_bytes: usize,
+    /// Connections at the same time; more wait in the kernel.
+    pub max_connections: usize,
     /// Threads that serve connections, each with a runtime of its own.
     pub threads: usize,
 }
@@ -56,6 +59,7 @@ impl Default for ServerOptions {
             max_connection_age_grace: None,
             max_concurrent_streams: 10_000,
             max_message_bytes: 4 << 20,
+            max_connections: 20_000,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
@@ -118,15 +122,20 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
     ) -> io::Result<()> {
         let cores = Cores::start(self.options.threads)?;
         let (stop, connections, tls) = (CancellationToken::new(), TaskTracker::new(), tls.map(Arc::new));
+        let places = Arc::new(Semaphore::new(self.options.max_connections));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
-            let accepted = tokio::select! {
+            let next = async { (Arc::clone(&places).acquire_owned().await, listener.accept().await) };
+            let (place, accepted) = tokio::select! {
                 () = shutdown.as_mut() => break,
-                accepted = listener.accept() => accepted,
+                next = next => next,
             };
             let (services, options) = (self.services.clone(), Arc::clone(&self.options));
             let connection = serve_connection(accepted, tls.clone(), services, options, stop.clone());
-            cores.spawn(connections.track_future(connection));
+            cores.spawn(connections.track_future(async move {
+                connection.await;
+                drop(place);
+            }));
         }
         drop(listener);
         stop.cancel();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use sluicegate::config::settings::OnOverload;
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
@@ -66,7 +67,7 @@ async fn three_pass_and_the_fourth_hears_which_limit_and_when() {
             (3, Unit::Hour.into(), "per-user")
         );
         assert_eq!(limit.unit_multiplier, None);
-        assert!(response.raw_body.is_empty() && response.dynamic_metadata.is_none());
+        assert!(response.raw_body.is_empty() && response.dynamic_metadata.is_empty());
         assert_eq!(header(&response, "retry-after"), None);
     }
     let response = ask(&server, request("edge", &[&[("user", "alice")]])).await;
@@ -83,7 +84,7 @@ async fn three_pass_and_the_fourth_hears_which_limit_and_when() {
     assert_eq!(body["violated-policies"][0]["limit"], 3);
     assert_eq!(body["violated-policies"][0]["window-seconds"], 3600);
     assert_eq!(body["retry-after"], retry);
-    let metadata = response.dynamic_metadata.expect("metadata");
+    let metadata = prost_types::Struct::decode(response.dynamic_metadata.as_slice()).expect("metadata");
     assert!(format!("{metadata:?}").contains("per-user"));
     // Somebody else has a counter of their own.
     assert_eq!(
@@ -331,4 +332,24 @@ async fn overload_is_answered_at_once_as_configured() {
     assert_eq!(refused.code(), Code::Unavailable);
     let passed = while_the_only_slot_is_taken(OnOverload::Allow).await.expect("passed");
     assert_eq!((passed.overall_code, passed.statuses.len()), (ok(), 2));
+}
+
+#[tokio::test]
+async fn connections_above_the_bound_wait_for_a_place() {
+    let server = Server::start_with(RULES, |settings| settings.limits.max_connections = 1).await;
+    let mut first = server.client().await;
+    let ask = || request("edge", &[&[("tenant", "t")]]);
+    first.should_rate_limit(ask()).await.expect("the first is served");
+    // The second's handshake is answered by the kernel; nobody reads what it asks.
+    let mut second = server.client().await;
+    let waiting = tokio::spawn(async move { second.should_rate_limit(ask()).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    let answer = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    answer
+        .expect("a place came free")
+        .expect("no panic")
+        .expect("the second is served");
+    server.stop().await;
 }

@@ -110,7 +110,7 @@ fn responses_cross_both_ways() {
         response_headers_to_add: vec![header.clone()],
         request_headers_to_add: vec![header],
         raw_body: b"{}".to_vec(),
-        dynamic_metadata: Some(metadata),
+        dynamic_metadata: metadata.encode_to_vec(),
     };
     let theirs: full::RateLimitResponse = crosses(&ours);
     assert_eq!(theirs.overall_code, 2);
@@ -125,6 +125,8 @@ fn responses_cross_both_ways() {
     assert_eq!((reset.seconds, reset.nanos), (2, 500_000_000));
     assert_eq!(theirs.response_headers_to_add[0].key, "retry-after");
     assert_eq!(theirs.raw_body, b"{}");
+    let theirs_metadata = theirs.dynamic_metadata.as_ref().expect("metadata");
+    assert_eq!(theirs_metadata.encode_to_vec(), metadata.encode_to_vec());
     let back: ours::RateLimitResponse = crosses(&theirs);
     assert_eq!(back, ours);
 }
@@ -227,7 +229,7 @@ fn authorization_answers_cross_both_ways() {
             details: vec![],
         }),
         http_response: Some(auth::check_response::HttpResponse::DeniedResponse(denied)),
-        dynamic_metadata: None,
+        dynamic_metadata: Vec::new(),
     };
     let theirs: full_auth::CheckResponse = crosses(&ours);
     let Some(full_auth::check_response::HttpResponse::DeniedResponse(denied)) = &theirs.http_response else {
@@ -245,7 +247,7 @@ fn authorization_answers_cross_both_ways() {
     let ours = auth::CheckResponse {
         status: Some(sluicegate::proto::google::rpc::Status::default()),
         http_response: Some(auth::check_response::HttpResponse::OkResponse(ok)),
-        dynamic_metadata: None,
+        dynamic_metadata: Vec::new(),
     };
     let theirs: full_auth::CheckResponse = crosses(&ours);
     assert_eq!(crosses::<auth::CheckResponse>(&theirs), ours);

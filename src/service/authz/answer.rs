@@ -80,7 +80,7 @@ impl Answering<'_> {
         wire::CheckResponse {
             status: Some(RpcStatus::default()),
             http_response: Some(HttpResponse::OkResponse(ok)),
-            dynamic_metadata: None,
+            dynamic_metadata: Vec::new(),
         }
     }
 
@@ -112,12 +112,12 @@ impl Answering<'_> {
                 wire::CheckResponse {
                     status: Some(RpcStatus::default()),
                     http_response: Some(HttpResponse::OkResponse(ok)),
-                    dynamic_metadata: None,
+                    dynamic_metadata: Vec::new(),
                 }
             }
             FailureMode::Deny => unavailable(view.is_some_and(View::is_grpc)),
         };
-        response.dynamic_metadata = Some(metadata::undecided(reason));
+        response.dynamic_metadata = metadata::undecided(reason);
         response
     }
 }
@@ -170,7 +170,7 @@ fn refusal(code: i32, message: String, status: u16, headers: Vec<Header>, body: 
             ..Default::default()
         }),
         http_response: Some(HttpResponse::DeniedResponse(denied)),
-        dynamic_metadata: None,
+        dynamic_metadata: Vec::new(),
     }
 }
 
