@@ -85,3 +85,34 @@ def test_backend_traffic_policy_limits(front, tmp_path):
     assert trials == [200] * 5 + [429] * 2
     assert front.statuses(3, x_user_id="trial-6") == {200: 3}
     assert front.statuses(5) == {200: 5}
+
+
+@pytest.mark.parametrize(("path", "asked", "spared"), [
+    ("istio/ext-authz-gateway.yaml", "/", "/healthz"),
+    ("istio/ext-authz-sidecar.yaml", "/api/x", "/"),
+])
+def test_authorization_policy_limits(front, path, asked, spared):
+    (policy,) = load(path)
+    (mesh,) = load("istio/ext-authz-mesh-config.yaml")
+    (provider,) = mesh["spec"]["meshConfig"]["extensionProviders"]
+    filters, service = bootstraps.of_istio_policy(policy, provider)
+    front.start_service(f"--rules={RULES}")
+    front.start_envoy(bootstraps.bootstrap(front.ports, filters, {service: front.grpc()}))
+    limits_each_user(front, asked)
+    status, headers, body = front.get(asked, x_user_id="alice")
+    assert status == 429 and int(headers["retry-after"]) >= 1 and "per-user" in body
+    # What the policy does not select is not asked about.
+    assert front.statuses(5, spared, x_user_id="alice") == {200: 5}
+    front.stack.end("sluicegate")
+    assert front.statuses(3, asked, x_user_id="alice") == {200: 3}
+
+
+def test_security_policy_limits(front):
+    policy, grant = load("envoy-gateway/security-policy.yaml")
+    backend = policy["spec"]["extAuth"]["grpc"]["backendRefs"][0]
+    assert grant["metadata"]["namespace"] == backend["namespace"]
+    assert grant["spec"]["to"][0]["name"] == backend["name"]
+    filters, per_route, service = bootstraps.of_security_policy(policy)
+    front.start_service(f"--rules={RULES}")
+    front.start_envoy(bootstraps.bootstrap(front.ports, filters, {service: front.grpc()}, route=per_route))
+    limits_each_user(front)
