@@ -111,7 +111,7 @@ class Service:
         """Runs the container's health check."""
         kind, *test = self.spec["healthcheck"]["test"]
         assert kind == "CMD", "every health check of compose.yaml is an exec form"
-        test = [self.translate(part).replace("127.0.0.1", self.address) for part in test]
+        test = [self.translate(part.replace("127.0.0.1", self.address)) for part in test]
         if test[0] == "redis-cli":
             test[1:1] = ["-h", self.address]
         elif test[0] == "wget":
