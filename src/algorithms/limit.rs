@@ -1,7 +1,9 @@
 //! The only constructor of [`Limit`]: every bound is checked here, so that no product in any step passes
 //! [`MAX_UNITS`], in Rust or in Lua (whose numbers are doubles).
 
-use thiserror::Error;
+mod error;
+
+pub use error::LimitError;
 
 use crate::model::limit::Algorithm;
 use crate::model::time::SECOND_US;
@@ -41,69 +43,6 @@ pub struct LimitSpec {
     pub max_delay_us: Option<u64>,
     /// Fixed window only: denied hits count too.
     pub count_denied: bool,
-}
-
-/// Why a limit cannot be counted, and how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LimitError {
-    /// More hits than a counter holds.
-    #[error("{0} hits in a window are too many: the most is {MAX_HITS}; use `unlimited: true` to count nothing")]
-    Hits(u64),
-    /// No window at all.
-    #[error("the window is empty: give it at least 1 second")]
-    WindowEmpty,
-    /// Longer than can be counted.
-    #[error("a window of {0} is too long: the longest is 10 years (3650 days)")]
-    WindowTooLong(Window),
-    /// A setting of another algorithm.
-    #[error("`{setting}` has no meaning for {algorithm}: remove it, or set `algorithm: {owner}`")]
-    NotForThis {
-        /// The setting's name in rules files.
-        setting: &'static str,
-        /// The algorithm that was asked for.
-        algorithm: AlgorithmKind,
-        /// The algorithm that knows the setting.
-        owner: AlgorithmKind,
-    },
-    /// Outside 1..=[`MAX_PRECISION`].
-    #[error("a precision of {0} is out of range: give 1 to {MAX_PRECISION} slices (default {DEFAULT_PRECISION})")]
-    Precision(u32),
-    /// The log would grow too large.
-    #[error(
-        "sliding_log keeps an entry for each request and stops at {MAX_LOG_HITS} hits in a window, not {0}: \
-         use `algorithm: sliding_window`, whose state does not grow with the limit"
-    )]
-    LogHits(u64),
-    /// A bucket that can hold nothing.
-    #[error("a burst of 0 would deny everything: give at least 1, or ban with `requests_per_unit: 0` and no burst")]
-    BurstEmpty,
-    /// A ban with a burst.
-    #[error("`requests_per_unit: 0` bans, so a burst of {0} could never refill: remove `burst`, or raise the limit")]
-    BurstOfBan(u64),
-    /// Too much for the arithmetic.
-    #[error(
-        "a burst of {burst} at {hits} hits per {window} cannot be counted exactly (it would take more than a \
-         century to refill): lower `burst` or shorten the window"
-    )]
-    BurstTooLarge {
-        /// What was asked for.
-        burst: u64,
-        /// L.
-        hits: u64,
-        /// W.
-        window: Window,
-    },
-    /// A delay beyond [`MAX_MAX_DELAY_US`].
-    #[error("a max_delay of {} ms is too long: the longest is {} s", .0 / 1000, MAX_MAX_DELAY_US / SECOND_US)]
-    MaxDelay(u64),
-    /// The rate cannot be expressed within the arithmetic's bounds.
-    #[error("{hits} hits per {window} cannot be spaced exactly: use a rounder number, or a shorter window")]
-    Rate {
-        /// L.
-        hits: u64,
-        /// W.
-        window: Window,
-    },
 }
 
 /// Checks a limit and fills in its defaults.
@@ -360,120 +299,51 @@ mod tests {
     #[test]
     fn every_bound_says_how_to_mend_it() {
         use AlgorithmKind::{LeakyBucket, SlidingLog, SlidingWindow, TokenBucket};
-        let base = |kind| spec(kind, 10, seconds(1));
-        let cases = [
+        type Change = fn(&mut LimitSpec);
+        let cases: [(AlgorithmKind, Change, &str); 15] = [
+            (SlidingWindow, |spec| spec.hits = MAX_HITS + 1, "unlimited: true"),
+            (SlidingWindow, |spec| spec.window = seconds(0), "at least 1 second"),
+            (SlidingWindow, |spec| spec.window.multiplier = u32::MAX, "10 years"),
+            (SlidingWindow, |spec| spec.precision = Some(0), "1 to 1000"),
+            (SlidingWindow, |spec| spec.precision = Some(1001), "1 to 1000"),
             (
-                LimitSpec {
-                    hits: MAX_HITS + 1,
-                    ..base(SlidingWindow)
-                },
-                "unlimited: true",
-            ),
-            (
-                LimitSpec {
-                    window: seconds(0),
-                    ..base(SlidingWindow)
-                },
-                "at least 1 second",
-            ),
-            (
-                spec(
-                    SlidingWindow,
-                    1,
-                    Window {
-                        unit: Unit::Year,
-                        multiplier: u32::MAX,
-                    },
-                ),
-                "10 years",
-            ),
-            (
-                LimitSpec {
-                    precision: Some(0),
-                    ..base(SlidingWindow)
-                },
-                "1 to 1000",
-            ),
-            (
-                LimitSpec {
-                    precision: Some(1001),
-                    ..base(SlidingWindow)
-                },
-                "1 to 1000",
-            ),
-            (
-                LimitSpec {
-                    precision: Some(8),
-                    ..base(TokenBucket)
-                },
+                TokenBucket,
+                |spec| spec.precision = Some(8),
                 "algorithm: sliding_window",
             ),
+            (SlidingWindow, |spec| spec.burst = Some(8), "algorithm: token_bucket"),
             (
-                LimitSpec {
-                    burst: Some(8),
-                    ..base(SlidingWindow)
-                },
-                "algorithm: token_bucket",
-            ),
-            (
-                LimitSpec {
-                    count_denied: true,
-                    ..base(SlidingWindow)
-                },
+                SlidingWindow,
+                |spec| spec.count_denied = true,
                 "algorithm: fixed_window",
             ),
             (
-                LimitSpec {
-                    max_delay_us: Some(8),
-                    ..base(TokenBucket)
-                },
+                TokenBucket,
+                |spec| spec.max_delay_us = Some(8),
                 "algorithm: leaky_bucket",
             ),
             (
-                LimitSpec {
-                    max_delay_us: Some(61 * SECOND_US),
-                    ..base(LeakyBucket)
-                },
+                LeakyBucket,
+                |spec| spec.max_delay_us = Some(61 * SECOND_US),
                 "longest is 60 s",
             ),
+            (SlidingLog, |spec| spec.hits = MAX_LOG_HITS + 1, "sliding_window"),
+            (TokenBucket, |spec| spec.burst = Some(0), "at least 1"),
             (
-                LimitSpec {
-                    hits: MAX_LOG_HITS + 1,
-                    ..base(SlidingLog)
-                },
-                "sliding_window",
-            ),
-            (
-                LimitSpec {
-                    burst: Some(0),
-                    ..base(TokenBucket)
-                },
-                "at least 1",
-            ),
-            (
-                LimitSpec {
-                    hits: 0,
-                    burst: Some(5),
-                    ..base(TokenBucket)
-                },
+                TokenBucket,
+                |spec| (spec.hits, spec.burst) = (0, Some(5)),
                 "remove `burst`",
             ),
+            (TokenBucket, |spec| spec.burst = Some(MAX_HITS + 1), "lower `burst`"),
             (
-                LimitSpec {
-                    burst: Some(MAX_HITS + 1),
-                    ..base(TokenBucket)
-                },
-                "lower `burst`",
-            ),
-            (
-                LimitSpec {
-                    burst: Some(MAX_HITS),
-                    ..spec(TokenBucket, 1, Window::of(Unit::Year))
-                },
+                TokenBucket,
+                |spec| (spec.window, spec.burst) = (Window::of(Unit::Year), Some(MAX_HITS)),
                 "lower `burst`",
             ),
         ];
-        for (spec, hint) in cases {
+        for (kind, change, hint) in cases {
+            let mut spec = spec(kind, 10, seconds(1));
+            change(&mut spec);
             let message = build(&spec).expect_err("out of bounds").to_string();
             assert!(message.contains(hint), "{message:?} does not say {hint:?}");
         }

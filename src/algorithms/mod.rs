@@ -127,7 +127,7 @@ pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
 }
 
 /// Gives hits back: the oldest that still count go first, so that what stays is counted no shorter than it was taken
-/// for; never below zero use.
+/// for; never below zero use. With nothing left the state is an unused one again.
 pub fn give(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::give(params, state, now_us, hits),

@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Write};
 
+use super::time::SECOND_US;
 use super::{Algorithm, Limit};
 
 /// Longest identity (what is inside the braces) that is kept as it is, in bytes.
@@ -97,17 +98,29 @@ pub fn counter_key<'a>(
 /// Algorithm and the parameters that give the state its meaning, as short as they can be: keys are most of what a
 /// counter costs.
 fn push_state(key: &mut String, limit: &Limit) {
-    let window = limit.window_us;
     // Writing to a String cannot fail.
     let _ = match limit.algorithm {
-        Algorithm::SlidingWindow { precision } => write!(key, "sw:{window}/{precision}"),
-        Algorithm::SlidingLog => write!(key, "sl:{window}"),
+        Algorithm::SlidingWindow { precision } => write!(key, "sw:{}/{precision}", Length(limit.window_us)),
+        Algorithm::SlidingLog => write!(key, "sl:{}", Length(limit.window_us)),
         // The number of hits is part of the bucket's units: see algorithms::token_bucket.
-        Algorithm::TokenBucket { .. } => write!(key, "tb:{window}"),
-        Algorithm::LeakyBucket { .. } => write!(key, "lb:{window}"),
-        Algorithm::FixedWindow { .. } => write!(key, "fw:{window}"),
-        Algorithm::Concurrency => write!(key, "cc:{window}"),
+        Algorithm::TokenBucket { .. } => write!(key, "tb:{}", Length(limit.window_us)),
+        Algorithm::LeakyBucket { .. } => write!(key, "lb:{}", Length(limit.window_us)),
+        Algorithm::FixedWindow { .. } => write!(key, "fw:{}", Length(limit.window_us)),
+        Algorithm::Concurrency => write!(key, "cc:{}", Length(limit.window_us)),
     };
+}
+
+/// A window in seconds, or in microseconds with `us` where it is not whole seconds.
+struct Length(u64);
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(SECOND_US) {
+            write!(f, "{}", self.0 / SECOND_US)
+        } else {
+            write!(f, "{}us", self.0)
+        }
+    }
 }
 
 /// Percent-encodes our separators, Redis' braces, controls and the escape itself. Injective.

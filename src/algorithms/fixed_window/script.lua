@@ -54,7 +54,11 @@ algorithms[4] = {
 
   give = function(state, now, hits, _, window_us)
     local window, count = current(state, now, window_us)
-    state.window, state.count = window, count > hits and count - hits or 0
+    if count > hits then
+      state.window, state.count = window, count - hits
+    else
+      state.window, state.count = 0, 0
+    end
   end,
 
   give_to = function(state, now, slice, hits, limit, window_us)
@@ -69,6 +73,10 @@ algorithms[4] = {
   end,
 
   save = function(state, key, now, spare_ms, _, window_us)
+    if state.count == 0 then
+      call("DEL", key)
+      return
+    end
     local ms = expiry_ms((state.window + 1) * window_us, now, spare_ms)
     call("SET", key, struct.pack("<I6I4", state.window, state.count), "PX", ms)
   end,

@@ -64,9 +64,9 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 /// See [`crate::algorithms::give`].
 pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let (window, count) = current(params, state, now_us);
-    *state = State {
-        window,
-        count: u32::try_from(count.saturating_sub(hits)).unwrap_or(u32::MAX),
+    *state = match u32::try_from(count.saturating_sub(hits)).unwrap_or(u32::MAX) {
+        0 => State::default(),
+        count => State { window, count },
     };
 }
 

@@ -111,6 +111,9 @@ algorithms[1] = {
     local used = state.total - state.before
     state.before = state.before + (hits < used and hits or used)
     state.given = true
+    if state.before == state.total then
+      state.last = 0
+    end
   end,
 
   save = function(state, key, now, spare_ms, _, window_us)

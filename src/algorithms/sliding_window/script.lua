@@ -79,6 +79,11 @@ local function advance(state, now, slice_us, slices)
   state.newest, state.head, state.skip, state.in_place = slice, 0, 0, false
 end
 
+-- Makes the state an unused one.
+local function clear(state)
+  state.newest, state.sum, state.head, state.older, state.skip, state.in_place = 0, 0, 0, "", 0, false
+end
+
 algorithms[0] = {
   load = function(key)
     local value = call("GET", key)
@@ -134,7 +139,7 @@ algorithms[0] = {
     local left = hits < state.sum and hits or state.sum
     state.sum, state.in_place = state.sum - left, false
     if state.sum == 0 then
-      state.head, state.older, state.skip = 0, "", 0
+      clear(state)
       return
     end
     local counts = {}
@@ -162,6 +167,9 @@ algorithms[0] = {
       state.older = string.sub(state.older, 1, before) .. changed .. string.sub(state.older, before + 5)
       state.sum, state.in_place = state.sum - given, false
     end
+    if state.sum == 0 then
+      clear(state)
+    end
   end,
 
   lease = function(state, now, _, slice_us)
@@ -173,6 +181,10 @@ algorithms[0] = {
   end,
 
   save = function(state, key, now, spare_ms, _, slice_us, slices)
+    if state.sum == 0 then
+      call("DEL", key)
+      return
+    end
     local header = struct.pack("<I6I4I4", state.newest, state.sum, state.head)
     if state.in_place then
       call("SETRANGE", key, 0, header)

@@ -140,8 +140,7 @@ pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let mut left = u32::try_from(hits).unwrap_or(u32::MAX).min(state.sum);
     state.sum -= left;
     if state.sum == 0 {
-        state.head = 0;
-        state.older.fill(0);
+        *state = State::default();
         return;
     }
     for k in 0..params.slices {
@@ -171,6 +170,9 @@ pub fn give_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits
         let given = hits.min(*count);
         *count -= given;
         state.sum -= given.min(state.sum);
+    }
+    if state.sum == 0 {
+        *state = State::default();
     }
 }
 

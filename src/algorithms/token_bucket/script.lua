@@ -18,8 +18,9 @@ local function missing(state, now, unit_rate)
 end
 
 local function set(state, now, units, unit_rate)
-  if units < 0 then
-    units = 0
+  if units <= 0 then
+    state.tat, state.frac = 0, 0
+    return
   end
   state.frac = units % unit_rate
   state.tat = now + (units - state.frac) / unit_rate
@@ -101,6 +102,10 @@ algorithms[2] = {
 
   save = function(state, key, now, spare_ms)
     local value = state.tat
+    if value == 0 then
+      call("DEL", key)
+      return
+    end
     if state.frac > 0 then
       value = struct.pack("<c1I7I4", "f", state.tat, state.frac)
     end

@@ -86,6 +86,10 @@ pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 }
 
 fn set(params: &Params, state: &mut State, now_us: u64, units: u64) {
+    if units == 0 {
+        *state = State::default();
+        return;
+    }
     state.tat_us = now_us.saturating_add(units / params.unit_rate);
     state.frac = u32::try_from(units % params.unit_rate).unwrap_or(0);
 }

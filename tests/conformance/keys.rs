@@ -1,0 +1,112 @@
+//! No two different counters share a key.
+
+use proptest::prelude::*;
+use sluicegate::model::key::{Owner, Part, counter_key};
+use sluicegate::model::{AlgorithmKind, CounterKey};
+
+use crate::traces;
+
+/// Strings of what separates and escapes, of braces, controls, the empty and the very long.
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => "[ab|=~#%:{}_\\x00\n\u{e9}]{0,6}",
+        2 => "[a%7CD]{0,8}",
+        1 => "[ab]{150,170}",
+        1 => any::<String>(),
+    ]
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Identity {
+    domain: String,
+    /// Key, value, and whether all that match the value share the counter.
+    parts: Vec<(String, String, bool)>,
+    is_override: bool,
+}
+
+impl Identity {
+    fn key(&self) -> CounterKey {
+        let limit = traces::limit(AlgorithmKind::SlidingWindow, 10, 60);
+        let owner = if self.is_override { Owner::Override } else { Owner::Rule };
+        let parts = self.parts.iter().map(|(key, value, is_shared)| {
+            if *is_shared {
+                Part::Shared(key, value)
+            } else {
+                Part::Own(key, value)
+            }
+        });
+        counter_key("", owner, &limit, &self.domain, parts)
+    }
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    let part = (hostile(), hostile(), any::<bool>());
+    (hostile(), proptest::collection::vec(part, 0..4), any::<bool>()).prop_map(|(domain, parts, is_override)| {
+        Identity {
+            domain,
+            parts,
+            is_override,
+        }
+    })
+}
+
+/// Moves text across a border: the pairs that careless joining confuses.
+fn shifted(identity: &Identity) -> Vec<Identity> {
+    let mut others = Vec::new();
+    for index in 0..identity.parts.len() {
+        let (key, value, is_shared) = identity.parts[index].clone();
+        for sign in ["|", "=", "~", "_", "#", "%7C", ""] {
+            let mut joined = identity.clone();
+            joined.parts[index] = (format!("{key}{sign}{value}"), String::new(), is_shared);
+            others.push(joined);
+            if let Some((next_key, next_value, _)) = identity.parts.get(index + 1).cloned() {
+                let mut merged = identity.clone();
+                merged.parts[index] = (key.clone(), format!("{value}{sign}{next_key}={next_value}"), is_shared);
+                merged.parts.remove(index + 1);
+                others.push(merged);
+            }
+        }
+        let mut other_kind = identity.clone();
+        other_kind.parts[index].2 = !is_shared;
+        others.push(other_kind);
+    }
+    others
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn different_counters_have_different_keys(one in identity(), two in identity()) {
+        for other in shifted(&one).into_iter().chain([two]) {
+            prop_assert_eq!(one == other, one.key() == other.key(), "{:?} and {:?}", one, other);
+        }
+    }
+
+    #[test]
+    fn keys_are_bounded_and_have_one_hash_tag(identity in identity()) {
+        let key = identity.key();
+        let text = key.as_str();
+        prop_assert!(text.len() < 300);
+        prop_assert_eq!(text.matches('{').count(), 1);
+        prop_assert_eq!(text.matches('}').count(), 1);
+        prop_assert!(!text.chars().any(|c| c.is_ascii_control()));
+    }
+}
+
+/// Algorithm and window are part of a key, so that a changed rule starts clean; the number of hits is not.
+#[test]
+fn what_a_key_says_of_its_limit() {
+    let key = |kind, hits, seconds| {
+        let limit = traces::limit(kind, hits, seconds);
+        counter_key("", Owner::Rule, &limit, "d", [Part::Own("k", "v")])
+    };
+    let mut keys: Vec<_> = AlgorithmKind::ALL.into_iter().map(|kind| key(kind, 10, 60)).collect();
+    keys.push(key(AlgorithmKind::SlidingWindow, 10, 61));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+    assert_eq!(
+        key(AlgorithmKind::SlidingWindow, 10, 60),
+        key(AlgorithmKind::SlidingWindow, 20, 60)
+    );
+}

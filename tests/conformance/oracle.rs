@@ -1,0 +1,392 @@
+//! Limits by their definitions, as slowly and plainly as possible: every admitted hit is remembered, and times are
+//! found by trying.
+
+use std::collections::HashMap;
+
+use sluicegate::algorithms::limit::MAX_HITS;
+use sluicegate::model::{Algorithm, Check, CounterKey, Gate, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
+
+/// One counter.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    limit: Limit,
+    /// Admitted hits that were not given back: slice, time or window, and how many.
+    events: Vec<(u64, u64)>,
+    /// The newest slice or window that was written to.
+    newest: u64,
+    /// Buckets: when nothing will be missing, in units since the epoch.
+    full: i128,
+    /// Units of a microsecond when that was written.
+    full_rate: i128,
+}
+
+impl Counter {
+    pub fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            events: Vec::new(),
+            newest: 0,
+            full: 0,
+            full_rate: 1,
+        }
+    }
+
+    /// Goes on under a rule whose numbers may have changed.
+    fn obey(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Slices in a window, and their length.
+    fn slices(&self) -> (u64, u64) {
+        let slices = match self.limit.algorithm {
+            Algorithm::SlidingWindow { precision } => u64::from(precision),
+            _ => 32,
+        };
+        (slices, self.limit.window_us.div_ceil(slices))
+    }
+
+    /// What an event of this time is marked with.
+    fn mark(&self, now: u64) -> u64 {
+        let last = self.events.last().map_or(0, |event| event.0);
+        match self.limit.algorithm {
+            Algorithm::SlidingWindow { .. } | Algorithm::Concurrency => self.newest.max(now / self.slices().1),
+            Algorithm::SlidingLog => last.max(now),
+            Algorithm::FixedWindow { .. } => self.newest.max(now / self.limit.window_us),
+            Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket { .. } => now,
+        }
+    }
+
+    /// Whether an event still counts at this time.
+    fn counts(&self, now: u64, event: (u64, u64)) -> bool {
+        let mark = self.mark(now);
+        match self.limit.algorithm {
+            Algorithm::SlidingWindow { .. } | Algorithm::Concurrency => event.0 + self.slices().0 >= mark,
+            Algorithm::SlidingLog => event.0 + self.limit.window_us > mark,
+            _ => event.0 == mark,
+        }
+    }
+
+    /// Units of the bucket: rate, of one hit, and how many may be missing.
+    fn units(&self) -> Option<(i128, i128, i128)> {
+        let of = |rate: u64, hit: u64, capacity: u128| {
+            let capacity = if self.limit.hits == 0 { 0 } else { capacity };
+            (i128::from(rate), i128::from(hit), capacity as i128)
+        };
+        match self.limit.algorithm {
+            Algorithm::TokenBucket {
+                burst,
+                hit_units,
+                unit_rate,
+            } => Some(of(unit_rate, hit_units, u128::from(burst) * u128::from(hit_units))),
+            Algorithm::LeakyBucket {
+                max_delay_us,
+                hit_units,
+                unit_rate,
+            } => {
+                let waiting = u128::from(max_delay_us) * u128::from(unit_rate);
+                Some(of(unit_rate, hit_units, waiting + u128::from(hit_units)))
+            }
+            _ => None,
+        }
+    }
+
+    /// When nothing will be missing, at this rate: what was missing is worth the same time at any.
+    fn full(&self, rate: i128) -> i128 {
+        self.full / self.full_rate * rate + (self.full % self.full_rate).min(rate - 1)
+    }
+
+    fn missing(&self, now: u64, rate: i128) -> i128 {
+        (self.full(rate) - i128::from(now) * rate).max(0)
+    }
+
+    fn used(&self, now: u64) -> u64 {
+        let events = self.events.iter();
+        events
+            .filter(|event| self.counts(now, **event))
+            .map(|event| event.1)
+            .sum()
+    }
+
+    /// Hits that would pass now.
+    pub fn remaining(&self, now: u64) -> u64 {
+        match self.units() {
+            Some((rate, hit, capacity)) => ((capacity - self.missing(now, rate)).max(0) / hit) as u64,
+            None => self.limit.hits.saturating_sub(self.used(now)),
+        }
+    }
+
+    fn fits(&self, now: u64, hits: u64) -> bool {
+        hits <= self.remaining(now)
+    }
+
+    fn is_full(&self, now: u64) -> bool {
+        match self.units() {
+            Some((rate, ..)) => self.missing(now, rate) == 0,
+            None => self.used(now) == 0,
+        }
+    }
+
+    /// The first time from now on at which something holds that goes on to hold: by halving.
+    fn wait_until(now: u64, holds: impl Fn(u64) -> bool) -> u64 {
+        if holds(now) {
+            return 0;
+        }
+        let (mut not_yet, mut then) = (now, now + 1);
+        while !holds(then) {
+            (not_yet, then) = (then, then + (then - now) * 2);
+            assert!(then < u64::MAX / 8, "never");
+        }
+        while then - not_yet > 1 {
+            let middle = not_yet + (then - not_yet) / 2;
+            *(if holds(middle) { &mut then } else { &mut not_yet }) = middle;
+        }
+        then - now
+    }
+
+    pub fn retry_after(&self, now: u64, hits: u64) -> RetryAfter {
+        let unused = Self::new(self.limit);
+        if !unused.fits(now, hits) {
+            return RetryAfter::Never;
+        }
+        match Self::wait_until(now, |t| self.fits(t, hits)) {
+            0 => RetryAfter::Now,
+            wait => RetryAfter::Micros(wait),
+        }
+    }
+
+    pub fn reset_after(&self, now: u64) -> u64 {
+        Self::wait_until(now, |t| self.is_full(t))
+    }
+
+    /// Counts hits; returns how long their request is held back.
+    pub fn take(&mut self, now: u64, hits: u64) -> u64 {
+        let Some((rate, hit, _)) = self.units() else {
+            let mark = self.mark(now);
+            // Denied hits that count can be any number; a counter stops at the largest that a limit can be.
+            let hits = hits.min(MAX_HITS - self.used(now).min(MAX_HITS));
+            self.newest = mark;
+            self.events.push((mark, hits));
+            return 0;
+        };
+        self.full = self.full(rate).max(i128::from(now) * rate) + i128::from(hits) * hit;
+        self.full_rate = rate;
+        match self.limit.algorithm {
+            // A request of n hits leaves when the last of them may.
+            Algorithm::LeakyBucket { .. } => {
+                let turn = self.full - hit - i128::from(now) * rate;
+                (turn.max(0) as u128).div_ceil(rate as u128) as u64
+            }
+            _ => 0,
+        }
+    }
+
+    /// Gives back the oldest hits that still count.
+    pub fn give(&mut self, now: u64, hits: u64) {
+        if let Some((rate, hit, capacity)) = self.units() {
+            let at = i128::from(now) * rate;
+            // After a step back of the clock more may be missing than the bucket holds: not after a give.
+            let missing = self.missing(now, rate);
+            let missing = (missing / rate).min(capacity / rate) * rate + missing % rate;
+            let missing = missing - i128::from(hits) * hit;
+            self.full = if missing > 0 { at + missing } else { 0 };
+            self.full_rate = rate;
+            return;
+        }
+        let mark = self.mark(now);
+        let mut left = hits;
+        let counted: Vec<_> = self
+            .events
+            .iter()
+            .copied()
+            .filter(|event| self.counts(now, *event))
+            .collect();
+        self.newest = mark;
+        self.events = counted;
+        self.events.retain_mut(|event| {
+            let taken = left.min(event.1);
+            event.1 -= taken;
+            left -= taken;
+            event.1 > 0
+        });
+        self.forget();
+    }
+
+    /// A counter with nothing left is like an unused one.
+    fn forget(&mut self) {
+        if self.events.iter().all(|event| event.1 == 0) {
+            self.events.clear();
+            self.newest = 0;
+        }
+    }
+
+    /// Gives back to one slice.
+    pub fn give_to(&mut self, now: u64, slice: u64, hits: u64) {
+        match self.limit.algorithm {
+            Algorithm::TokenBucket { .. } => self.give(now, hits),
+            Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow { .. } => {
+                let mark = self.mark(now);
+                let counts: Vec<_> = self.events.iter().map(|event| self.counts(now, *event)).collect();
+                let mut left = hits;
+                for (event, counts) in self.events.iter_mut().zip(&counts) {
+                    if *counts && event.0 == slice {
+                        let taken = left.min(event.1);
+                        event.1 -= taken;
+                        left -= taken;
+                    }
+                }
+                if matches!(self.limit.algorithm, Algorithm::SlidingWindow { .. }) || mark == slice {
+                    let mut events = counts.into_iter();
+                    self.newest = mark;
+                    self.events.retain(|_| events.next() == Some(true));
+                    self.forget();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The slice and the time left in it, of what can be leased.
+    fn slice(&self, now: u64) -> Option<(u64, u64)> {
+        let mark = self.mark(now);
+        match self.limit.algorithm {
+            Algorithm::SlidingWindow { .. } => Some((mark, (mark + 1) * self.slices().1 - now)),
+            Algorithm::FixedWindow { .. } => Some((mark, (mark + 1) * self.limit.window_us - now)),
+            Algorithm::TokenBucket { .. } => Some((0, u64::MAX)),
+            _ => None,
+        }
+    }
+}
+
+/// All counters of a store.
+#[derive(Debug, Clone, Default)]
+pub struct Oracle {
+    counters: HashMap<CounterKey, Counter>,
+}
+
+impl Oracle {
+    fn counter(&mut self, check: &Check) -> &mut Counter {
+        let counter = self
+            .counters
+            .entry(check.key.clone())
+            .or_insert_with(|| Counter::new(check.limit));
+        counter.obey(check.limit);
+        counter
+    }
+
+    /// Decides and counts a transaction.
+    pub fn check(&mut self, now: u64, transaction: &Transaction) -> Vec<Outcome> {
+        // First as if nothing could stop it, to see what each check comes to …
+        let mut trial = self.clone();
+        let mut before: HashMap<CounterKey, u64> = HashMap::new();
+        let judged: Vec<Outcome> = transaction
+            .checks
+            .iter()
+            .map(|check| {
+                let prior = before.entry(check.key.clone()).or_default();
+                let (outcome, counted) = trial.judge(self, now, check, *prior);
+                *prior = prior.saturating_add(counted);
+                outcome
+            })
+            .collect();
+        let over = |gate| {
+            let of_gate = transaction
+                .checks
+                .iter()
+                .zip(&judged)
+                .filter(move |(check, _)| check.gate == gate);
+            of_gate.map(|(_, outcome)| !outcome.allowed).collect::<Vec<_>>()
+        };
+        let quotas = over(Gate::Quota);
+        let passes = !over(Gate::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
+        // … then for good.
+        let mut outcomes = Vec::new();
+        for (check, mut outcome) in transaction.checks.iter().zip(judged) {
+            let counts_denied = counts_denied(&check.limit);
+            match check.hits {
+                Hits::Take(hits) if counts_denied || (passes && outcome.allowed) => {
+                    self.counter(check).take(now, hits);
+                }
+                Hits::Lease(_) if passes => {
+                    let granted = outcome.grant.map_or(0, |grant| grant.hits);
+                    if granted > 0 {
+                        self.counter(check).take(now, granted);
+                    }
+                }
+                Hits::Give(hits) if passes => self.counter(check).give(now, hits),
+                Hits::Return { slice, hits } if passes => self.counter(check).give_to(now, slice, hits),
+                _ => {}
+            }
+            let gives = matches!(check.hits, Hits::Give(_) | Hits::Return { .. });
+            let told_as_counted = counts_denied && matches!(check.hits, Hits::Take(_));
+            if gives || (!passes && !told_as_counted) {
+                let counter = self.counter(check);
+                outcome.remaining = counter.remaining(now);
+                outcome.reset_after_us = counter.reset_after(now);
+                outcome.delay_us = 0;
+                outcome.grant = None;
+            }
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// What a check comes to after the earlier ones of its transaction, and what it adds. `origin` is how things
+    /// stood before the transaction.
+    fn judge(&mut self, origin: &Self, now: u64, check: &Check, prior: u64) -> (Outcome, u64) {
+        let mut origin = origin
+            .counters
+            .get(&check.key)
+            .cloned()
+            .unwrap_or(Counter::new(check.limit));
+        origin.obey(check.limit);
+        let counter = self.counter(check);
+        let mut outcome = Outcome {
+            allowed: true,
+            remaining: 0,
+            retry_after: RetryAfter::Now,
+            reset_after_us: 0,
+            delay_us: 0,
+            grant: None,
+        };
+        let mut counted = 0;
+        let needed = match check.hits {
+            Hits::Take(hits) => hits,
+            Hits::Peek | Hits::Lease(_) => 1,
+            Hits::Give(_) | Hits::Return { .. } => 0,
+        };
+        outcome.allowed = counter.fits(now, needed);
+        if !outcome.allowed {
+            // The same request later needs what its earlier checks took as well.
+            outcome.retry_after = origin.retry_after(now, prior.saturating_add(needed));
+        }
+        match check.hits {
+            Hits::Take(hits) if outcome.allowed || counts_denied(&check.limit) => counted = hits,
+            Hits::Lease(most) => match counter.slice(now) {
+                None => {
+                    outcome.allowed = false;
+                    outcome.retry_after = RetryAfter::Never;
+                }
+                Some((slice, left_us)) if outcome.allowed => {
+                    counted = most.min(counter.remaining(now));
+                    outcome.grant = Some(Grant {
+                        hits: counted,
+                        slice,
+                        left_us,
+                    });
+                }
+                Some(_) => {}
+            },
+            _ => {}
+        }
+        if counted > 0 {
+            outcome.delay_us = counter.take(now, counted);
+        }
+        outcome.remaining = counter.remaining(now);
+        outcome.reset_after_us = counter.reset_after(now);
+        (outcome, counted)
+    }
+}
+
+const fn counts_denied(limit: &Limit) -> bool {
+    matches!(limit.algorithm, Algorithm::FixedWindow { count_denied: true })
+}

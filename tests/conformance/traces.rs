@@ -1,0 +1,210 @@
+//! Random limits, and random traces that go where limits have their edges.
+
+use proptest::prelude::*;
+use sluicegate::algorithms::limit::{LimitSpec, build};
+use sluicegate::model::{Algorithm, AlgorithmKind, Gate, Hits, Limit, Unit, Window};
+
+/// One question to a store.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Microseconds since the trace's start.
+    pub at_us: u64,
+    /// Which of the trace's keys, hits and gate, for each check.
+    pub checks: Vec<(usize, Hits, Gate)>,
+}
+
+/// A limit and what is asked of it.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// One for each key.
+    pub limits: Vec<Limit>,
+    /// When the trace starts.
+    pub start_us: u64,
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// A limit with its defaults.
+pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {
+    let window = Window {
+        unit: Unit::Second,
+        multiplier: seconds,
+    };
+    let spec = LimitSpec {
+        algorithm,
+        hits,
+        window,
+        burst: None,
+        precision: None,
+        max_delay_us: None,
+        count_denied: false,
+    };
+    build(&spec).expect("a good limit")
+}
+
+/// Any limit of an algorithm: mostly small ones, whose edges are met often.
+pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
+    let hits = prop_oneof![1 => Just(0_u64), 8 => 1..=12_u64, 2 => 13..=300_u64, 1 => Just(99_991), 1 => Just(100_000)];
+    let seconds = prop_oneof![6 => 1..=4_u32, 2 => Just(60), 1 => 100..=1000_u32, 1 => Just(86_400 * 365)];
+    let burst = proptest::option::of(1..=40_u64);
+    let precision = prop_oneof![2 => Just(None), 3 => (1..=40_u32).prop_map(Some)];
+    let max_delay = proptest::option::of(0..=3_000_000_u64);
+    (hits, seconds, burst, precision, max_delay, any::<bool>()).prop_map(
+        move |(hits, seconds, burst, precision, max_delay_us, count_denied)| {
+            let is = |kind| algorithm == kind;
+            let spec = LimitSpec {
+                algorithm,
+                hits,
+                window: Window {
+                    unit: Unit::Second,
+                    multiplier: seconds,
+                },
+                burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
+                precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
+                max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
+                count_denied: count_denied && is(AlgorithmKind::FixedWindow),
+            };
+            build(&spec).expect("a good limit")
+        },
+    )
+}
+
+/// Lengths of time that matter to a limit.
+fn lengths(limit: &Limit) -> Vec<u64> {
+    let window = limit.window_us;
+    let hit = window / limit.hits.max(1);
+    let slice = match limit.algorithm {
+        Algorithm::SlidingWindow { precision } => window.div_ceil(u64::from(precision)),
+        _ => window.div_ceil(32),
+    };
+    vec![1, hit, slice, window, window + slice, slice * 40]
+}
+
+/// Time between two steps: nothing, a length that matters give or take a microsecond, or anything up to it; now and
+/// then backwards.
+fn pause(limit: &Limit, may_go_back: bool) -> impl Strategy<Value = i64> + use<> {
+    let length = proptest::sample::select(lengths(limit)).prop_map(|length| i64::try_from(length).expect("small"));
+    let back = if may_go_back { 1 } else { 0 };
+    prop_oneof![
+        6 => Just(0_i64),
+        4 => length.clone().prop_flat_map(|length| (length - 1).max(0)..=length + 1),
+        6 => length.clone().prop_flat_map(|length| 0..=length),
+        back => length.prop_flat_map(|length| -length..=0),
+    ]
+}
+
+fn amount(limit: &Limit) -> impl Strategy<Value = u64> + use<> {
+    let hits = limit.hits;
+    prop_oneof![8 => 1..=3_u64, 4 => 1..=hits + 2, 1 => Just(hits.max(1)), 1 => Just(u64::MAX)]
+}
+
+fn hits(limit: &Limit) -> impl Strategy<Value = Hits> + use<> {
+    prop_oneof![
+        12 => amount(limit).prop_map(Hits::Take),
+        3 => Just(Hits::Peek),
+        2 => amount(limit).prop_map(Hits::Give),
+        2 => amount(limit).prop_map(Hits::Lease),
+        // The slice is counted back from the step's own; see `resolve`.
+        2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Hits::Return { slice, hits }),
+    ]
+}
+
+fn gate() -> impl Strategy<Value = Gate> {
+    prop_oneof![3 => Just(Gate::Enforce), 1 => Just(Gate::Quota), 1 => Just(Gate::Observe)]
+}
+
+/// Traces of one check a step on one key.
+pub fn simple(algorithm: AlgorithmKind, may_go_back: bool) -> impl Strategy<Value = Trace> {
+    any_limit(algorithm).prop_flat_map(move |limit| {
+        let step = (pause(&limit, may_go_back), hits(&limit))
+            .prop_map(|(pause, hits)| (pause, vec![(0, hits, Gate::Enforce)]));
+        trace(vec![limit], step.boxed())
+    })
+}
+
+/// Traces of several checks a step over a few keys of the given algorithms.
+pub fn crossed(algorithms: &[AlgorithmKind], may_go_back: bool) -> impl Strategy<Value = Trace> + use<> {
+    let limits: Vec<_> = algorithms.iter().map(|kind| any_limit(*kind)).collect();
+    limits.prop_flat_map(move |limits| {
+        let checks: Vec<_> = limits
+            .iter()
+            .enumerate()
+            .map(|(key, limit)| (Just(key), hits(limit), gate()).boxed())
+            .collect();
+        let checks = proptest::collection::vec(proptest::strategy::Union::new(checks), 1..=5);
+        let pauses: Vec<_> = limits.iter().map(|limit| pause(limit, may_go_back).boxed()).collect();
+        let step = (proptest::strategy::Union::new(pauses), checks);
+        trace(limits, step.boxed())
+    })
+}
+
+/// Traces of a rule whose numbers change, but not its window: each check names one of two limits.
+pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
+    (any_limit(algorithm), any_limit(algorithm)).prop_flat_map(move |(one, two)| {
+        let limits = vec![one, rescaled(&one, &two)];
+        let checks = (0..2_usize).prop_flat_map({
+            let limits = limits.clone();
+            move |limit| hits(&limits[limit]).prop_map(move |hits| vec![(limit, hits, Gate::Enforce)])
+        });
+        trace(limits, (pause(&one, false), checks).boxed())
+    })
+}
+
+/// The numbers of `two` in the window of `one`.
+fn rescaled(one: &Limit, two: &Limit) -> Limit {
+    let seconds = u32::try_from(one.window_us / 1_000_000).expect("small");
+    let mut limit = limit(one.algorithm.kind(), two.hits, seconds);
+    match (&mut limit.algorithm, one.algorithm) {
+        (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) => *precision = same,
+        (Algorithm::FixedWindow { count_denied }, Algorithm::FixedWindow { count_denied: same }) => {
+            *count_denied = same;
+        }
+        _ => {}
+    }
+    limit
+}
+
+type RawStep = (i64, Vec<(usize, Hits, Gate)>);
+
+fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Value = Trace> {
+    let start = prop_oneof![
+        Just(1_u64),
+        Just(1_763_000_000_000_000_u64),
+        1..=1_900_000_000_000_000_u64
+    ];
+    let steps = proptest::collection::vec(step, 1..50);
+    (start, steps).prop_map(move |(start_us, raw)| {
+        let mut at_us = 0_u64;
+        let steps = raw.into_iter().map(|(pause, checks)| {
+            at_us = at_us.saturating_add_signed(pause);
+            let now_us = start_us + at_us;
+            let checks = checks
+                .into_iter()
+                .map(|(key, hits, gate)| (key, resolve(&limits[key], now_us, hits), gate));
+            Step {
+                at_us,
+                checks: checks.collect(),
+            }
+        });
+        Trace {
+            start_us,
+            steps: steps.collect(),
+            limits: limits.clone(),
+        }
+    })
+}
+
+/// Turns "so many slices ago" into a slice.
+fn resolve(limit: &Limit, now_us: u64, hits: Hits) -> Hits {
+    let Hits::Return { slice: ago, hits } = hits else {
+        return hits;
+    };
+    let slice_us = match limit.algorithm {
+        Algorithm::SlidingWindow { precision } => limit.window_us.div_ceil(u64::from(precision)),
+        _ => limit.window_us,
+    };
+    Hits::Return {
+        slice: (now_us / slice_us).saturating_sub(ago),
+        hits,
+    }
+}
