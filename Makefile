@@ -7,8 +7,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENVOY_BIN ?= $(CURDIR)/.venv/bin/envoy
 export ENVOY_BIN
 
-# make demo STORE=redis PORTS=free DEMO_ONCE=1
+# make demo STORE=redis MODE=ext_authz PORTS=free DEMO_ONCE=1
 STORE ?= memory
+MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
@@ -20,12 +21,12 @@ help: ## lists the commands
 setup: ## installs what is missing of what the demo and the tests run: Envoy, redis-server, checkers of deploy/
 	scripts/setup
 
-demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [PORTS=default|free] [DEMO_ONCE=1]
+demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [MODE=ratelimit|ext_authz] [PORTS=default|free] [DEMO_ONCE=1]
 	@scripts/setup envoy
 	@test "$(STORE)" != redis || scripts/setup redis
 	$(CARGO) build --release --bin sluicegate
 	@python3 deploy/demo/demo.py --binary $(TARGET)/release/sluicegate --envoy $(ENVOY_BIN) \
-		--store $(STORE) --ports $(PORTS) $(if $(DEMO_ONCE),--once)
+		--store $(STORE) --mode $(MODE) --ports $(PORTS) $(if $(DEMO_ONCE),--once)
 
 demo-compose: ## what deploy/compose/compose.yaml describes, without containers [ADDRESSES=published|private] [SECONDS_LONG=60]
 	@scripts/setup

@@ -24,11 +24,18 @@ from processes import ProcessError, Stack, free_port  # noqa: E402
 # What envoy.yaml and the command line name: (port, what listens there).
 PORTS = {
     "front": (10000, "Envoy's front door"),
+    "front_ext_authz": (10002, "Envoy's front door by ext_authz"),
     "upstream": (10001, "the upstream"),
     "envoy_admin": (9901, "Envoy's admin"),
     "grpc": (8081, "sluicegate's gRPC"),
     "http": (8080, "sluicegate's HTTP"),
     "admin": (6070, "sluicegate's admin"),
+}
+
+# How Envoy asks: its front door, and what decides what a request is counted by.
+MODES = {
+    "ratelimit": ("front", "the rate limit filter: Envoy's routes say what to count"),
+    "ext_authz": ("front_ext_authz", "ext_authz: the rules file says what to count, no route is touched"),
 }
 
 
@@ -73,9 +80,11 @@ def start_everything(stack, options, ports):
     file.write_text(config)
     stack.start(
         "envoy", [options.envoy, "-c", str(file), "--use-dynamic-base-id", "--file-flush-interval-msec", "100"],
-        [ports["front"], ports["upstream"], ports["envoy_admin"]],
+        [ports["front"], ports["front_ext_authz"], ports["upstream"], ports["envoy_admin"]],
     )
-    print(f"envoy       127.0.0.1:{ports['front']}   in front of the upstream on 127.0.0.1:{ports['upstream']}")
+    door, how = MODES[options.mode]
+    print(f"envoy       127.0.0.1:{ports[door]}   in front of the upstream on 127.0.0.1:{ports['upstream']}")
+    print(f"            asks by {how}")
 
 
 class Driver:
@@ -132,9 +141,9 @@ def pretty(body):
         return body
 
 
-def keep_serving(stack, ports):
+def keep_serving(stack, ports, mode):
     """Shows Envoy's access log until Ctrl-C."""
-    front = f"http://127.0.0.1:{ports['front']}/"
+    front = f"http://127.0.0.1:{ports[MODES[mode][0]]}/"
     print(textwrap.dedent(f"""
         Now you:
           curl -i {front}
@@ -160,6 +169,7 @@ def parse_options():
     parser.add_argument("--binary", default=str(ROOT / "target/release/sluicegate"), help="the sluicegate to run")
     parser.add_argument("--envoy", default=str(ROOT / ".venv/bin/envoy"), help="the Envoy to run")
     parser.add_argument("--store", choices=("memory", "redis"), default="memory", help="where counters live")
+    parser.add_argument("--mode", choices=MODES, default="ratelimit", help="how Envoy asks the service")
     parser.add_argument("--ports", choices=("default", "free"), default="default",
                         help="those of envoy.yaml, or any that are free")
     parser.add_argument("--once", action="store_true", help="exit after the tour: 0 if every answer was as expected")
@@ -180,11 +190,11 @@ def main():
         try:
             ports = choose_ports(options.ports)
             start_everything(stack, options, ports)
-            driver = Driver(ports["front"])
+            driver = Driver(ports[MODES[options.mode][0]])
             driver.drive()
             if options.once:
                 return 1 if driver.surprises else 0
-            keep_serving(stack, ports)
+            keep_serving(stack, ports, options.mode)
         except KeyboardInterrupt:
             print("\nstopping")
             return 130 if options.once else 0

@@ -4,18 +4,18 @@ use std::process::{Command, Output};
 
 use crate::support::envoy;
 
-fn demo(store: &str) -> Output {
+fn demo(store: &str, mode: &str) -> Output {
     Command::new("python3")
         .arg(envoy::project_path("deploy/demo/demo.py"))
         .args(["--binary", env!("CARGO_BIN_EXE_sluicegate"), "--envoy"])
         .arg(envoy::binary())
-        .args(["--once", "--ports", "free", "--store", store])
+        .args(["--once", "--ports", "free", "--store", store, "--mode", mode])
         .output()
         .expect("python3")
 }
 
-fn assert_tour(store: &str) {
-    let output = demo(store);
+fn assert_tour(store: &str, mode: &str) {
+    let output = demo(store, mode);
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
@@ -32,5 +32,10 @@ fn assert_tour(store: &str) {
 
 #[test]
 fn the_tour_in_memory() {
-    assert_tour("memory");
+    assert_tour("memory", "ratelimit");
+}
+
+#[test]
+fn the_tour_by_ext_authz() {
+    assert_tour("memory", "ext_authz");
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authz_mapping;
 mod config;
 mod demo;
 mod limits;

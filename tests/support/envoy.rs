@@ -9,9 +9,10 @@ use super::{
     process::{Process, free_port},
 };
 
-/// The ports that `envoy.yaml` names: front, upstream, admin.
+/// The ports that `envoy.yaml` names.
 const FRONT: &str = "port_value: 10000";
 const UPSTREAM: &str = "port_value: 10001";
+const AUTHZ: &str = "port_value: 10002";
 const ADMIN: &str = "port_value: 9901";
 const SERVICE: &str = "port_value: 8081";
 
@@ -19,6 +20,8 @@ const SERVICE: &str = "port_value: 8081";
 pub const PATIENT: (&str, &str) = (" timeout: 0.2s", " timeout: 20s");
 /// Envoy's own default timeout, 20 ms.
 pub const DEFAULT_TIMEOUT: (&str, &str) = (" timeout: 0.2s", "");
+/// Envoy answers 503 by ext_authz when the service does not answer.
+pub const AUTHZ_FAILURE_DENIES: (&str, &str) = ("failure_mode_allow: true", "failure_mode_allow: false");
 /// Envoy answers 500 when the service does not answer.
 pub const FAILURE_DENIES: (&str, &str) = ("failure_mode_deny: false", "failure_mode_deny: true");
 
@@ -28,6 +31,8 @@ pub struct Envoy {
     pub process: Process,
     /// Where clients knock.
     pub front_port: u16,
+    /// The door with ext_authz.
+    pub authz_port: u16,
     admin_port: u16,
     _dir: TempDir,
 }
@@ -35,9 +40,15 @@ pub struct Envoy {
 impl Envoy {
     /// Starts Envoy in front of the service on this port, with further `(from, to)` changes of `envoy.yaml`.
     pub fn start(service_port: u16, changes: &[(&str, &str)]) -> Self {
-        let [front_port, upstream_port, admin_port] = std::array::from_fn(|_| free_port());
-        let mut config = project_file("envoy.yaml");
+        Self::start_from(&project_file("envoy.yaml"), service_port, changes)
+    }
+
+    /// The same with another configuration that names the same ports.
+    pub fn start_from(config: &str, service_port: u16, changes: &[(&str, &str)]) -> Self {
+        let [front_port, authz_port, upstream_port, admin_port] = std::array::from_fn(|_| free_port());
+        let mut config = config.to_owned();
         for (from, port) in [
+            (AUTHZ, authz_port),
             (FRONT, front_port),
             (UPSTREAM, upstream_port),
             (ADMIN, admin_port),
@@ -60,12 +71,13 @@ impl Envoy {
             // So that the test can read the access log at once.
             .args(["--file-flush-interval-msec", "10"]);
         let mut process = Process::spawn("envoy", &mut command);
-        for port in [front_port, upstream_port, admin_port] {
+        for port in [front_port, authz_port, upstream_port, admin_port] {
             process.wait_for_port(port);
         }
         Self {
             process,
             front_port,
+            authz_port,
             admin_port,
             _dir: dir,
         }
@@ -74,6 +86,11 @@ impl Envoy {
     /// A client of its front door.
     pub fn client(&self) -> Client {
         Client::new(self.front_port)
+    }
+
+    /// A client of its door with ext_authz.
+    pub fn authz_client(&self) -> Client {
+        Client::new(self.authz_port)
     }
 
     /// The value of one of Envoy's statistics; 0 when it was never touched.

@@ -9,5 +9,6 @@ pub mod certs;
 pub mod envoy;
 pub mod http;
 pub mod process;
+pub mod recorder;
 pub mod redis;
 pub mod sluicegate;

@@ -2,7 +2,7 @@
 //! are, and the engine decides them like any others.
 
 mod answer;
-mod view;
+pub mod view;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::telemetry::{Metrics, ServiceKind};
 
 use super::{AnswerOptions, deadline};
 use answer::Answering;
-use view::View;
+pub use view::View;
 
 /// Answers `Check`.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use wire::attribute_context::HttpRequest;
 const MAX_EXACT: f64 = crate::model::time::MAX_EXACT as f64;
 
 /// A CheckRequest that has an HTTP part.
-pub(super) struct View<'a> {
+pub struct View<'a> {
     context: &'a wire::AttributeContext,
     http: &'a HttpRequest,
     /// Headers as bytes, where the filter's `encode_raw_headers` is set.
@@ -24,18 +24,26 @@ pub(super) struct View<'a> {
 
 /// What is missing in a CheckRequest, or too much.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoView {
+pub enum NoView {
+    /// `attributes` is not set.
     #[error("the request has no attributes")]
     NoAttributes,
+    /// `attributes.request.http` is not set.
     #[error("the attributes have no HTTP request: ext_authz is an HTTP filter here, not a network filter")]
     NoHttp,
+    /// More headers than the bound.
     #[error("the request has {found} headers, at most {max} are allowed")]
-    TooManyHeaders { found: usize, max: usize },
+    TooManyHeaders {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        max: usize,
+    },
 }
 
 impl NoView {
     /// A fixed word for metrics.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::NoAttributes => "no_attributes",
             Self::NoHttp => "no_http",
@@ -45,7 +53,11 @@ impl NoView {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn of(request: &'a wire::CheckRequest, max_headers: usize) -> Result<Self, NoView> {
+    /// The view of a request.
+    ///
+    /// # Errors
+    /// [`NoView`] when there is nothing to view, or more than `max_headers`.
+    pub fn of(request: &'a wire::CheckRequest, max_headers: usize) -> Result<Self, NoView> {
         let context = request.attributes.as_ref().ok_or(NoView::NoAttributes)?;
         let http = context
             .request
