@@ -10,5 +10,6 @@ pub mod envoy;
 pub mod http;
 pub mod process;
 pub mod recorder;
+pub mod ratelimit;
 pub mod redis;
 pub mod sluicegate;
