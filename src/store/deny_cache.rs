@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use quick_cache::sync::Cache;
 use smallvec::SmallVec;
 
-use crate::model::{Algorithm, Check, Clock, CounterKey, Hits, Outcome, RetryAfter, Transaction};
+use crate::model::{Algorithm, Check, Clock, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
 
 use super::lease::MAX_LIFE_US;
 use super::{Outcomes, Store, StoreError};
@@ -36,6 +36,8 @@ pub struct DenyCache<S> {
 struct Denial {
     /// The hits that were denied.
     hits: u64,
+    /// The limit that denied them: a key outlives a change of the number, and a reload may have raised it.
+    limit: Limit,
     /// Local time to which that is certain.
     until_us: u64,
     /// Local time at which the store said the same hits would pass.
@@ -83,7 +85,7 @@ impl<S: Store> DenyCache<S> {
         let known = self.denials.get(&check.key)?;
         let denial = known
             .iter()
-            .find(|denial| denial.hits == hits && now < denial.until_us)?;
+            .find(|denial| denial.hits == hits && denial.limit == check.limit && now < denial.until_us)?;
         Some(Outcome {
             allowed: false,
             remaining: denial.remaining,
@@ -102,6 +104,7 @@ impl<S: Store> DenyCache<S> {
                 (Some(hits), RetryAfter::Micros(wait)) if !outcome.allowed => {
                     let denial = Denial {
                         hits,
+                        limit: check.limit,
                         until_us: sent.saturating_add(self.certain_us(check, wait)),
                         retry_at_us: received.saturating_add(wait),
                         reset_at_us: received.saturating_add(outcome.reset_after_us),
@@ -116,7 +119,7 @@ impl<S: Store> DenyCache<S> {
 
     fn keep(&self, check: &Check, denial: Denial, now: u64) {
         let mut known = self.denials.get(&check.key).unwrap_or_default();
-        known.retain(|other| other.hits != denial.hits && now < other.until_us);
+        known.retain(|other| other.hits != denial.hits && other.limit == denial.limit && now < other.until_us);
         if known.len() == MAX_SIZES {
             known.remove(0);
         }

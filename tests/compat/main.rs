@@ -5,6 +5,7 @@
 mod support;
 
 mod conformance;
+mod gateway;
 mod settings;
 mod statsd;
 mod tls;

@@ -62,6 +62,25 @@ async fn other_sizes_other_keys_and_give_backs_are_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_that_was_raised_is_asked_although_its_key_is_the_same() {
+    let remote = Remote::new(5, 0);
+    let cache = cache(&remote, false);
+    let [two, three] = [2, 3].map(|hits| limit(AlgorithmKind::SlidingWindow, hits, 10));
+    for allowed in [true, true, false] {
+        assert_eq!(
+            cache.check(&one(take(&two, "x", 1))).await.expect("answered")[0].allowed,
+            allowed
+        );
+    }
+    for allowed in [true, false] {
+        assert_eq!(
+            cache.check(&one(take(&three, "x", 1))).await.expect("answered")[0].allowed,
+            allowed
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_leases_about_a_denial_holds_to_the_end_of_its_slice_only() {
     let remote = Remote::new(3, 0);
     let cache = cache(&remote, true);
