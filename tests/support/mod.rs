@@ -9,7 +9,7 @@ pub mod certs;
 pub mod envoy;
 pub mod http;
 pub mod process;
-pub mod recorder;
 pub mod ratelimit;
+pub mod recorder;
 pub mod redis;
 pub mod sluicegate;
