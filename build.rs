@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Kept for gRPC reflection and for protobuf JSON.
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     encode_ahead(&mut descriptors);
+    take_any_bytes(&mut descriptors);
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)
@@ -44,5 +45,18 @@ fn encode_ahead(descriptors: &mut FileDescriptorSet) {
             field.set_type(Type::Bytes);
             field.type_name = None;
         }
+    }
+}
+
+/// Makes the generated code take a descriptor's entries as bytes. Envoy copies header values into them as they are, and
+/// prost refuses a message with a string that is no UTF-8: one such header would let a client pass all limits wherever
+/// Envoy lets requests pass that the service did not answer.
+fn take_any_bytes(descriptors: &mut FileDescriptorSet) {
+    let messages = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
+    let parts = messages
+        .filter(|message| message.name() == "RateLimitDescriptor")
+        .flat_map(|message| &mut message.nested_type);
+    for entry in parts.filter(|part| part.name() == "Entry") {
+        entry.field.iter_mut().for_each(|field| field.set_type(Type::Bytes));
     }
 }

@@ -100,8 +100,8 @@ fn parse_descriptor(text: &str) -> Result<RateLimitDescriptor, BenchError> {
                 return Err(refuse("an entry has no key; write key=value, separated by commas"));
             }
             Ok(Entry {
-                key: key.to_owned(),
-                value: value.replace("{key}", PLACEHOLDER),
+                key: key.into(),
+                value: value.replace("{key}", PLACEHOLDER).into(),
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -134,7 +134,12 @@ mod tests {
         let values: Vec<_> = request
             .descriptors
             .iter()
-            .map(|d| d.entries.iter().map(|e| e.value.as_str()).collect::<Vec<_>>())
+            .map(|d| {
+                d.entries
+                    .iter()
+                    .map(|e| String::from_utf8_lossy(&e.value).into_owned())
+                    .collect::<Vec<_>>()
+            })
             .collect();
         assert_eq!(values, [vec!["a", "u-0000000042"], vec![""], vec!["a", "u-0000000043"]]);
     }

@@ -1,6 +1,7 @@
 //! Wire → model with every bound checked, and model → wire.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use crate::engine::{Counted, Decision, Status, StatusLimit};
 use crate::model::time::SECOND_US;
@@ -55,9 +56,6 @@ pub enum ConvertError {
         /// Of what.
         unit: &'static str,
     },
-    /// A descriptor without entries.
-    #[error("descriptors[{0}].entries must not be empty")]
-    NoEntries(usize),
     /// A limit with a unit that nobody knows.
     #[error(
         "descriptors[{index}].limit.unit is {unit}: use SECOND (1), MINUTE (2), HOUR (3), DAY (4), MONTH (5), YEAR (6) or WEEK (7)"
@@ -79,7 +77,6 @@ impl ConvertError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
-            Self::NoEntries(_) => "no_entries",
             Self::UnknownUnit { .. } | Self::ZeroMultiplier(_) => "bad_limit",
         }
     }
@@ -129,9 +126,8 @@ fn bounded(
 }
 
 fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) -> Result<Descriptor, ConvertError> {
-    if wire.entries.is_empty() {
-        return Err(ConvertError::NoEntries(index));
-    }
+    // It may have no entries: Envoy sends it so where each of its actions had nothing to say (`skip_if_absent`), and to
+    // refuse it would let the whole request pass. No rule applies to it.
     bounded(
         || format!("descriptors[{index}].entries").into(),
         wire.entries.len(),
@@ -149,13 +145,32 @@ fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) 
             .entries
             .into_iter()
             .map(|entry| Entry {
-                key: entry.key,
-                value: entry.value,
+                key: text(entry.key),
+                value: text(entry.value),
             })
             .collect(),
         hits_addend: wire.hits_addend,
         is_negative_hits: wire.is_negative_hits,
     })
+}
+
+/// A text. Bytes that are no UTF-8 are written as `\xHH`, so that different ones stay different.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| escaped(error.as_bytes()))
+}
+
+/// Bytes as text, with `\xHH` for each that belongs to no character.
+#[must_use]
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02X}");
+        }
+    }
+    text
 }
 
 fn limit_override(

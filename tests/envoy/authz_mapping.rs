@@ -138,18 +138,21 @@ fn envoy(recorder: &Recorder, changes: &[(&str, &str)]) -> Envoy {
     Envoy::start(recorder.port, &all)
 }
 
-fn theirs(descriptors: &[RateLimitDescriptor]) -> Vec<Vec<(&str, &str)>> {
+type Pairs = Vec<Vec<(String, String)>>;
+
+fn theirs(descriptors: &[RateLimitDescriptor]) -> Pairs {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("only text was sent");
+    // Where all actions skip their entry Envoy sends a descriptor without any, which no rule can count.
+    let descriptors = descriptors.iter().filter(|d| !d.entries.is_empty());
     descriptors
-        .iter()
-        .filter(|d| !d.entries.is_empty())
-        .map(|d| d.entries.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect())
+        .map(|d| d.entries.iter().map(|e| (text(&e.key), text(&e.value))).collect())
         .collect()
 }
 
-fn ours(descriptors: &[Descriptor]) -> Vec<Vec<(&str, &str)>> {
+fn ours(descriptors: &[Descriptor]) -> Pairs {
     descriptors
         .iter()
-        .map(|d| d.entries.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect())
+        .map(|d| d.entries.iter().map(|e| (e.key.clone(), e.value.clone())).collect())
         .collect()
 }
 

@@ -178,13 +178,10 @@ async fn bad_requests_are_refused_with_a_text_that_says_which() {
         unit: 99,
         unit_multiplier: None,
     });
-    let mut no_entries = request("edge", &[&[]]);
-    no_entries.descriptors[0].entries.clear();
     let many: Vec<&[(&str, &str)]> = vec![&[("user", "x")]; 300];
     let cases = [
         (request("", &[&[("user", "x")]]), "domain"),
         (request("edge", &[]), "descriptor"),
-        (no_entries, "descriptors[0].entries"),
         (bad_unit, "descriptors[0].limit.unit is 99"),
         (
             request("edge", &[&[("user", &long)]]),
@@ -352,4 +349,31 @@ async fn connections_above_the_bound_wait_for_a_place() {
         .expect("no panic")
         .expect("the second is served");
     server.stop().await;
+}
+
+/// Envoy copies a header's bytes into a descriptor whatever they are, and sends a descriptor without entries where all
+/// of its actions skip theirs: if such a request were refused, Envoy would let it pass uncounted.
+#[tokio::test]
+async fn what_envoy_sends_for_odd_requests_is_counted() {
+    let server = Server::start(RULES).await;
+    let bytes = |value: &[u8]| {
+        let mut request = request("edge", &[&[("user", "")]]);
+        request.descriptors[0].entries[0].value = value.to_vec();
+        request
+    };
+    for left in [2, 1, 0] {
+        let response = ask(&server, bytes(b"\xff\x00")).await;
+        assert_eq!(response.statuses[0].limit_remaining, left);
+    }
+    assert_eq!(ask(&server, bytes(b"\xff\x00")).await.overall_code, over());
+    assert_eq!(
+        ask(&server, bytes(b"\xfe\x00")).await.overall_code,
+        ok(),
+        "another value, another counter"
+    );
+
+    let response = ask(&server, request("edge", &[&[], &[("user", "bob")]])).await;
+    assert_eq!((response.overall_code, response.statuses.len()), (ok(), 2));
+    assert!(response.statuses[0].current_limit.is_none());
+    assert_eq!(response.statuses[1].limit_remaining, 2);
 }

@@ -1,7 +1,6 @@
 //! The attributes of a CheckRequest, borrowed.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use prost_types::value::Kind;
@@ -9,6 +8,7 @@ use prost_types::value::Kind;
 use crate::mapping::Attributes;
 use crate::proto::envoy::config::core::v3 as core;
 use crate::proto::envoy::service::auth::v3 as wire;
+use crate::service::convert;
 use wire::attribute_context::HttpRequest;
 
 /// Integers up to here are exact in a double, so they can be written without a fraction.
@@ -173,18 +173,6 @@ fn value(header: &core::HeaderValue) -> Cow<'_, str> {
     }
     match std::str::from_utf8(&header.raw_value) {
         Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(escaped(&header.raw_value)),
+        Err(_) => Cow::Owned(convert::escaped(&header.raw_value)),
     }
-}
-
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() + 8);
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\\x{byte:02X}");
-        }
-    }
-    text
 }
