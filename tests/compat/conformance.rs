@@ -128,8 +128,8 @@ fn descriptor(descriptor: &Descriptor) -> RateLimitDescriptor {
         Descriptor::Whole(whole) => (&whole.entries, whole.hits, whole.limit.as_ref()),
     };
     let entry = |(key, value): &(String, String)| Entry {
-        key: key.clone(),
-        value: value.clone(),
+        key: key.clone().into(),
+        value: value.clone().into(),
     };
     let limit = limit.map(|(requests_per_unit, unit)| RateLimitOverride {
         requests_per_unit: *requests_per_unit,
