@@ -1,4 +1,10 @@
 //! A real Envoy in front of the real binary.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests panic on purpose, and print what they measured"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -33,7 +33,7 @@ impl Server {
         std::fs::write(&path, rules).expect("rules");
         let free: SocketAddr = "127.0.0.1:0".parse().expect("address");
         let mut settings = Settings::default();
-        settings.rules.paths = vec![path.clone()];
+        settings.rules.paths = vec![path];
         settings.listen.grpc_addr = free;
         settings.listen.http_addr = free;
         settings.listen.admin_addr = free;
