@@ -15,6 +15,7 @@ import time
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 30
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessError(Exception):
@@ -89,6 +90,19 @@ class Stack:
         """The last lines of both."""
         text = "".join(self.log(name, stream).read_text(errors="replace") for stream in ("out", "err"))
         return textwrap.indent("\n".join(text.splitlines()[-15:]) or "(it printed nothing)", "    ")
+
+
+def end_like_ctrl_c():
+    """Whatever asks this script to end raises KeyboardInterrupt: also Ctrl-C itself, which a shell makes background
+    jobs ignore."""
+    for end in ENDS:
+        signal.signal(end, signal.default_int_handler)
+
+
+def ignore_ends():
+    """For the clean-up: nothing interrupts it."""
+    for end in ENDS:
+        signal.signal(end, signal.SIG_IGN)
 
 
 def die_with_parent():

@@ -13,7 +13,6 @@ import random
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "deploy"))
 
-from processes import ProcessError, Stack, listens  # noqa: E402
+from processes import ProcessError, Stack, end_like_ctrl_c, ignore_ends, listens  # noqa: E402
 
 # The first part of an image's name -> what runs here in its place. None: there is no package of it to run.
 PROGRAMS = {
@@ -242,8 +241,7 @@ def parse_options():
 
 def main():
     options = parse_options()
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, signal.default_int_handler)
+    end_like_ctrl_c()
     binaries = {"sluicegate": options.binary, "envoy": options.envoy, "python3": sys.executable}
     if os.access(options.prometheus, os.X_OK):
         binaries["prometheus"] = options.prometheus
@@ -265,8 +263,7 @@ def main():
             print(f"demo-compose: {error}", file=sys.stderr)
             return 1
         finally:
-            for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(end, signal.SIG_IGN)
+            ignore_ends()
             project.stack.stop()
 
 

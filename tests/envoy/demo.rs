@@ -39,3 +39,8 @@ fn the_tour_in_memory() {
 fn the_tour_by_ext_authz() {
     assert_tour("memory", "ext_authz");
 }
+
+#[test]
+fn the_tour_in_redis() {
+    assert_tour("redis");
+}

@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::support::{
     envoy::{Envoy, FAILURE_DENIES, PATIENT},
     http::{Answer, Client},
+    redis::Redis,
     sluicegate::Sluicegate,
 };
 
@@ -77,6 +78,21 @@ async fn assert_ten_pass_and_the_eleventh_is_told_why(client: &Client) {
 async fn ten_pass_and_the_eleventh_is_told_why_in_memory() {
     let (_service, envoy) = started(&["--store", "memory"]);
     assert_ten_pass_and_the_eleventh_is_told_why(&envoy.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_pass_and_the_eleventh_is_told_why_in_redis() {
+    let redis = Redis::start();
+    let (_service, envoy) = started(&[
+        "--redis-url",
+        &redis.url(),
+        "--on-store-error",
+        "deny",
+        "--store-timeout",
+        "5s",
+    ]);
+    assert_ten_pass_and_the_eleventh_is_told_why(&envoy.client()).await;
+    assert_ne!(redis.cli(&["DBSIZE"]), "0", "the counters are in Redis");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::support::{
     envoy::{Envoy, FAILURE_DENIES, PATIENT},
     http::Client,
+    redis::Redis,
     sluicegate::Sluicegate,
 };
 
@@ -130,6 +131,24 @@ async fn assert_no_seam(store: &str, arguments: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_window_is_passed_in_memory() {
     assert_no_seam("memory", &["--store", "memory"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_window_is_passed_in_redis() {
+    let redis = Redis::start();
+    // A store that is late denies here: the check must not be fooled by requests that nobody counted.
+    assert_no_seam(
+        "redis",
+        &[
+            "--redis-url",
+            &redis.url(),
+            "--on-store-error",
+            "deny",
+            "--store-timeout",
+            "5s",
+        ],
+    )
+    .await;
 }
 
 #[test]

@@ -25,8 +25,10 @@ async fn a_silent_service_lets_requests_pass_after_the_default_20_ms() {
     service.process.signal("STOP");
     let answer = client.get("/", &[]).await;
     assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(envoy.stat("cluster.upstream.ratelimit.error").await, 1);
-    assert_eq!(envoy.stat("cluster.upstream.ratelimit.failure_mode_allowed").await, 1);
+    envoy.wait_for_stat("cluster.upstream.ratelimit.error", 1).await;
+    envoy
+        .wait_for_stat("cluster.upstream.ratelimit.failure_mode_allowed", 1)
+        .await;
 
     service.process.signal("CONT");
     let mut denied = false;
@@ -47,5 +49,5 @@ async fn a_silent_service_answers_500_with_failure_mode_deny() {
     service.process.signal("STOP");
     let answer = envoy.client().get("/", &[]).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(envoy.stat("cluster.upstream.ratelimit.error").await, 1);
+    envoy.wait_for_stat("cluster.upstream.ratelimit.error", 1).await;
 }

@@ -1,12 +1,12 @@
 //! A real Envoy, started from the project's `envoy.yaml` with its ports replaced.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Instant};
 
 use tempfile::TempDir;
 
 use super::{
     http::Client,
-    process::{Process, free_port},
+    process::{PATIENCE, POLL, Process, free_port},
 };
 
 /// The ports that `envoy.yaml` names.
@@ -93,13 +93,22 @@ impl Envoy {
         Client::new(self.authz_port)
     }
 
-    /// The value of one of Envoy's statistics; 0 when it was never touched.
-    pub async fn stat(&self, name: &str) -> u64 {
-        let stats = Client::new(self.admin_port).get("/stats", &[]).await.body;
-        stats
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
-            .unwrap_or(0)
+    /// Waits until one of Envoy's statistics has this value; they may lag behind the answers that they count.
+    pub async fn wait_for_stat(&self, name: &str, value: u64) {
+        let admin = Client::new(self.admin_port);
+        let line = format!("{name}: {value}");
+        let start = Instant::now();
+        loop {
+            let stats = admin.get(&format!("/stats?filter={name}"), &[]).await.body;
+            if stats.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "no `{line}` in Envoy's statistics:\n{stats}"
+            );
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Waits until the access log has a line with all of these texts, and returns it.

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 /// Longest wait for a process to become ready or to end. Generous: it is only ever reached on failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
+/// Between two looks.
+pub const POLL: Duration = Duration::from_millis(20);
 
 /// A running process; dropping it kills it.
 pub struct Process {
