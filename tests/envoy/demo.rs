@@ -42,5 +42,5 @@ fn the_tour_by_ext_authz() {
 
 #[test]
 fn the_tour_in_redis() {
-    assert_tour("redis");
+    assert_tour("redis", "ratelimit");
 }

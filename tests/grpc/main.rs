@@ -1,5 +1,4 @@
 //! The gRPC surface: the wire format, and the service over a real connection.
-#![allow(clippy::expect_used, reason = "a test that cannot go on says why and stops")]
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 

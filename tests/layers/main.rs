@@ -1,10 +1,5 @@
 //! The layers between a request and Redis, with several replicas over one store, delays, losses and clocks that
 //! disagree: no limit is ever passed, nothing stays reserved, and little is left unused.
-#![allow(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test that cannot go on says why and stops; what was measured is printed"
-)]
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
