@@ -13,7 +13,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy image-steps fmt lint
+.PHONY: help setup demo demo-compose test test-deploy chaos image-steps fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 	@scripts/setup deploy
 	$(CARGO) build --locked --bin sluicegate
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy
+
+chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
+	@scripts/setup redis
+	CHAOS=full $(CARGO) test --locked --release --test faults -- --nocapture every_fault
 
 fmt: ## formats the code
 	$(CARGO) fmt

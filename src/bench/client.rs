@@ -31,7 +31,14 @@ pub enum Answer {
 
 /// The connection is gone; a new one is needed.
 #[derive(Debug)]
-pub struct Closed;
+pub struct Closed {
+    /// Whether the server may have begun to work on this call: it was sent, and no GOAWAY says that it was left out.
+    pub under_way: bool,
+}
+
+impl Closed {
+    const UNSENT: Self = Self { under_way: false };
+}
 
 /// The one field of a `RateLimitResponse` that is read.
 #[derive(Clone, PartialEq, Message)]
@@ -102,21 +109,22 @@ impl Client {
     pub async fn call(&mut self, frame: Bytes) -> Result<Answer, Closed> {
         std::future::poll_fn(|cx| self.send.poll_ready(cx))
             .await
-            .map_err(|_| Closed)?;
+            .map_err(|_| Closed::UNSENT)?;
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         let Ok((answer, mut body)) = self.send.send_request(request, false) else {
-            return Err(Closed);
+            return Err(Closed::UNSENT);
         };
         if body.send_data(frame, true).is_err() {
             return Ok(Answer::Failed("reset".to_owned()));
         }
         match read(answer).await {
             Ok(answer) => Ok(answer),
-            Err(error) if error.is_io() || error.is_go_away() => Err(Closed),
+            Err(error) if error.is_go_away() => Err(Closed::UNSENT),
+            Err(error) if error.is_io() => Err(Closed { under_way: true }),
             Err(_) => Ok(Answer::Failed("reset".to_owned())),
         }
     }

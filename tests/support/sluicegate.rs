@@ -24,11 +24,25 @@ pub struct Sluicegate {
 impl Sluicegate {
     /// Starts the binary with these rules (YAML) and more arguments, and waits until it serves.
     pub fn start(rules: &str, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_sluicegate")), rules, arguments)
+    }
+
+    /// The same with a log that takes nothing: every write to it fails as on a full disk.
+    pub fn start_with_full_log(rules: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            r#"exec "$0" "$@" 2>/dev/full >/dev/full"#,
+            env!("CARGO_BIN_EXE_sluicegate"),
+        ]);
+        Self::start_by(shell, rules, arguments)
+    }
+
+    fn start_by(mut command: Command, rules: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("rules.yaml");
         fs::write(&file, rules).expect("the rules file");
         let [grpc_port, http_port, admin_port] = std::array::from_fn(|_| free_port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
         command.arg("serve").arg("--rules").arg(&file);
         for (flag, port) in [
             ("--grpc-addr", grpc_port),
