@@ -65,5 +65,41 @@ macro_rules! conformance {
     };
 }
 
+/// What a layer is held to: the promises and the races. Its numbers may differ from the definitions' where it answers
+/// from what it knows, and each layer is held to the promises that it could break.
+macro_rules! layer {
+    ($layer:ident: $open:path, [$($name:ident $kind:ident),*], $promises:tt) => {
+        mod $layer {
+            $(layer!(@ $open, $name $kind, $promises);)*
+        }
+    };
+    (@ $open:path, $name:ident $kind:ident, [$($promise:ident),*]) => {
+        mod $name {
+            use super::super::*;
+            const KIND: AlgorithmKind = AlgorithmKind::$kind;
+
+            conformance!(# $open, golden, trace);
+            conformance!(# $open, golden, ban);
+            conformance!(# $open, promises, limit_is_never_passed);
+            $(conformance!(# $open, promises, $promise);)*
+            conformance!(# $open, races, tasks);
+        }
+    };
+}
+
+layer!(deny_cache: crate::subject::deny_cache,
+    [sliding_window SlidingWindow, sliding_log SlidingLog, token_bucket TokenBucket, leaky_bucket LeakyBucket,
+     fixed_window FixedWindow, concurrency Concurrency],
+    [retry_after_is_exact, a_denial_takes_nothing, keys_are_independent]);
+layer!(lease: crate::subject::lease,
+    [sliding_window SlidingWindow, sliding_log SlidingLog, token_bucket TokenBucket, leaky_bucket LeakyBucket,
+     fixed_window FixedWindow, concurrency Concurrency],
+    [retry_after_is_enough]);
+layer!(layers: crate::subject::layers,
+    [sliding_window SlidingWindow, token_bucket TokenBucket, fixed_window FixedWindow],
+    [retry_after_is_enough]);
+layer!(coalesce: crate::subject::coalesce,
+    [sliding_window SlidingWindow, sliding_log SlidingLog],
+    [retry_after_is_exact, a_denial_changes_nothing, keys_are_independent]);
 conformance!(memory: crate::subject::memory);
 conformance!(redis: crate::subject::redis);

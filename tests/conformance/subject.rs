@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use sluicegate::config::settings::RedisSettings;
 use sluicegate::model::{Check, Clock, CounterKey, Gate, Hits, Limit, ManualClock, Outcome, Transaction};
+use sluicegate::store::coalesce::Coalesce;
+use sluicegate::store::deny_cache::DenyCache;
+use sluicegate::store::lease::Lease;
 use sluicegate::store::memory::{DEFAULT_MAX_KEYS, MemoryStore};
 use sluicegate::store::redis::RedisStore;
 use sluicegate::store::{Outcomes, Store};
@@ -141,4 +144,42 @@ pub async fn connected(url: &str, clock: Option<Arc<dyn Clock>>) -> RedisStore {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     store
+}
+
+/// Puts layers on a subject.
+fn layered(mut subject: Subject, layers: impl FnOnce(Arc<dyn Store>, Arc<dyn Clock>) -> Arc<dyn Store>) -> Subject {
+    let clock = Arc::clone(&subject.clock) as Arc<dyn Clock>;
+    subject.store = layers(subject.store, clock);
+    subject
+}
+
+/// Keys that a layer keeps in these tests: fewer than the tests use, so that they are evicted too.
+const LAYER_KEYS: usize = 50;
+
+/// The deny cache over the store in memory.
+pub fn deny_cache() -> Subject {
+    layered(memory(), |store, clock| {
+        Arc::new(DenyCache::new(store, LAYER_KEYS, false, clock))
+    })
+}
+
+/// Coalescing over Redis.
+pub fn coalesce() -> Subject {
+    layered(redis(), |store, _| {
+        Arc::new(Coalesce::new(store, Duration::from_secs(60)))
+    })
+}
+
+/// Leases over the store in memory.
+pub fn lease() -> Subject {
+    layered(memory(), |store, clock| Arc::new(Lease::new(store, LAYER_KEYS, clock)))
+}
+
+/// All layers over Redis, as a process puts them together.
+pub fn layers() -> Subject {
+    layered(redis(), |store, clock| {
+        let coalesce = Coalesce::new(store, Duration::from_secs(60));
+        let lease = Lease::new(coalesce, LAYER_KEYS, Arc::clone(&clock));
+        Arc::new(DenyCache::new(lease, LAYER_KEYS, true, clock))
+    })
 }
