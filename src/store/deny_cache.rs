@@ -99,6 +99,7 @@ impl<S: Store> DenyCache<S> {
     /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
     /// certain from the first on, a wait is over from the second on.
     fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
+        let passed = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
             match (asked(check), outcome.retry_after) {
                 (Some(hits), RetryAfter::Micros(wait)) if !outcome.allowed => {
@@ -112,7 +113,8 @@ impl<S: Store> DenyCache<S> {
                     };
                     self.keep(check, denial, sent);
                 }
-                _ => self.forget(check),
+                _ if passed => self.forget(check),
+                _ => {}
             }
         }
     }
@@ -127,9 +129,9 @@ impl<S: Store> DenyCache<S> {
         self.denials.insert(check.key.clone(), known);
     }
 
-    /// Hits that come back end a denial.
+    /// Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
     fn forget(&self, check: &Check) {
-        if matches!(check.hits, Hits::Give(_) | Hits::Return { .. }) {
+        if check.hits != Hits::Peek && self.denials.peek(&check.key).is_some() {
             self.denials.remove(&check.key);
         }
     }
