@@ -170,7 +170,8 @@ async fn answer(client: &mut RateLimitServiceClient<Channel>) -> (u32, Code) {
     (limit.requests_per_unit, response.overall_code())
 }
 
-#[tokio::test]
+// Of several threads, so that the client hears the end of the connection while the test waits for the process.
+#[tokio::test(flavor = "multi_thread")]
 async fn through_good_and_bad_versions_and_an_outage() {
     let mut namespace = Namespace::new();
     let mut process = namespace.deploy();

@@ -178,5 +178,9 @@ fn headers(settings: &XdsSettings) -> Result<MetadataMap, String> {
 }
 
 fn grpc_error(status: &tonic::Status) -> String {
-    format!("{:?}: {}", status.code(), with_causes(status))
+    let (code, message) = (status.code(), status.message());
+    match std::error::Error::source(status) {
+        Some(cause) => format!("{code:?}: {message}: {}", with_causes(cause)),
+        None => format!("{code:?}: {message}"),
+    }
 }
