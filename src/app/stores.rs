@@ -1,9 +1,12 @@
-//! Puts the store together, layer over layer: deny cache → leases → coalescing → circuit breaker → meter → Redis.
+//! Puts the store together, layer over layer: deny cache → leases → coalescing (→ one Redis for seconds, one for the
+//! rest) → circuit breaker → meter → Redis.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +22,7 @@ use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
 use crate::store::memory::{self, MemoryStore};
+use crate::store::per_second::PerSecond;
 use crate::store::redis::{RedisEvent, RedisObserver, RedisStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -30,6 +34,8 @@ use super::AppError;
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Label of the shared store in the metrics.
 const REDIS: &str = "redis";
+/// Label of the one for limits per second.
+const REDIS_PER_SECOND: &str = "redis_per_second";
 
 /// A store whose layers are a matter of settings.
 type AnyStore = Arc<dyn Store>;
@@ -48,9 +54,30 @@ pub(super) struct Background {
 }
 
 struct RedisParts {
-    breaker: Arc<Breaker<StoreMeter<RedisStore>>>,
+    servers: Vec<Server>,
     probe: Transaction,
     lease: Option<Arc<Lease<AnyStore>>>,
+}
+
+/// A Redis with its circuit breaker.
+struct Server {
+    /// Label in the metrics.
+    name: &'static str,
+    breaker: Arc<Breaker<StoreMeter<RedisStore>>>,
+}
+
+impl Server {
+    fn connect(
+        name: &'static str,
+        redis: &RedisSettings,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AppError> {
+        let store = RedisStore::connect(redis, timeout, logging())
+            .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
+        let breaker = Breaker::new(StoreMeter::new(store, name, metrics));
+        Ok(Self { name, breaker })
+    }
 }
 
 /// Opens the store. A Redis that is away is no error: the failure mode answers until it comes.
@@ -96,10 +123,14 @@ fn open_redis(
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
 ) -> Result<(AnyStore, RedisParts), AppError> {
-    let store = RedisStore::connect(redis, settings.timeout, logging())
-        .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
-    let breaker = Breaker::new(StoreMeter::new(store, REDIS, metrics));
-    let mut store = Arc::clone(&breaker) as AnyStore;
+    let main = Server::connect(REDIS, redis, settings.timeout, metrics)?;
+    let mut store = Arc::clone(&main.breaker) as AnyStore;
+    let mut servers = vec![main];
+    if let Some(redis) = &settings.redis_per_second {
+        let seconds = Server::connect(REDIS_PER_SECOND, redis, settings.timeout, metrics)?;
+        store = Arc::new(PerSecond::new(store, Arc::clone(&seconds.breaker) as AnyStore));
+        servers.push(seconds);
+    }
     if settings.coalesce {
         store = Arc::new(Coalesce::new(store, settings.timeout));
     }
@@ -122,7 +153,7 @@ fn open_redis(
         ));
     }
     let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
-    Ok((store, RedisParts { breaker, probe, lease }))
+    Ok((store, RedisParts { servers, probe, lease }))
 }
 
 /// Tells the log what becomes of the connections; the first failure and every change, not every attempt.
@@ -177,12 +208,18 @@ impl Background {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         if let Some(redis) = self.redis {
-            tasks.spawn(tell_failure_mode(
-                redis.breaker.state(),
-                Arc::clone(metrics),
-                health.clone(),
-            ));
-            tasks.spawn(probe_forever(Arc::downgrade(&redis.breaker), redis.probe));
+            let away = Arc::new(AtomicUsize::new(0));
+            for Server { name, breaker } in redis.servers {
+                let gauge = metrics.failure_mode.with_label_values(&[name]);
+                tasks.spawn(probe_forever(Arc::downgrade(&breaker), redis.probe.clone()));
+                tasks.spawn(tell_failure_mode(
+                    breaker.state(),
+                    name,
+                    gauge,
+                    health.clone(),
+                    Arc::clone(&away),
+                ));
+            }
             if let Some(lease) = &redis.lease {
                 tasks.spawn(lease::sweep_forever(Arc::downgrade(lease)));
             }
@@ -201,19 +238,31 @@ async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: Cance
     }
 }
 
-/// Logs, counts and shows when the failure mode takes over and when it ends; once each.
-async fn tell_failure_mode(mut state: watch::Receiver<Option<StoreError>>, metrics: Arc<Metrics>, health: Health) {
-    let gauge = metrics.failure_mode.with_label_values(&[REDIS]);
+/// Logs, counts and shows when the failure mode takes over and when it ends; once each. `away` counts the servers that
+/// do not answer.
+async fn tell_failure_mode(
+    mut state: watch::Receiver<Option<StoreError>>,
+    server: &'static str,
+    gauge: IntGauge,
+    health: Health,
+    away: Arc<AtomicUsize>,
+) {
     gauge.set(0);
     loop {
         let reason = state.borrow_and_update().clone();
         let failing = reason.is_some();
         if (gauge.get() == 1) != failing {
             gauge.set(i64::from(failing));
-            health.update(|conditions| conditions.store_answers = !failing);
+            if failing {
+                away.fetch_add(1, Ordering::SeqCst);
+            } else {
+                away.fetch_sub(1, Ordering::SeqCst);
+            }
+            // Read under health's lock, so that whoever comes last sees all.
+            health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
             match reason {
-                Some(error) => tracing::error!(%error, "Redis does not answer: the failure mode takes over"),
-                None => tracing::info!("Redis answers again: the failure mode ends"),
+                Some(error) => tracing::error!(server, %error, "Redis does not answer: the failure mode takes over"),
+                None => tracing::info!(server, "Redis answers again: the failure mode ends"),
             }
         }
         if state.changed().await.is_err() {

@@ -7,6 +7,7 @@ pub mod error;
 pub mod groups;
 pub mod lease;
 pub mod memory;
+pub mod per_second;
 pub mod redis;
 
 use async_trait::async_trait;

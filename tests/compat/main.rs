@@ -6,6 +6,7 @@ mod support;
 
 mod conformance;
 mod gateway;
+mod per_second;
 mod settings;
 mod statsd;
 mod tls;
