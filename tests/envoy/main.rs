@@ -9,7 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod authz_mapping;
+mod authz;
 mod config;
 mod demo;
 mod limits;
