@@ -86,13 +86,13 @@ descriptors:
 /// Every YAML block of the documentation is a rules file, or its `descriptors`.
 #[test]
 fn the_examples_in_the_documentation_are_rules() {
-    let page = include_str!("../../docs/rules.md");
-    let blocks: Vec<&str> = page
-        .split("```yaml\n")
-        .skip(1)
+    let pages = [include_str!("../../docs/rules.md"), include_str!("../../README.md")];
+    let blocks: Vec<&str> = pages
+        .iter()
+        .flat_map(|page| page.split("```yaml\n").skip(1))
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert!(blocks.len() >= 3);
+    assert!(blocks.len() >= 4);
     for block in blocks {
         let domain = if block.contains("domain:") { "" } else { "domain: d\n" };
         assert!(!rules(&format!("{domain}{block}")).rules.is_empty(), "{block}");
