@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 import yaml
 
@@ -115,12 +116,21 @@ class Service:
             test[1:1] = ["-h", self.address]
         elif test[0] == "wget":
             # Not on every machine; the images bring their own.
-            return listens((self.address, 9090))
+            return answers(test[-1])
         else:
             test[0] = self.project.binary(pathlib.Path(test[0]).name)
             test += ["--host", self.address] if "--port" in test else []
         environment = {**os.environ, **self.environment()}
         return subprocess.run(test, env=environment, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+def answers(url):
+    """Whether a URL is answered with a 2xx."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status < 300
+    except OSError:
+        return False
 
 
 class Project:

@@ -5,6 +5,8 @@ resources as they stand (EnvoyFilter carries them literally) or made the way the
 smallest configuration in which they run: one listener, one route, an upstream, and the cluster that the parts name.
 """
 
+import json
+
 CONNECTION_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 
@@ -216,3 +218,16 @@ def seconds(duration):
     if duration.endswith("ms"):
         return f"{int(duration[:-2]) / 1000}s"
     return duration
+
+
+def patient(config):
+    """A copy in which Envoy waits long for answers: on a busy machine it would let requests pass unasked."""
+    copy = json.loads(json.dumps(config))
+    manager = copy["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    for http_filter in manager["http_filters"]:
+        settings = http_filter["typed_config"]
+        if "rate_limit_service" in settings:
+            settings["timeout"] = "5s"
+        if "grpc_service" in settings:
+            settings["grpc_service"]["timeout"] = "5s"
+    return copy

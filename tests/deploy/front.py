@@ -4,6 +4,7 @@ import collections
 import http.client
 import json
 
+import bootstraps
 import yaml
 from conftest import DEPLOY, run
 from processes import free_port
@@ -39,6 +40,7 @@ class Front:
         file = self.stack.directory / "envoy.yaml"
         file.write_text(yaml.safe_dump(config))
         run(self.envoy, "--mode", "validate", "-c", file)
+        file.write_text(yaml.safe_dump(bootstraps.patient(config)))
         self.stack.start(
             "envoy", [self.envoy, "-c", file, "--use-dynamic-base-id", "--concurrency", "1"],
             lambda: self.admin("/ready").strip() == "LIVE",
