@@ -188,6 +188,7 @@ fn check_status(wanted: &Status, call: usize, found: &DescriptorStatus) {
 }
 
 async fn run(case: &Case, number: usize, store: &[(&str, &str)]) {
+    let in_redis = store.iter().any(|(name, _)| *name == "REDIS_URL");
     eprintln!("case: {}", case.name);
     let root = tempfile::tempdir().expect("a directory");
     let config = root.path().join("config");
@@ -199,12 +200,19 @@ async fn run(case: &Case, number: usize, store: &[(&str, &str)]) {
     let prefix = format!("case{number}:");
     let root = root.path().display().to_string();
     let own = case.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let variables: Vec<_> = [("RUNTIME_ROOT", root.as_str()), ("CACHE_KEY_PREFIX", &prefix)]
-        .into_iter()
-        .chain(store.iter().copied())
-        .chain(own)
-        .collect();
-    let server = Ratelimit::start(&variables);
+    let variables: Vec<_> = [
+        ("RUNTIME_ROOT", root.as_str()),
+        ("CACHE_KEY_PREFIX", &prefix),
+        ("LOG_LEVEL", "info"),
+    ]
+    .into_iter()
+    .chain(store.iter().copied())
+    .chain(own)
+    .collect();
+    let mut server = Ratelimit::start(&variables);
+    if in_redis {
+        server.wait_for_redis(1);
+    }
     let mut client = connect(server.grpc_port).await;
     for step in &case.steps {
         for call in 0..step.times {

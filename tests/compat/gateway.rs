@@ -175,6 +175,7 @@ async fn answer(client: &mut RateLimitServiceClient<Channel>) -> (u32, Code) {
 async fn through_good_and_bad_versions_and_an_outage() {
     let mut namespace = Namespace::new();
     let mut process = namespace.deploy();
+    process.wait_for_redis(1);
     let http = process.http();
 
     // The control plane is not there yet: it serves, and says so.

@@ -45,6 +45,7 @@ async fn each_limit_on_its_server_and_all_or_nothing_over_both() {
         ("LEASE", "off"),
         ("DENY_CACHE", "off"),
     ]);
+    process.wait_for_redis(2);
     let http = process.http();
     for _ in 0..2 {
         assert_eq!(ask(&http).await.status, 200);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, os::unix::fs::symlink, process::Command};
 
+use sluicegate::config::settings::{RedisSettings, Topology};
 use tempfile::TempDir;
 
 use super::{
@@ -54,6 +55,15 @@ impl Ratelimit {
             debug_port,
             _dir: dir,
         }
+    }
+
+    /// Waits until it is connected to so many Redis servers. It serves before; without Redis, then. Needs
+    /// `LOG_LEVEL=info`.
+    pub fn wait_for_redis(&mut self, servers: usize) {
+        let connections = servers * RedisSettings::new(Topology::Cluster(Vec::new())).pool_size;
+        self.process.wait_until("connected to Redis", |process| {
+            process.log().matches("connected to Redis").count() >= connections
+        });
     }
 
     /// A client of `/healthcheck` and `/json`.
