@@ -13,7 +13,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy chaos image-steps fmt lint
+.PHONY: help setup demo demo-compose test test-deploy chaos image-steps bench fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
 	@scripts/setup redis
 	CHAOS=full $(CARGO) test --locked --release --test faults -- --nocapture every_fault
+bench: ## measures every target of docs/benchmarks.md and writes it anew; about five minutes on a quiet machine
+	@scripts/setup redis
+	$(CARGO) build --release --locked --bin sluicegate
+	@python3 benches/run.py --binary $(TARGET)/release/sluicegate
 
 fmt: ## formats the code
 	$(CARGO) fmt

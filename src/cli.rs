@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
-use crate::bench::{self, BenchArgs, noop::NoopArgs};
+use crate::bench::{self, BenchArgs, memory::MemoryArgs, noop::NoopArgs};
 use crate::config::settings::ratelimit_env::table;
 use crate::config::settings::{Notice, ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
@@ -42,6 +42,9 @@ enum Command {
     /// Serve answers that cost nothing: the floor that a measurement is compared with
     #[command(hide = true)]
     BenchNoop(NoopArgs),
+    /// Fill a store with counters and report what one costs in memory
+    #[command(hide = true)]
+    BenchMemory(Box<MemoryArgs>),
     /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
     Settings(SettingsArgs),
 }
@@ -98,6 +101,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Health(args)) => health(&args),
         Some(Command::Bench(args)) => bench(*args),
         Some(Command::BenchNoop(args)) => bench_noop(&args),
+        Some(Command::BenchMemory(args)) => bench_memory(&args),
         Some(Command::Settings(args)) => {
             let table = if args.markdown {
                 table::markdown()
@@ -189,13 +193,25 @@ fn check(args: &CheckArgs) -> ExitCode {
 fn bench(args: BenchArgs) -> ExitCode {
     let json = args.json;
     match block_on(bench::run(args)) {
-        Ok(Ok(report)) if json => match serde_json::to_string(&report) {
-            Ok(text) => print(&text),
-            Err(error) => fail(&error, 1),
-        },
+        Ok(Ok(report)) if json => print_json(&report),
         Ok(Ok(report)) => print(&report),
         Ok(Err(error)) => fail(&error, 1),
         Err(code) => code,
+    }
+}
+
+fn bench_memory(args: &MemoryArgs) -> ExitCode {
+    match block_on(bench::memory::run(args)) {
+        Ok(Ok(report)) => print_json(&report),
+        Ok(Err(error)) => fail(&error, 1),
+        Err(code) => code,
+    }
+}
+
+fn print_json(report: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string(report) {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error, 1),
     }
 }
 

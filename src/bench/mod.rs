@@ -17,6 +17,7 @@
 //! | [`load`] | connections, streams, warm-up and measurement |
 //! | [`cpu`] | CPU time of local processes, from the operating system |
 //! | [`report`] | counts and latencies, as text and JSON |
+//! | [`memory`] | what a counter costs in memory |
 //! | [`noop`] | the floor: a server that decodes, answers OK, and does nothing else |
 
 use thiserror::Error;
@@ -26,6 +27,7 @@ pub mod client;
 pub mod cpu;
 pub mod keys;
 pub mod load;
+pub mod memory;
 pub mod noop;
 pub mod pace;
 pub mod report;

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+use super::gather::Gather;
 use super::server::ServerOptions;
 
 /// A quiet peer is asked this often whether it is still there.
@@ -28,7 +29,7 @@ where
             Future: Send + 'static,
         >,
 {
-    let mut connection = std::pin::pin!(builder(options).serve_connection(TokioIo::new(io), service));
+    let mut connection = std::pin::pin!(builder(options).serve_connection(TokioIo::new(Gather(io)), service));
     let aged = async {
         match options.max_connection_age {
             Some(age) => sleep(jittered(age)).await,

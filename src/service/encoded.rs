@@ -1,7 +1,7 @@
 //! `google.protobuf.Struct`, written straight into bytes.
 //!
 //! The generated `Struct` is a tree of maps of strings, built and measured level by level: for the metadata of a
-//! denial that cost more than all the rest of it.
+//! denial that is work to be spared.
 
 use bytes::BufMut;
 use prost::encoding::{encode_varint, encoded_len_varint};

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod cores;
 pub mod deadline;
 pub mod encoded;
+mod gather;
 pub mod headers;
 pub mod metadata;
 pub mod rls;

@@ -1,0 +1,92 @@
+"""What is measured: the load of each case, and the rows of the table with their targets."""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+CONNECTIONS = 2
+STREAMS = 64
+# The same descriptor, about 40 bytes on the wire, wherever a case does not say otherwise.
+USER = "user=user-{key}-0123456789"
+
+
+@dataclass
+class Case:
+    """One load on one server, measured in every round."""
+
+    name: str
+    server: str
+    flags: dict = field(default_factory=dict)
+    redis: str | None = None
+
+
+def load(descriptor=USER, keys=1000, distribution="uniform", **more):
+    return {"descriptor": descriptor, "keys": keys, "distribution": distribution, **more}
+
+
+CASES = [
+    Case("noop tonic", "noop-tonic", load()),
+    Case("noop own", "noop-own", load()),
+    Case("memory 1k", "memory", load()),
+    Case("memory 100k", "memory", load(keys=100_000)),
+    Case("memory denied", "memory", load("spent=user-{key}-0123456789")),
+    Case("memory zipf", "memory", load(keys=10_000, distribution="zipf:1.0")),
+    Case("memory 10 descriptors", "memory", load(descriptors_per_request=10)),
+    Case("memory 1 rule", "memory", load("path=path-{key}", keys=10_000, domain="one-rule")),
+    Case("memory 10k rules", "memory", load("path=path-{key}", keys=10_000, domain="many-rules")),
+    Case("memory 1M", "memory-1M", load(keys=1_000_000)),
+    Case("redis uniform", "redis", load(keys=100_000), "redis"),
+    Case("redis zipf", "redis", load(keys=10_000, distribution="zipf:1.0"), "redis"),
+    Case("redis attack", "redis", load("caller={key}", keys=1000), "redis"),
+    Case("redis 1k", "redis-direct", load(), "redis"),
+    Case("redis 10 descriptors", "redis-direct", load(descriptors_per_request=10), "redis"),
+]
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    case: str
+    quantity: str
+    target: str
+    measured: str
+    held: bool | None
+    detail: str = ""
+
+
+class Results:
+    """Reports by case and round."""
+
+    def __init__(self):
+        self.reports = {}
+
+    def add(self, case, report):
+        self.reports.setdefault(case, []).append(report)
+
+    def median(self, case, value):
+        return median(value(report) for report in self.reports[case])
+
+    def ratio(self, case, base, value):
+        """Median over the rounds of the ratio in one round: what slows the machine slows both."""
+        pairs = zip(self.reports[case], self.reports[base], strict=True)
+        return median(value(one) / value(other) for one, other in pairs)
+
+
+def server_us(report):
+    return report["server_us"]
+
+
+def redis_us(report):
+    return report["watched_us"][0]
+
+
+def throughput(report):
+    return report["calls_per_second"]
+
+
+def calls_per_decision(report):
+    return report["redis_calls"] / report["calls"]
+
+
+def calls_per_denied(report):
+    return report["redis_calls"] / max(report["over_limit"], 1)

@@ -1,0 +1,50 @@
+"""What a counter costs in memory, in both stores, and whether that grows with the limit."""
+
+import json
+import subprocess
+
+from cases import Row
+
+KEYS = 200_000
+# (algorithm, bytes a key may cost)
+TARGETS = (("token_bucket", 120), ("sliding_window", 320))
+LIMITS = (100, 1_000_000)
+
+
+def filled(bench, *flags):
+    command = [bench.binary, "bench-memory", "--keys", str(KEYS), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return json.loads(done.stdout)["bytes_per_key"]
+
+
+def in_redis(bench, number, *flags):
+    """Growth of used_memory: everything that Redis has allocated, its tables included."""
+    redis = bench.redis(f"memory-{number}")
+    before = redis.used_memory()
+    filled(bench, "--redis-url", redis.url, *flags)
+    keys = redis.keys()
+    if keys != KEYS:
+        raise RuntimeError(f"{keys} keys in Redis, not {KEYS}")
+    grown = (redis.used_memory() - before) / keys
+    redis.stop()
+    return grown
+
+
+def rows(bench):
+    found = []
+    for algorithm, target in TARGETS:
+        for store in ("memory", "redis"):
+            bench.progress(f"memory per key: {algorithm}, {store}")
+            costs = []
+            for limit in LIMITS:
+                flags = ("--algorithm", algorithm, "--limit", limit)
+                costs.append(filled(bench, *flags) if store == "memory" else in_redis(bench, f"{algorithm}-{limit}", *flags))
+            small, large = costs
+            case = f"{store} store, {algorithm}"
+            found.append(Row(case, "bytes per key", f"≤ {target} B", f"{max(costs):.0f} B", max(costs) <= target))
+            flat = f"{small:.0f} → {large:.0f} B"
+            what = f"limit {LIMITS[0]:,} → {LIMITS[1]:,}"
+            found.append(Row(case, what, "flat", flat, large <= small * 1.1 + 4))
+    return found
