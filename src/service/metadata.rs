@@ -1,28 +1,85 @@
 //! Dynamic metadata: how Envoy's access log learns which rule fired
 //! (`%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:rule)%`).
 
+use serde_json::{Map, Value as Json};
+
 use crate::engine::{Counted, Decision, Status};
+use crate::model::Request;
 use crate::model::time::SECOND_US;
 
 use super::encoded::{Fields, Value, Values};
 use super::headers::policy_name;
 
-/// Under `sluicegate`: on a denial the rule that fired first, and all of them; with `always` the tightest on every
-/// answer. Rules' own `metadata` are merged beside it, in the order of the descriptors. An encoded
-/// `google.protobuf.Struct`; empty = none.
+/// An encoded `google.protobuf.Struct`; empty = none.
+///
+/// On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
+/// the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
+/// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass,
+/// merged, the first one holding.
 #[must_use]
-pub fn dynamic(decision: &Decision, domain: &str, always: bool) -> Vec<u8> {
+pub fn dynamic(decision: &Decision, asked: &Request, always: bool) -> Vec<u8> {
     if !always && !decision.over_limit {
         return Vec::new();
     }
     let mut fields = Fields::default();
-    for rule in decision.statuses.iter().filter_map(|status| decision.rule(status)) {
-        for (key, value) in rule.metadata.iter().flat_map(|map| map.iter()) {
-            fields.set(key, Value::Json(value));
+    if always {
+        echo(&mut fields, asked);
+        set_merged(&mut fields, decision, |status| !status.over_limit);
+    }
+    fields.set("sluicegate", Value::Struct(&ours(decision, &asked.domain)));
+    fields.into_bytes()
+}
+
+/// What was asked, in the words of envoyproxy/ratelimit.
+fn echo(fields: &mut Fields, asked: &Request) {
+    fields.set("domain", Value::String(&asked.domain));
+    let mut descriptors = Values::default();
+    for descriptor in &asked.descriptors {
+        let (mut one, mut entries) = (Fields::default(), Values::default());
+        for entry in &descriptor.entries {
+            entries.push(Value::String(&format!("{}={}", entry.key, entry.value)));
+        }
+        one.set("entries", Value::List(&entries));
+        if let Some(limit) = descriptor.limit {
+            let text = format!("requests_per_unit:{} unit:{}", limit.requests_per_unit, limit.window);
+            one.set("limit", Value::String(&text));
+        }
+        if let Some(hits) = descriptor.hits_addend {
+            one.set("hitsAddend", Value::Number(hits));
+        }
+        descriptors.push(Value::Struct(&one));
+    }
+    fields.set("descriptors", Value::List(&descriptors));
+    if asked.hits_addend != 0 {
+        fields.set("hitsAddend", Value::Number(asked.hits_addend.into()));
+    }
+}
+
+/// Under `metadata` the merged one of the rules behind the statuses that `choose` picks, if there is any.
+fn set_merged(fields: &mut Fields, decision: &Decision, choose: impl Fn(&Status) -> bool) {
+    let chosen = decision.statuses.iter().filter(|status| choose(status));
+    let mut maps = chosen.filter_map(|status| decision.rule(status)?.metadata.as_deref());
+    let Some(first) = maps.next() else {
+        return;
+    };
+    let mut merged = first.clone();
+    for map in maps {
+        merge(&mut merged, map);
+    }
+    fields.set("metadata", Value::Json(&Json::Object(merged)));
+}
+
+/// Adds what `into` does not have; objects are merged, whatever else is there stays.
+fn merge(into: &mut Map<String, Json>, from: &Map<String, Json>) {
+    for (key, value) in from {
+        match (into.get_mut(key), value) {
+            (Some(Json::Object(into)), Json::Object(from)) => merge(into, from),
+            (Some(_), _) => {}
+            (None, value) => {
+                into.insert(key.clone(), value.clone());
+            }
         }
     }
-    fields.set("sluicegate", Value::Struct(&ours(decision, domain)));
-    fields.into_bytes()
 }
 
 /// Under `sluicegate`: that nothing was decided, and why in a fixed word; encoded as [`dynamic`] is.
@@ -52,6 +109,7 @@ fn ours(decision: &Decision, domain: &str) -> Fields {
     }
     if !violated.is_empty() {
         fields.set("violated", Value::List(&violated));
+        set_merged(&mut fields, decision, |status| status.over_limit);
     }
     fields
 }

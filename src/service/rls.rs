@@ -88,7 +88,7 @@ impl RateLimitService {
                 .response_headers_to_add
                 .push(header(("content-type".into(), body::CONTENT_TYPE.into())));
         }
-        response.dynamic_metadata = metadata::dynamic(&decision, &request.domain, self.options.dynamic_metadata);
+        response.dynamic_metadata = metadata::dynamic(&decision, &request, self.options.dynamic_metadata);
         Ok(response)
     }
 

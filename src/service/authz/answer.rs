@@ -3,6 +3,7 @@
 use crate::config::settings::LimitHeaders;
 use crate::engine::Decision;
 use crate::mapping::{FailureMode, Mapping};
+use crate::model::Request;
 use crate::proto::envoy::config::core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction};
 use crate::proto::envoy::service::auth::v3 as wire;
 use crate::proto::envoy::r#type::v3::HttpStatus;
@@ -32,7 +33,13 @@ pub(super) struct Answering<'a> {
 
 impl Answering<'_> {
     /// The answer to a request that was decided.
-    pub(super) fn decided(&self, view: &View<'_>, mapping: &Mapping, decision: &Decision) -> wire::CheckResponse {
+    pub(super) fn decided(
+        &self,
+        view: &View<'_>,
+        mapping: &Mapping,
+        asked: &Request,
+        decision: &Decision,
+    ) -> wire::CheckResponse {
         let families = Families {
             limit: mapping.answers.x_ratelimit.then_some(self.names),
             ietf: mapping.answers.ietf,
@@ -47,7 +54,7 @@ impl Answering<'_> {
             let state = upstream.and_then(|name| Some((name.to_owned(), headers::ietf_state(decision)?)));
             self.passed(view, upstream, state, headers)
         };
-        response.dynamic_metadata = metadata::dynamic(decision, &mapping.domain, always);
+        response.dynamic_metadata = metadata::dynamic(decision, asked, always);
         response
     }
 

@@ -117,7 +117,10 @@ impl AuthzService {
             hits_addend: 1,
         };
         match self.engine.decide_by(active, &asked, deadline).await {
-            Ok(decision) => Ok((answering.decided(&view, &mapping, &decision), decision.over_limit)),
+            Ok(decision) => Ok((
+                answering.decided(&view, &mapping, &asked, &decision),
+                decision.over_limit,
+            )),
             Err(error) => Err(Undecided::new("bad_mapping", &error).with(mapping.failure_mode, view)),
         }
     }

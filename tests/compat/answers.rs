@@ -1,0 +1,237 @@
+//! What variables do to answers: metadata, headers, shadow and quota, the old windows.
+
+use std::fs;
+
+use prost::Message;
+use prost_types::{Struct, Value, value::Kind};
+use serde_json::{Value as Json, json};
+use sluicegate::proto::envoy::{
+    extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
+    service::ratelimit::v3::{
+        RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
+        rate_limit_service_client::RateLimitServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use crate::support::ratelimit::Ratelimit;
+
+/// The published example of a service that is chosen by what is left of its quota, with detailed metrics, beside which
+/// metadata got lost.
+const RULES: &str = r#"
+domain: rl
+descriptors:
+  - key: service
+    value: service_1
+    quota_mode: true
+    detailed_metric: true
+    rate_limit: {unit: hour, requests_per_unit: 1}
+    metadata: {service_with_quota: {name: service_1, zone: a}, tags: [x]}
+  - key: service
+    value: service_2
+    quota_mode: true
+    detailed_metric: true
+    rate_limit: {unit: hour, requests_per_unit: 2}
+    metadata: {service_with_quota: {name: service_2, tier: 2}}
+  - key: user
+    rate_limit: {unit: hour, requests_per_unit: 2, name: per-user}
+    metadata: {team: a}
+"#;
+
+struct Server {
+    process: Ratelimit,
+    client: RateLimitServiceClient<Channel>,
+    _dir: TempDir,
+}
+
+impl Server {
+    async fn start(variables: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("config")).expect("a directory");
+        fs::write(dir.path().join("config/rules.yaml"), RULES).expect("a file");
+        let root = dir.path().display().to_string();
+        let process = Ratelimit::start(&[&[("RUNTIME_ROOT", root.as_str())], variables].concat());
+        let client = RateLimitServiceClient::connect(format!("http://127.0.0.1:{}", process.grpc_port)).await;
+        Self {
+            process,
+            client: client.expect("a connection"),
+            _dir: dir,
+        }
+    }
+
+    async fn ask(&mut self, descriptors: &[(&str, &str)], hits: Option<u64>) -> RateLimitResponse {
+        let descriptor = |(key, value): &(&str, &str)| RateLimitDescriptor {
+            entries: vec![Entry {
+                key: (*key).into(),
+                value: (*value).into(),
+            }],
+            hits_addend: hits,
+            ..Default::default()
+        };
+        let request = RateLimitRequest {
+            domain: "rl".into(),
+            descriptors: descriptors.iter().map(descriptor).collect(),
+            hits_addend: 0,
+        };
+        self.client
+            .should_rate_limit(request)
+            .await
+            .expect("an answer")
+            .into_inner()
+    }
+}
+
+fn metadata(response: &RateLimitResponse) -> Json {
+    let fields = Struct::decode(response.dynamic_metadata.as_slice()).expect("a Struct");
+    json_of(Value {
+        kind: Some(Kind::StructValue(fields)),
+    })
+}
+
+fn json_of(value: Value) -> Json {
+    match value.kind.expect("a kind") {
+        Kind::NullValue(_) => Json::Null,
+        Kind::NumberValue(number) => json!(number),
+        Kind::StringValue(text) => Json::String(text),
+        Kind::BoolValue(truth) => Json::Bool(truth),
+        Kind::ListValue(list) => list.values.into_iter().map(json_of).collect(),
+        Kind::StructValue(value) => value
+            .fields
+            .into_iter()
+            .map(|(key, value)| (key, json_of(value)))
+            .collect(),
+    }
+}
+
+fn headers(response: &RateLimitResponse) -> Vec<(&str, &str)> {
+    response
+        .response_headers_to_add
+        .iter()
+        .map(|header| (header.key.as_str(), header.value.as_str()))
+        .collect()
+}
+
+#[tokio::test]
+async fn metadata_names_the_services_that_have_quota_left() {
+    let mut server = Server::start(&[("RESPONSE_DYNAMIC_METADATA", "true")]).await;
+    let both = [("service", "service_1"), ("service", "service_2")];
+    // As the example does it: a look before, the charge for whoever served it after.
+    for (left, charged) in [
+        ("service_1", "service_1"),
+        ("service_2", "service_2"),
+        ("service_2", "service_2"),
+    ] {
+        let response = server.ask(&both, Some(0)).await;
+        assert_eq!(response.overall_code(), Code::Ok);
+        assert_eq!(
+            metadata(&response)["metadata"]["service_with_quota"]["name"],
+            left,
+            "{:?}",
+            metadata(&response)
+        );
+        server.ask(&[("service", charged)], Some(1)).await;
+    }
+    let response = server.ask(&both, Some(0)).await;
+    assert_eq!(response.overall_code(), Code::OverLimit, "all quotas are used up");
+    let metadata = metadata(&response);
+    assert_eq!(metadata.get("metadata"), None, "of those that passed: {metadata}");
+    assert_eq!(
+        metadata["sluicegate"]["violated"],
+        json!(["service_service_1", "service_service_2"])
+    );
+    assert_eq!(metadata["sluicegate"]["metadata"]["service_with_quota"]["zone"], "a");
+}
+
+#[tokio::test]
+async fn metadata_echoes_the_request_and_merges() {
+    let mut server = Server::start(&[("RESPONSE_DYNAMIC_METADATA", "true")]).await;
+    let response = server
+        .ask(
+            &[("service", "service_1"), ("service", "service_2"), ("nobody", "x")],
+            Some(0),
+        )
+        .await;
+    let found = metadata(&response);
+    assert_eq!(found["domain"], "rl");
+    assert_eq!(
+        found["descriptors"][0],
+        json!({"entries": ["service=service_1"], "hitsAddend": 0.0})
+    );
+    assert_eq!(found["descriptors"][2]["entries"], json!(["nobody=x"]));
+    let merged = json!({"service_with_quota": {"name": "service_1", "zone": "a", "tier": 2.0}, "tags": ["x"]});
+    assert_eq!(found["metadata"], merged);
+}
+
+#[tokio::test]
+async fn without_asking_only_denials_carry_metadata_and_they_name_the_rule() {
+    let mut server = Server::start(&[]).await;
+    for _ in 0..2 {
+        assert!(server.ask(&[("user", "u")], None).await.dynamic_metadata.is_empty());
+    }
+    let found = metadata(&server.ask(&[("user", "u")], None).await);
+    let keys: Vec<_> = found.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["sluicegate"]);
+    let ours = &found["sluicegate"];
+    assert_eq!(
+        [&ours["rule"], &ours["domain"], &ours["code"]],
+        ["per-user", "rl", "OVER_LIMIT"]
+    );
+    assert_eq!(ours["metadata"], json!({"team": "a"}));
+}
+
+#[tokio::test]
+async fn headers_by_the_names_that_are_set() {
+    let mut server = Server::start(&[
+        ("LIMIT_RESPONSE_HEADERS_ENABLED", "true"),
+        ("LIMIT_LIMIT_HEADER", "X-Limit"),
+        ("LIMIT_RESET_HEADER", "X-Reset"),
+    ])
+    .await;
+    let response = server.ask(&[("user", "u")], None).await;
+    let found = headers(&response);
+    assert_eq!(found[..2], [("X-Limit", "2"), ("RateLimit-Remaining", "1")]);
+    let ("X-Reset", reset) = found[2] else {
+        panic!("{found:?}")
+    };
+    assert!(
+        (3600..3800).contains(&reset.parse::<u32>().expect("seconds")),
+        "{found:?}"
+    );
+    // Nothing applies: nothing is said.
+    assert_eq!(headers(&server.ask(&[("nobody", "x")], None).await), []);
+}
+
+#[tokio::test]
+async fn shadow_mode_denies_nobody_and_tells_in_the_status() {
+    let mut server = Server::start(&[("SHADOW_MODE", "true")]).await;
+    for expected in [Code::Ok, Code::Ok, Code::OverLimit] {
+        let response = server.ask(&[("user", "u")], None).await;
+        assert_eq!(
+            (response.overall_code(), response.statuses[0].code()),
+            (Code::Ok, expected)
+        );
+    }
+}
+
+#[tokio::test]
+async fn quota_mode_makes_every_rule_a_quota() {
+    let mut server = Server::start(&[("QUOTA_MODE", "true")]).await;
+    for _ in 0..2 {
+        server.ask(&[("user", "u")], None).await;
+    }
+    let one_left = server.ask(&[("user", "u"), ("user", "v")], None).await;
+    assert_eq!(
+        (one_left.overall_code(), one_left.statuses[0].code()),
+        (Code::Ok, Code::OverLimit)
+    );
+    assert_eq!(server.ask(&[("user", "u")], None).await.overall_code(), Code::OverLimit);
+}
+
+#[tokio::test]
+async fn the_old_windows_and_the_old_counting_are_a_setting_away() {
+    let server = Server::start(&[("DEFAULT_ALGORITHM", "fixed_window"), ("COUNT_DENIED", "true")]).await;
+    let rules = server.process.debug().get("/rlconfig", &[]).await.body;
+    assert_eq!(rules.matches("fixed_window").count(), 3, "{rules}");
+    assert_eq!(rules.matches("count_denied: true").count(), 3, "{rules}");
+}
