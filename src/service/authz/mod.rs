@@ -34,7 +34,15 @@ pub struct AuthzService {
 }
 
 /// Why a request was not decided.
-struct Undecided<'a> {
+enum Undecided<'a> {
+    /// Too many are under way. The caller hears so, as with the other service: what becomes of the request is for its
+    /// own failure mode to say.
+    Overloaded,
+    /// There is nothing to decide by: our failure mode answers.
+    Bad(Bad<'a>),
+}
+
+struct Bad<'a> {
     /// A fixed word for metrics.
     reason: &'static str,
     error: String,
@@ -69,23 +77,32 @@ impl AuthzService {
         }
     }
 
-    /// Answers one request and counts it at its door. There is always an answer: what cannot be decided is answered by
-    /// the failure mode.
-    pub async fn answer(&self, request: &wire::CheckRequest, deadline: Option<Instant>) -> wire::CheckResponse {
+    /// Answers one request and counts it at its door. What cannot be decided is answered by the failure mode.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when too many requests are under way.
+    pub async fn answer(
+        &self,
+        request: &wire::CheckRequest,
+        deadline: Option<Instant>,
+    ) -> Result<wire::CheckResponse, Status> {
         let start = Instant::now();
         let metrics = self.metrics.service(ServiceKind::Authz);
-        let response = match self.decide(request, deadline).await {
+        let answer = match self.decide(request, deadline).await {
             Ok((response, over_limit)) => {
                 (if over_limit { &metrics.over_limit } else { &metrics.ok }).inc();
-                response
+                Ok(response)
             }
             Err(undecided) => {
                 metrics.error.inc();
-                self.fail(&undecided)
+                match undecided {
+                    Undecided::Overloaded => Err(Status::unavailable(RequestError::Overloaded.to_string())),
+                    Undecided::Bad(bad) => Ok(self.fail(&bad)),
+                }
             }
         };
         metrics.duration.observe(start.elapsed().as_secs_f64());
-        response
+        answer
     }
 
     async fn decide<'a>(
@@ -94,18 +111,18 @@ impl AuthzService {
         deadline: Option<Instant>,
     ) -> Result<(wire::CheckResponse, bool), Undecided<'a>> {
         let bounds = &self.options.bounds;
-        let view = View::of(request, bounds.headers).map_err(|error| Undecided::new(error.kind(), &error))?;
+        let view = View::of(request, bounds.headers).map_err(|error| Bad::new(error.kind(), &error))?;
         let Some(active) = self.engine.active() else {
             let error = RequestError::NoConfiguration;
-            return Err(Undecided::new("no_configuration", &error).with(None, view));
+            return Err(Bad::new("no_configuration", &error).with(None, view));
         };
         let mapping = match active.rules.ext_authz.resolve(&view) {
             Ok(mapping) => Arc::clone(mapping),
-            Err(error) => return Err(Undecided::new(error.kind(), &error).with(None, view)),
+            Err(error) => return Err(Bad::new(error.kind(), &error).with(None, view)),
         };
         let descriptors = match mapping.descriptors(&view, bounds.value_bytes) {
             Ok(descriptors) => descriptors,
-            Err(error) => return Err(Undecided::new("too_large", &error).with(mapping.failure_mode, view)),
+            Err(error) => return Err(Bad::new("too_large", &error).with(mapping.failure_mode, view)),
         };
         let answering = self.answering();
         if descriptors.is_empty() {
@@ -121,7 +138,8 @@ impl AuthzService {
                 answering.decided(&view, &mapping, &asked, &decision),
                 decision.over_limit,
             )),
-            Err(error) => Err(Undecided::new("bad_mapping", &error).with(mapping.failure_mode, view)),
+            Err(RequestError::Overloaded) => Err(Undecided::Overloaded),
+            Err(error) => Err(Bad::new("bad_mapping", &error).with(mapping.failure_mode, view)),
         }
     }
 
@@ -132,23 +150,23 @@ impl AuthzService {
         }
     }
 
-    fn fail(&self, undecided: &Undecided<'_>) -> wire::CheckResponse {
-        let reason = undecided.reason;
+    fn fail(&self, bad: &Bad<'_>) -> wire::CheckResponse {
+        let reason = bad.reason;
         self.metrics.bad_requests.with_label_values(&[reason]).inc();
-        let mode = undecided.mode.unwrap_or(self.failure_mode);
+        let mode = bad.mode.unwrap_or(self.failure_mode);
         if let Some(suppressed) = self.bad_requests.pass(self.clock.now_us()) {
             tracing::warn!(
-                error = %undecided.error,
+                error = %bad.error,
                 failure_mode = mode.name(),
                 suppressed,
                 "an ext_authz request cannot be decided"
             );
         }
-        self.answering().failed(undecided.view.as_ref(), mode, reason)
+        self.answering().failed(bad.view.as_ref(), mode, reason)
     }
 }
 
-impl<'a> Undecided<'a> {
+impl<'a> Bad<'a> {
     fn new(reason: &'static str, error: &impl std::fmt::Display) -> Self {
         Self {
             reason,
@@ -158,12 +176,18 @@ impl<'a> Undecided<'a> {
         }
     }
 
-    fn with(self, mode: Option<FailureMode>, view: View<'a>) -> Self {
-        Self {
+    fn with(self, mode: Option<FailureMode>, view: View<'a>) -> Undecided<'a> {
+        Undecided::Bad(Self {
             mode,
             view: Some(view),
             ..self
-        }
+        })
+    }
+}
+
+impl<'a> From<Bad<'a>> for Undecided<'a> {
+    fn from(bad: Bad<'a>) -> Self {
+        Self::Bad(bad)
     }
 }
 
@@ -171,6 +195,6 @@ impl<'a> Undecided<'a> {
 impl wire::authorization_server::Authorization for AuthzService {
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckResponse>, Status> {
         let deadline = deadline::deadline(request.metadata());
-        Ok(Response::new(self.answer(request.get_ref(), deadline).await))
+        self.answer(request.get_ref(), deadline).await.map(Response::new)
     }
 }
