@@ -13,7 +13,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy chaos image-steps bench fmt lint
+.PHONY: help setup demo demo-compose test test-deploy chaos soak fuzz image-steps bench fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,15 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
 	@scripts/setup redis
-	CHAOS=full $(CARGO) test --locked --release --test faults -- --nocapture every_fault
+	CHAOS=full $(CARGO) test --locked --release --test faults -- --include-ignored --nocapture every_fault a_head_that
+
+soak: ## a steady load for MINUTES=5; fails when memory or open files grow
+	@scripts/setup redis
+	MINUTES=$(or $(MINUTES),5) $(CARGO) test --locked --release --test faults -- --ignored --nocapture memory_and_files
+
+fuzz: ## every input that comes from outside, broken at random, for SECONDS=60 each
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --locked --release --test fuzz
+
 bench: ## measures every target of docs/benchmarks.md and writes it anew; about five minutes on a quiet machine
 	@scripts/setup redis
 	$(CARGO) build --release --locked --bin sluicegate

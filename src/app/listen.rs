@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::ListenSettings;
 use crate::service::accept::Listener;
@@ -37,22 +34,6 @@ pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> R
         addr: addr.to_string(),
         error,
     })
-}
-
-/// Serves a router until `stop`.
-pub(super) fn serve_http(
-    servers: &mut JoinSet<Result<(), AppError>>,
-    listener: TcpListener,
-    router: Router,
-    stop: &CancellationToken,
-) {
-    let stop = stop.clone().cancelled_owned();
-    servers.spawn(async move {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(stop)
-            .await
-            .map_err(AppError::Http)
-    });
 }
 
 /// The gRPC port.

@@ -1,6 +1,7 @@
 //! The composition root: the only room that names concrete types. Everything that can fail, fails in
 //! [`App::bind`], before anything serves.
 
+mod connections;
 mod drain;
 mod listen;
 mod rules;
@@ -194,15 +195,15 @@ impl App {
             health: self.health.clone(),
         });
         let mut servers = JoinSet::new();
-        listen::serve_http(
+        connections::serve(
             &mut servers,
             self.http_listener,
             http::public(self.health.clone(), self.json),
             &stop,
         );
-        listen::serve_http(&mut servers, self.admin_listener, admin, &stop);
+        connections::serve(&mut servers, self.admin_listener, admin, &stop);
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
-            listen::serve_http(
+            connections::serve(
                 &mut servers,
                 listener,
                 http::metrics(Arc::clone(&self.metrics), &settings.path),

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
-use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings};
+use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings, Topology};
 use crate::engine::LocalFallback;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
-use crate::store::breaker::{Breaker, probe_forever};
+use crate::store::breaker::{Breaker, Covers, probe_forever};
 use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
@@ -75,7 +75,11 @@ impl Server {
     ) -> Result<Self, AppError> {
         let store = RedisStore::connect(redis, timeout, logging())
             .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
-        let breaker = Breaker::new(StoreMeter::new(store, name, metrics));
+        let covers = match redis.topology {
+            Topology::Cluster(_) => Covers::Cluster,
+            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Covers::OneServer,
+        };
+        let breaker = Breaker::new(StoreMeter::new(store, name, metrics), covers);
         Ok(Self { name, breaker })
     }
 }

@@ -20,24 +20,24 @@ pub enum Listener {
 
 /// An accepted connection that belongs to no runtime, so that it can be moved to one.
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(crate) enum Accepted {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
 }
 
 /// An accepted connection on the runtime that serves it.
-pub(super) type Io = Either<TcpStream, UnixStream>;
+pub(crate) type Io = Either<TcpStream, UnixStream>;
 
 impl Listener {
     /// The next connection. A peer that is gone already is passed over; when the system has no room, it is tried again
     /// after a pause, and said in the log.
-    pub(super) async fn accept(&self) -> Accepted {
+    pub(crate) async fn accept(&self) -> Accepted {
         loop {
             match self.try_accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a gRPC connection could not be accepted; trying again in {PAUSE:?}");
+                    tracing::warn!(%error, "a connection could not be accepted; trying again in {PAUSE:?}");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -62,7 +62,7 @@ impl Listener {
 
 impl Accepted {
     /// Registers the connection with the runtime that this is called on.
-    pub(super) fn open(self) -> io::Result<Io> {
+    pub(crate) fn open(self) -> io::Result<Io> {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Either::Left),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Either::Right),

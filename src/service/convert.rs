@@ -154,20 +154,45 @@ fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) 
     })
 }
 
-/// A text. Bytes that are no UTF-8 are written as `\xHH`, so that different ones stay different.
+/// A text. Bytes that are no UTF-8 are written as `\xHH`; so is the backslash of a text that looks like that, so that
+/// different bytes stay different texts, and thereby different counters.
 fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| escaped(error.as_bytes()))
+    match String::from_utf8(bytes) {
+        Ok(text) if !looks_escaped(&text) => text,
+        Ok(text) => escaped(text.as_bytes()),
+        Err(error) => escaped(error.as_bytes()),
+    }
 }
 
-/// Bytes as text, with `\xHH` for each that belongs to no character.
+/// Whether something in it looks like what [`escaped`] writes.
+#[must_use]
+pub fn looks_escaped(text: &str) -> bool {
+    text.contains("\\x") && text.match_indices('\\').any(|(at, _)| is_escape(&text[at..]))
+}
+
+fn is_escape(text: &str) -> bool {
+    let hex = |b: &u8| b.is_ascii_digit() || (b'A'..=b'F').contains(b);
+    matches!(text.as_bytes(), [b'\\', b'x', high, low, ..] if hex(high) && hex(low))
+}
+
+/// Bytes as text, with `\xHH` for each that belongs to no character and for backslashes that would read as such.
 #[must_use]
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 8);
+    // Writing to a String cannot fail.
+    let write = |text: &mut String, byte: u8| {
+        let _ = write!(text, "\\x{byte:02X}");
+    };
     for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
+        for (at, character) in chunk.valid().char_indices() {
+            if character == '\\' && is_escape(&chunk.valid()[at..]) {
+                write(&mut text, b'\\');
+            } else {
+                text.push(character);
+            }
+        }
         for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\\x{byte:02X}");
+            write(&mut text, *byte);
         }
     }
     text

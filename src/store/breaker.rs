@@ -1,10 +1,13 @@
 //! A layer that stops asking a server that does not answer: after a few failures in a row every call fails at once,
 //! so that the failure mode answers without waiting, and a probe of our own (no user's request) finds out when the
 //! server is back.
+//!
+//! Over a cluster it stops nothing: there each node's links fail at once by themselves while it is away, and the
+//! others must not be taken along. It only tells that something fails, until nothing has failed for a second.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -18,9 +21,25 @@ const FAILURES: u32 = 5;
 /// Time between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
+/// Without a failure for so long, a cluster counts as whole.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What is behind the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Covers {
+    /// One server: when it fails, no call is of use.
+    OneServer,
+    /// Several servers, each of which fails by itself.
+    Cluster,
+}
+
 /// The layer.
 pub struct Breaker<S> {
     inner: S,
+    covers: Covers,
+    start: Instant,
+    /// Milliseconds since `start`.
+    last_failure_ms: AtomicU64,
     open: AtomicBool,
     failures: AtomicU32,
     state: watch::Sender<Option<StoreError>>,
@@ -28,10 +47,13 @@ pub struct Breaker<S> {
 
 impl<S: Store> Breaker<S> {
     /// A closed circuit over `inner`.
-    pub fn new(inner: S) -> Arc<Self> {
+    pub fn new(inner: S, covers: Covers) -> Arc<Self> {
         let state = watch::Sender::new(None);
         Arc::new(Self {
             inner,
+            covers,
+            start: Instant::now(),
+            last_failure_ms: AtomicU64::new(0),
             open: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             state,
@@ -45,7 +67,7 @@ impl<S: Store> Breaker<S> {
     }
 
     fn guard(&self) -> Result<(), StoreError> {
-        if !self.open.load(Relaxed) {
+        if !self.open.load(Relaxed) || self.covers == Covers::Cluster {
             return Ok(());
         }
         let reason = self.state.borrow().as_ref().map(ToString::to_string);
@@ -65,12 +87,22 @@ impl<S: Store> Breaker<S> {
             }
             Err(error) if !error.is_about_the_server() => {}
             Err(error) => {
+                self.last_failure_ms.store(self.elapsed_ms(), Relaxed);
                 let failures = self.failures.fetch_add(1, Relaxed) + 1;
                 if failures >= FAILURES || matches!(error, StoreError::Unavailable(_)) {
                     self.trip(error);
                 }
             }
         }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_quiet(&self) -> bool {
+        let since = self.elapsed_ms().saturating_sub(self.last_failure_ms.load(Relaxed));
+        Duration::from_millis(since) >= QUIET
     }
 
     fn trip(&self, error: &StoreError) {
@@ -100,7 +132,12 @@ pub async fn probe_forever<S: Store>(breaker: Weak<Breaker<S>>, probe: Transacti
         let Some(breaker) = breaker.upgrade() else {
             return;
         };
-        if breaker.inner.check(&probe).await.is_ok() {
+        let is_back = match breaker.covers {
+            Covers::OneServer => breaker.inner.check(&probe).await.is_ok(),
+            // A probe would ask one of the servers.
+            Covers::Cluster => breaker.is_quiet(),
+        };
+        if is_back {
             breaker.close();
         }
     }
@@ -120,5 +157,40 @@ impl<S: Store> Store for Breaker<S> {
         let result = self.inner.check_many(transactions).await;
         self.learn(&result);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two servers: the one that is asked for with `no_lease` is dead.
+    struct HalfDead;
+
+    #[async_trait]
+    impl Store for HalfDead {
+        async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+            if transaction.no_lease {
+                return Err(StoreError::Unavailable("dead".to_owned()));
+            }
+            Ok(Outcomes::new())
+        }
+    }
+
+    async fn the_living_after_a_failure(covers: Covers) -> Result<Outcomes, StoreError> {
+        let breaker = Breaker::new(HalfDead, covers);
+        let dead = Transaction {
+            no_lease: true,
+            ..Transaction::default()
+        };
+        assert!(breaker.check(&dead).await.is_err());
+        assert!(breaker.state().borrow().is_some(), "it is told in either case");
+        breaker.check(&Transaction::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_dead_node_of_a_cluster_does_not_take_the_others_along() {
+        assert!(the_living_after_a_failure(Covers::OneServer).await.is_err());
+        assert!(the_living_after_a_failure(Covers::Cluster).await.is_ok());
     }
 }

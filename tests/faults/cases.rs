@@ -61,6 +61,9 @@ const DURABLE_SLOW_LOAD: Shape = Shape::Single(&[
 ]);
 const IMPATIENT: Shape = Shape::Single(&["--busy-reply-threshold", "100"]);
 
+/// Its directory may be changed while it runs.
+const PROTECTED: Shape = Shape::Single(&["--enable-protected-configs", "yes"]);
+
 const fn case(name: &'static str, shape: Shape, data: Data, short: bool, run: fn(&mut Scene, Duration)) -> Case {
     Case {
         name,
@@ -155,7 +158,7 @@ pub const CASES: &[Case] = &[
             between(scene, hold, &wants("1"), &wants("0"));
         },
     ),
-    case("MISCONF: snapshots fail", PLAIN, Data::Kept, false, misconfigure),
+    case("MISCONF: snapshots fail", PROTECTED, Data::Kept, false, misconfigure),
     case("BUSY: somebody's endless script", IMPATIENT, Data::Kept, true, busy),
     case(
         "log on a full disk, while Redis is killed",

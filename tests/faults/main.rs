@@ -2,11 +2,18 @@
 //!
 //! `cargo test --test faults` is the short form; `make chaos` (`CHAOS=full`) holds every fault longer and writes
 //! `docs/reliability.md`.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says why; the table is for people"
+)]
 
 mod cases;
+mod doors;
 mod load;
 mod proxy;
 mod report;
 mod scene;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::settings::XdsSettings;
+use super::{ConfigErrors, compile};
 use crate::proto::ratelimit::config::ratelimit::v3::RateLimitConfig;
+use crate::rules::{Defaults, RuleSet};
 use crate::tls::TlsError;
 
 pub use watch::{XdsError, XdsWatch, watch_xds};
@@ -35,6 +37,18 @@ pub struct Update {
     pub version: String,
     /// In the order of the response.
     pub configs: Vec<RateLimitConfig>,
+}
+
+impl Update {
+    /// What it says as rules: all of it or, with everything that is wrong, nothing.
+    ///
+    /// # Errors
+    /// The same that a file of the same rules would cause.
+    pub fn compile(self, defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
+        let numbered = (1..).zip(self.configs);
+        let raw: Vec<_> = numbered.map(|(number, config)| resource::raw(number, config)).collect();
+        compile(&raw, defaults)
+    }
 }
 
 /// A client that is ready to run.

@@ -8,10 +8,10 @@ use prost::Message;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
+use super::super::Summary;
 use super::super::settings::XdsSettings;
 use super::super::watch::{Event, Loaded};
-use super::super::{ConfigErrors, Summary, compile};
-use super::{Update, XdsClient, resource};
+use super::{Update, XdsClient};
 use crate::rules::Defaults;
 use crate::tls::TlsError;
 
@@ -95,7 +95,7 @@ impl<F: FnMut(Event)> Rules<F> {
             return Ok(());
         }
         let resources = update.configs.len();
-        match self.compile(update) {
+        match update.compile(&self.defaults) {
             Ok(rules) => {
                 self.generation += 1;
                 self.loaded = Some(digest);
@@ -119,12 +119,6 @@ impl<F: FnMut(Event)> Rules<F> {
                 Err(text)
             }
         }
-    }
-
-    fn compile(&self, update: Update) -> Result<crate::rules::RuleSet, ConfigErrors> {
-        let numbered = (1..).zip(update.configs);
-        let raw: Vec<_> = numbered.map(|(number, config)| resource::raw(number, config)).collect();
-        compile(&raw, &self.defaults)
     }
 }
 

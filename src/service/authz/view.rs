@@ -172,7 +172,7 @@ fn value(header: &core::HeaderValue) -> Cow<'_, str> {
         return Cow::Borrowed(&header.value);
     }
     match std::str::from_utf8(&header.raw_value) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(convert::escaped(&header.raw_value)),
+        Ok(text) if !convert::looks_escaped(text) => Cow::Borrowed(text),
+        Ok(_) | Err(_) => Cow::Owned(convert::escaped(&header.raw_value)),
     }
 }

@@ -1,0 +1,111 @@
+//! Clients that are slow, silent, many or malicious, against the real process.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use sluicegate::proto::envoy::extensions::common::ratelimit::v3 as common;
+use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
+use tonic::transport::Channel;
+use wire::rate_limit_service_client::RateLimitServiceClient;
+
+use crate::load::RULES;
+use crate::support::http::Client;
+use crate::support::sluicegate::Sluicegate;
+
+/// Connections that say nothing, on each port; within the usual bound of 1024 files for a test process.
+const IDLE: usize = 200;
+
+async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> Result<i32, tonic::Status> {
+    let entry = common::rate_limit_descriptor::Entry {
+        key: b"local".to_vec(),
+        value: value.to_vec(),
+    };
+    let request = wire::RateLimitRequest {
+        domain: "chaos".into(),
+        descriptors: vec![common::RateLimitDescriptor {
+            entries: vec![entry],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    Ok(client.should_rate_limit(request).await?.into_inner().overall_code)
+}
+
+async fn connect(server: &Sluicegate) -> RateLimitServiceClient<Channel> {
+    let url = format!("http://127.0.0.1:{}", server.grpc_port);
+    RateLimitServiceClient::connect(url).await.expect("a connection")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_malformed_connections_are_nobody_elses_business() {
+    let server = Sluicegate::start(RULES, &[]);
+    let mut idle = Vec::new();
+    for port in [server.grpc_port, server.http_port, server.admin_port] {
+        for n in 0..IDLE {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+            // Some say nothing, some begin a head, some speak nonsense.
+            let start: &[u8] = match n % 4 {
+                0 => b"",
+                1 => b"POST /json HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{",
+                2 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF",
+                _ => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            };
+            // It may have been closed on us already.
+            let _ = stream.write_all(start);
+            idle.push(stream);
+        }
+    }
+    let mut client = connect(&server).await;
+    assert_eq!(ask(&mut client, b"x").await.expect("answered"), 1);
+    assert_eq!(Client::new(server.http_port).get("/healthcheck", &[]).await.body, "OK");
+    let big = "x".repeat(2 << 20);
+    assert_eq!(
+        Client::new(server.http_port)
+            .post("/json", &[], &big)
+            .await
+            .status
+            .as_u16(),
+        413
+    );
+    drop(idle);
+    assert!(!server.process.log().contains("panicked"));
+}
+
+/// What ends a connection whose client begins a request and never finishes its head.
+#[test]
+#[ignore = "takes half a minute of real time; `make chaos` runs it"]
+fn a_head_that_never_ends_ends_the_connection() {
+    let server = Sluicegate::start(RULES, &[]);
+    for port in [server.http_port, server.admin_port] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        stream.write_all(b"GET /healthcheck HTTP/1.1\r\nhost: ").expect("sent");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("the end of the connection");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_values_reach_the_log_escaped() {
+    let server = Sluicegate::start(RULES, &["--log-level", "trace"]);
+    let mut client = connect(&server).await;
+    let lines = ["forged", "\u{1b}[31mred", "\0", "\r\u{8}\u{7f}", "\u{2028}"];
+    for text in lines {
+        let value = format!("x\n2026-01-01T00:00:00Z ERROR {text}");
+        ask(&mut client, value.as_bytes()).await.expect("answered");
+        let body = serde_json::json!({"domain": value, "descriptors": [{"entries": [{"key": value, "value": value}]}], value: 1});
+        Client::new(server.http_port)
+            .post("/json", &[], &body.to_string())
+            .await;
+    }
+    ask(&mut client, b"\xFF\xC3\n").await.expect("answered");
+    let log = server.process.log();
+    assert!(log.len() > 1000, "a trace says a lot: {log}");
+    for line in log.lines() {
+        assert!(!line.contains(|c: char| c.is_control() && c != '\t'), "{line:?}");
+        assert!(!line.starts_with("2026-01-01"), "{line:?}");
+    }
+}
