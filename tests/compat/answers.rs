@@ -235,3 +235,23 @@ async fn the_old_windows_and_the_old_counting_are_a_setting_away() {
     assert_eq!(rules.matches("fixed_window").count(), 3, "{rules}");
     assert_eq!(rules.matches("count_denied: true").count(), 3, "{rules}");
 }
+
+/// As gateways for language models do it: what a request cost is known, and charged, when it is over.
+#[tokio::test]
+async fn a_charge_above_what_is_left_uses_it_up_where_denied_hits_count() {
+    let mut server = Server::start(&[("DEFAULT_ALGORITHM", "fixed_window"), ("COUNT_DENIED", "true")]).await;
+    let service = [("service", "service_2")];
+    for (hits, expected) in [
+        (0, Code::Ok),
+        (1, Code::Ok),
+        (0, Code::Ok),
+        (500, Code::OverLimit),
+        (0, Code::OverLimit),
+    ] {
+        assert_eq!(
+            server.ask(&service, Some(hits)).await.overall_code(),
+            expected,
+            "{hits} hits"
+        );
+    }
+}
