@@ -23,17 +23,9 @@
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
 --           and of a lease also: hits granted, slice, microseconds left in it (-1 no end)
 
-local data = ARGV[1]
-if #ARGV > 1 then
+local data, in_words = ARGV[1], #ARGV > 1
+if in_words then
   data = struct.pack("<" .. string.rep("d", #ARGV), unpack(ARGV))
-end
-
--- Numbers of one outcome as the caller wants them.
-local function outcome(...)
-  if #ARGV > 1 then
-    return { ... }
-  end
-  return struct.pack(select("#", ...) == 5 and "<ddddd" or "<dddddddd", ...)
 end
 
 local now, limit_count, at = struct.unpack("<dd", data)
@@ -55,7 +47,10 @@ if #data == 112 then
       algorithm.apply(state, now, hits, p1, p2, p3)
       algorithm.save(state, key, now, spare_ms, p1, p2, p3)
     end
-    return outcome(allowed, remaining, retry_after, reset_after, delay)
+    if in_words then
+      return { allowed, remaining, retry_after, reset_after, delay }
+    end
+    return struct.pack("<ddddd", allowed, remaining, retry_after, reset_after, delay)
   end
 end
 
@@ -176,14 +171,15 @@ end
 local outcomes = {}
 
 local function tell(check)
-  local told
+  local numbers = { check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay }
   if check.kind == LEASE then
-    told = outcome(check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay,
-      check.granted, check.granted > 0 and check.slice or 0, check.granted > 0 and check.left or 0)
-  else
-    told = outcome(check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay)
+    local granted = check.granted > 0
+    numbers[6], numbers[7], numbers[8] = check.granted, granted and check.slice or 0, granted and check.left or 0
   end
-  outcomes[#outcomes + 1] = told
+  if not in_words then
+    numbers = struct.pack("<" .. string.rep("d", #numbers), unpack(numbers))
+  end
+  outcomes[#outcomes + 1] = numbers
 end
 
 local function run(checks)
@@ -223,7 +219,7 @@ for key, limit in pairs(changed) do
   limit.algorithm.save(states[key], KEYS[key], now, spare_ms, limit[1], limit[2], limit[3])
 end
 
-if #ARGV > 1 then
+if in_words then
   return outcomes
 end
 return table.concat(outcomes)
