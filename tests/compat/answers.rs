@@ -255,3 +255,24 @@ async fn a_charge_above_what_is_left_uses_it_up_where_denied_hits_count() {
         );
     }
 }
+
+#[tokio::test]
+async fn grpc_on_a_unix_socket() {
+    let socket = tempfile::tempdir().expect("a directory");
+    let path = socket.path().join("rl.sock");
+    let root = tempfile::tempdir().expect("a directory");
+    fs::create_dir(root.path().join("config")).expect("a directory");
+    fs::write(root.path().join("config/rules.yaml"), RULES).expect("a file");
+    let (root, uds) = (root.path().display().to_string(), path.display().to_string());
+    let _process = Ratelimit::start(&[("RUNTIME_ROOT", &root), ("GRPC_UDS", &uds)]);
+    let mut client = RateLimitServiceClient::connect(format!("unix://{uds}"))
+        .await
+        .expect("a connection");
+    let answer = client
+        .should_rate_limit(RateLimitRequest {
+            domain: "rl".into(),
+            ..Default::default()
+        })
+        .await;
+    assert_eq!(answer.expect_err("no descriptors").code(), tonic::Code::InvalidArgument);
+}

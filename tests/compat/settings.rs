@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use clap::{Args, FromArgMatches};
 use sluicegate::{
     config::settings::{
-        LogFormat, Notice, OnOverload, PrometheusSettings, Settings, SettingsErrors, StatsdTransport, StoreKind,
-        Topology,
+        LogFormat, Notice, OnOverload, PrometheusSettings, ServeArgs, Settings, SettingsErrors, StatsdTransport,
+        StoreKind, Topology,
         ratelimit_env::table::{Fate, VARIABLES, markdown, text},
         redis::HostPort,
     },
@@ -106,6 +107,87 @@ fn the_table_names_what_is_read_and_its_defaults_are_the_defaults() {
     }
     for line in [text(), markdown()] {
         assert!(VARIABLES.iter().all(|variable| line.contains(variable.name)));
+    }
+}
+
+#[test]
+fn what_a_flag_of_serve_can_say_a_variable_can_too() {
+    // Said in other words there: rules and listeners, and the store.
+    const ELSEWHERE: [&str; 5] = ["RULES", "STORE", "GRPC_ADDR", "HTTP_ADDR", "ADMIN_ADDR"];
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    for flag in command.get_arguments() {
+        let variable = flag
+            .get_env()
+            .unwrap_or_else(|| panic!("--{} has no variable", flag.get_id()));
+        let variable = variable.to_str().expect("ASCII");
+        let known = VARIABLES.iter().any(|known| known.name == variable);
+        assert!(
+            known || ELSEWHERE.contains(&variable),
+            "{variable} is missing in the table"
+        );
+        assert!(flag.get_help().is_some(), "--{} has no help", flag.get_id());
+    }
+}
+
+#[test]
+fn flags_become_settings() {
+    let read = |arguments: &[&str]| {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        let matches = command
+            .try_get_matches_from([&["serve"], arguments].concat())
+            .map_err(|error| error.to_string())?;
+        let args = ServeArgs::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+        args.into_settings().map_err(|errors| errors.to_string())
+    };
+    assert_eq!(read(&[]).expect("good"), Settings::default());
+    let settings = read(&[
+        "--rules=/a,/b",
+        "--redis-url=rediss://u:p@h/2",
+        "--redis-tls-ca=/ca",
+        "--grpc-addr=:1",
+        "--grpc-tls-cert=/c",
+        "--grpc-tls-key=/k",
+        "--on-store-error=deny",
+        "--lease=off",
+        "--shadow-mode",
+        "--limit-headers",
+        "--log-level=info,fred=warn",
+        "--max-delayed=5",
+        "--deny-cache-max-keys=7",
+    ])
+    .expect("good");
+    assert_eq!(settings.rules.paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    let redis = settings.store.redis.expect("a Redis");
+    assert_eq!((settings.store.kind, redis.database), (StoreKind::Redis, 2));
+    assert_eq!(redis.tls.expect("TLS").client.ca, Some("/ca".into()));
+    assert_eq!(settings.listen.grpc_addr, address("0.0.0.0:1"));
+    assert_eq!(settings.listen.grpc_tls.expect("TLS").cert, PathBuf::from("/c"));
+    assert_eq!(
+        (settings.store.on_store_error, settings.store.lease),
+        (OnStoreError::Deny, false)
+    );
+    assert!(settings.answers.shadow_mode && settings.answers.limit_headers.is_some());
+    assert_eq!(
+        (settings.limits.max_delayed, settings.store.deny_cache_max_keys),
+        (5, 7)
+    );
+    for (arguments, text) in [
+        (&["--store=redis"][..], "--redis-url"),
+        (
+            &["--redis-url=redis://u:hunter2@h:x"],
+            "--redis-url: allowed is host:port",
+        ),
+        (&["--grpc-tls-cert=/c"], "--grpc-tls-key"),
+        (&["--grpc-tls-client-ca=/c"], "--grpc-tls-cert"),
+        (&["--grpc-uds=/s", "--grpc-addr=:1"], "cannot be used with"),
+        (&["--replicas=0"], "at least 1"),
+        (&["--on-store-error=panic"], "local, allow, deny"),
+    ] {
+        let error = read(arguments).expect_err("wrong");
+        assert!(
+            error.contains(text) && !error.contains("hunter2"),
+            "{arguments:?}: {error}"
+        );
     }
 }
 

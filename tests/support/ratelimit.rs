@@ -45,8 +45,10 @@ impl Ratelimit {
         );
         let (mut command, dir) = command();
         let mut process = Process::spawn("ratelimit", command.envs(all));
-        for port in [grpc_port, http_port, debug_port] {
-            process.wait_for_port(port);
+        let on_socket = variables.iter().any(|(name, _)| *name == "GRPC_UDS");
+        let ports = [http_port, debug_port, grpc_port];
+        for port in &ports[..if on_socket { 2 } else { 3 }] {
+            process.wait_for_port(*port);
         }
         Self {
             process,

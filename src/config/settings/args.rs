@@ -92,6 +92,9 @@ struct StoreArgs {
     /// Answer from memory while a denial is certain to stand [default: on]
     #[arg(long, env, value_name = "BOOL", value_parser = values::boolean)]
     deny_cache: Option<bool>,
+    /// Most keys whose denials are kept [default: 100000]
+    #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u64>)]
+    deny_cache_max_keys: Option<u64>,
     /// Let checks of one key that arrive together share a call [default: on]
     #[arg(long, env, value_name = "BOOL", value_parser = values::boolean)]
     coalesce: Option<bool>,
@@ -198,6 +201,9 @@ struct ProcessArgs {
     /// gRPC connections at the same time [default: 20000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_connections: Option<u32>,
+    /// Requests that a leaky bucket holds back at the same time; more are denied [default: 10000]
+    #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
+    max_delayed: Option<u32>,
     /// On SIGTERM: time between "not serving" in health and telling connections to go away [default: 0s]
     #[arg(long, env, value_name = "DURATION", value_parser = values::duration)]
     drain_delay: Option<Duration>,
@@ -270,6 +276,10 @@ impl StoreArgs {
         set(&mut store.memory_max_keys, self.memory_max_keys.map(saturating_usize));
         set(&mut store.key_prefix, self.key_prefix);
         set(&mut store.deny_cache, self.deny_cache);
+        set(
+            &mut store.deny_cache_max_keys,
+            self.deny_cache_max_keys.map(saturating_usize),
+        );
         set(&mut store.coalesce, self.coalesce);
         set(&mut store.lease, self.lease);
     }
@@ -331,6 +341,7 @@ impl ProcessArgs {
         set(&mut limits.max_concurrent, count(self.max_concurrent));
         set(&mut limits.on_overload, self.on_overload);
         set(&mut limits.max_connections, count(self.max_connections));
+        set(&mut limits.max_delayed, count(self.max_delayed));
         set(&mut limits.drain_delay, self.drain_delay);
         set(&mut limits.drain_timeout, self.drain_timeout);
     }

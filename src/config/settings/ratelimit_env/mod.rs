@@ -258,6 +258,11 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     reader.set(&mut store.replicas, "REPLICAS", values::at_least_one);
     reader.set(&mut store.memory_max_keys, "MEMORY_MAX_KEYS", values::at_least_one);
     reader.set(&mut store.deny_cache, "DENY_CACHE", values::boolean);
+    reader.set(
+        &mut store.deny_cache_max_keys,
+        "DENY_CACHE_MAX_KEYS",
+        values::at_least_one,
+    );
     reader.set(&mut store.coalesce, "COALESCE", values::boolean);
     reader.set(&mut store.lease, "LEASE", values::boolean);
     reader.set(&mut answers.ietf_headers, "IETF_HEADERS", values::boolean);
@@ -265,6 +270,7 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     reader.set(&mut limits.max_concurrent, "MAX_CONCURRENT", values::at_least_one);
     reader.set(&mut limits.on_overload, "ON_OVERLOAD", values::on_overload);
     reader.set(&mut limits.max_connections, "MAX_CONNECTIONS", values::at_least_one);
+    reader.set(&mut limits.max_delayed, "MAX_DELAYED", values::at_least_one);
     reader.set(&mut limits.drain_delay, "DRAIN_DELAY", values::duration);
     reader.set(&mut limits.drain_timeout, "DRAIN_TIMEOUT", values::duration);
 }

@@ -109,6 +109,7 @@ pub const VARIABLES: &[Variable] = &[
     v("REPLICAS", "1", "how many replicas share the limits while the store is away", Ours),
     v("MEMORY_MAX_KEYS", "1000000", "most keys that are kept in memory", Ours),
     v("DENY_CACHE", "true", "answer from memory while a denial is certain to stand", Ours),
+    v("DENY_CACHE_MAX_KEYS", "100000", "most keys whose denials are kept", Ours),
     v("COALESCE", "true", "let checks of one key that arrive together share a call", Ours),
     v("LEASE", "true", "take several hits in one call for keys in demand", Ours),
     // Counting
@@ -171,6 +172,7 @@ pub const VARIABLES: &[Variable] = &[
     v("MAX_CONCURRENT", "10000", "requests that are worked on at the same time", Ours),
     v("ON_OVERLOAD", "unavailable", "what requests above that get: allow or unavailable", Ours),
     v("MAX_CONNECTIONS", "20000", "gRPC connections at the same time", Ours),
+    v("MAX_DELAYED", "10000", "requests that a leaky bucket holds back at the same time; more are denied", Ours),
     v("DRAIN_DELAY", "0s", "on SIGTERM: time between \"not serving\" and telling connections to go away", Ours),
     v("DRAIN_TIMEOUT", "10s", "how long answers under way may then take", Ours),
 ];
