@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -113,8 +113,23 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// Where envoyproxy/ratelimit looks for rules when no variable says otherwise.
+const DEFAULT_RULES: &str = "/srv/runtime_data/current/config";
+
 /// As envoyproxy/ratelimit is started.
 fn serve_by_variables() -> ExitCode {
+    let told = table::VARIABLES
+        .iter()
+        .any(|variable| std::env::var_os(variable.name).is_some());
+    if !told && !Path::new(DEFAULT_RULES).exists() {
+        return fail(
+            &format_args!(
+                "no subcommand, no environment variable of envoyproxy/ratelimit, and no rules in {DEFAULT_RULES}\n  \
+                 to try it out: `sluicegate serve`; to see what there is: `sluicegate --help`, `sluicegate settings`"
+            ),
+            2,
+        );
+    }
     // A value that is no UTF-8 is none that any of them allows.
     match Settings::from_ratelimit_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     {

@@ -49,7 +49,11 @@ impl GrpcListener {
         let tls = tls.map_err(|error| AppError::Tls(error.to_string()))?;
         let listener = match &settings.grpc_uds {
             Some(path) => Listener::Unix(unix(path).await?),
-            None => Listener::Tcp(tcp(settings.grpc_addr, "gRPC", "--grpc-addr")?),
+            None => Listener::Tcp(tcp(
+                settings.grpc_addr,
+                "gRPC",
+                "--grpc-addr, or GRPC_HOST and GRPC_PORT",
+            )?),
         };
         Ok(Self { listener, tls })
     }
@@ -74,7 +78,7 @@ impl GrpcListener {
 async fn unix(path: &Path) -> Result<UnixListener, AppError> {
     let failed = |error| AppError::Listen {
         what: "gRPC",
-        flag: "--grpc-uds",
+        flag: "--grpc-uds, or GRPC_UDS",
         addr: path.display().to_string(),
         error,
     };

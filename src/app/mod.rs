@@ -41,7 +41,7 @@ pub enum AppError {
     Listen {
         /// What for.
         what: &'static str,
-        /// The flag that sets it.
+        /// The flag that sets it, or the variables that do.
         flag: &'static str,
         /// Where.
         addr: String,
@@ -113,10 +113,18 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
-        let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr")?;
-        let admin_listener = listen::tcp(listen.admin_addr, "admin HTTP", "--admin-addr")?;
+        let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr, or HOST and PORT")?;
+        let admin_listener = listen::tcp(
+            listen.admin_addr,
+            "admin HTTP",
+            "--admin-addr, or DEBUG_HOST and DEBUG_PORT",
+        )?;
         let prometheus_listener = match &listen.prometheus {
-            Some(prometheus) => Some(listen::tcp(prometheus.addr, "metrics", "--prometheus-addr")?),
+            Some(prometheus) => Some(listen::tcp(
+                prometheus.addr,
+                "metrics",
+                "--prometheus-addr, or PROMETHEUS_ADDR",
+            )?),
             None => None,
         };
         let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics))?;

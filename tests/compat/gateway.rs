@@ -302,6 +302,36 @@ fn wrong_variables_stop_the_start() {
 }
 
 #[test]
+fn who_says_nothing_is_told_what_to_say() {
+    let (mut command, _dir) = command();
+    let output = command.output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && text.contains("sluicegate serve"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_variable_that_sets_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let (mut command, _dir) = command();
+    command.envs([
+        ("CONFIG_TYPE", "GRPC_XDS_SOTW"),
+        ("HOST", "127.0.0.1"),
+        ("PORT", &port),
+        ("GRPC_PORT", "0"),
+    ]);
+    let output = command.output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && text.contains(&port) && text.contains("HOST and PORT"),
+        "{text}"
+    );
+}
+
+#[test]
 fn certificates_that_cannot_be_used_stop_the_start() {
     let (mut command, _dir) = command();
     command.envs([
