@@ -3,7 +3,7 @@
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::model::{AlgorithmKind, Hits, Limit, Outcome, RetryAfter, Unit, Window};
 
-use crate::subject::{Open, fresh_key};
+use crate::subject::{Open, Subject, fresh_key};
 use crate::traces;
 
 /// Start of every trace, on the grid of all slices and windows used here.
@@ -173,7 +173,11 @@ fn ms(micros: u64) -> u64 {
 
 /// The trace of an algorithm.
 pub fn trace(open: Open, algorithm: AlgorithmKind) {
-    let subject = open();
+    trace_on(&open(), algorithm);
+}
+
+/// The same on a subject that is there.
+pub fn trace_on(subject: &Subject, algorithm: AlgorithmKind) {
     let key = fresh_key();
     let (limit, lines) = golden(algorithm);
     for line in lines {

@@ -11,7 +11,8 @@ use sluicegate::store::Store;
 use sluicegate::store::redis::script::ScriptId;
 use tokio::runtime::Runtime;
 
-use crate::subject::{connected, fresh_key, redis_at, single};
+use crate::golden;
+use crate::subject::{connected, fresh_key, redis_at, redis_client, single};
 use crate::support::redis::Redis;
 use crate::traces;
 
@@ -146,6 +147,34 @@ fn foreign_values_are_refused() {
             assert_eq!(error.kind(), "wrongtype", "{kind}, {foreign}: {error}");
             assert_eq!(server.cli(&["dump", key.as_str()]), before, "{kind}, {foreign}");
         }
+    }
+}
+
+/// All that docs/redis.md asks for: the commands of the scripts, and fred's own.
+const RIGHTS: &str = "+eval +evalsha +time +get +set +setrange +del +pexpire +zadd +zrem +zcard +zrank +zrange \
+                      +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank +ping +client|id +info";
+
+/// A user who may do no more, and only with our keys: every algorithm works, so the scripts touch nothing else.
+#[test]
+fn a_user_with_no_more_rights_than_needed() {
+    let server = own();
+    let mut words = vec!["acl", "setuser", "gate", "on", ">s3cret", "~*:{conformance}"];
+    words.extend(RIGHTS.split_whitespace());
+    assert_eq!(server.cli(&words), "OK");
+    let subject = redis_client(&format!("redis://gate:s3cret@127.0.0.1:{}", server.port));
+    for kind in AlgorithmKind::ALL {
+        golden::trace_on(&subject, kind);
+    }
+    // A log that is long enough to be searched and cleaned up.
+    let (key, limit) = (fresh_key(), traces::limit(AlgorithmKind::SlidingLog, 100, 1));
+    for step in 0..200 {
+        subject.one(NOW_US + step * 10_000, &key, limit, Hits::Take(1));
+    }
+    assert!(!subject.one(NOW_US + 1_995_000, &key, limit, Hits::Take(50)).allowed);
+    subject.one(NOW_US + 1_995_000, &key, limit, Hits::Give(50));
+    let documented = include_str!("../../docs/redis.md");
+    for right in RIGHTS.split_whitespace() {
+        assert!(documented.contains(right), "docs/redis.md does not name {right}");
     }
 }
 

@@ -29,6 +29,9 @@
 //!   (nothing is admitted, so nothing is released), a ttl after the last was taken. The limit is never stuck for
 //!   longer than that. Until then, a key that is always busy has as many slots less as releases were lost.
 //!
+//! `retry_after` of a denial is the time until enough slots free themselves; a release can make it sooner, so nobody
+//! may answer further denials from it (`store/deny_cache.rs` does not).
+//!
 //! So choose `ttl` as the longest time that a request may take (the route's timeout), not longer.
 
 use super::sliding_window;

@@ -19,19 +19,11 @@ end
 
 -- The first entry in the window whose total is at least `total`: its time, rank, total, and the total before it.
 local function search(state, key, total)
-  local low, high = state.first_rank, nil
-  if not low then
-    low = call("ZRANK", key, state.first)
-    state.first_rank = low
-  end
-  -- Each entry is of one hit at least.
-  high = low + total - state.first_total
-  if high < low then
-    high = low
-  end
-  local cards = call("ZCARD", key)
-  if high >= cards then
-    high = cards - 1
+  local low = call("ZRANK", key, state.first)
+  -- Each entry is of one hit at least, so it is no further away than the hits between.
+  local high = low
+  if total > state.first_total then
+    high = math.min(low + total - state.first_total, call("ZCARD", key) - 1)
   end
   while low < high do
     local middle = (low + high - (low + high) % 2) / 2

@@ -7,7 +7,8 @@
 //! Exact in integers: a hit costs `hit_units`, a microsecond brings back `unit_rate` units, and their quotient is
 //! W / L. The time is kept as whole microseconds and a rest in units.
 //!
-//! A rule whose numbers change keeps its counters: what was missing is then worth the same time, at the new rate.
+//! A rule whose numbers change keeps its counters: what was missing takes as long to come back as it would have under
+//! the old ones.
 //! leaky_bucket uses the same step.
 
 mod step;

@@ -2,12 +2,12 @@
 --
 -- KEYS, ARGV, Returns: none of its own.
 
+-- Every number is a whole one below 2^53, up to which doubles are exact. Division is written as Rust means it:
+-- (a - a % b) / b rounds down, (a + -a % b) / b rounds up.
+
 -- By position in AlgorithmKind::ALL, from 0; filled in by each algorithm's script.lua.
 local algorithms = {}
 local call = redis.call
-
--- Integer division as Rust does it: a - a % b is a multiple of b, so the quotient is exact. No number here passes
--- 2^53, up to which doubles hold every integer.
 
 -- Milliseconds until `at_us`, rounded up, as an expiry: garbage collection only, so a little too long is fine.
 local function expiry_ms(at_us, now_us, spare_ms)
