@@ -148,11 +148,7 @@ fn shorten(key: &mut String, start: usize) {
         return;
     }
     let hash = blake3::hash(&key.as_bytes()[start..]);
-    let mut cut = start + KEPT;
-    while !key.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    key.truncate(cut);
+    key.truncate(key.floor_char_boundary(start + KEPT));
     key.push('#');
     for byte in &hash.as_bytes()[..HASH_BYTES] {
         let _ = write!(key, "{byte:02x}");

@@ -30,14 +30,26 @@ pub fn dynamic(decision: &Decision, asked: &Request, always: bool) -> Vec<u8> {
     fields.into_bytes()
 }
 
-/// What was asked, in the words of envoyproxy/ratelimit.
+/// Bytes of the request's text that are echoed at most: an answer must not grow with what a client sends.
+const MAX_ECHO: usize = 16 << 10;
+/// Of these, for one entry.
+const MAX_ECHO_OF_ENTRY: usize = 1 << 10;
+
+/// What was asked, in the words of envoyproxy/ratelimit; cut where it is long.
 fn echo(fields: &mut Fields, asked: &Request) {
     fields.set("domain", Value::String(&asked.domain));
+    let mut left = MAX_ECHO;
     let mut descriptors = Values::default();
     for descriptor in &asked.descriptors {
+        if left == 0 {
+            break;
+        }
         let (mut one, mut entries) = (Fields::default(), Values::default());
         for entry in &descriptor.entries {
-            entries.push(Value::String(&format!("{}={}", entry.key, entry.value)));
+            let text = format!("{}={}", entry.key, entry.value);
+            let text = &text[..text.floor_char_boundary(left.min(MAX_ECHO_OF_ENTRY))];
+            left -= text.len();
+            entries.push(Value::String(text));
         }
         one.set("entries", Value::List(&entries));
         if let Some(limit) = descriptor.limit {

@@ -284,12 +284,8 @@ fn their_labels(stats: &RuleStats) -> Vec<LabelPair> {
 
 /// The encoder escapes quotes, backslashes and newlines; the length is ours to bound.
 fn label(name: &str, value: &str) -> LabelPair {
-    let mut end = value.len().min(MAX_LABEL);
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
     let mut pair = LabelPair::default();
     pair.set_name(name.into());
-    pair.set_value(value[..end].into());
+    pair.set_value(value[..value.floor_char_boundary(MAX_LABEL)].into());
     pair
 }

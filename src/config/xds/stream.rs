@@ -129,11 +129,7 @@ fn update(response: DiscoveryResponse) -> Result<Update, String> {
 fn nack(problem: &str) -> Status {
     let mut message = problem.to_owned();
     if message.len() > MAX_NACK {
-        let mut end = MAX_NACK;
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        message.truncate(end);
+        message.truncate(message.floor_char_boundary(MAX_NACK));
         message.push_str(" …");
     }
     Status {
