@@ -1,0 +1,127 @@
+//! `REDIS_…`.
+
+use super::*;
+
+#[test]
+fn one_redis_in_every_form() {
+    let redis = |env: Env| good(env).store.redis.expect("a Redis");
+    let single = |host: &str, port| Topology::Single(server(host, port));
+    let cases: [(Env, Topology); 12] = [
+        (
+            &[("REDIS_SOCKET_TYPE", "tcp"), ("REDIS_URL", "redis:6380")],
+            single("redis", 6380),
+        ),
+        (&[("REDIS_URL", "redis.ns.svc:6379")], single("redis.ns.svc", 6379)),
+        (&[("REDIS_URL", "redis")], single("redis", 6379)),
+        (&[("REDIS_URL", "[::1]:6380")], single("::1", 6380)),
+        (&[("REDIS_URL", "redis://h/0")], single("h", 6379)),
+        (
+            &[("REDIS_SOCKET_TYPE", "unix"), ("REDIS_URL", "/run/redis.sock")],
+            Topology::Unix("/run/redis.sock".into()),
+        ),
+        (
+            &[("REDIS_URL", "/run/redis.sock")],
+            Topology::Unix("/run/redis.sock".into()),
+        ),
+        (
+            &[("REDIS_TYPE", "cluster"), ("REDIS_URL", "a:1,b:2")],
+            Topology::Cluster(vec![server("a", 1), server("b", 2)]),
+        ),
+        (
+            &[("REDIS_TYPE", "CLUSTER"), ("REDIS_URL", "redis://a:1")],
+            Topology::Cluster(vec![server("a", 1)]),
+        ),
+        (
+            &[("REDIS_URL", "redis-cluster://a:1,b")],
+            Topology::Cluster(vec![server("a", 1), server("b", 6379)]),
+        ),
+        (
+            &[("REDIS_TYPE", "SENTINEL"), ("REDIS_URL", "mymaster,s1:26379,s2:26380")],
+            Topology::Sentinel {
+                master: "mymaster".into(),
+                sentinels: vec![server("s1", 26_379), server("s2", 26_380)],
+            },
+        ),
+        (
+            &[("REDIS_URL", "redis-sentinel://s1,s2:1/mymaster")],
+            Topology::Sentinel {
+                master: "mymaster".into(),
+                sentinels: vec![server("s1", 26_379), server("s2", 1)],
+            },
+        ),
+    ];
+    for (env, topology) in cases {
+        assert_eq!(redis(env).topology, topology, "{env:?}");
+        assert_eq!(good(env).store.kind, StoreKind::Redis);
+    }
+}
+
+#[test]
+fn redis_logins_tls_and_pools() {
+    let redis = good(&[
+        ("REDIS_URL", "redis:6379"),
+        ("REDIS_AUTH", "limiter:pa:ss"),
+        ("REDIS_SENTINEL_AUTH", "only"),
+        ("REDIS_POOL_SIZE", "7"),
+        ("REDIS_TIMEOUT", "2s"),
+        ("REDIS_TLS", "true"),
+        ("REDIS_TLS_CACERT", "/ca"),
+        ("REDIS_TLS_CLIENT_CERT", "/cert"),
+        ("REDIS_TLS_CLIENT_KEY", "/key"),
+        ("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", "true"),
+        ("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", "true"),
+    ])
+    .store
+    .redis
+    .expect("a Redis");
+    let auth = redis.auth.clone().expect("a login");
+    assert_eq!(
+        (auth.username.as_deref(), auth.password.expose()),
+        (Some("limiter"), "pa:ss")
+    );
+    let sentinel = redis.sentinel_auth.clone().expect("a login");
+    assert_eq!((sentinel.username, sentinel.password.expose()), (None, "only"));
+    assert_eq!((redis.pool_size, redis.connect_timeout), (7, Duration::from_secs(2)));
+    let tls = redis.tls.clone().expect("TLS");
+    assert!(tls.skip_hostname && redis.health_needs_connection);
+    assert_eq!(tls.client.identity, Some(("/cert".into(), "/key".into())));
+    let printed = format!("{redis:?} {redis}");
+    assert!(!printed.contains("pa:ss") && !printed.contains("only"), "{printed}");
+
+    let from_url = good(&[("REDIS_URL", "rediss://us%40er:p%3Aw@h:1/3")])
+        .store
+        .redis
+        .expect("a Redis");
+    let auth = from_url.auth.expect("a login");
+    assert_eq!(
+        (auth.username.as_deref(), auth.password.expose()),
+        (Some("us@er"), "p:w")
+    );
+    assert_eq!((from_url.database, from_url.tls.is_some()), (3, true));
+}
+
+#[test]
+fn a_redis_of_its_own_for_seconds() {
+    let env = [
+        ("REDIS_URL", "main:1"),
+        ("REDIS_PERSECOND", "true"),
+        ("REDIS_PERSECOND_URL", "seconds:2"),
+        ("REDIS_PERSECOND_SOCKET_TYPE", "tcp"),
+        ("REDIS_PERSECOND_AUTH", "x"),
+        ("REDIS_PERSECOND_POOL_SIZE", "3"),
+    ];
+    let store = good(&env).store;
+    assert_eq!(
+        store.redis.expect("a Redis").topology,
+        Topology::Single(server("main", 1))
+    );
+    let seconds = store.redis_per_second.expect("another");
+    assert_eq!(
+        (seconds.topology, seconds.pool_size),
+        (Topology::Single(server("seconds", 2)), 3)
+    );
+    assert!(errors(&env[..2])[0].starts_with("REDIS_PERSECOND_URL: is needed"));
+    let (off, notices) = read(&[env[0], env[2]]).expect("good");
+    assert!(off.store.redis_per_second.is_none());
+    assert_eq!(notices[0].name, "REDIS_PERSECOND_URL");
+}
