@@ -164,6 +164,16 @@ impl Budget {
         })
     }
 
+    /// The store's own timeout, whatever the callers' deadlines.
+    pub fn whole(timeout: Duration) -> Self {
+        Self {
+            start: Instant::now(),
+            total: timeout,
+            is_whole: true,
+            untouched: AtomicBool::new(true),
+        }
+    }
+
     /// True once at most.
     fn is_untouched(&self) -> bool {
         self.untouched.swap(false, Ordering::Relaxed)

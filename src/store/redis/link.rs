@@ -57,8 +57,9 @@ pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
 pub(super) struct Links {
     links: Vec<Arc<Link>>,
     next: AtomicUsize,
+    stop: CancellationToken,
     /// Ends the supervisors, and with them the connections.
-    _stop: DropGuard,
+    _guard: DropGuard,
 }
 
 impl Links {
@@ -75,8 +76,14 @@ impl Links {
         Self {
             links: (0..settings.pool_size.max(1)).map(link).collect(),
             next: AtomicUsize::new(0),
-            _stop: stop.clone().drop_guard(),
+            _guard: stop.clone().drop_guard(),
+            stop,
         }
+    }
+
+    /// Whether they have been told to end.
+    pub fn stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// How many are up.
@@ -87,6 +94,17 @@ impl Links {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.links.len()
+    }
+
+    /// Whether a call may be made now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        if self.links.iter().any(|link| link.is_up()) {
+            return Ok(());
+        }
+        self.next().map(|link| link.reason.lock().clone()).and_then(Err)
     }
 
     /// The next link that is up, in turn; when none is, any, to say why.

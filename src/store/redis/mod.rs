@@ -1,28 +1,29 @@
 //! Redis through fred.
 //!
-//! A call is one `EVALSHA` for all checks of a transaction ([`script`]), pipelined on one of a few connections
-//! (`link`). It decides by Redis' own clock and ends within the store's timeout or the caller's deadline, whichever
+//! A call is one `EVALSHA` for all checks of a transaction ([`script`]) and for all transactions of the same moment
+//! (`batch`), pipelined on a connection of the caller's thread or on one of a few for everybody (`server`, `link`). It decides by Redis' own clock and ends within the store's timeout or the caller's deadline, whichever
 //! comes first; while there is no connection it fails at once. In a cluster, where a call cannot span slots, a
 //! transaction over several is decided in two steps ([`super::groups`]).
 
+mod batch;
 mod call;
 mod client;
 mod cluster;
 mod link;
 pub mod script;
+mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::util::redis_keyslot;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::call::{Budget, Mode};
 use self::cluster::Cluster;
-use self::link::Links;
 pub use self::link::{RedisEvent, RedisObserver};
+use self::server::Server;
 use super::{Outcomes, Store, StoreError, groups};
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::{Check, Clock, Transaction};
@@ -31,15 +32,17 @@ use crate::tls::TlsError;
 /// Counters in Redis, shared by all replicas.
 pub struct RedisStore {
     servers: Arc<Servers>,
-    /// Virtual time, for tests.
-    clock: Option<Arc<dyn Clock>>,
     /// Ends the supervisors, and with them the connections.
     _stop: DropGuard,
 }
 
 enum Servers {
-    One { links: Links, timeout: Duration },
-    Cluster(Arc<Cluster>),
+    One(Server),
+    Cluster {
+        cluster: Arc<Cluster>,
+        /// Virtual time, for tests.
+        clock: Option<Arc<dyn Clock>>,
+    },
 }
 
 impl RedisStore {
@@ -70,16 +73,15 @@ impl RedisStore {
         let servers = match &settings.topology {
             Topology::Cluster(seeds) => {
                 let shared = Arc::new(shared);
-                Servers::Cluster(Cluster::spawn(&shared, seeds, timeout, observer, stop.clone()))
+                let cluster = Cluster::spawn(&shared, seeds, timeout, observer, stop.clone());
+                Servers::Cluster { cluster, clock }
             }
-            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Servers::One {
-                links: Links::spawn(shared, timeout, observer, &stop),
-                timeout,
-            },
+            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => {
+                Servers::One(Server::spawn(shared, timeout, observer, clock, stop.clone()))
+            }
         };
         Ok(Self {
             servers: Arc::new(servers),
-            clock,
             _stop: stop.drop_guard(),
         })
     }
@@ -88,18 +90,14 @@ impl RedisStore {
     #[must_use]
     pub fn connections(&self) -> (usize, usize) {
         match &*self.servers {
-            Servers::One { links, .. } => (links.up(), links.len()),
-            Servers::Cluster(cluster) => cluster.connections(),
+            Servers::One(server) => server.connections(),
+            Servers::Cluster { cluster, .. } => cluster.connections(),
         }
-    }
-
-    fn now_us(&self) -> u64 {
-        self.clock.as_ref().map_or(0, |clock| clock.now_us())
     }
 
     /// Whether these checks cannot go in one call.
     fn spans_slots<'a>(&self, mut checks: impl Iterator<Item = &'a Check>) -> bool {
-        if matches!(*self.servers, Servers::One { .. }) {
+        if matches!(*self.servers, Servers::One(_)) {
             return false;
         }
         let first = checks.next().map(slot);
@@ -114,23 +112,21 @@ fn slot(check: &Check) -> u64 {
 
 impl Servers {
     /// Decides transactions that may stand in one call.
-    async fn decide(&self, transactions: &[&Transaction], now_us: u64) -> Result<Vec<Outcomes>, StoreError> {
+    async fn decide(&self, transactions: SmallVec<[Transaction; 1]>) -> Result<Vec<Outcomes>, StoreError> {
         match self {
-            Self::One { links, timeout } => {
-                let budget = Budget::new(*timeout, transactions)?;
-                let decided = call::decide(links.next()?, transactions, &budget, now_us, Mode::Plain).await;
-                decided.map_err(StoreError::from)
-            }
-            Self::Cluster(cluster) => {
+            Self::One(server) => server.decide(transactions).await,
+            Self::Cluster { cluster, clock } => {
+                let all: SmallVec<[&Transaction; 1]> = transactions.iter().collect();
                 let first = transactions.iter().flat_map(|transaction| &transaction.checks).next();
                 let slot = first.map_or(0, |check| redis_keyslot(check.key.as_str().as_bytes()));
-                cluster.decide(slot, transactions, now_us).await
+                let now_us = clock.as_ref().map_or(0, |clock| clock.now_us());
+                cluster.decide(slot, &all, now_us).await
             }
         }
     }
 
-    async fn decide_one(&self, transaction: &Transaction, now_us: u64) -> Result<Outcomes, StoreError> {
-        let mut all = self.decide(&[transaction], now_us).await?;
+    async fn decide_one(&self, transaction: Transaction) -> Result<Outcomes, StoreError> {
+        let mut all = self.decide(smallvec![transaction]).await?;
         all.pop()
             .ok_or_else(|| StoreError::Protocol("an answer is missing".to_owned()))
     }
@@ -143,12 +139,12 @@ impl Store for RedisStore {
             return Ok(Outcomes::new());
         }
         if !self.spans_slots(transaction.checks.iter()) {
-            return self.servers.decide_one(transaction, self.now_us()).await;
+            return self.servers.decide_one(transaction.clone()).await;
         }
-        let (servers, now_us) = (self.servers.clone(), self.now_us());
+        let servers = self.servers.clone();
         let one_slot = move |_, part: Transaction| {
             let servers = servers.clone();
-            async move { servers.decide_one(&part, now_us).await }
+            async move { servers.decide_one(part).await }
         };
         groups::check(transaction, slot, one_slot).await
     }
@@ -158,8 +154,7 @@ impl Store for RedisStore {
             return Ok(vec![Outcomes::new(); transactions.len()]);
         }
         if !self.spans_slots(transactions.iter().flat_map(|transaction| &transaction.checks)) {
-            let all: SmallVec<[&Transaction; 8]> = transactions.iter().collect();
-            return self.servers.decide(&all, self.now_us()).await;
+            return self.servers.decide(transactions.into()).await;
         }
         let mut all = Vec::with_capacity(transactions.len());
         for transaction in transactions {
