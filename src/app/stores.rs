@@ -23,7 +23,7 @@ use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
 use crate::store::memory::{self, MemoryStore};
 use crate::store::per_second::PerSecond;
-use crate::store::redis::{RedisEvent, RedisObserver, RedisStore};
+use crate::store::redis::{RedisChange, RedisObserver, RedisStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::store_meter::StoreMeter;
@@ -162,15 +162,20 @@ fn open_redis(
 
 /// Tells the log what becomes of the connections; the first failure and every change, not every attempt.
 fn logging() -> RedisObserver {
-    Arc::new(|event| match event {
-        RedisEvent::Connected { failed_attempts } => tracing::info!(failed_attempts, "connected to Redis"),
-        RedisEvent::Disconnected(error) => tracing::warn!(%error, "connection to Redis lost"),
-        RedisEvent::ConnectFailed {
-            error,
-            failed_attempts: 1,
-        } => tracing::warn!(%error, "cannot connect to Redis"),
-        RedisEvent::ConnectFailed { error, failed_attempts } => {
-            tracing::debug!(%error, failed_attempts, "still cannot connect to Redis");
+    Arc::new(|event| {
+        let server = &*event.server;
+        match &event.change {
+            RedisChange::Connected { failed_attempts } => {
+                tracing::info!(server, failed_attempts, "connected to Redis");
+            }
+            RedisChange::Disconnected(error) => tracing::warn!(server, %error, "connection to Redis lost"),
+            RedisChange::ConnectFailed {
+                error,
+                failed_attempts: 1,
+            } => tracing::warn!(server, %error, "cannot connect to Redis"),
+            RedisChange::ConnectFailed { error, failed_attempts } => {
+                tracing::debug!(server, %error, failed_attempts, "still cannot connect to Redis");
+            }
         }
     })
 }

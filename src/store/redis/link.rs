@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client;
+use super::events::Watch;
 use crate::config::settings::RedisSettings;
 use crate::store::StoreError;
 
@@ -31,28 +32,6 @@ const MIN_BACKOFF: Duration = Duration::from_millis(20);
 /// It doubles up to this; with jitter at most 1.5 times as long.
 const MAX_BACKOFF: Duration = Duration::from_millis(300);
 
-/// What happens to the connections, for logs and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RedisEvent {
-    /// A link is up.
-    Connected {
-        /// Attempts that failed before this one.
-        failed_attempts: u32,
-    },
-    /// A link that was up is down.
-    Disconnected(StoreError),
-    /// An attempt to connect failed; another follows.
-    ConnectFailed {
-        /// Why.
-        error: StoreError,
-        /// How many have failed in a row.
-        failed_attempts: u32,
-    },
-}
-
-/// Whoever wants to know. Called from the supervisors' tasks: it must be quick.
-pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
-
 /// A few links to one server.
 pub(super) struct Links {
     links: Vec<Arc<Link>>,
@@ -64,15 +43,10 @@ pub(super) struct Links {
 
 impl Links {
     /// Starts as many as the settings say. They end with this value, or with `stop`.
-    pub fn spawn(
-        settings: RedisSettings,
-        call_timeout: Duration,
-        observer: RedisObserver,
-        stop: &CancellationToken,
-    ) -> Self {
+    pub fn spawn(settings: RedisSettings, call_timeout: Duration, watch: Arc<Watch>, stop: &CancellationToken) -> Self {
         let settings = Arc::new(settings);
         let stop = stop.child_token();
-        let link = |_| Link::spawn(settings.clone(), call_timeout, observer.clone(), stop.clone());
+        let link = |_| Link::spawn(settings.clone(), call_timeout, watch.clone(), stop.clone());
         Self {
             links: (0..settings.pool_size.max(1)).map(link).collect(),
             next: AtomicUsize::new(0),
@@ -145,7 +119,7 @@ impl Link {
     fn spawn(
         settings: Arc<RedisSettings>,
         call_timeout: Duration,
-        observer: RedisObserver,
+        watch: Arc<Watch>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let link = Arc::new(Self::new());
@@ -153,7 +127,7 @@ impl Link {
             link: link.clone(),
             settings,
             call_timeout,
-            observer,
+            watch,
         };
         tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
         link
@@ -207,7 +181,7 @@ struct Supervisor {
     link: Arc<Link>,
     settings: Arc<RedisSettings>,
     call_timeout: Duration,
-    observer: RedisObserver,
+    watch: Arc<Watch>,
 }
 
 impl Supervisor {
@@ -220,17 +194,17 @@ impl Supervisor {
                     let task = AbortOnDrop(task);
                     self.link.client.store(Some(Arc::new(client.clone())));
                     self.link.set_up();
-                    (self.observer)(&RedisEvent::Connected { failed_attempts });
+                    let connection = self.watch.connected();
                     failed_attempts = 0;
                     let reason = self.watch(&client, task).await;
                     self.link.set_down(reason.clone());
                     self.link.client.store(None);
-                    (self.observer)(&RedisEvent::Disconnected(reason));
+                    connection.lost(reason);
                 }
                 Err(error) => {
                     failed_attempts = failed_attempts.saturating_add(1);
                     self.link.set_down(error.clone());
-                    (self.observer)(&RedisEvent::ConnectFailed { error, failed_attempts });
+                    self.watch.failed(error);
                 }
             }
             sleep(backoff(failed_attempts)).await;

@@ -9,6 +9,7 @@ mod batch;
 mod call;
 mod client;
 mod cluster;
+mod events;
 mod link;
 pub mod script;
 mod server;
@@ -22,7 +23,7 @@ use smallvec::{SmallVec, smallvec};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::cluster::Cluster;
-pub use self::link::{RedisEvent, RedisObserver};
+pub use self::events::{RedisChange, RedisEvent, RedisObserver};
 use self::server::Server;
 use super::{Outcomes, Store, StoreError, groups};
 use crate::config::settings::{RedisSettings, Topology};

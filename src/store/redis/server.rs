@@ -12,7 +12,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batcher;
-use super::link::{Links, RedisObserver};
+use super::events::{RedisObserver, Watch};
+use super::link::Links;
 use crate::config::settings::RedisSettings;
 use crate::model::{Clock, Transaction};
 use crate::store::{Outcomes, StoreError};
@@ -28,7 +29,7 @@ pub(super) struct Server {
     number: u64,
     settings: RedisSettings,
     timeout: Duration,
-    observer: RedisObserver,
+    watch: Arc<Watch>,
     clock: Option<Arc<dyn Clock>>,
     stop: CancellationToken,
     shared: Arc<Batcher>,
@@ -45,12 +46,13 @@ impl Server {
         stop: CancellationToken,
     ) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let links = Links::spawn(settings.clone(), timeout, observer.clone(), &stop);
+        let watch = Watch::new(&settings.to_string(), observer);
+        let links = Links::spawn(settings.clone(), timeout, watch.clone(), &stop);
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             settings,
             timeout,
-            observer,
+            watch,
             shared: Batcher::new(links, timeout, clock.clone()),
             clock,
             stop,
@@ -89,7 +91,7 @@ impl Server {
                 pool_size: 1,
                 ..self.settings.clone()
             };
-            let links = Links::spawn(one, self.timeout, self.observer.clone(), &self.stop);
+            let links = Links::spawn(one, self.timeout, self.watch.clone(), &self.stop);
             let batcher = Batcher::new(links, self.timeout, self.clock.clone());
             batchers.push((self.number, batcher.clone()));
             let mut own = self.own.lock();

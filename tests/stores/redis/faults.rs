@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use sluicegate::store::redis::RedisEvent;
+use sluicegate::store::redis::{RedisChange, RedisEvent};
 use sluicegate::store::{Refusal, Store, StoreError};
 
 use super::{TIMEOUT, all_up, connect, hit, patient, recover};
@@ -75,8 +75,8 @@ async fn a_server_that_is_absent_at_the_start_is_found_when_it_appears() {
     }
     punctuality.check();
     assert!(events.lock().iter().any(|event| matches!(
-        event,
-        RedisEvent::ConnectFailed {
+        event.change,
+        RedisChange::ConnectFailed {
             failed_attempts: 2..,
             ..
         }
@@ -109,7 +109,7 @@ async fn a_killed_server_is_noticed_at_once_and_found_again_within_a_second() {
     let events = events.lock();
     let lost = events
         .iter()
-        .filter(|event| matches!(event, RedisEvent::Disconnected(_)));
+        .filter(|event| matches!(event.change, RedisChange::Disconnected(_)));
     assert!(lost.count() >= 3);
 }
 
@@ -248,7 +248,9 @@ async fn a_demoted_master_is_left_for_whoever_is_master() {
     let lost = |events: &[RedisEvent]| {
         events
             .iter()
-            .filter(|event| matches!(event, RedisEvent::Disconnected(e) if refusal(e) == Some(Refusal::ReadOnly)))
+            .filter(
+                |event| matches!(&event.change, RedisChange::Disconnected(e) if refusal(e) == Some(Refusal::ReadOnly)),
+            )
             .count()
     };
     assert!(lost(&events.lock()) >= 1, "it connects anew to find the master");

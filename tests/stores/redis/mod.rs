@@ -1,5 +1,6 @@
 //! The Redis store against real servers.
 
+mod batches;
 mod failover;
 mod faults;
 mod shapes;

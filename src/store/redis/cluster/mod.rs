@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::map::{SlotMap, redirection};
 use super::call::{self, Budget, Failure, Mode};
-use super::link::{Links, RedisObserver};
+use super::events::{RedisObserver, Watch};
+use super::link::Links;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
@@ -146,12 +147,8 @@ impl Cluster {
                 topology: Topology::Single(node.clone()),
                 ..(*self.settings).clone()
             };
-            Arc::new(Links::spawn(
-                settings,
-                self.call_timeout,
-                self.observer.clone(),
-                &self.stop,
-            ))
+            let watch = Watch::new(&settings.to_string(), self.observer.clone());
+            Arc::new(Links::spawn(settings, self.call_timeout, watch, &self.stop))
         };
         nodes.entry(node.clone()).or_insert_with(make).clone()
     }
