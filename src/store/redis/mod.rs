@@ -38,7 +38,7 @@ pub struct RedisStore {
 }
 
 enum Servers {
-    One(Server),
+    One(Box<Server>),
     Cluster {
         cluster: Arc<Cluster>,
         /// Virtual time, for tests.
@@ -78,7 +78,7 @@ impl RedisStore {
                 Servers::Cluster { cluster, clock }
             }
             Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => {
-                Servers::One(Server::spawn(shared, timeout, observer, clock, stop.clone()))
+                Servers::One(Box::new(Server::spawn(shared, timeout, observer, clock, stop.clone())))
             }
         };
         Ok(Self {

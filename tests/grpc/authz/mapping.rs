@@ -31,6 +31,10 @@ impl Attributes for Simple {
     fn host(&self) -> &str {
         "h"
     }
+    #[allow(
+        clippy::misnamed_getters,
+        reason = "what HTTP calls the target is what Envoy calls the path"
+    )]
     fn path(&self) -> &str {
         &self.target
     }
