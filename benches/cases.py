@@ -26,6 +26,7 @@ def load(descriptor=USER, keys=1000, distribution="uniform", **more):
 CASES = [
     Case("noop tonic", "noop-tonic", load()),
     Case("noop own", "noop-own", load()),
+    Case("noop check", "noop-tonic", load(service="ext_authz")),
     Case("memory 1k", "memory", load()),
     Case("memory 100k", "memory", load(keys=100_000)),
     Case("memory denied", "memory", load("spent=user-{key}-0123456789")),
@@ -33,6 +34,8 @@ CASES = [
     Case("memory 10 descriptors", "memory", load(descriptors_per_request=10)),
     Case("memory 1 rule", "memory", load("path=path-{key}", keys=10_000, domain="one-rule")),
     Case("memory 10k rules", "memory", load("path=path-{key}", keys=10_000, domain="many-rules")),
+    Case("check 1k", "memory", load(service="ext_authz")),
+    Case("check denied", "memory", load("spent=user-{key}-0123456789", service="ext_authz")),
     Case("memory 1M", "memory-1M", load(keys=1_000_000)),
     Case("redis uniform", "redis", load(keys=100_000), "redis"),
     Case("redis zipf", "redis", load(keys=10_000, distribution="zipf:1.0"), "redis"),

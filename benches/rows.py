@@ -86,6 +86,8 @@ def table(results):
     rows.append(growth(results, "memory 10 descriptors", "memory 1k", ten, 3))
     rows.append(growth(results, "redis 10 descriptors", "redis 1k", ten, 3))
     rows.append(growth(results, "memory 10k rules", "memory 1 rule", "10,000 rules against 1", 1.2))
+    for case in ("check 1k", "check denied"):
+        rows.append(growth(results, case, "noop check", "ext_authz: a Check against a no-op Check", 1.3))
     rows.append(growth(results, "memory 1M", "memory 1k", "1,000,000 keys against 1,000", 1.2))
     return rows
 

@@ -7,16 +7,22 @@ use clap::Args;
 
 use super::BenchError;
 use super::keys::Distribution;
+use super::service::Service;
 use super::target::Target;
 use super::template::{KEY_LIMIT, Template};
 
-/// Puts load on any server with the `envoy.service.ratelimit.v3.RateLimitService` gRPC interface and reports
+/// Puts load on any server with Envoy's gRPC interface for rate limits or for external authorization, and reports
 /// throughput, latency and answers.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// The server: `http://host:port` or `unix:/path`. Repeat it to spread the connections over several replicas.
     #[arg(long = "target", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = parse::<Target>)]
     pub targets: Vec<Target>,
+
+    /// What is called: the rate limit service, or ext_authz. Of the latter's requests each --descriptor's entries are
+    /// headers, beside those that a browser and Envoy send.
+    #[arg(long, value_enum, default_value_t = Service::Ratelimit)]
+    pub service: Service,
 
     /// HTTP/2 connections, over all targets.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -112,7 +118,10 @@ impl BenchArgs {
         let count = self
             .descriptors_per_request
             .map_or(self.descriptors.len(), |n| n as usize);
-        Template::rate_limit(&self.domain, &self.descriptors, count, self.hits)
+        match self.service {
+            Service::Ratelimit => Template::rate_limit(&self.domain, &self.descriptors, count, self.hits),
+            Service::ExtAuthz => Template::check(&self.domain, &self.descriptors),
+        }
     }
 
     /// Threads that carry the connections.

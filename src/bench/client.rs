@@ -3,14 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
-use prost::Message;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::BenchError;
+use super::service::Service;
 use super::target::Target;
 
-/// The method that is called.
-const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 /// Flow control windows, large enough that no answer waits for one.
 const WINDOW_BYTES: u32 = 1 << 24;
 /// Answers above this are not read to their end.
@@ -40,17 +38,11 @@ impl Closed {
     const UNSENT: Self = Self { under_way: false };
 }
 
-/// The one field of a `RateLimitResponse` that is read.
-#[derive(Clone, PartialEq, Message)]
-struct OverallCode {
-    #[prost(int32, tag = "1")]
-    code: i32,
-}
-
 /// A connection's handle for one stream of calls; clone it for more.
 #[derive(Debug, Clone)]
 pub struct Client {
     send: SendRequest<Bytes>,
+    service: Service,
     uri: Uri,
     headers: HeaderMap,
 }
@@ -59,11 +51,15 @@ pub struct Client {
 pub type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Client {
-    /// Connects to `target`.
+    /// Connects to a service of `target`.
     ///
     /// # Errors
     /// When the connection or the HTTP/2 handshake fails.
-    pub async fn connect(target: &Target, grpc_timeout_ms: Option<u32>) -> Result<(Self, Driver), BenchError> {
+    pub async fn connect(
+        target: &Target,
+        service: Service,
+        grpc_timeout_ms: Option<u32>,
+    ) -> Result<(Self, Driver), BenchError> {
         let failed = |reason: String| BenchError::Connect {
             target: target.to_string(),
             reason,
@@ -91,11 +87,12 @@ impl Client {
         let uri = Uri::builder()
             .scheme("http")
             .authority(target.authority())
-            .path_and_query(PATH)
+            .path_and_query(service.path())
             .build()
             .map_err(|e| failed(e.to_string()))?;
         let client = Self {
             send,
+            service,
             uri,
             headers: headers(grpc_timeout_ms),
         };
@@ -121,7 +118,7 @@ impl Client {
         if body.send_data(frame, true).is_err() {
             return Ok(Answer::Failed("reset".to_owned()));
         }
-        match read(answer).await {
+        match read(answer, self.service).await {
             Ok(answer) => Ok(answer),
             Err(error) if error.is_go_away() => Err(Closed::UNSENT),
             Err(error) if error.is_io() => Err(Closed { under_way: true }),
@@ -144,7 +141,7 @@ fn headers(grpc_timeout_ms: Option<u32>) -> HeaderMap {
 }
 
 /// Reads headers, message and trailers.
-async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
+async fn read(answer: ResponseFuture, service: Service) -> Result<Answer, h2::Error> {
     let (head, mut body) = answer.await?.into_parts();
     if head.status != http::StatusCode::OK {
         return Ok(Answer::Failed(format!("http {}", head.status.as_u16())));
@@ -166,7 +163,7 @@ async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
     {
         return Ok(failed);
     }
-    Ok(decode(&message))
+    Ok(service.read(&message))
 }
 
 /// Most answers come in one piece, which is then not copied.
@@ -192,17 +189,4 @@ fn grpc_failure(headers: &HeaderMap) -> Option<Answer> {
     Some(Answer::Failed(
         code.map_or_else(|| "bad answer".to_owned(), |c| format!("grpc {c}")),
     ))
-}
-
-fn decode(frame: &[u8]) -> Answer {
-    let code = frame
-        .get(5..)
-        .filter(|_| frame[0] == 0)
-        .and_then(|message| OverallCode::decode(message).ok());
-    match code {
-        Some(OverallCode { code: 1 }) => Answer::Ok,
-        Some(OverallCode { code: 2 }) => Answer::OverLimit,
-        Some(_) => Answer::Unknown,
-        None => Answer::Failed("bad answer".to_owned()),
-    }
 }

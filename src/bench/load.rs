@@ -68,7 +68,7 @@ impl Plan {
 pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     let template = args.template()?;
     for target in &args.targets {
-        drop(Client::connect(target, None).await?);
+        drop(Client::connect(target, args.service, None).await?);
     }
     for &pid in &args.pids {
         cpu::used(pid)?;
@@ -180,7 +180,7 @@ async fn lane(plan: Arc<Plan>, connection: u32, tally: Rc<RefCell<Tally>>) {
     let targets = &plan.args.targets;
     let target: &Target = &targets[connection as usize % targets.len()];
     while !plan.is_over() {
-        let Ok((client, driver)) = Client::connect(target, plan.args.grpc_timeout_ms).await else {
+        let Ok((client, driver)) = Client::connect(target, plan.args.service, plan.args.grpc_timeout_ms).await else {
             tally.borrow_mut().fail("connect");
             sleep(RECONNECT).await;
             continue;

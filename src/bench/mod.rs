@@ -1,4 +1,4 @@
-//! A load generator for any server with Envoy's rate limit gRPC interface.
+//! A load generator for any server with Envoy's gRPC interface for rate limits or external authorization.
 //!
 //! Built to cost little beside the server that it measures: requests are encoded once and only their key digits are
 //! patched ([`template`]), calls go over plain HTTP/2 frames ([`client`]) and only the overall code of an answer is
@@ -11,6 +11,7 @@
 //! | [`args`] | the command line |
 //! | [`target`] | where to connect |
 //! | [`keys`] | which key a call asks for |
+//! | [`service`] | what is called, and how its answers are read |
 //! | [`template`] | the encoded request |
 //! | [`client`] | one call over HTTP/2 |
 //! | [`pace`] | the schedule of an open loop |
@@ -23,6 +24,7 @@
 use thiserror::Error;
 
 pub mod args;
+mod check;
 pub mod client;
 pub mod cpu;
 pub mod keys;
@@ -31,6 +33,7 @@ pub mod memory;
 pub mod noop;
 pub mod pace;
 pub mod report;
+pub mod service;
 pub mod target;
 pub mod template;
 

@@ -43,6 +43,22 @@ impl Template {
         Self::of(&request)
     }
 
+    /// An ext_authz request whose headers hold the entries of all descriptors.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be read.
+    pub fn check(domain: &str, descriptors: &[String]) -> Result<Self, BenchError> {
+        let parsed = descriptors
+            .iter()
+            .map(|text| parse_descriptor(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        // They came as text.
+        let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
+        let entries = parsed.into_iter().flat_map(|descriptor| descriptor.entries);
+        let headers = entries.map(|entry| (text(entry.key), text(entry.value)));
+        Self::of(&super::check::request(domain, headers))
+    }
+
     /// The frame of any message; every placeholder in its strings becomes a hole.
     fn of(message: &impl Message) -> Result<Self, BenchError> {
         let body = message.encode_to_vec();

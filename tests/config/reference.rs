@@ -86,7 +86,11 @@ descriptors:
 /// Every YAML block of the documentation is a rules file, or its `descriptors`.
 #[test]
 fn the_examples_in_the_documentation_are_rules() {
-    let pages = [include_str!("../../docs/rules.md"), include_str!("../../README.md")];
+    let pages = [
+        include_str!("../../docs/rules.md"),
+        include_str!("../../docs/ext_authz.md"),
+        include_str!("../../README.md"),
+    ];
     let blocks: Vec<&str> = pages
         .iter()
         .flat_map(|page| page.split("```yaml\n").skip(1))

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message;
 use sluicegate::bench::client::{Answer, Client};
+use sluicegate::bench::service::Service;
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3 as common;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use tokio::task::JoinSet;
@@ -179,7 +180,10 @@ impl Caller {
 
     async fn connect(&self) -> Option<Client> {
         let target = format!("http://127.0.0.1:{}", self.port).parse().expect("a target");
-        let connecting = timeout(PATIENCE, Client::connect(&target, Some(DEADLINE_MS)));
+        let connecting = timeout(
+            PATIENCE,
+            Client::connect(&target, Service::Ratelimit, Some(DEADLINE_MS)),
+        );
         let (client, driver) = connecting.await.ok()?.ok()?;
         tokio::spawn(driver);
         Some(client)
