@@ -36,7 +36,7 @@ demo-compose: ## what deploy/compose/compose.yaml describes, without containers 
 
 test: ## every test: unit, conformance, real Redis, real Envoy
 	scripts/setup
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 	$(MAKE) --no-print-directory test-deploy
 
 test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it that can run here, run

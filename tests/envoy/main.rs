@@ -10,6 +10,7 @@
 mod support;
 
 mod authz;
+mod concurrency;
 mod config;
 mod demo;
 mod limits;
