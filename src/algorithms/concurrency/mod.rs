@@ -32,6 +32,12 @@
 //! `retry_after` of a denial is the time until enough slots free themselves; a release can make it sooner, so nobody
 //! may answer further denials from it (`store/deny_cache.rs` does not).
 //!
+//! # Known gap with Envoy 1.40
+//! Envoy makes the call on stream done for requests that were denied, too: such a request gives back a slot that it
+//! never took, so under denials more than L can be in flight, by as many as were denied meanwhile. The guarantee above
+//! holds for callers that release only what they took. Envoy minds `hits_addend` in `RateLimitPerRoute.rate_limits`
+//! only, not in `rate_limits` of a route or virtual host.
+//!
 //! So choose `ttl` as the longest time that a request may take (the route's timeout), not longer.
 
 use super::sliding_window;
