@@ -45,6 +45,22 @@ pub struct LimitSpec {
     pub count_denied: bool,
 }
 
+impl LimitSpec {
+    /// A limit that leaves everything else at its default.
+    #[must_use]
+    pub const fn new(algorithm: AlgorithmKind, hits: u64, window: Window) -> Self {
+        Self {
+            algorithm,
+            hits,
+            window,
+            burst: None,
+            precision: None,
+            max_delay_us: None,
+            count_denied: false,
+        }
+    }
+}
+
 /// Checks a limit and fills in its defaults.
 ///
 /// # Errors
@@ -221,15 +237,7 @@ mod tests {
     use crate::model::Unit;
 
     fn spec(algorithm: AlgorithmKind, hits: u64, window: Window) -> LimitSpec {
-        LimitSpec {
-            algorithm,
-            hits,
-            window,
-            burst: None,
-            precision: None,
-            max_delay_us: None,
-            count_denied: false,
-        }
+        LimitSpec::new(algorithm, hits, window)
     }
 
     fn seconds(multiplier: u32) -> Window {

@@ -188,16 +188,7 @@ mod tests {
 
     fn limit(algorithm: AlgorithmKind, hits: u64) -> Limit {
         let window = Window::of(Unit::Minute);
-        build(&LimitSpec {
-            algorithm,
-            hits,
-            window,
-            burst: None,
-            precision: None,
-            max_delay_us: None,
-            count_denied: false,
-        })
-        .unwrap()
+        build(&LimitSpec::new(algorithm, hits, window)).unwrap()
     }
 
     fn check(key: &str, hits: Hits, gate: Gate) -> Check {

@@ -182,15 +182,11 @@ fn logging() -> RedisObserver {
 
 /// A hit on a counter of our own that never fills up: it writes, as a real decision does.
 fn probe(prefix: &str) -> Result<Transaction, limit::LimitError> {
-    let limit = limit::build(&LimitSpec {
-        algorithm: AlgorithmKind::FixedWindow,
-        hits: MAX_HITS,
-        window: Window::of(Unit::Second),
-        burst: None,
-        precision: None,
-        max_delay_us: None,
-        count_denied: false,
-    })?;
+    let limit = limit::build(&LimitSpec::new(
+        AlgorithmKind::FixedWindow,
+        MAX_HITS,
+        Window::of(Unit::Second),
+    ))?;
     // No rule's key has an empty domain.
     let key = counter_key(prefix, Owner::Rule, &limit, "", [Part::Own("probe", "")]);
     let check = Check {

@@ -63,16 +63,8 @@ pub struct MemoryReport {
 /// # Errors
 /// When the store cannot be used, or refuses a hit: the filling would not be what it says.
 pub async fn run(args: &MemoryArgs) -> Result<MemoryReport, BenchError> {
-    let limit = build(&LimitSpec {
-        algorithm: args.algorithm,
-        hits: args.limit,
-        window: Window::of(Unit::Minute),
-        burst: None,
-        precision: None,
-        max_delay_us: None,
-        count_denied: false,
-    })
-    .map_err(|error| BenchError::Argument(error.to_string()))?;
+    let limit = build(&LimitSpec::new(args.algorithm, args.limit, Window::of(Unit::Minute)))
+        .map_err(|error| BenchError::Argument(error.to_string()))?;
     let clock = Arc::new(ManualClock::new(crate::model::Clock::now_us(&MonotonicClock::new())));
     let before = resident_bytes()?;
     let store = open(args, &clock).await?;

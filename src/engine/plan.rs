@@ -205,15 +205,7 @@ impl Plan {
 }
 
 fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {
-    let spec = LimitSpec {
-        algorithm: options.defaults.algorithm,
-        hits: u64::from(hits),
-        window,
-        burst: None,
-        precision: None,
-        max_delay_us: None,
-        count_denied: false,
-    };
+    let spec = LimitSpec::new(options.defaults.algorithm, u64::from(hits), window);
     limit::build(&spec).map_err(|error| error.to_string())
 }
 

@@ -30,15 +30,7 @@ pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {
         unit: Unit::Second,
         multiplier: seconds,
     };
-    let spec = LimitSpec {
-        algorithm,
-        hits,
-        window,
-        burst: None,
-        precision: None,
-        max_delay_us: None,
-        count_denied: false,
-    };
+    let spec = LimitSpec::new(algorithm, hits, window);
     build(&spec).expect("a good limit")
 }
 

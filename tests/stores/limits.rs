@@ -5,16 +5,7 @@ use sluicegate::model::{AlgorithmKind, Check, CounterKey, Gate, Hits, Limit, Tra
 
 /// `hits` in a minute.
 pub fn per_minute(algorithm: AlgorithmKind, hits: u64) -> Limit {
-    build(&LimitSpec {
-        algorithm,
-        hits,
-        window: Window::of(Unit::Minute),
-        burst: None,
-        precision: None,
-        max_delay_us: None,
-        count_denied: false,
-    })
-    .expect("a good limit")
+    build(&LimitSpec::new(algorithm, hits, Window::of(Unit::Minute))).expect("a good limit")
 }
 
 /// `hits` in a minute, sliding.
