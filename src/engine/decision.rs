@@ -7,8 +7,9 @@ use smallvec::SmallVec;
 use crate::model::{Outcome, RetryAfter, Window};
 use crate::rules::{OnStoreError, Rule};
 
+use super::failure::strongest;
 use super::plan::{Plan, Slot};
-use super::{Active, EngineOptions};
+use super::{Active, EngineOptions, slots};
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -59,6 +60,9 @@ pub struct Counted {
     pub limit_hits: u64,
     /// Whether the hits were over, whatever the reported code.
     pub denied: bool,
+    /// Slots that the request holds of a `concurrency` limit, to be given back when it is done; `None` where it asked
+    /// for none. 0 where it passed without: in shadow mode, or by `on_store_error: allow`.
+    pub slots: Option<u64>,
     /// The store's answer.
     pub outcome: Outcome,
 }
@@ -84,6 +88,14 @@ impl Decision {
                 StatusLimit::Counted(counted) => Some((status, counted)),
                 _ => None,
             })
+    }
+
+    /// The `concurrency` limits that the request asked for slots, each with what it holds of them.
+    pub fn slots(&self) -> impl Iterator<Item = (&Status, u64)> {
+        self.statuses.iter().filter_map(|status| match &status.limit {
+            StatusLimit::Counted(Counted { slots, .. }) => Some((status, (*slots)?)),
+            _ => None,
+        })
     }
 
     /// The status that a single-valued header speaks of: an over one first (the one that lasts longest), else the one
@@ -165,16 +177,17 @@ pub(super) fn decide(
     active: Arc<Active>,
     plan: &Plan,
     outcomes: &[Outcome],
-    failure: Option<OnStoreError>,
+    failure: Option<&[OnStoreError]>,
 ) -> Decision {
-    let statuses = plan.slots.iter().map(|slot| status(slot, outcomes)).collect();
+    let mut statuses: SmallVec<[Status; 2]> = plan.slots.iter().map(|slot| status(slot, outcomes)).collect();
     // Under the global shadow mode every gate is Observe, so the overall code reads OK by itself.
     debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
     let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
+    slots::note(plan, failure, over_limit, &mut statuses);
     Decision {
         over_limit,
         statuses,
-        failure,
+        failure: failure.map(strongest),
         active,
     }
 }
@@ -208,6 +221,7 @@ fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
                 window,
                 limit_hits,
                 denied,
+                slots: None,
                 outcome,
             };
             Status {

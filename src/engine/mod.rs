@@ -5,6 +5,7 @@ mod active;
 mod decision;
 mod failure;
 mod plan;
+mod slots;
 mod wait;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
-use crate::store::{Outcomes, Store};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::throttle::Throttle;
 
@@ -24,6 +25,8 @@ pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use failure::LocalFallback;
 pub use plan::RequestError;
+
+use slots::Held;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -150,8 +153,8 @@ impl Engine {
             return Ok(decision::uncounted(active, &plan));
         }
         plan.transaction.deadline = deadline.map(in_time);
-        let (outcomes, failure) = match self.store.check(&plan.transaction).await {
-            Ok(outcomes) => (outcomes, None),
+        let (mut held, failure) = match slots::ask(&self.store, &plan.transaction).await {
+            Ok(held) => (held, None),
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
@@ -160,14 +163,13 @@ impl Engine {
                     .failure_mode_decisions
                     .with_label_values(&[mode.name()])
                     .inc();
-                (
-                    failure::answer(self.fallback.as_ref(), &plan.transaction, &modes).await,
-                    Some(mode),
-                )
+                let outcomes = failure::answer(self.fallback.as_ref(), &plan.transaction, &modes).await;
+                (Held::nothing(outcomes), Some(modes))
             }
         };
-        let outcomes = self.hold_back(&plan.transaction, outcomes, deadline).await;
-        let decision = decision::decide(&self.options, active, &plan, &outcomes, failure);
+        self.hold_back(&plan.transaction, &mut held, deadline).await;
+        held.heard();
+        let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
         Ok(decision)
     }
@@ -189,19 +191,23 @@ impl Engine {
     }
 
     /// Keeps an answer until a leaky bucket lets it go.
-    async fn hold_back(&self, transaction: &Transaction, outcomes: Outcomes, deadline: Option<Instant>) -> Outcomes {
-        let Some(delay) = wait::delay(transaction, &outcomes) else {
-            return outcomes;
+    async fn hold_back(&self, transaction: &Transaction, held: &mut Held, deadline: Option<Instant>) {
+        let Some(delay) = wait::delay(transaction, &held.outcomes) else {
+            return;
         };
         if self.waiting.wait(delay, deadline).await {
-            return outcomes;
+            return;
         }
         // No room, or the caller would be gone: deny, and give back what was taken.
-        let refund = wait::refund(transaction, &outcomes);
+        let taken = held.outcomes.clone();
+        wait::deny(transaction, &mut held.outcomes);
+        let refund = wait::refund(transaction, &taken, &held.outcomes);
+        if !transaction.passes(held.outcomes.iter().map(|outcome| outcome.allowed)) {
+            held.heard();
+        }
         if let Err(error) = self.store.check(&refund).await {
             self.report(&error);
         }
-        wait::denied(transaction, outcomes)
     }
 
     fn report(&self, error: &crate::store::StoreError) {

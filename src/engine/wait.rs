@@ -46,13 +46,15 @@ pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Du
     (longest > 0 && passes()).then(|| Duration::from_micros(longest))
 }
 
-/// The transaction that gives back what a passing one took.
-pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transaction {
+/// The transaction that gives back what a passing one took before [`deny`]: all of it if that denies the request, else
+/// (another quota is left) what was denied alone.
+pub(super) fn refund(transaction: &Transaction, before: &Outcomes, after: &Outcomes) -> Transaction {
+    let passes = transaction.passes(after.iter().map(|outcome| outcome.allowed));
     let taken = transaction
         .checks
         .iter()
-        .zip(outcomes)
-        .filter(|(_, outcome)| outcome.allowed);
+        .zip(before.iter().zip(after))
+        .filter(|(_, (before, after))| before.allowed && !(passes && after.allowed));
     let checks = taken.filter_map(|(check, _)| match check.hits {
         Hits::Take(hits) => Some(crate::model::Check {
             hits: Hits::Give(hits),
@@ -66,14 +68,13 @@ pub(super) fn refund(transaction: &Transaction, outcomes: &Outcomes) -> Transact
     }
 }
 
-/// The same outcomes with the held-back ones denied: they may come again when their turn would have been.
-pub(super) fn denied(transaction: &Transaction, mut outcomes: Outcomes) -> Outcomes {
-    for (check, outcome) in transaction.checks.iter().zip(&mut outcomes) {
+/// Denies what would be held back: it may come again when its turn would have been.
+pub(super) fn deny(transaction: &Transaction, outcomes: &mut Outcomes) {
+    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
         if check.gate != Gate::Observe && outcome.allowed && outcome.delay_us > 0 {
             outcome.allowed = false;
             outcome.retry_after = RetryAfter::Micros(outcome.delay_us);
             outcome.delay_us = 0;
         }
     }
-    outcomes
 }

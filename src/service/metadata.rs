@@ -2,6 +2,7 @@
 //! (`%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:rule)%`).
 
 use serde_json::{Map, Value as Json};
+use smallvec::SmallVec;
 
 use crate::engine::{Counted, Decision, Status};
 use crate::model::Request;
@@ -12,16 +13,21 @@ use super::headers::policy_name;
 
 /// An encoded `google.protobuf.Struct`; empty = none.
 ///
-/// On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
+/// For a request that took slots of `concurrency` limits: under `sluicegate` how many, for Envoy to give back when its
+/// stream is done ([`set_slots`]). On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
 /// the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
 /// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass,
 /// merged, the first one holding.
 #[must_use]
 pub fn dynamic(decision: &Decision, asked: &Request, always: bool) -> Vec<u8> {
-    if !always && !decision.over_limit {
-        return Vec::new();
-    }
     let mut fields = Fields::default();
+    if !always && !decision.over_limit {
+        let mut ours = Fields::default();
+        if set_slots(&mut ours, decision) {
+            fields.set("sluicegate", Value::Struct(&ours));
+        }
+        return fields.into_bytes();
+    }
     if always {
         echo(&mut fields, asked);
         set_merged(&mut fields, decision, |status| !status.over_limit);
@@ -104,6 +110,37 @@ pub fn undecided(reason: &str) -> Vec<u8> {
     fields.into_bytes()
 }
 
+/// What an admitted request holds of `concurrency` limits; `false` where it holds nothing.
+///
+/// `slots` is what it holds of each of them (of the one that it holds least of, so that nobody gives back more than was
+/// taken); absent if it holds nothing of one. `slots_of` has each limit's own number by the limit's name.
+fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
+    let Some(least) = decision.slots().map(|(_, slots)| slots).min() else {
+        return false;
+    };
+    let mut held: SmallVec<[(&str, u64); 2]> = SmallVec::new();
+    for (status, slots) in decision.slots() {
+        let name = policy_name(decision, status);
+        match held.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = slots.min(*known),
+            None => held.push((name, slots)),
+        }
+    }
+    held.retain(|(_, slots)| *slots > 0);
+    if held.is_empty() {
+        return false;
+    }
+    if least > 0 {
+        fields.set("slots", Value::Number(least));
+    }
+    let mut each = Fields::default();
+    for (name, slots) in held {
+        each.set(name, Value::Number(slots));
+    }
+    fields.set("slots_of", Value::Struct(&each));
+    true
+}
+
 fn ours(decision: &Decision, domain: &str) -> Fields {
     let mut fields = Fields::default();
     let code = if decision.over_limit { "OVER_LIMIT" } else { "OK" };
@@ -115,6 +152,7 @@ fn ours(decision: &Decision, domain: &str) -> Fields {
     if let Some((status, counted)) = decision.tightest() {
         about(&mut fields, decision, status, counted);
     }
+    set_slots(&mut fields, decision);
     let mut violated = Values::default();
     for (status, _) in decision.violated() {
         violated.push(Value::String(policy_name(decision, status)));

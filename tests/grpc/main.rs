@@ -5,4 +5,5 @@
 mod authz;
 mod server;
 mod service;
+mod slots;
 mod wire;
