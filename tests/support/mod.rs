@@ -13,3 +13,4 @@ pub mod ratelimit;
 pub mod recorder;
 pub mod redis;
 pub mod sluicegate;
+pub mod upstream;

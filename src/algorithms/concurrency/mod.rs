@@ -32,13 +32,20 @@
 //! `retry_after` of a denial is the time until enough slots free themselves; a release can make it sooner, so nobody
 //! may answer further denials from it (`store/deny_cache.rs` does not).
 //!
-//! # Known gap with Envoy 1.40
-//! Envoy makes the call on stream done for requests that were denied, too: such a request gives back a slot that it
-//! never took, so under denials more than L can be in flight, by as many as were denied meanwhile. The guarantee above
-//! holds for callers that release only what they took. Envoy minds `hits_addend` in `RateLimitPerRoute.rate_limits`
-//! only, not in `rate_limits` of a route or virtual host.
+//! # With Envoy
+//! The guarantee holds for callers that release only what they took, once, and Envoy (1.40) makes its call on stream
+//! done for requests that were denied, too: a fixed `hits_addend: { number: 1, is_negative_hits: true }` gives back
+//! slots that denied requests never had, and more than L get through. So an answer's dynamic metadata says what was
+//! taken (`service/metadata.rs`), and the release reads it:
+//! `format: "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:slots)%"`. Where nothing was taken there is
+//! nothing to read, and Envoy makes no call: after a denial, and when its own failure mode let a request pass without
+//! an answer. A request header would do as well, but a client can send one, and the upstream sees it.
 //!
-//! So choose `ttl` as the longest time that a request may take (the route's timeout), not longer.
+//! A caller that leaves before it has heard the answer makes no call either; the engine then gives its slots back
+//! (`engine/slots.rs`). What frees itself only: slots of an Envoy that crashed or could not reach the service, and
+//! those of a call to the store that timed out but was counted.
+//!
+//! Choose `ttl` as the longest time that a request may take (the route's timeout), not longer.
 
 use super::sliding_window;
 use crate::model::Limit;
