@@ -126,6 +126,22 @@ pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     }
 }
 
+/// Counts hits that have happened, whether they fit or not, up to a bound that each algorithm sets: 2^32 - 1 hits in a
+/// window, 2^24 - 1 in a log, and twice what a bucket holds.
+pub fn charge(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
+    match (&Params::new(limit), &mut *state) {
+        (Params::Slices(params), State::Slices(state)) => sliding_window::charge(params, state, now_us, hits),
+        (Params::Log(params), State::Log(state)) => sliding_log::charge(params, state, now_us, hits),
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::charge(params, state, now_us, hits),
+        // Its count stops by itself.
+        (Params::Fixed(params), State::Fixed(state)) => fixed_window::apply(params, state, now_us, hits),
+        _ => {
+            *state = State::new(limit);
+            charge(limit, state, now_us, hits);
+        }
+    }
+}
+
 /// Gives hits back: the oldest that still count go first, so that what stays is counted no shorter than it was taken
 /// for; never below zero use. With nothing left the state is an unused one again.
 pub fn give(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {

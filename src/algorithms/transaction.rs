@@ -1,6 +1,7 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/check.lua`) share.
 //!
-//! 1. Each check is judged in order. A take or lease on a counter that earlier ones of the same transaction passed is
+//! 0. Charges have happened already: they are counted first, whatever becomes of the rest.
+//! 1. Each other check is judged in order. A take or lease on a counter that earlier ones of the same transaction passed is
 //!    judged with their hits added; what is given back helps only later transactions.
 //! 2. [`Transaction::passes`] says whether it passes. If it does, allowed takes and leases are counted and gives and
 //!    returns given; if not, nothing is. Rules that count denied hits count every take in any case.
@@ -9,7 +10,7 @@
 
 use smallvec::SmallVec;
 
-use super::{MAX_CHECK_HITS, State, apply, counts_denied, decide, give, give_to, lease};
+use super::{MAX_CHECK_HITS, State, apply, charge, counts_denied, decide, give, give_to, lease};
 use crate::model::{Check, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
 
 /// Where [`run`] finds the states of a transaction's counters.
@@ -26,10 +27,15 @@ pub trait States {
 
 /// Decides a transaction and counts what it admits. One outcome for each check, in order.
 pub fn run(transaction: &Transaction, states: &mut impl States, now_us: u64) -> SmallVec<[Outcome; 2]> {
+    let charged = charge_all(transaction, states, now_us);
     // Hits that count before a check, kept at the first check of its counter.
     let mut prior: SmallVec<[u64; 2]> = SmallVec::from_elem(0, transaction.checks.len());
     let mut judged: SmallVec<[(Outcome, u64); 2]> = SmallVec::new();
     for (index, check) in transaction.checks.iter().enumerate() {
+        if let Some(outcome) = charged.get(index).copied().flatten() {
+            judged.push((outcome, 0));
+            continue;
+        }
         let first = states.first(index);
         let before = prior.get(first).copied().unwrap_or(0);
         let outcome = judge(check, states.read(index), now_us, before);
@@ -41,7 +47,9 @@ pub fn run(transaction: &Transaction, states: &mut impl States, now_us: u64) -> 
     let passes = transaction.passes(judged.iter().map(|(outcome, _)| outcome.allowed));
     let mut outcomes = SmallVec::with_capacity(judged.len());
     for (index, (check, (outcome, before))) in transaction.checks.iter().zip(judged).enumerate() {
-        outcomes.push(if changes(check, &outcome, passes) {
+        outcomes.push(if charged.get(index).is_some_and(Option::is_some) {
+            outcome
+        } else if changes(check, &outcome, passes) {
             commit(check, states.write(index), now_us, outcome)
         } else if passes || before == 0 && !outcome.allowed {
             outcome
@@ -52,8 +60,31 @@ pub fn run(transaction: &Transaction, states: &mut impl States, now_us: u64) -> 
     outcomes
 }
 
+/// Counts what has happened; an outcome for each check that is a charge, and nothing at all if none is.
+fn charge_all(transaction: &Transaction, states: &mut impl States, now_us: u64) -> SmallVec<[Option<Outcome>; 2]> {
+    let is_charge = |check: &Check| matches!(check.hits, Hits::Charge(_));
+    if !transaction.checks.iter().any(is_charge) {
+        return SmallVec::new();
+    }
+    let one = |(index, check): (usize, &Check)| match check.hits {
+        Hits::Charge(hits) => Some(charge_one(&check.limit, states.write(index), now_us, hits)),
+        _ => None,
+    };
+    transaction.checks.iter().enumerate().map(one).collect()
+}
+
+fn charge_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Outcome {
+    let hits = hits.min(MAX_CHECK_HITS);
+    let verdict = decide(limit, state, now_us, hits);
+    charge(limit, state, now_us, hits);
+    with_stand_of(verdict, &decide(limit, state, now_us, 0))
+}
+
 /// [`run`] for a transaction of one check, whose gate then makes no difference. Also tells whether the state changed.
 pub fn run_one(check: &Check, state: &mut State, now_us: u64) -> (Outcome, bool) {
+    if let Hits::Charge(hits) = check.hits {
+        return (charge_one(&check.limit, state, now_us, hits), true);
+    }
     let outcome = judge(check, state, now_us, 0);
     if changes(check, &outcome, outcome.allowed) {
         (commit(check, state, now_us, outcome), true)
@@ -67,7 +98,8 @@ fn judge(check: &Check, state: &State, now_us: u64, before: u64) -> Outcome {
     let limit = &check.limit;
     let hits = match check.hits {
         Hits::Take(hits) => hits.min(MAX_CHECK_HITS),
-        Hits::Peek => 0,
+        // A charge is not judged: it has been counted by now.
+        Hits::Peek | Hits::Charge(_) => 0,
         Hits::Lease(most) => return judge_lease(check, state, now_us, before, most),
         Hits::Give(_) | Hits::Return { .. } => return freed(decide(limit, state, now_us, 0)),
     };
@@ -119,7 +151,7 @@ fn changes(check: &Check, outcome: &Outcome, passes: bool) -> bool {
     match check.hits {
         Hits::Take(_) | Hits::Lease(_) => counted(check, outcome, passes) > 0,
         Hits::Give(_) | Hits::Return { .. } => passes,
-        Hits::Peek => false,
+        Hits::Peek | Hits::Charge(_) => false,
     }
 }
 
@@ -131,7 +163,7 @@ fn commit(check: &Check, state: &mut State, now_us: u64, outcome: Outcome) -> Ou
         Hits::Return { slice, hits } => {
             give_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS));
         }
-        Hits::Take(_) | Hits::Lease(_) | Hits::Peek => {
+        Hits::Take(_) | Hits::Lease(_) | Hits::Peek | Hits::Charge(_) => {
             apply(limit, state, now_us, counted(check, &outcome, true));
             return outcome;
         }

@@ -27,7 +27,7 @@ pub(super) fn count(
         let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
         let count = |stats: &RuleStats| {
             count_outcome(stats, counted.denied, shadow);
-            if let Hits::Take(hits) = check.hits {
+            if let Hits::Take(hits) | Hits::Charge(hits) = check.hits {
                 count_hits(stats, options.near_limit_ppm, counted, hits, shadow);
             }
         };

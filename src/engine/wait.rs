@@ -60,7 +60,7 @@ pub(super) fn refund(transaction: &Transaction, before: &Outcomes, after: &Outco
             hits: Hits::Give(hits),
             ..check.clone()
         }),
-        Hits::Peek | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
+        Hits::Charge(_) | Hits::Peek | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
     });
     Transaction {
         checks: checks.collect(),

@@ -35,6 +35,11 @@ pub struct Check {
 pub enum Hits {
     /// Counts this many (at least 1) if they are admitted.
     Take(u64),
+    /// Counts this many (at least 1) whether they fit or not, and whether the transaction passes or not: they have
+    /// happened already. Allowed if they fit. They count before everything else in the transaction. A counter keeps what
+    /// is charged above its limit (see [`charge`](crate::algorithms::charge) for how much), so that it is over for
+    /// longer.
+    Charge(u64),
     /// Counts nothing; allowed if at least one more hit would be admitted.
     Peek,
     /// Gives this many back: never below zero use, never above the full quota. Always allowed.

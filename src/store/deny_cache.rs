@@ -113,7 +113,7 @@ impl<S: Store> DenyCache<S> {
                     };
                     self.keep(check, denial, sent);
                 }
-                _ if passed => self.forget(check),
+                _ if passed || matches!(check.hits, Hits::Charge(_)) => self.forget(check),
                 _ => {}
             }
         }
@@ -161,7 +161,7 @@ fn asked(check: &Check) -> Option<u64> {
     match check.hits {
         Hits::Take(hits) => Some(hits),
         Hits::Peek => Some(1),
-        Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
+        Hits::Charge(_) | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
     }
 }
 

@@ -180,6 +180,25 @@ impl Counter {
         }
     }
 
+    /// Counts hits that have happened, as many as the counter keeps.
+    pub fn charge(&mut self, now: u64, hits: u64) {
+        let room = match (self.limit.algorithm, self.units()) {
+            (_, Some((rate, hit, capacity))) => {
+                let most = 2 * capacity;
+                let missing = self.missing(now, rate);
+                if missing / rate >= most / rate {
+                    return;
+                }
+                ((most - missing) / hit) as u64
+            }
+            (Algorithm::SlidingLog, _) => (1 << 24) - 1 - self.used(now),
+            _ => MAX_HITS - self.used(now).min(MAX_HITS),
+        };
+        if hits.min(room) > 0 {
+            self.take(now, hits.min(room));
+        }
+    }
+
     /// Gives back the oldest hits that still count.
     pub fn give(&mut self, now: u64, hits: u64) {
         if let Some((rate, hit, capacity)) = self.units() {
@@ -216,6 +235,21 @@ impl Counter {
         if self.events.iter().all(|event| event.1 == 0) {
             self.events.clear();
             self.newest = 0;
+        }
+    }
+
+    /// [`charge`](Self::charge), and what is told of it: whether the hits fitted, and how things stand then.
+    fn charged(&mut self, now: u64, hits: u64) -> Outcome {
+        let allowed = self.fits(now, hits);
+        let retry_after = self.retry_after(now, hits);
+        self.charge(now, hits);
+        Outcome {
+            allowed,
+            remaining: self.remaining(now),
+            retry_after: if allowed { RetryAfter::Now } else { retry_after },
+            reset_after_us: self.reset_after(now),
+            delay_us: 0,
+            grant: None,
         }
     }
 
@@ -275,13 +309,24 @@ impl Oracle {
 
     /// Decides and counts a transaction.
     pub fn check(&mut self, now: u64, transaction: &Transaction) -> Vec<Outcome> {
-        // First as if nothing could stop it, to see what each check comes to …
+        // What has happened counts first.
+        let mut charged: HashMap<usize, Outcome> = HashMap::new();
+        for (index, check) in transaction.checks.iter().enumerate() {
+            if let Hits::Charge(hits) = check.hits {
+                charged.insert(index, self.counter(check).charged(now, hits));
+            }
+        }
+        // Then as if nothing could stop it, to see what each check comes to …
         let mut trial = self.clone();
         let mut before: HashMap<CounterKey, u64> = HashMap::new();
         let judged: Vec<Outcome> = transaction
             .checks
             .iter()
-            .map(|check| {
+            .enumerate()
+            .map(|(index, check)| {
+                if let Some(outcome) = charged.get(&index) {
+                    return *outcome;
+                }
                 let prior = before.entry(check.key.clone()).or_default();
                 let (outcome, counted) = trial.judge(self, now, check, *prior);
                 *prior = prior.saturating_add(counted);
@@ -301,6 +346,10 @@ impl Oracle {
         // … then for good.
         let mut outcomes = Vec::new();
         for (check, mut outcome) in transaction.checks.iter().zip(judged) {
+            if matches!(check.hits, Hits::Charge(_)) {
+                outcomes.push(outcome);
+                continue;
+            }
             let counts_denied = counts_denied(&check.limit);
             match check.hits {
                 Hits::Take(hits) if counts_denied || (passes && outcome.allowed) => {
@@ -352,7 +401,7 @@ impl Oracle {
         let needed = match check.hits {
             Hits::Take(hits) => hits,
             Hits::Peek | Hits::Lease(_) => 1,
-            Hits::Give(_) | Hits::Return { .. } => 0,
+            Hits::Charge(_) | Hits::Give(_) | Hits::Return { .. } => 0,
         };
         outcome.allowed = counter.fits(now, needed);
         if !outcome.allowed {

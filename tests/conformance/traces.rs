@@ -94,6 +94,7 @@ fn hits(limit: &Limit) -> impl Strategy<Value = Hits> + use<> {
     prop_oneof![
         12 => amount(limit).prop_map(Hits::Take),
         3 => Just(Hits::Peek),
+        2 => amount(limit).prop_map(Hits::Charge),
         2 => amount(limit).prop_map(Hits::Give),
         2 => amount(limit).prop_map(Hits::Lease),
         // The slice is counted back from the step's own; see `resolve`.

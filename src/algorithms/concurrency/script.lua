@@ -7,6 +7,7 @@ algorithms[5] = {
   load = algorithms[0].load,
   decide = algorithms[0].decide,
   apply = algorithms[0].apply,
+  charge = algorithms[0].charge,
   give = algorithms[0].give,
   save = algorithms[0].save,
 }

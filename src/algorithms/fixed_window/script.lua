@@ -52,6 +52,11 @@ algorithms[4] = {
     state.window, state.count = window, count < MOST and count or MOST
   end,
 
+  -- The count stops by itself.
+  charge = function(state, now, hits, limit, window_us)
+    algorithms[4].apply(state, now, hits, limit, window_us)
+  end,
+
   give = function(state, now, hits, _, window_us)
     local window, count = current(state, now, window_us)
     if count > hits then

@@ -8,6 +8,7 @@ algorithms[3] = {
   load = algorithms[2].load,
   decide = algorithms[2].decide,
   apply = algorithms[2].apply,
+  charge = algorithms[2].charge,
   give = algorithms[2].give,
   save = algorithms[2].save,
 }

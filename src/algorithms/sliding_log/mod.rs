@@ -11,7 +11,7 @@ mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, decide, expires_us, give};
+pub use step::{State, apply, charge, decide, expires_us, give};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,9 @@
 -- Entries that have left the window are removed, and the expiry is renewed, once in this part of a window.
 local PARTS = 64
 
+-- Hits in a window that are kept at most: what I3 has room for, and more than any limit.
+local MOST = 16777215
+
 -- An entry's total, the total before it, and its time.
 local function entry(key, reply)
   if #reply[1] ~= 9 then
@@ -97,6 +100,13 @@ algorithms[1] = {
     end
     state.total = state.total + hits
     state.added = state.added + hits
+  end,
+
+  charge = function(state, now, hits)
+    local room = MOST - (state.total - state.before)
+    if room > 0 then
+      algorithms[1].apply(state, now, hits < room and hits or room)
+    end
   end,
 
   give = function(state, _, hits)

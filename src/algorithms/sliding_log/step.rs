@@ -6,6 +6,9 @@ use super::Params;
 use crate::algorithms::{admitted, refused};
 use crate::model::{Outcome, RetryAfter};
 
+/// Hits in a window that are kept at most: what an entry in Redis has room for, and more than any limit.
+const MOST: u64 = (1 << 24) - 1;
+
 /// Admitted hits in order of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -95,6 +98,16 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     }
     if state.entries.capacity() > 32 && state.entries.len() * 4 < state.entries.capacity() {
         state.entries.shrink_to(state.entries.len() * 2);
+    }
+}
+
+/// See [`crate::algorithms::charge`].
+pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    let last = state.last();
+    let (_, before) = state.left(params, last.at_us.max(now_us));
+    let room = MOST.saturating_sub(last.total - before);
+    if room > 0 {
+        apply(params, state, now_us, hits.min(room));
     }
 }
 

@@ -134,6 +134,12 @@ algorithms[0] = {
     state.head = state.head + hits
   end,
 
+  charge = function(state, now, hits, limit, slice_us, slices)
+    advance(state, now, slice_us, slices)
+    local room = 4294967295 - state.sum
+    algorithms[0].apply(state, now, hits < room and hits or room, limit, slice_us, slices)
+  end,
+
   give = function(state, now, hits, _, slice_us, slices)
     advance(state, now, slice_us, slices)
     local left = hits < state.sum and hits or state.sum

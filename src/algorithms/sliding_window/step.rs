@@ -134,6 +134,13 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.head = state.head.saturating_add(hits);
 }
 
+/// See [`crate::algorithms::charge`].
+pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    state.advance(params, now_us / params.slice_us);
+    let room = u32::MAX - state.sum;
+    apply(params, state, now_us, hits.min(u64::from(room)));
+}
+
 /// See [`crate::algorithms::give`].
 pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.advance(params, now_us / params.slice_us);

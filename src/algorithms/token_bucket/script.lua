@@ -82,6 +82,17 @@ algorithms[2] = {
     set(state, now, wait * unit_rate + frac + hits * hit_units, unit_rate)
   end,
 
+  charge = function(state, now, hits, capacity, hit_units, unit_rate)
+    local most = 2 * capacity
+    local wait, frac = missing(state, now, unit_rate)
+    if wait >= (most - most % unit_rate) / unit_rate then
+      return
+    end
+    local room = most - wait * unit_rate - frac
+    room = (room - room % hit_units) / hit_units
+    algorithms[2].apply(state, now, hits < room and hits or room, capacity, hit_units, unit_rate)
+  end,
+
   give = function(state, now, hits, capacity, hit_units, unit_rate)
     local wait, frac = missing(state, now, unit_rate)
     local most = (capacity - capacity % unit_rate) / unit_rate

@@ -72,6 +72,18 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     );
 }
 
+/// See [`crate::algorithms::charge`].
+pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    let most = 2 * params.capacity;
+    let (wait_us, frac) = missing(params, state, now_us);
+    // So much is missing only if the rule has changed or the clock went back; below that all sums are exact.
+    if wait_us >= most / params.unit_rate {
+        return;
+    }
+    let room = (most - wait_us * params.unit_rate - frac) / params.hit_units;
+    apply(params, state, now_us, hits.min(room));
+}
+
 /// See [`crate::algorithms::give`].
 pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let (wait_us, frac) = missing(params, state, now_us);

@@ -15,7 +15,7 @@
 --           then to the end, for each transaction: how many checks, and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 take, 1 give, 2 lease, 3 return
+--             kind    0 take, 1 give, 2 lease, 3 return, 4 charge
 --             gate    0 enforce, 1 quota, 2 observe
 --             hits    a take of 0 is a peek
 --             slice   of a return; else 0
@@ -54,7 +54,7 @@ if #data == 112 then
   end
 end
 
-local TAKE, GIVE, LEASE = 0, 1, 2
+local TAKE, GIVE, LEASE, CHARGE = 0, 1, 2, 4
 local ENFORCE, QUOTA = 0, 1
 
 -- By position in the limits and in KEYS.
@@ -154,6 +154,16 @@ local function commit(check, passes)
   changed[check.key] = limit
 end
 
+-- Counts what has happened, whatever becomes of the rest.
+local function charge(check)
+  local limit, state = check.limit, state_of(check)
+  local _
+  check.allowed, _, check.retry_after = decide(check, check.hits)
+  limit.algorithm.charge(state, now, check.hits, limit[1], limit[2], limit[3])
+  with_stand_of(check, 0)
+  changed[check.key] = limit
+end
+
 local function passes_all(checks)
   local quota, quota_over = 0, 0
   for _, check in ipairs(checks) do
@@ -187,17 +197,26 @@ local function run(checks)
     prior[key] = nil
   end
   for _, check in ipairs(checks) do
-    check.before = prior[check.key] or 0
-    judge(check, check.before)
-    prior[check.key] = check.before + counted(check, true)
+    if check.kind == CHARGE then
+      charge(check)
+    end
+  end
+  for _, check in ipairs(checks) do
+    if check.kind ~= CHARGE then
+      check.before = prior[check.key] or 0
+      judge(check, check.before)
+      prior[check.key] = check.before + counted(check, true)
+    end
   end
   local passes = passes_all(checks)
   for _, check in ipairs(checks) do
-    local counts = counted(check, passes) > 0
-    if counts or passes and check.kind ~= TAKE and check.kind ~= LEASE then
-      commit(check, passes)
-    elseif not passes and (check.before > 0 or check.allowed == 1) then
-      with_stand_of(check, 0)
+    if check.kind ~= CHARGE then
+      local counts = counted(check, passes) > 0
+      if counts or passes and check.kind ~= TAKE and check.kind ~= LEASE then
+        commit(check, passes)
+      elseif not passes and (check.before > 0 or check.allowed == 1) then
+        with_stand_of(check, 0)
+      end
     end
     tell(check)
   end

@@ -203,6 +203,7 @@ fn push_check(out: &mut Vec<u8>, check: &Check) {
         Hits::Give(hits) => (1, hits, 0),
         Hits::Lease(hits) => (2, hits, 0),
         Hits::Return { slice, hits } => (3, hits, slice),
+        Hits::Charge(hits) => (4, hits, 0),
     };
     let gate = match check.gate {
         Gate::Enforce => 0,
