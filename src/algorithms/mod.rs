@@ -97,6 +97,16 @@ impl Params {
     }
 }
 
+/// What an unused counter has left.
+#[must_use]
+pub fn quota(limit: &Limit) -> u64 {
+    match limit.algorithm {
+        Algorithm::TokenBucket { burst, .. } => burst,
+        Algorithm::LeakyBucket { .. } => decide(limit, &State::new(limit), 0, 0).remaining,
+        _ => limit.hits,
+    }
+}
+
 /// What would become of `hits` now; reads only. `hits = 0` peeks: allowed if one more would be.
 ///
 /// `remaining` and `reset_after_us` are as they are after the hits if they are allowed, else as things stand.

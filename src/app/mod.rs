@@ -132,7 +132,7 @@ impl App {
         let options = engine_options(&settings);
         let engine = Arc::new(Engine::new(
             stack.store,
-            stack.fallback,
+            stack.standby,
             options,
             Arc::clone(&clock),
             Arc::clone(&metrics),

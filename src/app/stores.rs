@@ -1,9 +1,9 @@
 //! Puts the store together, layer over layer: deny cache → leases → coalescing (→ one Redis for seconds, one for the
-//! rest) → circuit breaker → meter → Redis.
+//! rest) → circuit breaker → step with the standby counters → meter → Redis.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
 use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings, Topology};
-use crate::engine::LocalFallback;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
 use crate::store::breaker::{Breaker, Covers, probe_forever};
@@ -22,8 +21,9 @@ use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
 use crate::store::memory::{self, MemoryStore};
-use crate::store::per_second::PerSecond;
+use crate::store::per_second::{PerSecond, is_per_second};
 use crate::store::redis::{RedisChange, RedisObserver, RedisStore};
+use crate::store::standby::{Follow, Standby, settle_forever};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::store_meter::StoreMeter;
@@ -43,7 +43,7 @@ type AnyStore = Arc<dyn Store>;
 /// What the engine gets.
 pub(super) struct Stack {
     pub store: AnyStore,
-    pub fallback: Option<LocalFallback>,
+    pub standby: Option<Arc<Standby>>,
     pub background: Background,
 }
 
@@ -63,14 +63,20 @@ struct RedisParts {
 struct Server {
     /// Label in the metrics.
     name: &'static str,
-    breaker: Arc<Breaker<StoreMeter<RedisStore>>>,
+    breaker: Arc<Breaker<Arc<Followed>>>,
+    follow: Weak<Followed>,
 }
+
+/// A Redis that the standby counters are kept in step with.
+type Followed = Follow<StoreMeter<RedisStore>>;
 
 impl Server {
     fn connect(
         name: &'static str,
         redis: &RedisSettings,
         timeout: Duration,
+        standby: &Arc<Standby>,
+        serves: fn(&Check) -> bool,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AppError> {
         let store = RedisStore::connect(redis, timeout, logging())
@@ -79,8 +85,13 @@ impl Server {
             Topology::Cluster(_) => Covers::Cluster,
             Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Covers::OneServer,
         };
-        let breaker = Breaker::new(StoreMeter::new(store, name, metrics), covers);
-        Ok(Self { name, breaker })
+        let metered = StoreMeter::new(store, name, metrics);
+        let follow = Arc::new(Follow::new(metered, Arc::clone(standby), serves));
+        Ok(Self {
+            name,
+            follow: Arc::downgrade(&follow),
+            breaker: Breaker::new(follow, covers),
+        })
     }
 }
 
@@ -97,23 +108,20 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
             };
             Ok(Stack {
                 store: memory,
-                fallback: None,
+                standby: None,
                 background,
             })
         }
         (StoreKind::Redis, Some(redis)) => {
-            let (shared, parts) = open_redis(store, redis, metrics, clock)?;
-            let fallback = LocalFallback {
-                store: Arc::clone(&memory) as AnyStore,
-                replicas: store.replicas,
-            };
+            let standby = Arc::new(Standby::new(Arc::clone(&memory), store.replicas));
+            let (shared, parts) = open_redis(store, redis, &standby, metrics, clock)?;
             let background = Background {
                 memory,
                 redis: Some(parts),
             };
             Ok(Stack {
                 store: shared,
-                fallback: Some(fallback),
+                standby: Some(standby),
                 background,
             })
         }
@@ -124,14 +132,22 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
 fn open_redis(
     settings: &StoreSettings,
     redis: &RedisSettings,
+    standby: &Arc<Standby>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
 ) -> Result<(AnyStore, RedisParts), AppError> {
-    let main = Server::connect(REDIS, redis, settings.timeout, metrics)?;
+    let has_two = settings.redis_per_second.is_some();
+    let serves = if has_two {
+        |check: &Check| !is_per_second(check)
+    } else {
+        |_: &Check| true
+    };
+    let connect = |name, redis, serves| Server::connect(name, redis, settings.timeout, standby, serves, metrics);
+    let main = connect(REDIS, redis, serves)?;
     let mut store = Arc::clone(&main.breaker) as AnyStore;
     let mut servers = vec![main];
     if let Some(redis) = &settings.redis_per_second {
-        let seconds = Server::connect(REDIS_PER_SECOND, redis, settings.timeout, metrics)?;
+        let seconds = connect(REDIS_PER_SECOND, redis, is_per_second)?;
         store = Arc::new(PerSecond::new(store, Arc::clone(&seconds.breaker) as AnyStore));
         servers.push(seconds);
     }
@@ -214,7 +230,9 @@ impl Background {
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         if let Some(redis) = self.redis {
             let away = Arc::new(AtomicUsize::new(0));
-            for Server { name, breaker } in redis.servers {
+            for Server { name, breaker, follow } in redis.servers {
+                let state = breaker.state();
+                tasks.spawn(settle_forever(follow, move || state.borrow().is_some()));
                 let gauge = metrics.failure_mode.with_label_values(&[name]);
                 tasks.spawn(probe_forever(Arc::downgrade(&breaker), redis.probe.clone()));
                 tasks.spawn(tell_failure_mode(

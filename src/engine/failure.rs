@@ -1,24 +1,14 @@
 //! What is answered when the store cannot: `on_store_error`, rule by rule.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
-use crate::algorithms::limit;
 use crate::model::{Check, Gate, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::{Outcomes, Store};
+use crate::store::Outcomes;
+use crate::store::standby::Standby;
 
 /// How long a caller that `deny` turned away is told to wait, in microseconds.
 const DENY_RETRY_US: u64 = crate::model::time::SECOND_US;
-
-/// A store of this process alone that counts while the shared one is away.
-pub struct LocalFallback {
-    /// Counts.
-    pub store: Arc<dyn Store>,
-    /// Each of so many replicas enforces its part of a limit; at least 1.
-    pub replicas: u32,
-}
 
 /// The mode that a metric names when a request's rules differ: the strictest.
 pub(super) fn strongest(modes: &[OnStoreError]) -> OnStoreError {
@@ -31,15 +21,11 @@ pub(super) fn strongest(modes: &[OnStoreError]) -> OnStoreError {
 }
 
 /// Outcomes in place of the store's; `modes` holds one for each check.
-pub(super) async fn answer(
-    fallback: Option<&LocalFallback>,
-    transaction: &Transaction,
-    modes: &[OnStoreError],
-) -> Outcomes {
+pub(super) fn answer(standby: Option<&Standby>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
     let denies = |(check, mode): (&Check, &OnStoreError)| *mode == OnStoreError::Deny && check.gate == Gate::Enforce;
     let refused = transaction.checks.iter().zip(modes).any(denies);
-    let local = match fallback {
-        Some(fallback) => ask_local(fallback, transaction, modes, refused).await,
+    let local = match standby {
+        Some(standby) => ask_local(standby, transaction, modes, refused),
         None => SmallVec::new(),
     };
     let mut local = local.into_iter();
@@ -52,12 +38,7 @@ pub(super) async fn answer(
 }
 
 /// Counts the `local` checks; only looks at them when the request is refused anyway.
-async fn ask_local(
-    fallback: &LocalFallback,
-    transaction: &Transaction,
-    modes: &[OnStoreError],
-    refused: bool,
-) -> Outcomes {
+fn ask_local(standby: &Standby, transaction: &Transaction, modes: &[OnStoreError], refused: bool) -> Outcomes {
     let local = transaction
         .checks
         .iter()
@@ -65,25 +46,26 @@ async fn ask_local(
         .filter(|(_, mode)| **mode == OnStoreError::Local);
     let checks: SmallVec<[Check; 2]> = local
         .map(|(check, _)| Check {
-            key: check.key.clone(),
-            limit: limit::share(&check.limit, fallback.replicas),
-            hits: if refused { Hits::Peek } else { check.hits },
-            gate: check.gate,
+            hits: if refused { as_refused(check.hits) } else { check.hits },
+            ..check.clone()
         })
         .collect();
     if checks.is_empty() {
         return SmallVec::new();
     }
-    // The memory store does not fail; should it ever, `answer` lets these checks pass.
-    fallback
-        .store
-        .check(&Transaction {
-            checks,
-            deadline: transaction.deadline,
-            no_lease: true,
-        })
-        .await
-        .unwrap_or_default()
+    standby.decide(&Transaction {
+        checks,
+        deadline: transaction.deadline,
+        no_lease: true,
+    })
+}
+
+/// What is left of a check when its request is refused anyway: a look, unless it has happened already.
+const fn as_refused(hits: Hits) -> Hits {
+    match hits {
+        Hits::Charge(_) => hits,
+        _ => Hits::Peek,
+    }
 }
 
 const fn passed(limit: &Limit) -> Outcome {

@@ -18,12 +18,12 @@ use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::Store;
+use crate::store::standby::Standby;
 use crate::telemetry::Metrics;
 use crate::telemetry::throttle::Throttle;
 
 pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
-pub use failure::LocalFallback;
 pub use plan::RequestError;
 
 use slots::Held;
@@ -74,7 +74,7 @@ impl Default for EngineOptions {
 pub struct Engine {
     active: ArcSwapOption<Active>,
     store: Arc<dyn Store>,
-    fallback: Option<LocalFallback>,
+    standby: Option<Arc<Standby>>,
     waiting: wait::WaitingRoom,
     slots: Semaphore,
     options: EngineOptions,
@@ -90,7 +90,7 @@ impl Engine {
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        fallback: Option<LocalFallback>,
+        standby: Option<Arc<Standby>>,
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -101,7 +101,7 @@ impl Engine {
         Self {
             active,
             store,
-            fallback,
+            standby,
             waiting,
             slots,
             options,
@@ -114,6 +114,16 @@ impl Engine {
 
     /// Puts rules in force; requests under way finish by the old ones.
     pub fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
+        if let Some(standby) = &self.standby {
+            let default = self.options.on_store_error;
+            // Limits that requests bring themselves have no mode of their own.
+            let by_default = default == OnStoreError::Local;
+            let of_rules = rules
+                .rules
+                .iter()
+                .any(|rule| rule.on_store_error == Some(OnStoreError::Local));
+            standby.set_wanted(by_default || of_rules);
+        }
         self.active
             .store(Some(Arc::new(Active::new(rules, generation, &self.metrics.rules))));
     }
@@ -163,7 +173,7 @@ impl Engine {
                     .failure_mode_decisions
                     .with_label_values(&[mode.name()])
                     .inc();
-                let outcomes = failure::answer(self.fallback.as_ref(), &plan.transaction, &modes).await;
+                let outcomes = failure::answer(self.standby.as_deref(), &plan.transaction, &modes);
                 (Held::nothing(outcomes), Some(modes))
             }
         };

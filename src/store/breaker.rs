@@ -137,7 +137,7 @@ pub async fn probe_forever<S: Store>(breaker: Weak<Breaker<S>>, probe: Transacti
             // A probe would ask one of the servers.
             Covers::Cluster => breaker.is_quiet(),
         };
-        if is_back {
+        if is_back && breaker.inner.settle().await.is_ok() {
             breaker.close();
         }
     }

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod memory;
 pub mod per_second;
 pub mod redis;
+pub mod standby;
 
 use async_trait::async_trait;
 use smallvec::SmallVec;
@@ -47,6 +48,15 @@ pub trait Store: Send + Sync + 'static {
         }
         Ok(all)
     }
+
+    /// Called once a store that was away is back, before it is asked for decisions again: tells it what it must know
+    /// of the time between.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be told: then it is not back yet.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -57,5 +67,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         (**self).check_many(transactions).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        (**self).settle().await
     }
 }

@@ -32,12 +32,14 @@ impl PerSecond {
     }
 }
 
+/// Whether a check is decided by the store for limits of one second.
+#[must_use]
+pub const fn is_per_second(check: &Check) -> bool {
+    check.limit.window_us == SECOND_US
+}
+
 const fn place(check: &Check) -> u64 {
-    if check.limit.window_us == SECOND_US {
-        SECONDS
-    } else {
-        MAIN
-    }
+    if is_per_second(check) { SECONDS } else { MAIN }
 }
 
 /// The place of all these checks; `None` if they have more than one.

@@ -90,7 +90,9 @@ algorithms[2] = {
     end
     local room = most - wait * unit_rate - frac
     room = (room - room % hit_units) / hit_units
-    algorithms[2].apply(state, now, hits < room and hits or room, capacity, hit_units, unit_rate)
+    if room > 0 then
+      algorithms[2].apply(state, now, hits < room and hits or room, capacity, hit_units, unit_rate)
+    end
   end,
 
   give = function(state, now, hits, capacity, hit_units, unit_rate)

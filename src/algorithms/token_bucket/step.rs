@@ -81,7 +81,9 @@ pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
         return;
     }
     let room = (most - wait_us * params.unit_rate - frac) / params.hit_units;
-    apply(params, state, now_us, hits.min(room));
+    if room > 0 {
+        apply(params, state, now_us, hits.min(room));
+    }
 }
 
 /// See [`crate::algorithms::give`].

@@ -7,28 +7,58 @@ use super::hash::KeyHash;
 use super::shard::{Shard, Weight};
 use super::{MemoryStore, Outcomes};
 use crate::algorithms::transaction::{States, run, run_one};
-use crate::algorithms::{State, decide, expires_us, fixed_window};
-use crate::model::{Algorithm, Check, Limit, Outcome, Transaction};
+use crate::algorithms::{State, charge, decide, expires_us, fixed_window, give, quota};
+use crate::model::{Check, CounterKey, Limit, Outcome, Transaction};
+use crate::store::standby::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.
     pub(super) fn check_one(&self, check: &Check) -> Outcome {
-        let hash = self.hasher.hash(&check.key);
+        self.step(&check.key, &check.limit, |state, now_us| run_one(check, state, now_us))
+    }
+
+    /// Changes a counter as another store has changed its own, and sees to it that at least `used` hits are counted.
+    pub(crate) fn follow(&self, key: &CounterKey, limit: &Limit, change: Change, used: u64) {
+        self.step(key, limit, |state, now_us| {
+            match change {
+                Change::Counted(hits) => charge(limit, state, now_us, hits),
+                Change::Given(hits) => give(limit, state, now_us, hits),
+                Change::None => {}
+            }
+            let stands = decide(limit, state, now_us, 0);
+            let missing = used.saturating_sub(quota(limit).saturating_sub(stands.remaining));
+            if missing == 0 {
+                return (stands, change != Change::None);
+            }
+            charge(limit, state, now_us, missing);
+            (decide(limit, state, now_us, 0), true)
+        });
+    }
+
+    /// Hits that a counter has in use, up to its quota.
+    pub(crate) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
+        let stands = self.step(key, limit, |state, now_us| (decide(limit, state, now_us, 0), false));
+        quota(limit).saturating_sub(stands.remaining)
+    }
+
+    /// Does something to one counter; `step` tells how it stands then, and whether it has changed.
+    fn step(&self, key: &CounterKey, limit: &Limit, step: impl FnOnce(&mut State, u64) -> (Outcome, bool)) -> Outcome {
+        let hash = self.hasher.hash(key);
         let mut shard = self.shard(hash).lock();
         // The clock is read under the lock, so that time does not go back from one check of a counter to the next.
         let now_us = self.clock.now_us();
         if let Some(entry) = shard.find_mut(hash) {
-            let (outcome, changed) = run_one(check, &mut entry.state, now_us);
+            let (outcome, changed) = step(&mut entry.state, now_us);
             if changed {
-                let weight = self.weight(&check.limit, &entry.state, Some(&outcome));
+                let weight = self.weight(limit, &entry.state, Some(&outcome));
                 entry.weigh(weight);
             }
             return outcome;
         }
-        let mut state = State::new(&check.limit);
-        let (outcome, changed) = run_one(check, &mut state, now_us);
+        let mut state = State::new(limit);
+        let (outcome, changed) = step(&mut state, now_us);
         if changed {
-            self.add(&mut shard, hash, state, &check.limit, Some(&outcome), now_us);
+            self.add(&mut shard, hash, state, limit, Some(&outcome), now_us);
         }
         outcome
     }
@@ -107,15 +137,6 @@ impl MemoryStore {
 fn fill(quota: u64, left: u64) -> u16 {
     let used = u128::from(quota.saturating_sub(left)) * u128::from(u16::MAX);
     u16::try_from(used / u128::from(quota.max(1))).unwrap_or(u16::MAX)
-}
-
-/// What an unused counter has left.
-fn quota(limit: &Limit) -> u64 {
-    match limit.algorithm {
-        Algorithm::TokenBucket { burst, .. } => burst,
-        Algorithm::LeakyBucket { .. } => decide(limit, &State::new(limit), 0, 0).remaining,
-        _ => limit.hits,
-    }
 }
 
 /// The states of several checks, under their locks. No table changes its shape while this lives.

@@ -1,0 +1,172 @@
+//! Counters in this process' memory that stand by for the shared store (`on_store_error: local`).
+//!
+//! They take over without giving every key a new quota, and hand over without forgetting what they admitted:
+//!
+//! - *While the shared store answers*, [`Follow`] notes here what it has counted for this replica, and at least this
+//!   replica's part of what it says is used by all.
+//! - *While it does not*, [`Standby::decide`] decides by these counters, with this replica's part of each limit, and
+//!   notes what it admits as owed to the shared store.
+//! - *When it is back*, what is owed is charged to it: before it decides anything again if its circuit was open, else
+//!   with the key's next call or by [`settle_forever`], whichever comes first.
+//!
+//! So a replica that is alone never passes a limit at these seams (but for calls under way at that moment), and several
+//! pass it only by what one has not heard of the others. A charge whose answer is lost is made again: that denies too
+//! many, never too few.
+
+mod follow;
+mod owed;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use self::owed::Owed;
+use super::{MemoryStore, Outcomes};
+use crate::algorithms::{counts_denied, limit, quota};
+use crate::model::{AlgorithmKind, Check, Gate, Hits, Limit, Outcome, Transaction};
+
+pub use self::follow::{Follow, settle_forever};
+
+/// See the module's docs.
+#[derive(Debug)]
+pub struct Standby {
+    memory: Arc<MemoryStore>,
+    /// Each of so many replicas enforces its part of a limit; at least 1.
+    replicas: u32,
+    owed: Owed,
+    /// Whether some rule in force would ask these counters.
+    wanted: AtomicBool,
+}
+
+/// What a check has changed in its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// So many hits were counted.
+    Counted(u64),
+    /// So many were given back.
+    Given(u64),
+}
+
+impl Standby {
+    /// Counters in `memory`, for one of `replicas`.
+    #[must_use]
+    pub fn new(memory: Arc<MemoryStore>, replicas: u32) -> Self {
+        Self {
+            memory,
+            replicas: replicas.max(1),
+            owed: Owed::default(),
+            wanted: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether any rule may want these counters; if none does, they are not kept.
+    pub fn set_wanted(&self, wanted: bool) {
+        self.wanted.store(wanted, Relaxed);
+    }
+
+    /// Decides and counts in place of the shared store, with this replica's part of each limit.
+    #[must_use]
+    pub fn decide(&self, transaction: &Transaction) -> Outcomes {
+        let part = |check: &Check| Check {
+            limit: limit::share(&check.limit, self.replicas),
+            ..check.clone()
+        };
+        let outcomes = self.memory.check_now(&Transaction {
+            checks: transaction.checks.iter().map(part).collect(),
+            deadline: transaction.deadline,
+            no_lease: true,
+        });
+        for_each_change(transaction, &outcomes, |check, _, change| self.owed.add(check, change));
+        outcomes
+    }
+
+    /// Notes what the shared store has decided.
+    fn follow(&self, transaction: &Transaction, outcomes: &Outcomes) {
+        if !self.wanted.load(Relaxed) {
+            return;
+        }
+        for_each_change(transaction, outcomes, |check, outcome, change| {
+            let used = self.part_of_used(check, outcome);
+            self.memory
+                .follow(&check.key, &self.counted_as(&check.limit), change, used);
+        });
+    }
+
+    /// The limit that hits are counted by here. A window's counter does not depend on the number; a bucket's is in
+    /// units of its limit, and [`decide`](Self::decide) looks at it as this replica's part.
+    fn counted_as(&self, limit: &Limit) -> Limit {
+        match limit.algorithm.kind() {
+            AlgorithmKind::TokenBucket | AlgorithmKind::LeakyBucket => limit::share(limit, self.replicas),
+            _ => *limit,
+        }
+    }
+
+    /// This replica's part of the hits that all have in use, rounded up.
+    fn part_of_used(&self, check: &Check, outcome: &Outcome) -> u64 {
+        if check.limit.algorithm.kind() == AlgorithmKind::Concurrency {
+            // Slots of others are given back at others, so they would stay counted here.
+            return 0;
+        }
+        let used = quota(&check.limit).saturating_sub(outcome.remaining);
+        used.div_ceil(self.replicas.into())
+    }
+
+    /// Takes out what is owed on these checks' counters, as a transaction that always passes.
+    fn take_owed<'c>(&self, checks: impl Iterator<Item = &'c Check>) -> Option<Transaction> {
+        if self.owed.is_empty() {
+            return None;
+        }
+        self.collect(checks.filter_map(|check| self.owed.take(&check.key)))
+    }
+
+    /// The same for up to `most` counters of those that `of` picks.
+    fn take_any_owed(&self, most: usize, of: fn(&Check) -> bool) -> Option<Transaction> {
+        self.collect(self.owed.take_any(most, of).into_iter())
+    }
+
+    fn collect(&self, owed: impl Iterator<Item = Check>) -> Option<Transaction> {
+        // What has left the window by now is owed no longer.
+        let still = |mut check: Check| match check.hits {
+            Hits::Charge(hits) => {
+                let hits = hits.min(self.memory.used(&check.key, &self.counted_as(&check.limit)));
+                check.hits = Hits::Charge(hits);
+                (hits > 0).then_some(check)
+            }
+            _ => Some(check),
+        };
+        let checks: smallvec::SmallVec<[Check; 2]> = owed.filter_map(still).collect();
+        (!checks.is_empty()).then(|| Transaction {
+            checks,
+            ..Transaction::default()
+        })
+    }
+
+    /// Notes again what could not be told.
+    fn put_back(&self, owed: &Transaction) {
+        for check in &owed.checks {
+            let change = match check.hits {
+                Hits::Charge(hits) => Change::Counted(hits),
+                Hits::Give(hits) => Change::Given(hits),
+                _ => Change::None,
+            };
+            self.owed.add(check, change);
+        }
+    }
+}
+
+/// Goes through what a decision has changed.
+fn for_each_change(transaction: &Transaction, outcomes: &Outcomes, mut each: impl FnMut(&Check, &Outcome, Change)) {
+    let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
+    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
+        let counts = passes && outcome.allowed || counts_denied(&check.limit);
+        let change = match check.hits {
+            Hits::Take(hits) if counts => Change::Counted(hits),
+            Hits::Charge(hits) => Change::Counted(hits),
+            Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
+            Hits::Give(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
+            _ => Change::None,
+        };
+        each(check, outcome, change);
+    }
+}
