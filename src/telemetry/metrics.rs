@@ -170,7 +170,11 @@ impl Metrics {
                 "Requests refused for their form",
                 &["reason"],
             )?,
-            memory_keys: gauge(r, "sluicegate_memory_keys", "Counters held in memory")?,
+            memory_keys: gauge(
+                r,
+                "sluicegate_memory_keys",
+                "Counters held in memory; with Redis, those that stand by for it",
+            )?,
             memory_evictions: counter(
                 r,
                 "sluicegate_memory_evictions_total",

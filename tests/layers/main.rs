@@ -7,3 +7,4 @@ mod coalesce;
 mod deny_cache;
 mod lease;
 mod sim;
+mod standby;
