@@ -264,7 +264,6 @@ async fn several_replicas_pass_it_by_little() {
             over.push(worst(run).await.saturating_sub(60));
         }
     }
-    println!("over: {over:?}");
     // Fresh counters would have admitted 60 more at each edge.
     assert!(over.iter().all(|over| *over <= 20), "{over:?}");
     assert!(over.iter().sum::<u64>() <= over.len() as u64 * 6, "{over:?}");
