@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use crate::engine::Engine;
 use crate::telemetry::Metrics;
 
-/// `/rlconfig`: one line a rule.
+/// `/rlconfig`: one line a rule, and after `#` what else decides.
 pub async fn rules(State(engine): State<Arc<Engine>>) -> Response {
     match engine.active() {
         Some(active) => format!("# generation {}\n{}", active.generation, active.rules.dump()).into_response(),

@@ -140,6 +140,24 @@ impl Mappings {
         self.by_extension.iter().flat_map(|(_, domains)| domains.values())
     }
 
+    /// Each mapping, in order of domains, with the context extension that names it, and whether it is the default.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&str, &Arc<Mapping>, bool)> {
+        let default = |mapping| {
+            self.default
+                .as_ref()
+                .is_some_and(|default| Arc::ptr_eq(default, mapping))
+        };
+        let mut all: Vec<_> = self
+            .by_extension
+            .iter()
+            .flat_map(|(extension, domains)| domains.values().map(move |mapping| (&**extension, mapping)))
+            .map(|(extension, mapping)| (extension, mapping, default(mapping)))
+            .collect();
+        all.sort_by(|(_, one, _), (_, other, _)| one.domain.cmp(&other.domain));
+        all
+    }
+
     /// A domain's mapping.
     #[must_use]
     pub fn get(&self, domain: &str) -> Option<&Arc<Mapping>> {

@@ -1,30 +1,96 @@
-//! The rules as text, for `/rlconfig`: a line for each rule, in the shape that envoyproxy/ratelimit prints, ours behind.
+//! The rules as text, for `/rlconfig` and the configuration's hash: a line for each rule, in the shape that
+//! envoyproxy/ratelimit prints, ours behind; then, after `#`, what else decides about requests.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write};
 
 use crate::model::Algorithm;
 
+use super::tree::Level;
 use super::{Rule, RuleSet};
 
 impl RuleSet {
-    /// Every rule on a line of its own, in order of declaration. Holds rule text only (`metadata` is left out, since
-    /// it may carry what is nobody else's business), with controls escaped so that a rule cannot forge a line.
+    /// Everything that two configurations can differ in: a line for each rule in order of declaration, for each node
+    /// that exempts its value from its key's rules, and for each `ext_authz` section. Holds text of rules files only,
+    /// with controls escaped so that a rule cannot forge a line.
     #[must_use]
     pub fn dump(&self) -> String {
+        let mut notes = Notes::default();
+        let mut domains: Vec<_> = self.domains.values().collect();
+        domains.sort_by(|one, other| one.name.cmp(&other.name));
+        for domain in domains {
+            notes.walk(&domain.root, &domain.name, &mut Vec::new());
+        }
         let mut out = String::new();
+        // Writing to a String cannot fail.
         for rule in &self.rules {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{}", Line(rule));
+            let shared = notes.shared.get(&rule.index).map_or(&[][..], Vec::as_slice);
+            let _ = writeln!(out, "{}", Line { rule, shared });
+        }
+        out.push_str(&notes.exempt);
+        for (extension, mapping, default) in self.ext_authz.named() {
+            let default = if default { ", default" } else { "" };
+            let text = format!("{mapping:?}, context extension {extension:?}{default}");
+            let _ = writeln!(out, "# ext_authz: {}", Escaped(&text));
         }
         out
     }
 }
 
-struct Line<'r>(&'r Rule);
+/// What the tree knows and its rules do not.
+#[derive(Default)]
+struct Notes<'r> {
+    /// By a rule's index: patterns on the way to it whose values share a counter.
+    shared: HashMap<usize, Vec<&'r str>>,
+    /// A line for each node without a rule.
+    exempt: String,
+}
+
+impl<'r> Notes<'r> {
+    /// `shared` holds the patterns above this level. As deep as rules are nested, which is bounded.
+    fn walk(&mut self, level: &'r Level, path: &str, shared: &mut Vec<&'r str>) {
+        let mut keys: Vec<_> = level.keys.iter().collect();
+        keys.sort_by_key(|(key, _)| *key);
+        for (key, values) in keys {
+            let mut names = vec![""; values.nodes.len()];
+            for (value, id) in &values.exact {
+                if let Some(name) = usize::try_from(*id).ok().and_then(|id| names.get_mut(id)) {
+                    *name = value;
+                }
+            }
+            for (node, value) in values.nodes.iter().zip(names) {
+                let path = match value {
+                    "" => format!("{path}.{key}"),
+                    value => format!("{path}.{key}_{value}"),
+                };
+                shared.extend(node.shared.as_deref());
+                match &node.rule {
+                    Some(rule) if !shared.is_empty() => {
+                        self.shared.insert(rule.index, shared.clone());
+                    }
+                    Some(_) => {}
+                    // Writing to a String cannot fail.
+                    None => {
+                        let _ = writeln!(self.exempt, "# {}: no limit", Escaped(&path));
+                    }
+                }
+                self.walk(&node.children, &path, shared);
+                if node.shared.is_some() {
+                    shared.pop();
+                }
+            }
+        }
+    }
+}
+
+struct Line<'r> {
+    rule: &'r Rule,
+    shared: &'r [&'r str],
+}
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = self.0;
+        let rule = self.rule;
         write!(f, "{}.{}: ", Escaped(&rule.domain), Escaped(&rule.path))?;
         match rule.limit {
             Some(_) => write!(f, "unit={}", rule.window.unit.name().to_ascii_uppercase())?,
@@ -54,8 +120,30 @@ impl fmt::Display for Line<'_> {
         if let Some(lease) = rule.lease {
             write!(f, ", lease: {lease}")?;
         }
-        Ok(())
+        write_extras(f, rule, self.shared)
     }
+}
+
+fn write_extras(f: &mut fmt::Formatter<'_>, rule: &Rule, shared: &[&str]) -> fmt::Result {
+    for pattern in shared {
+        write!(f, ", share_threshold: {}", Escaped(pattern))?;
+    }
+    if rule.detailed_metric {
+        f.write_str(", detailed_metric: true")?;
+    }
+    for ((key, _), _) in rule
+        .levels
+        .iter()
+        .zip(rule.value_to_metric.iter())
+        .filter(|(_, own)| **own)
+    {
+        write!(f, ", value_to_metric: {}", Escaped(key))?;
+    }
+    if let Some(metadata) = &rule.metadata {
+        let json = serde_json::to_string(&**metadata).unwrap_or_default();
+        write!(f, ", metadata: {}", Escaped(&json))?;
+    }
+    Ok(())
 }
 
 fn write_algorithm(f: &mut fmt::Formatter<'_>, algorithm: Algorithm) -> fmt::Result {

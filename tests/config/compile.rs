@@ -311,13 +311,56 @@ fn the_example_admits_ten_a_minute_for_each_client() {
     assert_eq!((rule.requests_per_unit, rule.window), (10, Window::of(Unit::Minute)));
 }
 
+/// Everything that the compiler knows of a file, each thing on its line.
+const ALL: &str = r#"
+domain: basic
+ext_authz:
+  default: true
+  rate_limits:
+    - actions: [{request_headers: {header_name: x-user, descriptor_key: key1}}]
+descriptors:
+  - {key: key1, rate_limit: {unit: second, requests_per_unit: 50}}
+  - key: k
+    value: "a\nb: unit=DAY"
+    shadow_mode: true
+    metadata: {team: "x\u2028"}
+    rate_limit: {window: 30s, requests_per_unit: 2, name: n, algorithm: token_bucket, burst: 4, replaces: [{name: m}], on_store_error: deny, lease: false}
+  - {key: free, rate_limit: {unlimited: true}}
+  - {key: key1, value: exempt}
+  - {key: p, value: "/a*", share_threshold: true, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 1}}
+"#;
+
 #[test]
-fn the_dump_is_a_line_for_each_rule() {
-    let rules = rules(
-        "domain: basic\ndescriptors:\n  - {key: key1, rate_limit: {unit: second, requests_per_unit: 50}}\n  - {key: k, value: \"a\\nb: unit=DAY\", shadow_mode: true, metadata: {secret: x}, rate_limit: {window: 30s, requests_per_unit: 2, name: n, algorithm: token_bucket, burst: 4, replaces: [{name: m}], on_store_error: deny, lease: false}}\n  - {key: free, rate_limit: {unlimited: true}}\n",
-    );
+fn the_dump_is_a_line_for_each_rule_and_all_else_behind() {
+    let rules = rules(ALL);
     let expected = "basic.key1: unit=SECOND requests_per_unit=50, shadow_mode: false, quota_mode: false, unit_multiplier: 1, algorithm: sliding_window, precision: 32\n\
-        basic.k_a\\nb: unit=DAY: unit=SECOND requests_per_unit=2, shadow_mode: true, quota_mode: false, unit_multiplier: 30, algorithm: token_bucket, burst: 4, name: n, replaces: m, on_store_error: deny, lease: false\n\
-        basic.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true\n";
-    assert_eq!(rules.dump(), expected);
+        basic.k_a\\nb: unit=DAY: unit=SECOND requests_per_unit=2, shadow_mode: true, quota_mode: false, unit_multiplier: 30, algorithm: token_bucket, burst: 4, name: n, replaces: m, on_store_error: deny, lease: false, metadata: {\"team\":\"x\\u{2028}\"}\n\
+        basic.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true\n\
+        basic.p_/a*: unit=DAY requests_per_unit=1, shadow_mode: false, quota_mode: false, unit_multiplier: 1, algorithm: sliding_window, precision: 32, share_threshold: /a*, detailed_metric: true\n\
+        # basic.key1_exempt: no limit\n\
+        # ext_authz: ";
+    let dump = rules.dump();
+    let (shown, mapping) = dump.split_at(expected.len());
+    assert_eq!(shown, expected);
+    assert!(mapping.contains("x-user") && mapping.lines().count() == 1, "{mapping}");
+}
+
+/// Replicas are compared by a hash of it, so the same file gives the same text, and no other file does.
+#[test]
+fn whatever_changes_a_rule_set_changes_its_dump() {
+    let dump = rules(ALL).dump();
+    assert_eq!(dump, rules(ALL).dump());
+    for (from, to) in [
+        ("x-user", "x-other"),
+        ("  rate_limits:", "  domain_extension: elsewhere\n  rate_limits:"),
+        ("team:", "group:"),
+        (", share_threshold: true", ""),
+        ("detailed_metric", "value_to_metric"),
+        (", value: exempt", ", value: other"),
+        ("requests_per_unit: 50", "requests_per_unit: 51"),
+        ("value: \"/a*\"", "value: \"/b*\""),
+    ] {
+        assert!(ALL.contains(from), "{from}");
+        assert_ne!(rules(&ALL.replace(from, to)).dump(), dump, "{from} -> {to}");
+    }
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    envoy::{Envoy, FAILURE_DENIES, PATIENT},
+    envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file},
     http::Client,
     process::{PATIENCE, POLL},
     redis::Redis,
@@ -18,10 +18,7 @@ const SLOTS: usize = 3;
 /// The line of `envoy.yaml` above its rate limits.
 const ABOVE: &str =
     "                      # Each entry makes one descriptor; all of a request's descriptors must pass.\n";
-/// What `docs/rules.md` tells users to set: gives back what the answer says was taken.
-const TAKEN: &str =
-    r#"{ format: "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:slots)%", is_negative_hits: true }"#;
-/// What other services' users set.
+/// What gives back a slot for each request, denied or not.
 const PLAIN: &str = "{ number: 1, is_negative_hits: true }";
 
 /// Envoy minds `hits_addend` in the filter's own configuration of a route only, not in `rate_limits` beside the route.
@@ -36,6 +33,16 @@ fn limits(entries: &[String]) -> String {
         text += &format!("                            - {entry}\n");
     }
     text
+}
+
+/// A slot for each address, given back as `docs/rules.md` tells users to.
+fn documented() -> String {
+    const START: &str = "typed_per_filter_config:";
+    let page = project_file("docs/rules.md");
+    let mut blocks = page.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.starts_with(START)).expect("an example");
+    let indented = block.lines().map(|line| format!("                      {line}\n"));
+    indented.collect()
 }
 
 /// A slot for each address, taken with the request and given back so.
@@ -180,7 +187,7 @@ fn passed_of(statuses: &[StatusCode]) -> usize {
 /// none more. Then 20 clients that never pause.
 async fn assert_exact(arguments: &[&str]) {
     const AT_ONCE: usize = 8;
-    let scene = Scene::start(&one_limit(TAKEN), arguments).await;
+    let scene = Scene::start(&documented(), arguments).await;
     for round in 1..=5 {
         let mut requests = scene.send("/hold", AT_ONCE);
         for _ in SLOTS..AT_ONCE {
@@ -256,7 +263,7 @@ async fn a_fixed_number_gives_back_what_denied_requests_never_took() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_its_request_is_served_gives_its_slot_back() {
-    let scene = Scene::start(&one_limit(TAKEN), &[]).await;
+    let scene = Scene::start(&documented(), &[]).await;
     let held = scene.send("/hold", SLOTS);
     scene.wait_for_in_flight(SLOTS).await;
     assert_eq!(scene.passing(SLOTS).await, 0);
@@ -268,7 +275,7 @@ async fn a_client_that_leaves_while_its_request_is_served_gives_its_slot_back() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_the_answer_gives_its_slot_back() {
     let redis = Redis::start();
-    let scene = Scene::start(&one_limit(TAKEN), &in_redis(&redis.url())).await;
+    let scene = Scene::start(&documented(), &in_redis(&redis.url())).await;
     scene.wait_until_free().await;
     let scripts = || {
         let stats = redis.cli(&["INFO", "commandstats"]);
@@ -296,7 +303,7 @@ async fn a_client_that_leaves_before_the_answer_gives_its_slot_back() {
 /// What passes because the service did not answer holds nothing, so it must not give anything back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_passed_without_an_answer_gives_nothing_back() {
-    let scene = Scene::start_with(&one_limit(TAKEN), &[], &[(" timeout: 0.2s", " timeout: 3s")]).await;
+    let scene = Scene::start_with(&documented(), &[], &[(" timeout: 0.2s", " timeout: 3s")]).await;
     let held = scene.send("/hold", SLOTS);
     scene.wait_for_in_flight(SLOTS).await;
     scene.wait_for_decisions([SLOTS, 0]).await;
@@ -351,7 +358,7 @@ async fn several_limits_get_back_each_its_own() {
 async fn the_slots_of_an_envoy_that_crashed_free_themselves() {
     let service = Sluicegate::start(&rules("20s"), &[]);
     let upstream = Upstream::start().await;
-    let start = || front(&service, &upstream, &one_limit(TAKEN), &[PATIENT, FAILURE_DENIES]);
+    let start = || front(&service, &upstream, &documented(), &[PATIENT, FAILURE_DENIES]);
     let crashing = start();
     let mut lost = JoinSet::new();
     for _ in 0..SLOTS {
@@ -365,8 +372,9 @@ async fn the_slots_of_an_envoy_that_crashed_free_themselves() {
     while client.get("/", &[]).await.status == 200 {
         assert!(start.elapsed() < PATIENCE, "the slots were never taken");
     }
-    lost.abort_all();
+    // Its clients stay until then: it must not see them leave.
     crashing.process.signal("KILL");
+    lost.abort_all();
     while client.get("/", &[]).await.status != 200 {
         assert!(start.elapsed() < 2 * PATIENCE, "the slots were never freed");
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -121,3 +121,18 @@ async fn the_access_log_shows_what_was_denied() {
     envoy.wait_for_access(&["GET / status=200 flags=- "]);
     envoy.wait_for_access(&["GET / status=429 flags=RL ", "\"rule\":\"per-address\""]);
 }
+
+/// Envoy cuts fractions off: a client that waits as long as `x-ratelimit-reset` says comes too early, unless the service
+/// has rounded up before.
+#[tokio::test]
+async fn whole_second_resets_tell_clients_to_wait_long_enough() {
+    for (arguments, short) in [(&[][..], 1), (&["--whole-second-resets"][..], 0)] {
+        let (_service, envoy) = started(arguments);
+        let (_, denied) = until_denied(&envoy.client(), &[]).await;
+        assert_eq!(
+            number(&denied, "retry-after") - number(&denied, "x-ratelimit-reset"),
+            short,
+            "{arguments:?}"
+        );
+    }
+}

@@ -88,7 +88,12 @@ fn rules_yaml() {
             text: yaml.as_ref().into(),
         };
         match load(&[text], &Defaults::default()) {
-            Ok(rules) => prop_assert!(rules.dump().lines().count() <= rules.rules.len()),
+            Ok(rules) => {
+                let dump = rules.dump();
+                let lines = dump.lines().filter(|line| !line.starts_with("# "));
+                prop_assert_eq!(lines.count(), rules.rules.len());
+                prop_assert!(!dump.contains(|c: char| c.is_control() && c != '\n'));
+            }
             Err(errors) => prop_assert!(errors.count() > 0 && !errors.render(true).is_empty()),
         }
         Ok(())
