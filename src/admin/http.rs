@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,18 +16,10 @@ use super::health::Health;
 use super::inspect;
 use super::json::{self, JsonService};
 
-/// Largest body of `POST /json`, in bytes.
-const MAX_JSON_BYTES: usize = 1 << 20;
-
 /// The public port: `/healthcheck` and `/json`.
 pub fn public(health: Health, json: JsonService) -> Router {
     Router::new()
-        .route(
-            "/json",
-            post(json::check)
-                .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
-                .with_state(json),
-        )
+        .route("/json", post(json::check).with_state(json))
         .route("/healthcheck", get(healthcheck).with_state(health))
 }
 

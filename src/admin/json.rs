@@ -1,17 +1,25 @@
 //! `POST /json`: the rate limit service as protobuf JSON, for callers without gRPC and for people with `curl`.
 
-use axum::body::Bytes;
-use axum::extract::State;
+use std::error::Error;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
 use crate::service::rls::RateLimitService;
 use crate::telemetry::ServiceKind;
+
+/// Largest body, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// So much of a larger one is read and thrown away, since many clients listen only when they have sent all.
+const MAX_READ_BYTES: usize = 8 << 20;
 
 /// The service behind the endpoint, with the descriptors that JSON is read by.
 #[derive(Clone)]
@@ -64,8 +72,13 @@ impl JsonService {
     }
 }
 
-/// 200 for OK, 429 for OVER_LIMIT, 400 for a body that is no request, 503 while there are no rules.
-pub async fn check(State(json): State<JsonService>, body: Bytes) -> Response {
+/// 200 for OK, 429 for OVER_LIMIT, 400 for a body that is no request, 408 for one that does not arrive in time, 413 for
+/// one that is too large, 503 while there are no rules or too many bodies are waited for.
+pub async fn check(State(json): State<JsonService>, request: Request) -> Response {
+    let body = match arrived(request.into_body()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
     let request = match json.read(&body) {
         Ok(request) => request,
         Err(error) => {
@@ -94,9 +107,46 @@ pub async fn check(State(json): State<JsonService>, body: Bytes) -> Response {
     }
 }
 
+/// The whole body; of one that is too large nothing is kept.
+async fn arrived(body: Body) -> Result<Vec<u8>, Response> {
+    let too_large = || {
+        text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a body may have {MAX_BYTES} bytes\n"),
+        )
+    };
+    if body.size_hint().lower() > MAX_READ_BYTES as u64 {
+        return Err(too_large());
+    }
+    let (mut parts, mut kept, mut read) = (body.into_data_stream(), Vec::new(), 0_usize);
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| not_arrived(&error))?;
+        read = read.saturating_add(part.len());
+        if read <= MAX_BYTES {
+            kept.extend_from_slice(&part);
+        } else {
+            kept = Vec::new();
+        }
+        if read > MAX_READ_BYTES {
+            break;
+        }
+    }
+    if read > MAX_BYTES { Err(too_large()) } else { Ok(kept) }
+}
+
+/// Why there is no body: the port's bounds say so as a gRPC status; else the client broke off.
+fn not_arrived(error: &(dyn Error + 'static)) -> Response {
+    let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    let status = causes.find_map(|error| error.downcast_ref::<Status>());
+    let code = status.map_or(Code::InvalidArgument, Status::code);
+    let message = status.map_or_else(|| error.to_string(), |status| status.message().to_owned());
+    text(http_status(code), format!("{message}\n"))
+}
+
 const fn http_status(code: Code) -> StatusCode {
     match code {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -1,89 +1,149 @@
 //! The HTTP ports: connections bounded in number, and in the time that a slow client may take.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::service::accept::{Accepted, Listener};
+use crate::service::arrival::{Arrivals, Arriving};
+use crate::service::places::{Place, Places, Use};
+use crate::telemetry::PortMetrics;
 
 use super::AppError;
 
-/// Connections of one port at the same time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
-/// How long a client may take to send the head of a request, and how long a connection may be idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most that is read ahead of a request, in bytes; its head must fit.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// A quiet HTTP/2 peer is asked after so long whether it is still there …
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// … and taken for dead after so much more.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What bounds a port, and what it is called in metrics and logs.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) name: &'static str,
+    pub(super) metrics: PortMetrics,
+    /// Connections at the same time.
+    pub(super) connections: usize,
+    /// How long a client may take to send the head of a request, or its body, and how long a connection may be idle.
+    pub(super) client_timeout: Duration,
+}
+
+/// One port.
+#[derive(Clone)]
+struct Port {
+    router: Router,
+    arrivals: Arc<Arrivals>,
+    client_timeout: Duration,
+    stop: CancellationToken,
+}
 
 /// Serves a router until `stop`, then lets requests under way finish.
 pub(super) fn serve(
     servers: &mut JoinSet<Result<(), AppError>>,
     listener: TcpListener,
     router: Router,
+    bounds: Bounds,
     stop: &CancellationToken,
 ) {
-    let stop = stop.clone();
+    let places = Places::new(bounds.name, bounds.connections, Some(bounds.metrics));
+    let port = Port {
+        router,
+        arrivals: Arrivals::new(bounds.client_timeout),
+        client_timeout: bounds.client_timeout,
+        stop: stop.clone(),
+    };
     servers.spawn(async move {
-        accept(Listener::Tcp(listener), router, stop).await;
+        port.accept(Listener::Tcp(listener), &places).await;
         Ok(())
     });
 }
 
-async fn accept(listener: Listener, router: Router, stop: CancellationToken) {
-    let (slots, connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
-    let next = async || {
-        let slot = Arc::clone(&slots).acquire_owned().await;
-        (slot, listener.accept().await)
-    };
-    while let Some((slot, accepted)) = stop.run_until_cancelled(next()).await {
-        let connection = connection(accepted, router.clone(), stop.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(slot);
-        });
+impl Port {
+    async fn accept(self, listener: Listener, places: &Arc<Places>) {
+        let connections = TaskTracker::new();
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+            if let Some(place) = places.take().await {
+                connections.spawn(self.clone().connection(accepted, place));
+            }
+        }
+        connections.close();
+        connections.wait().await;
     }
-    connections.close();
-    connections.wait().await;
-}
 
-async fn connection(accepted: Accepted, router: Router, stop: CancellationToken) {
-    let io = match accepted.open() {
-        Ok(io) => TokioIo::new(io),
-        Err(error) => {
-            tracing::warn!(%error, "an accepted HTTP connection could not be opened");
-            return;
+    async fn connection(self, accepted: Accepted, place: Place) {
+        let io = match accepted.open() {
+            Ok(io) => TokioIo::new(io),
+            Err(error) => {
+                tracing::warn!(%error, "an accepted HTTP connection could not be opened");
+                return;
+            }
+        };
+        let (builder, usage) = (self.builder(), place.usage());
+        let service = service_fn(|request| self.answer(request, usage.clone()));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        // From the first byte to the first request's head; after that hyper watches.
+        let silent = async {
+            sleep(self.client_timeout).await;
+            if usage.ever() {
+                std::future::pending().await
+            }
+        };
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = silent => return place.slow(),
+            () = place.leave() => return,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "an HTTP connection broke");
         }
-    };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let mut connection = std::pin::pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .header_read_timeout(self.client_timeout);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        builder
+    }
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        usage: Use,
+    ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
+        let in_use = usage.guard();
+        let request = request.map(|body| Arriving::new(body, &self.arrivals).of(usage));
+        let answer = self.router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(in_use);
+            answer
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "an HTTP connection broke");
     }
 }

@@ -3,6 +3,7 @@
 
 mod connections;
 mod drain;
+mod files;
 mod listen;
 mod rules;
 mod stores;
@@ -95,6 +96,7 @@ pub struct App {
     admin_listener: TcpListener,
     prometheus_listener: Option<TcpListener>,
     grpc: GrpcServer,
+    shares: files::Shares,
     json: JsonService,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
@@ -149,7 +151,8 @@ impl App {
         let authz = AuthzService::new(Arc::clone(&engine), answers, failure_mode, Arc::clone(&metrics), clock);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let grpc = GrpcServer::new(&server_options(&settings), rls, authz)
+        let shares = files::share(settings.limits.max_connections);
+        let grpc = GrpcServer::new(&server_options(&settings, shares.grpc, &metrics), rls, authz)
             .await
             .map_err(|error| descriptors(&error))?;
         Ok(Self {
@@ -158,6 +161,7 @@ impl App {
             admin_listener,
             prometheus_listener,
             grpc,
+            shares,
             json,
             engine,
             metrics,
@@ -203,20 +207,21 @@ impl App {
             health: self.health.clone(),
         });
         let mut servers = JoinSet::new();
-        connections::serve(
-            &mut servers,
-            self.http_listener,
-            http::public(self.health.clone(), self.json),
-            &stop,
-        );
-        connections::serve(&mut servers, self.admin_listener, admin, &stop);
+        let port = |name, connections| connections::Bounds {
+            connections,
+            client_timeout: self.settings.limits.client_timeout,
+            metrics: self.metrics.port(name),
+            name,
+        };
+        let public = http::public(self.health.clone(), self.json);
+        let bounds = port("http", self.shares.http);
+        connections::serve(&mut servers, self.http_listener, public, bounds, &stop);
+        let bounds = port("admin", self.shares.admin);
+        connections::serve(&mut servers, self.admin_listener, admin, bounds, &stop);
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
-            connections::serve(
-                &mut servers,
-                listener,
-                http::metrics(Arc::clone(&self.metrics), &settings.path),
-                &stop,
-            );
+            let router = http::metrics(Arc::clone(&self.metrics), &settings.path);
+            let bounds = port("metrics", self.shares.admin);
+            connections::serve(&mut servers, listener, router, bounds, &stop);
         }
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);
@@ -281,11 +286,13 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
     }
 }
 
-fn server_options(settings: &Settings) -> ServerOptions {
+fn server_options(settings: &Settings, max_connections: usize, metrics: &Metrics) -> ServerOptions {
     ServerOptions {
         max_connection_age: settings.listen.grpc_max_connection_age,
         max_connection_age_grace: settings.listen.grpc_max_connection_age_grace,
-        max_connections: settings.limits.max_connections,
+        max_connections,
+        client_timeout: settings.limits.client_timeout,
+        metrics: Some(metrics.port("grpc")),
         ..ServerOptions::default()
     }
 }

@@ -32,12 +32,21 @@ impl Listener {
     /// The next connection. A peer that is gone already is passed over; when the system has no room, it is tried again
     /// after a pause, and said in the log.
     pub(crate) async fn accept(&self) -> Accepted {
+        let mut failures: u64 = 0;
         loop {
             match self.try_accept().await {
-                Ok(accepted) => return accepted,
+                Ok(accepted) => {
+                    if failures > 0 {
+                        tracing::info!(failures, "connections are accepted again");
+                    }
+                    return accepted;
+                }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted; trying again in {PAUSE:?}");
+                    if failures == 0 {
+                        tracing::warn!(%error, "a connection could not be accepted; trying again every {PAUSE:?}");
+                    }
+                    failures += 1;
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::gather::Gather;
+use super::places::Place;
 use super::server::ServerOptions;
 
 /// A quiet peer is asked this often whether it is still there.
@@ -18,8 +19,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And is taken for dead after this much more.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish.
-pub(super) async fn run<IO, S>(io: IO, service: S, options: &ServerOptions, stop: CancellationToken)
+/// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish. A peer
+/// that does not greet in time, or not before its place is needed, is left.
+pub(super) async fn run<IO, S>(io: IO, service: S, options: &ServerOptions, place: &Place, stop: CancellationToken)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: hyper::service::Service<
@@ -29,7 +31,15 @@ where
             Future: Send + 'static,
         >,
 {
-    let mut connection = std::pin::pin!(builder(options).serve_connection(TokioIo::new(Gather(io)), service));
+    let usage = place.usage();
+    let io = TokioIo::new(Gather::new(io, usage.clone()));
+    let mut connection = std::pin::pin!(builder(options).serve_connection(io, service));
+    let silent = async {
+        sleep(options.client_timeout).await;
+        if usage.ever() {
+            std::future::pending().await
+        }
+    };
     let aged = async {
         match options.max_connection_age {
             Some(age) => sleep(jittered(age)).await,
@@ -38,6 +48,8 @@ where
     };
     let aged = tokio::select! {
         result = connection.as_mut() => return log(result),
+        () = silent => return place.slow(),
+        () = place.leave() => return,
         () = stop.cancelled() => false,
         () = aged => true,
     };

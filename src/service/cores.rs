@@ -61,6 +61,8 @@ impl Cores {
             return;
         };
         let slot = Slot::take(&core.open);
+        // What an async block captures and then awaits is kept twice.
+        let task = Box::pin(task);
         core.handle.spawn(async move {
             task.await;
             drop(slot);

@@ -1,6 +1,7 @@
 //! gRPC: wire ↔ model, and the server. Nothing is decided here.
 
 pub mod accept;
+pub mod arrival;
 pub mod authz;
 pub mod body;
 pub mod connection;
@@ -11,6 +12,7 @@ pub mod encoded;
 mod gather;
 pub mod headers;
 pub mod metadata;
+pub mod places;
 pub mod rls;
 pub mod server;
 pub mod tls;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -26,11 +25,14 @@ use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
 };
 
 use super::accept::{Accepted, Listener};
+use super::arrival::{Arrivals, Arriving};
 use super::authz::AuthzService;
 use super::connection;
 use super::cores::Cores;
+use super::places::{Place, Places};
 use super::rls::RateLimitService;
 use super::tls::TlsListener;
+use crate::telemetry::PortMetrics;
 
 /// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the services.
 const HEALTH_NAMES: [&str; 4] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME];
@@ -46,8 +48,12 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     /// Largest message, in bytes.
     pub max_message_bytes: usize,
-    /// Connections at the same time; more wait in the kernel.
+    /// Connections at the same time; what becomes of more, [`Places`] says.
     pub max_connections: usize,
+    /// How long a client may take over one step: a TLS handshake, HTTP/2's greeting, a request's message.
+    pub client_timeout: Duration,
+    /// Where connections are counted.
+    pub metrics: Option<PortMetrics>,
     /// Threads that serve connections, each with a runtime of its own.
     pub threads: usize,
 }
@@ -60,6 +66,8 @@ impl Default for ServerOptions {
             max_concurrent_streams: 10_000,
             max_message_bytes: 4 << 20,
             max_connections: 20_000,
+            client_timeout: Duration::from_secs(10),
+            metrics: None,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
@@ -98,7 +106,12 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
             .add_service(reflection().build_v1alpha()?)
             .prepare();
         Ok(Self {
-            services: Services { rls, authz, others },
+            services: Services {
+                rls,
+                authz,
+                others,
+                arrivals: Arrivals::new(options.client_timeout),
+            },
             options: Arc::new(options.clone()),
             health,
         })
@@ -122,20 +135,19 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
     ) -> io::Result<()> {
         let cores = Cores::start(self.options.threads)?;
         let (stop, connections, tls) = (CancellationToken::new(), TaskTracker::new(), tls.map(Arc::new));
-        let places = Arc::new(Semaphore::new(self.options.max_connections));
+        let places = Places::new("grpc", self.options.max_connections, self.options.metrics.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
-            let next = async { (Arc::clone(&places).acquire_owned().await, listener.accept().await) };
-            let (place, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = shutdown.as_mut() => break,
-                next = next => next,
+                accepted = listener.accept() => accepted,
+            };
+            let Some(place) = places.take().await else {
+                continue;
             };
             let (services, options) = (self.services.clone(), Arc::clone(&self.options));
-            let connection = serve_connection(accepted, tls.clone(), services, options, stop.clone());
-            cores.spawn(connections.track_future(async move {
-                connection.await;
-                drop(place);
-            }));
+            let connection = serve_connection(accepted, tls.clone(), services, options, place, stop.clone());
+            cores.spawn(connections.track_future(connection));
         }
         drop(listener);
         stop.cancel();
@@ -151,6 +163,7 @@ async fn serve_connection<R: Rls, A: Authorization>(
     tls: Option<Arc<TlsListener>>,
     services: Services<R, A>,
     options: Arc<ServerOptions>,
+    place: Place,
     stop: CancellationToken,
 ) {
     let io = match accepted.open() {
@@ -161,10 +174,16 @@ async fn serve_connection<R: Rls, A: Authorization>(
         }
     };
     match tls {
-        None => connection::run(io, services, &options, stop).await,
+        // In a box: the state of a handshake, of TLS or not, is not kept for as long as the connection lives.
+        None => Box::pin(connection::run(io, services, &options, &place, stop)).await,
         Some(tls) => {
-            if let Some(Some(io)) = stop.run_until_cancelled(tls.accept(io)).await {
-                connection::run(io, services, &options, stop).await;
+            let io = tokio::select! {
+                io = Box::pin(tls.accept(io, options.client_timeout)) => io,
+                () = place.leave() => None,
+                () = stop.cancelled() => None,
+            };
+            if let Some(io) = io {
+                Box::pin(connection::run(io, services, &options, &place, stop)).await;
             }
         }
     }
@@ -175,6 +194,7 @@ struct Services<R, A> {
     rls: RateLimitServiceServer<R>,
     authz: AuthorizationServer<A>,
     others: Routes,
+    arrivals: Arc<Arrivals>,
 }
 
 impl<R, A> Clone for Services<R, A> {
@@ -183,6 +203,7 @@ impl<R, A> Clone for Services<R, A> {
             rls: self.rls.clone(),
             authz: self.authz.clone(),
             others: self.others.clone(),
+            arrivals: Arc::clone(&self.arrivals),
         }
     }
 }
@@ -193,6 +214,7 @@ impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Se
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let request = request.map(|body| Arriving::new(body, &self.arrivals));
         let service = request
             .uri()
             .path()

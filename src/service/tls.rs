@@ -12,9 +12,6 @@ use crate::model::{Clock, MonotonicClock};
 use crate::telemetry::throttle::Throttle;
 use crate::tls::{Reloaded, ServerTls, TlsError, reload, server_config};
 
-/// How long a handshake may take: a client that opens a connection and says nothing must not hold a place for ever.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The listener's certificates: every new connection gets the newest.
 #[derive(Debug)]
 pub struct TlsListener {
@@ -54,16 +51,16 @@ impl TlsListener {
         })
     }
 
-    /// Shakes hands. A peer with which that fails is logged and dropped: `None`.
-    pub async fn accept<IO>(&self, io: IO) -> Option<TlsStream<IO>>
+    /// Shakes hands. A peer with which that fails, or takes longer than `patience`, is logged and dropped: `None`.
+    pub async fn accept<IO>(&self, io: IO, patience: Duration) -> Option<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let acceptor = TlsAcceptor::from(self.config.get());
-        let problem = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(io)).await {
+        let problem = match timeout(patience, acceptor.accept(io)).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no handshake within {HANDSHAKE_TIMEOUT:?}"),
+            Err(_) => format!("no handshake within {patience:?}"),
         };
         self.refusals.log(&problem);
         None

@@ -43,6 +43,19 @@ pub struct ServiceMetrics {
     pub duration: Histogram,
 }
 
+/// A port's connections.
+#[derive(Debug, Clone)]
+pub struct PortMetrics {
+    /// Open now.
+    pub open: IntGauge,
+    /// Closed at once: all places were taken by connections in use.
+    pub refused: IntCounter,
+    /// Closed unused, for a new one.
+    pub evicted: IntCounter,
+    /// Closed because the client took too long.
+    pub slow: IntCounter,
+}
+
 /// Everything that is counted besides the rules.
 #[derive(Debug)]
 pub struct Metrics {
@@ -62,6 +75,8 @@ pub struct Metrics {
     pub failure_mode_decisions: IntCounterVec,
     /// Requests refused at once because too many were under way.
     pub shed: IntCounter,
+    connections: IntGaugeVec,
+    connections_closed: IntCounterVec,
     /// Requests refused for their form, by what was wrong.
     pub bad_requests: IntCounterVec,
     /// Keys that the memory store holds.
@@ -164,6 +179,13 @@ impl Metrics {
                 "sluicegate_shed_total",
                 "Requests answered at once because of overload",
             )?,
+            connections: gauges(r, "sluicegate_connections", "Connections that are open", &["port"])?,
+            connections_closed: counters(
+                r,
+                "sluicegate_connections_closed_total",
+                "Connections closed for a bound: refused, evicted (unused, for a new one), slow",
+                &["port", "reason"],
+            )?,
             bad_requests: counters(
                 r,
                 "sluicegate_bad_requests_total",
@@ -221,6 +243,18 @@ impl Metrics {
             ServiceKind::Rls => &self.services[0],
             ServiceKind::Authz => &self.services[1],
             ServiceKind::Json => &self.services[2],
+        }
+    }
+
+    /// The counters of a port's connections; `port` is one of a few fixed words.
+    #[must_use]
+    pub fn port(&self, port: &'static str) -> PortMetrics {
+        let closed = |reason| self.connections_closed.with_label_values(&[port, reason]);
+        PortMetrics {
+            open: self.connections.with_label_values(&[port]),
+            refused: closed("refused"),
+            evicted: closed("evicted"),
+            slow: closed("slow"),
         }
     }
 

@@ -9,5 +9,5 @@ pub mod statsd;
 pub mod store_meter;
 pub mod throttle;
 
-pub use metrics::{Metrics, ServiceKind};
+pub use metrics::{Metrics, PortMetrics, ServiceKind};
 pub use rule_stats::{RuleStats, RuleStatsRegistry};

@@ -1,8 +1,7 @@
 //! Clients that are slow, silent, many or malicious, against the real process.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3 as common;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
@@ -16,7 +15,7 @@ use crate::support::sluicegate::Sluicegate;
 /// Connections that say nothing, on each port; within the usual bound of 1024 files for a test process.
 const IDLE: usize = 200;
 
-async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> Result<i32, tonic::Status> {
+pub async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> Result<i32, tonic::Status> {
     let entry = common::rate_limit_descriptor::Entry {
         key: b"local".to_vec(),
         value: value.to_vec(),
@@ -32,7 +31,7 @@ async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> Resu
     Ok(client.should_rate_limit(request).await?.into_inner().overall_code)
 }
 
-async fn connect(server: &Sluicegate) -> RateLimitServiceClient<Channel> {
+pub async fn connect(server: &Sluicegate) -> RateLimitServiceClient<Channel> {
     let url = format!("http://127.0.0.1:{}", server.grpc_port);
     RateLimitServiceClient::connect(url).await.expect("a connection")
 }
@@ -70,22 +69,6 @@ async fn silent_and_malformed_connections_are_nobody_elses_business() {
     );
     drop(idle);
     assert!(!server.process.log().contains("panicked"));
-}
-
-/// What ends a connection whose client begins a request and never finishes its head.
-#[test]
-#[ignore = "takes half a minute of real time; `make chaos` runs it"]
-fn a_head_that_never_ends_ends_the_connection() {
-    let server = Sluicegate::start(RULES, &[]);
-    for port in [server.http_port, server.admin_port] {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
-        stream.write_all(b"GET /healthcheck HTTP/1.1\r\nhost: ").expect("sent");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .expect("a timeout");
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).expect("the end of the connection");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

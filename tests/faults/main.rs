@@ -9,8 +9,10 @@
 )]
 
 mod cases;
+mod crowd;
 mod doors;
 mod load;
+mod loris;
 mod proxy;
 mod report;
 mod scene;

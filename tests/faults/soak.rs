@@ -15,10 +15,11 @@ const NOISE_KIB: u64 = 4096;
 /// Growth of open files that is: connections that happen to be made anew.
 const NOISE_FILES: usize = 8;
 
+/// What a process holds.
 #[derive(Debug, Clone, Copy)]
-struct Use {
-    resident_kib: u64,
-    files: usize,
+pub struct Use {
+    pub resident_kib: u64,
+    pub files: usize,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,7 +66,8 @@ async fn memory_and_files_stay_flat() {
     }
 }
 
-fn measure(id: u32) -> Use {
+/// Of a living process.
+pub fn measure(id: u32) -> Use {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a living process");
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());

@@ -38,6 +38,17 @@ impl Sluicegate {
         Self::start_by(shell, rules, arguments)
     }
 
+    /// The same in a process that may open so many files at most.
+    pub fn start_with_files(files: u32, rules: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            &format!(r#"ulimit -n {files} && exec "$0" "$@""#),
+            env!("CARGO_BIN_EXE_sluicegate"),
+        ]);
+        Self::start_by(shell, rules, arguments)
+    }
+
     fn start_by(mut command: Command, rules: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("rules.yaml");

@@ -201,9 +201,15 @@ struct ProcessArgs {
     /// [default: unavailable]
     #[arg(long, env, value_name = "MODE", value_parser = values::on_overload)]
     on_overload: Option<OnOverload>,
-    /// gRPC connections at the same time [default: 20000]
+    /// gRPC connections at the same time. At the bound a new one takes the place of one that has said nothing yet, or
+    /// else is closed at once. Each needs a file descriptor: the limit of open files (ulimit -n) bounds it, too
+    /// [default: 20000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_connections: Option<u32>,
+    /// How long a client may take over one step: a TLS handshake, HTTP/2's greeting, a request's head, its body; and how
+    /// long an HTTP/1 connection may be idle [default: 10s]
+    #[arg(long, env, value_name = "DURATION", value_parser = values::positive_duration)]
+    client_timeout: Option<Duration>,
     /// Requests that a leaky bucket holds back at the same time; more are denied [default: 10000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_delayed: Option<u32>,
@@ -345,6 +351,7 @@ impl ProcessArgs {
         set(&mut limits.max_concurrent, count(self.max_concurrent));
         set(&mut limits.on_overload, self.on_overload);
         set(&mut limits.max_connections, count(self.max_connections));
+        set(&mut limits.client_timeout, self.client_timeout);
         set(&mut limits.max_delayed, count(self.max_delayed));
         set(&mut limits.drain_delay, self.drain_delay);
         set(&mut limits.drain_timeout, self.drain_timeout);

@@ -231,8 +231,10 @@ pub struct ProcessLimits {
     pub max_concurrent: usize,
     /// What a request above that gets.
     pub on_overload: OnOverload,
-    /// gRPC connections at the same time; more wait in the kernel. At least 1.
+    /// gRPC connections at the same time. At least 1.
     pub max_connections: usize,
+    /// How long a client may take over one step: a TLS handshake, a greeting, a request's head, its body.
+    pub client_timeout: Duration,
     /// Requests that a leaky bucket holds back at the same time; more are denied. At least 1.
     pub max_delayed: usize,
     /// On SIGTERM: how long health says NOT_SERVING before connections are told to go away.
@@ -349,6 +351,7 @@ impl Default for ProcessLimits {
             max_concurrent: 10_000,
             on_overload: OnOverload::Unavailable,
             max_connections: 20_000,
+            client_timeout: Duration::from_secs(10),
             max_delayed: 10_000,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),

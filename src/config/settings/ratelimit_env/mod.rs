@@ -271,6 +271,7 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     reader.set(&mut limits.max_concurrent, "MAX_CONCURRENT", values::at_least_one);
     reader.set(&mut limits.on_overload, "ON_OVERLOAD", values::on_overload);
     reader.set(&mut limits.max_connections, "MAX_CONNECTIONS", values::at_least_one);
+    reader.set(&mut limits.client_timeout, "CLIENT_TIMEOUT", values::positive_duration);
     reader.set(&mut limits.max_delayed, "MAX_DELAYED", values::at_least_one);
     reader.set(&mut limits.drain_delay, "DRAIN_DELAY", values::duration);
     reader.set(&mut limits.drain_timeout, "DRAIN_TIMEOUT", values::duration);

@@ -173,6 +173,7 @@ pub const VARIABLES: &[Variable] = &[
     v("MAX_CONCURRENT", "10000", "requests that are worked on at the same time", Ours),
     v("ON_OVERLOAD", "unavailable", "what requests above that get: allow or unavailable", Ours),
     v("MAX_CONNECTIONS", "20000", "gRPC connections at the same time", Ours),
+    v("CLIENT_TIMEOUT", "10s", "how long a client may take over a handshake, a request's head, its body", Ours),
     v("MAX_DELAYED", "10000", "requests that a leaky bucket holds back at the same time; more are denied", Ours),
     v("DRAIN_DELAY", "0s", "on SIGTERM: time between \"not serving\" and telling connections to go away", Ours),
     v("DRAIN_TIMEOUT", "10s", "how long answers under way may then take", Ours),
