@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 
 use crate::model::{Check, Gate, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::Outcomes;
 use crate::store::standby::Standby;
+use crate::store::{Outcomes, StoreError};
 
 /// How long a caller that `deny` turned away is told to wait, in microseconds.
 const DENY_RETRY_US: u64 = crate::model::time::SECOND_US;
@@ -17,6 +17,29 @@ pub(super) fn strongest(modes: &[OnStoreError]) -> OnStoreError {
         () if has(OnStoreError::Deny) => OnStoreError::Deny,
         () if has(OnStoreError::Local) => OnStoreError::Local,
         () => OnStoreError::Allow,
+    }
+}
+
+/// Whether the hits of a check that was allowed are counted somewhere: not by `allow`. `modes` is `None` where the store
+/// has decided.
+pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
+    modes.is_none_or(|modes| modes.get(check) == Some(&OnStoreError::Local))
+}
+
+/// Whether a call that failed so may have been carried out all the same.
+const fn may_have_counted(error: &StoreError) -> bool {
+    matches!(error, StoreError::Timeout(_) | StoreError::Protocol(_))
+}
+
+/// A call of unknown fate counts again what it takes, which denies too many; but what it gives back it must not give
+/// back again, which would admit too many: nothing is given then, and what is due frees itself with time.
+pub(super) fn keep_from_giving_twice(transaction: &mut Transaction, error: &StoreError) {
+    if may_have_counted(error) {
+        for check in &mut transaction.checks {
+            if let Hits::Give(hits) = &mut check.hits {
+                *hits = 0;
+            }
+        }
     }
 }
 

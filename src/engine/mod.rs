@@ -26,7 +26,7 @@ pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use plan::RequestError;
 
-use slots::Held;
+use slots::{Counters, Held};
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -73,8 +73,7 @@ impl Default for EngineOptions {
 /// Decides requests by the rules in force. Shared by all connections.
 pub struct Engine {
     active: ArcSwapOption<Active>,
-    store: Arc<dyn Store>,
-    standby: Option<Arc<Standby>>,
+    counters: Counters,
     waiting: wait::WaitingRoom,
     slots: Semaphore,
     options: EngineOptions,
@@ -100,8 +99,7 @@ impl Engine {
         let active = ArcSwapOption::empty();
         Self {
             active,
-            store,
-            standby,
+            counters: Counters { store, standby },
             waiting,
             slots,
             options,
@@ -114,7 +112,7 @@ impl Engine {
 
     /// Puts rules in force; requests under way finish by the old ones.
     pub fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
-        if let Some(standby) = &self.standby {
+        if let Some(standby) = &self.counters.standby {
             let default = self.options.on_store_error;
             // Limits that requests bring themselves have no mode of their own.
             let by_default = default == OnStoreError::Local;
@@ -163,7 +161,7 @@ impl Engine {
             return Ok(decision::uncounted(active, &plan));
         }
         plan.transaction.deadline = deadline.map(in_time);
-        let (mut held, failure) = match slots::ask(&self.store, &plan.transaction).await {
+        let (mut held, failure) = match slots::ask(&self.counters, &plan.transaction).await {
             Ok(held) => (held, None),
             Err(error) => {
                 self.report(&error);
@@ -173,11 +171,13 @@ impl Engine {
                     .failure_mode_decisions
                     .with_label_values(&[mode.name()])
                     .inc();
-                let outcomes = failure::answer(self.standby.as_deref(), &plan.transaction, &modes);
+                failure::keep_from_giving_twice(&mut plan.transaction, &error);
+                let outcomes = failure::answer(self.counters.standby.as_deref(), &plan.transaction, &modes);
                 (Held::nothing(outcomes), Some(modes))
             }
         };
-        self.hold_back(&plan.transaction, &mut held, deadline).await;
+        self.hold_back(&plan.transaction, &mut held, failure.as_deref(), deadline)
+            .await;
         held.heard();
         let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
@@ -201,7 +201,13 @@ impl Engine {
     }
 
     /// Keeps an answer until a leaky bucket lets it go.
-    async fn hold_back(&self, transaction: &Transaction, held: &mut Held, deadline: Option<Instant>) {
+    async fn hold_back(
+        &self,
+        transaction: &Transaction,
+        held: &mut Held,
+        modes: Option<&[OnStoreError]>,
+        deadline: Option<Instant>,
+    ) {
         let Some(delay) = wait::delay(transaction, &held.outcomes) else {
             return;
         };
@@ -211,11 +217,11 @@ impl Engine {
         // No room, or the caller would be gone: deny, and give back what was taken.
         let taken = held.outcomes.clone();
         wait::deny(transaction, &mut held.outcomes);
-        let refund = wait::refund(transaction, &taken, &held.outcomes);
+        let refund = wait::refund(transaction, &taken, &held.outcomes, modes);
         if !transaction.passes(held.outcomes.iter().map(|outcome| outcome.allowed)) {
             held.heard();
         }
-        if let Err(error) = self.store.check(&refund).await {
+        if let Err(error) = self.counters.give(&refund).await {
             self.report(&error);
         }
     }

@@ -6,16 +6,42 @@ use tokio::runtime::Handle;
 
 use crate::model::{Algorithm, Check, Gate, Hits, Transaction};
 use crate::rules::OnStoreError;
+use crate::store::standby::Standby;
 use crate::store::{Outcomes, Store, StoreError};
 
 use super::decision::{Status, StatusLimit};
+use super::failure;
 use super::plan::{Plan, Slot};
 
 /// A store's answer with the slots that it took. They are given back when it is dropped before it was
 /// [heard](Self::heard): the caller has gone away, so its request will never be done.
 pub(super) struct Held {
     pub outcomes: Outcomes,
-    slots: Option<(Arc<dyn Store>, Transaction)>,
+    slots: Option<(Counters, Transaction)>,
+}
+
+/// Where hits can be given back to.
+#[derive(Clone)]
+pub(super) struct Counters {
+    pub store: Arc<dyn Store>,
+    pub standby: Option<Arc<Standby>>,
+}
+
+impl Counters {
+    /// Gives back what was counted. While the store is away the counters that stand by for it take that, and tell it
+    /// when it is back.
+    ///
+    /// # Errors
+    /// The store's; without counters that stand by nothing was given back then.
+    pub async fn give(&self, give: &Transaction) -> Result<(), StoreError> {
+        let given = self.store.check(give).await.map(drop);
+        if let (Err(error), Some(standby)) = (&given, &self.standby) {
+            let mut give = give.clone();
+            failure::keep_from_giving_twice(&mut give, error);
+            let _ = standby.decide(&give);
+        }
+        given
+    }
 }
 
 impl Held {
@@ -33,12 +59,12 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // Without a runtime the process is about to end, and the slots free themselves.
-        let (Some((store, give)), Ok(runtime)) = (self.slots.take(), Handle::try_current()) else {
+        let (Some((counters, give)), Ok(runtime)) = (self.slots.take(), Handle::try_current()) else {
             return;
         };
         runtime.spawn(async move {
-            if let Err(error) = store.check(&give).await {
-                tracing::debug!(%error, "slots of a caller that went away free themselves only");
+            if let Err(error) = counters.give(&give).await {
+                tracing::debug!(%error, "the store could not be told of slots that a caller left");
             }
         });
     }
@@ -49,14 +75,14 @@ impl Drop for Held {
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn ask(store: &Arc<dyn Store>, transaction: &Transaction) -> Result<Held, StoreError> {
+pub(super) async fn ask(counters: &Counters, transaction: &Transaction) -> Result<Held, StoreError> {
     if !transaction.checks.iter().any(|check| asked(check).is_some()) {
-        return store.check(transaction).await.map(Held::nothing);
+        return counters.store.check(transaction).await.map(Held::nothing);
     }
-    let (store, transaction) = (Arc::clone(store), transaction.clone());
+    let (counters, transaction) = (counters.clone(), transaction.clone());
     let call = tokio::spawn(async move {
-        let outcomes = store.check(&transaction).await?;
-        let slots = taken(&transaction, &outcomes).map(|give| (store, give));
+        let outcomes = counters.store.check(&transaction).await?;
+        let slots = taken(&transaction, &outcomes).map(|give| (counters, give));
         Ok(Held { outcomes, slots })
     });
     call.await.unwrap_or_else(|error| {
@@ -94,16 +120,14 @@ fn taken(transaction: &Transaction, outcomes: &Outcomes) -> Option<Transaction> 
     })
 }
 
-/// Writes into the statuses which slots the request holds. `failure` has a mode for each check.
-pub(super) fn note(plan: &Plan, failure: Option<&[OnStoreError]>, over_limit: bool, statuses: &mut [Status]) {
+/// Writes into the statuses which slots the request holds. `modes` has a failure mode for each check.
+pub(super) fn note(plan: &Plan, modes: Option<&[OnStoreError]>, over_limit: bool, statuses: &mut [Status]) {
     for (slot, status) in plan.slots.iter().zip(statuses) {
         let (Slot::Counted { check: at, .. }, StatusLimit::Counted(counted)) = (slot, &mut status.limit) else {
             continue;
         };
         if let Some(slots) = plan.transaction.checks.get(*at).and_then(asked) {
-            // The other failure modes count nothing.
-            let nowhere = failure.is_some_and(|modes| modes.get(*at) != Some(&OnStoreError::Local));
-            let holds = !over_limit && !counted.denied && !nowhere;
+            let holds = !over_limit && !counted.denied && failure::is_counted(modes, *at);
             counted.slots = Some(if holds { slots } else { 0 });
         }
     }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::model::{Gate, Hits, RetryAfter, Transaction};
+use crate::rules::OnStoreError;
 use crate::store::Outcomes;
+
+use super::failure;
 
 /// Where answers wait. A waiting answer costs a timer entry, no thread.
 pub(super) struct WaitingRoom {
@@ -47,15 +50,22 @@ pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Du
 }
 
 /// The transaction that gives back what a passing one took before [`deny`]: all of it if that denies the request, else
-/// (another quota is left) what was denied alone.
-pub(super) fn refund(transaction: &Transaction, before: &Outcomes, after: &Outcomes) -> Transaction {
+/// (another quota is left) what was denied alone. `modes` is what stood in for the store, if anything did.
+pub(super) fn refund(
+    transaction: &Transaction,
+    before: &Outcomes,
+    after: &Outcomes,
+    modes: Option<&[OnStoreError]>,
+) -> Transaction {
     let passes = transaction.passes(after.iter().map(|outcome| outcome.allowed));
     let taken = transaction
         .checks
         .iter()
         .zip(before.iter().zip(after))
-        .filter(|(_, (before, after))| before.allowed && !(passes && after.allowed));
-    let checks = taken.filter_map(|(check, _)| match check.hits {
+        .enumerate()
+        .filter(|(_, (_, (before, after)))| before.allowed && !(passes && after.allowed))
+        .filter(|(at, _)| failure::is_counted(modes, *at));
+    let checks = taken.filter_map(|(_, (check, _))| match check.hits {
         Hits::Take(hits) => Some(crate::model::Check {
             hits: Hits::Give(hits),
             ..check.clone()

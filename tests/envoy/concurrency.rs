@@ -162,6 +162,31 @@ impl Scene {
         }
     }
 
+    /// Waits until Redis counts (0), or the service by itself (1).
+    async fn wait_for_mode(&self, mode: usize) {
+        let start = Instant::now();
+        let line = format!("sluicegate_failure_mode{{store=\"redis\"}} {mode}");
+        while !Client::new(self.service.admin_port)
+            .get("/metrics", &[])
+            .await
+            .body
+            .contains(&line)
+        {
+            // Somebody must ask for it to be noticed.
+            let _ = self.passing(1).await;
+            assert!(start.elapsed() < PATIENCE, "never: {line}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Lets all that is held go, and waits for its answers.
+    async fn let_go(&self, held: &mut JoinSet<StatusCode>) {
+        self.upstream.let_go();
+        while let Some(status) = held.join_next().await {
+            assert_eq!(status.expect("answered"), StatusCode::OK);
+        }
+    }
+
     /// Waits until all slots are free: as many requests pass together.
     async fn wait_until_free(&self) {
         let start = Instant::now();
@@ -319,6 +344,39 @@ async fn a_request_that_passed_without_an_answer_gives_nothing_back() {
     scene.upstream.let_go();
     assert_eq!(passed_of(&held.join_all().await), SLOTS);
     scene.wait_until_free().await;
+}
+
+/// While Redis refuses to count, the service counts by itself (`local`), by what it knew, and tells Redis later: slots
+/// that were taken on one side of the change and given back on the other are neither lost nor there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_outlast_an_outage_of_redis() {
+    let redis = Redis::start();
+    let local = ["--redis-url", &redis.url(), "--store-timeout", "5s"];
+    let scene = Scene::start(&documented(), &local).await;
+    scene.wait_for_mode(0).await;
+    for round in 1..=3 {
+        let mut held = scene.send("/hold", 2);
+        scene.wait_for_in_flight(2).await;
+        // A replica takes no writes.
+        assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+        scene.wait_for_mode(1).await;
+        let client = scene.envoy.client();
+        held.spawn(async move { client.get("/hold", &[]).await.status });
+        scene.wait_for_in_flight(SLOTS).await;
+        assert_eq!(scene.passing(4).await, 0, "round {round}, by itself");
+        if round == 2 {
+            scene.let_go(&mut held).await;
+            scene.wait_until_free().await;
+        }
+        assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        scene.wait_for_mode(0).await;
+        if round != 2 {
+            assert_eq!(scene.passing(4).await, 0, "round {round}, by Redis");
+            scene.let_go(&mut held).await;
+        }
+        scene.wait_until_free().await;
+    }
+    assert_eq!(scene.upstream.most(), SLOTS);
 }
 
 /// Two limits of different cost in one request, each released by its own number: 2 of 5 are held by one request, 4 by
