@@ -142,9 +142,10 @@ fn serve_by_variables() -> ExitCode {
 }
 
 fn serve(settings: Settings, notices: &[Notice]) -> ExitCode {
-    if let Err(error) = logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
-        return fail(&error, 2);
-    }
+    let _logs = match logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
+        Ok(logs) => logs,
+        Err(error) => return fail(&error, 2),
+    };
     for notice in notices {
         tracing::warn!("{notice}");
     }

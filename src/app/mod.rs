@@ -28,8 +28,8 @@ use crate::service::authz::AuthzService;
 use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
 use crate::service::server::{GrpcServer, ServerOptions};
-use crate::telemetry::Metrics;
 use crate::telemetry::statsd::Statsd;
+use crate::telemetry::{Metrics, logs};
 
 use listen::GrpcListener;
 use rules::RulesFeed;
@@ -196,6 +196,7 @@ impl App {
         let stop = CancellationToken::new();
         let _statsd = statsd(&self.settings.telemetry, &self.metrics)?;
         let mut background = JoinSet::new();
+        background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
         self.background
             .spawn(&mut background, &self.metrics, &self.health, &stop);
         self.rules

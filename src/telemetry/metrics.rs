@@ -75,6 +75,8 @@ pub struct Metrics {
     pub failure_mode_decisions: IntCounterVec,
     /// Requests refused at once because too many were under way.
     pub shed: IntCounter,
+    /// Log lines that nobody read in time.
+    pub log_lines_dropped: IntCounter,
     connections: IntGaugeVec,
     connections_closed: IntCounterVec,
     /// Requests refused for their form, by what was wrong.
@@ -178,6 +180,11 @@ impl Metrics {
                 r,
                 "sluicegate_shed_total",
                 "Requests answered at once because of overload",
+            )?,
+            log_lines_dropped: counter(
+                r,
+                "sluicegate_log_lines_dropped_total",
+                "Log lines dropped because nobody read them in time",
             )?,
             connections: gauges(r, "sluicegate_connections", "Connections that are open", &["port"])?,
             connections_closed: counters(

@@ -85,7 +85,7 @@ fn greet(port: u16) -> TcpStream {
 }
 
 /// A line of `/metrics`.
-async fn metric(server: &Sluicegate, name: &str) -> u64 {
+pub async fn metric(server: &Sluicegate, name: &str) -> u64 {
     let text = Client::new(server.admin_port).get("/metrics", &[]).await.body;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" 0");
     line.trim().parse().expect("a number")

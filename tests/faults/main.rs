@@ -13,6 +13,7 @@ mod crowd;
 mod doors;
 mod load;
 mod loris;
+mod mute;
 mod proxy;
 mod report;
 mod scene;

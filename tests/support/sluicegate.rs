@@ -1,6 +1,10 @@
 //! The real binary, serving on free ports.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 
@@ -33,6 +37,17 @@ impl Sluicegate {
         shell.args([
             "-c",
             r#"exec "$0" "$@" 2>/dev/full >/dev/full"#,
+            env!("CARGO_BIN_EXE_sluicegate"),
+        ]);
+        Self::start_by(shell, rules, arguments)
+    }
+
+    /// The same with this FIFO as its log; the process holds both ends, so that nobody needs to read it.
+    pub fn start_with_log_in(fifo: &Path, rules: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.env("FIFO", fifo).args([
+            "-c",
+            r#"exec 3<>"$FIFO" && exec "$0" "$@" 2>&3 >&3"#,
             env!("CARGO_BIN_EXE_sluicegate"),
         ]);
         Self::start_by(shell, rules, arguments)
