@@ -226,6 +226,7 @@ const fn admitted(remaining: u64, reset_after_us: u64) -> Outcome {
         reset_after_us,
         delay_us: 0,
         grant: None,
+        cached: false,
     }
 }
 
@@ -238,5 +239,6 @@ const fn refused(remaining: u64, retry_after: RetryAfter, reset_after_us: u64) -
         reset_after_us,
         delay_us: 0,
         grant: None,
+        cached: false,
     }
 }

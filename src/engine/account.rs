@@ -73,6 +73,9 @@ fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, hits: u
     add(&stats.over_limit, split.over);
     add(&stats.near_limit, split.near);
     add(&stats.within_limit, split.within);
+    if counted.outcome.cached {
+        add(&stats.over_limit_with_local_cache, split.over);
+    }
     if shadow {
         add(&stats.shadow_mode, split.over);
     }

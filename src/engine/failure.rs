@@ -99,6 +99,7 @@ const fn passed(limit: &Limit) -> Outcome {
         reset_after_us: 0,
         delay_us: 0,
         grant: None,
+        cached: false,
     }
 }
 
@@ -111,5 +112,6 @@ const fn turned_away() -> Outcome {
         reset_after_us: DENY_RETRY_US,
         delay_us: 0,
         grant: None,
+        cached: false,
     }
 }

@@ -97,6 +97,8 @@ pub struct Outcome {
     pub delay_us: u64,
     /// What a [`Hits::Lease`] was granted; `None` for every other check.
     pub grant: Option<Grant>,
+    /// A denial that was certain without asking the store (`store/deny_cache.rs`); says nothing about the counter.
+    pub cached: bool,
 }
 
 /// How long to wait before the same request would pass.

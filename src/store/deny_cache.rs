@@ -93,6 +93,7 @@ impl<S: Store> DenyCache<S> {
             reset_after_us: denial.reset_at_us.saturating_sub(now),
             delay_us: 0,
             grant: None,
+            cached: true,
         })
     }
 

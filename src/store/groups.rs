@@ -85,6 +85,7 @@ const UNKNOWN: Outcome = Outcome {
     reset_after_us: 0,
     delay_us: 0,
     grant: None,
+    cached: false,
 };
 
 const fn gives(hits: Hits) -> bool {

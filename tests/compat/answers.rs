@@ -15,7 +15,7 @@ use sluicegate::proto::envoy::{
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use crate::support::ratelimit::Ratelimit;
+use crate::support::{ratelimit::Ratelimit, redis::Redis};
 
 /// The published example of a service that is chosen by what is left of its quota, with detailed metrics, beside which
 /// metadata got lost.
@@ -275,4 +275,32 @@ async fn grpc_on_a_unix_socket() {
         })
         .await;
     assert_eq!(answer.expect_err("no descriptors").code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn denials_that_need_no_call_to_redis_are_counted_as_such() {
+    let redis = Redis::start();
+    let url = format!("127.0.0.1:{}", redis.port);
+    for (cache, from_cache) in [("on", 3), ("off", 0)] {
+        redis.cli(&["FLUSHALL"]);
+        let variables = [
+            ("REDIS_URL", url.as_str()),
+            ("DENY_CACHE", cache),
+            ("LEASE", "off"),
+            ("LOG_LEVEL", "info"),
+            ("STORE_TIMEOUT", "10s"),
+            ("ON_STORE_ERROR", "deny"),
+        ];
+        let mut server = Server::start(&variables).await;
+        server.process.wait_for_redis(1);
+        for number in 0..6 {
+            let code = server.ask(&[("user", "a")], None).await.overall_code;
+            assert_eq!(code == i32::from(Code::Ok), number < 2);
+        }
+        let stats = server.process.debug().get("/stats", &[]).await.body;
+        for (name, value) in [("over_limit", 4), ("over_limit_with_local_cache", from_cache)] {
+            let line = format!("ratelimit_service_rate_limit_{name}.rl.user: {value}");
+            assert!(stats.lines().any(|found| found == line), "no `{line}` in\n{stats}");
+        }
+    }
 }

@@ -250,6 +250,7 @@ impl Counter {
             reset_after_us: self.reset_after(now),
             delay_us: 0,
             grant: None,
+            cached: false,
         }
     }
 
@@ -396,6 +397,7 @@ impl Oracle {
             reset_after_us: 0,
             delay_us: 0,
             grant: None,
+            cached: false,
         };
         let mut counted = 0;
         let needed = match check.hits {

@@ -36,8 +36,13 @@ impl Subject {
     pub fn check(&self, now_us: u64, transaction: &Transaction) -> Outcomes {
         self.clock.set(now_us);
         let answer = self.runtime.block_on(self.store.check(transaction));
-        let outcomes = answer.expect("an answer");
+        let mut outcomes = answer.expect("an answer");
         assert_eq!(outcomes.len(), transaction.checks.len());
+        // Who has answered is no part of the promise.
+        for outcome in &mut outcomes {
+            assert!(!(outcome.cached && outcome.allowed), "{outcome:?}");
+            outcome.cached = false;
+        }
         outcomes
     }
 

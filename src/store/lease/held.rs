@@ -223,6 +223,7 @@ impl Held {
             reset_after_us: self.reset_at_us.saturating_sub(now),
             delay_us: 0,
             grant: None,
+            cached: false,
         }
     }
 

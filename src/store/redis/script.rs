@@ -261,6 +261,7 @@ fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Out
         reset_after_us: count(numbers.next()?)?,
         delay_us: count(numbers.next()?)?,
         grant: if is_lease { grant(numbers)? } else { None },
+        cached: false,
     })
 }
 
