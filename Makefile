@@ -18,7 +18,7 @@ DEMO_ONCE ?=
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## installs what is missing of what the demo and the tests run: Envoy, redis-server, checkers of deploy/
+setup: ## installs what is missing of what the demo and the tests run: Envoy, redis-server, libfaketime, checkers of deploy/
 	scripts/setup
 
 demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [MODE=ratelimit|ext_authz] [PORTS=default|free] [DEMO_ONCE=1]
@@ -45,11 +45,11 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy
 
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
-	@scripts/setup redis
+	@scripts/setup faults
 	CHAOS=full $(CARGO) test --locked --release --test faults -- --include-ignored --nocapture every_fault
 
 soak: ## a steady load for MINUTES=5; fails when memory or open files grow
-	@scripts/setup redis
+	@scripts/setup faults
 	MINUTES=$(or $(MINUTES),5) $(CARGO) test --locked --release --test faults -- --ignored --nocapture memory_and_files
 
 fuzz: ## every input that comes from outside, broken at random, for SECONDS=60 each

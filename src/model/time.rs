@@ -17,7 +17,8 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// The real clock: anchored to wall time once (so that fixed windows start on the epoch's grid), then driven by
-/// the monotonic clock, so that a step of the system's clock moves no window.
+/// the monotonic clock, so that a step of the system's clock, back or forth, moves no window and holds no key: it is
+/// first seen by the next start of the process.
 #[derive(Debug, Clone)]
 pub struct MonotonicClock {
     anchor: Instant,

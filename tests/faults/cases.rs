@@ -4,6 +4,7 @@ use std::fs;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use crate::clock::STEPS;
 use crate::load::RULES;
 use crate::proxy::Network;
 use crate::scene::{Scene, Shape};
@@ -167,6 +168,13 @@ pub const CASES: &[Case] = &[
         true,
         kill,
     ),
+    case(
+        "clock of one replica stepped by ± 1 h and ± 1 day",
+        Shape::Clock,
+        Data::Kept,
+        true,
+        step_clock,
+    ),
     case("rules reloaded 10 times a second", PLAIN, Data::Kept, true, reload),
     Case {
         survivors: &[1],
@@ -269,6 +277,15 @@ fn busy(scene: &mut Scene, hold: Duration) {
     sleep(hold);
     scene.command(&["SCRIPT", "KILL"]);
     hog.join().expect("redis-cli");
+}
+
+fn step_clock(scene: &mut Scene, hold: Duration) {
+    let clock = scene.clock.as_ref().expect("a clock");
+    let pause = hold / u32::try_from(STEPS.len()).expect("a few");
+    for step in STEPS {
+        clock.step_to(step);
+        sleep(pause);
+    }
 }
 
 fn reload(scene: &mut Scene, hold: Duration) {

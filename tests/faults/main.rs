@@ -9,6 +9,7 @@
 )]
 
 mod cases;
+mod clock;
 mod crowd;
 mod doors;
 mod load;

@@ -4,6 +4,7 @@ use tokio::task::block_in_place;
 
 use crate::load::RULES;
 use crate::proxy::Proxy;
+use crate::support::clock::SteppedClock;
 use crate::support::process::free_port;
 use crate::support::redis::Redis;
 use crate::support::redis::cluster::Cluster;
@@ -22,6 +23,8 @@ pub enum Shape {
     Absent,
     /// The same, and the replicas' log takes nothing.
     FullLog,
+    /// The same, and the first replica's clock can be stepped.
+    Clock,
     /// A master, a replica and three sentinels.
     Sentinel,
     /// Three masters, with a replica each.
@@ -32,7 +35,7 @@ impl Shape {
     /// For the table.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Single(_) | Self::Absent | Self::FullLog => "single",
+            Self::Single(_) | Self::Absent | Self::FullLog | Self::Clock => "single",
             Self::Sentinel => "Sentinel",
             Self::Cluster => "Cluster",
         }
@@ -47,6 +50,8 @@ pub struct Scene {
     pub sentinel: Option<Sentinel>,
     pub cluster: Option<Cluster>,
     pub replicas: Vec<Sluicegate>,
+    /// Of the first replica.
+    pub clock: Option<SteppedClock>,
 }
 
 impl Scene {
@@ -59,12 +64,15 @@ impl Scene {
             sentinel: None,
             cluster: None,
             replicas: Vec::new(),
+            clock: matches!(shape, Shape::Clock).then(SteppedClock::new),
         };
         match shape {
             Shape::Single(arguments) => {
                 scene.redis = Some(block_in_place(|| Redis::start_on(scene.redis_port, arguments)))
             }
-            Shape::FullLog => scene.redis = Some(block_in_place(|| Redis::start_on(scene.redis_port, &[]))),
+            Shape::FullLog | Shape::Clock => {
+                scene.redis = Some(block_in_place(|| Redis::start_on(scene.redis_port, &[])))
+            }
             Shape::Absent => {}
             Shape::Sentinel => scene.sentinel = Some(block_in_place(Sentinel::start)),
             Shape::Cluster => scene.cluster = Some(block_in_place(|| Cluster::start(3, true))),
@@ -81,8 +89,9 @@ impl Scene {
         };
         let replicas = REPLICAS.to_string();
         let arguments = ["--redis-url", &url, "--replicas", &replicas, "--drain-delay", "300ms"];
-        let start = |_| match shape {
-            Shape::FullLog => Sluicegate::start_with_full_log(RULES, &arguments),
+        let start = |n| match (shape, &scene.clock) {
+            (_, Some(clock)) if n == 0 => Sluicegate::start_under(clock, RULES, &arguments),
+            (Shape::FullLog, _) => Sluicegate::start_with_full_log(RULES, &arguments),
             _ => Sluicegate::start(RULES, &arguments),
         };
         scene.replicas = block_in_place(|| (0..REPLICAS).map(start).collect());

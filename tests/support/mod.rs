@@ -6,6 +6,7 @@
 
 pub mod ads;
 pub mod certs;
+pub mod clock;
 pub mod envoy;
 pub mod http;
 pub mod process;

@@ -8,6 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::clock::SteppedClock;
 use super::process::{Process, free_port};
 
 /// A running `sluicegate serve`.
@@ -51,6 +52,13 @@ impl Sluicegate {
             env!("CARGO_BIN_EXE_sluicegate"),
         ]);
         Self::start_by(shell, rules, arguments)
+    }
+
+    /// The same under a clock that can be stepped.
+    pub fn start_under(clock: &SteppedClock, rules: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        clock.rule(&mut command);
+        Self::start_by(command, rules, arguments)
     }
 
     /// The same in a process that may open so many files at most.
