@@ -4,6 +4,7 @@ mod batches;
 mod failover;
 mod faults;
 mod shapes;
+mod two_servers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
