@@ -95,7 +95,7 @@ fn the_examples_in_the_documentation_are_rules() {
         .iter()
         .flat_map(|page| page.split("```yaml\n").skip(1))
         .filter_map(|rest| rest.split("```").next())
-        // Envoy's part; `tests/envoy/concurrency.rs` runs it.
+        // Envoy's part; `tests/envoy/concurrency` runs it.
         .filter(|block| !block.starts_with("typed_per_filter_config:"))
         .collect();
     assert!(blocks.len() >= 4);
