@@ -41,8 +41,6 @@ pub struct LimitSpec {
     pub precision: Option<u32>,
     /// Leaky bucket only: longest wait in microseconds; default [`DEFAULT_MAX_DELAY_US`].
     pub max_delay_us: Option<u64>,
-    /// Fixed window only: denied hits count too.
-    pub count_denied: bool,
 }
 
 impl LimitSpec {
@@ -56,7 +54,6 @@ impl LimitSpec {
             burst: None,
             precision: None,
             max_delay_us: None,
-            count_denied: false,
         }
     }
 }
@@ -86,9 +83,7 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
             AlgorithmKind::SlidingLog => Algorithm::SlidingLog,
             AlgorithmKind::TokenBucket => token_bucket(spec)?,
             AlgorithmKind::LeakyBucket => leaky_bucket(spec)?,
-            AlgorithmKind::FixedWindow => Algorithm::FixedWindow {
-                count_denied: spec.count_denied,
-            },
+            AlgorithmKind::FixedWindow => Algorithm::FixedWindow,
             AlgorithmKind::Concurrency => Algorithm::Concurrency,
         },
     })
@@ -100,7 +95,6 @@ fn refuse_foreign(spec: &LimitSpec) -> Result<(), LimitError> {
         ("burst", spec.burst.is_some(), AlgorithmKind::TokenBucket),
         ("precision", spec.precision.is_some(), AlgorithmKind::SlidingWindow),
         ("max_delay", spec.max_delay_us.is_some(), AlgorithmKind::LeakyBucket),
-        ("count_denied", spec.count_denied, AlgorithmKind::FixedWindow),
     ];
     for (setting, given, owner) in settings {
         if given && spec.algorithm != owner {
@@ -308,7 +302,7 @@ mod tests {
     fn every_bound_says_how_to_mend_it() {
         use AlgorithmKind::{LeakyBucket, SlidingLog, SlidingWindow, TokenBucket};
         type Change = fn(&mut LimitSpec);
-        let cases: [(AlgorithmKind, Change, &str); 15] = [
+        let cases: [(AlgorithmKind, Change, &str); 14] = [
             (SlidingWindow, |spec| spec.hits = MAX_HITS + 1, "unlimited: true"),
             (SlidingWindow, |spec| spec.window = seconds(0), "at least 1 second"),
             (SlidingWindow, |spec| spec.window.multiplier = u32::MAX, "10 years"),
@@ -320,11 +314,6 @@ mod tests {
                 "algorithm: sliding_window",
             ),
             (SlidingWindow, |spec| spec.burst = Some(8), "algorithm: token_bucket"),
-            (
-                SlidingWindow,
-                |spec| spec.count_denied = true,
-                "algorithm: fixed_window",
-            ),
             (
                 TokenBucket,
                 |spec| spec.max_delay_us = Some(8),

@@ -92,7 +92,7 @@ impl Params {
                 hit_units,
                 unit_rate,
             } => Self::Bucket(leaky_bucket::params(limit, max_delay_us, hit_units, unit_rate)),
-            Algorithm::FixedWindow { count_denied } => Self::Fixed(fixed_window::Params::new(limit, count_denied)),
+            Algorithm::FixedWindow => Self::Fixed(fixed_window::Params::new(limit)),
         }
     }
 }
@@ -122,7 +122,7 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     }
 }
 
-/// Counts hits that [`decide`] allowed (or that count in any case, see [`counts_denied`]).
+/// Counts hits that [`decide`] allowed.
 pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::apply(params, state, now_us, hits),
@@ -192,7 +192,7 @@ pub fn lease(limit: &Limit, state: &State, now_us: u64) -> Option<(u64, u64)> {
             Some(sliding_window::lease(&params, state, now_us))
         }
         (Algorithm::TokenBucket { .. }, ..) => Some((0, u64::MAX)),
-        (Algorithm::FixedWindow { .. }, Params::Fixed(params), State::Fixed(state)) => {
+        (Algorithm::FixedWindow, Params::Fixed(params), State::Fixed(state)) => {
             Some(fixed_window::lease(&params, state, now_us))
         }
         _ => None,
@@ -209,12 +209,6 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::expires_us(params, state),
         _ => 0,
     }
-}
-
-/// Whether a take counts even when it is denied, or when its transaction is.
-#[must_use]
-pub const fn counts_denied(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow { count_denied: true })
 }
 
 /// An answer that lets the hits pass at once.

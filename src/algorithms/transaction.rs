@@ -1,16 +1,16 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/check.lua`) share.
 //!
 //! 0. Charges have happened already: they are counted first, whatever becomes of the rest.
-//! 1. Each other check is judged in order. A take or lease on a counter that earlier ones of the same transaction passed is
-//!    judged with their hits added; what is given back helps only later transactions.
+//! 1. Each other check is judged in order. A take or lease on a counter that earlier ones of the same transaction
+//!    passed is judged with their hits added; what is given back helps only later transactions.
 //! 2. [`Transaction::passes`] says whether it passes. If it does, allowed takes and leases are counted and gives and
-//!    returns given; if not, nothing is. Rules that count denied hits count every take in any case.
+//!    returns given; if not, nothing is.
 //! 3. `remaining` and `reset_after_us` are told as of after the check if the transaction passed, and as things stand
 //!    if not.
 
 use smallvec::SmallVec;
 
-use super::{MAX_CHECK_HITS, State, apply, charge, counts_denied, decide, give, give_to, lease};
+use super::{MAX_CHECK_HITS, State, apply, charge, decide, give, give_to, lease};
 use crate::model::{Check, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
 
 /// Where [`run`] finds the states of a transaction's counters.
@@ -107,7 +107,7 @@ fn judge(check: &Check, state: &State, now_us: u64, before: u64) -> Outcome {
         return decide(limit, state, now_us, hits);
     }
     let outcome = decide(limit, state, now_us, before + hits.max(1));
-    if hits > 0 && (outcome.allowed || counts_denied(limit)) {
+    if hits > 0 && outcome.allowed {
         return outcome;
     }
     // A peek or a denial adds nothing to what stood before it.
@@ -140,7 +140,7 @@ fn judge_lease(check: &Check, state: &State, now_us: u64, before: u64, most: u64
 /// Hits that a check adds to its counter.
 fn counted(check: &Check, outcome: &Outcome, passes: bool) -> u64 {
     match check.hits {
-        Hits::Take(hits) if counts_denied(&check.limit) || (passes && outcome.allowed) => hits.min(MAX_CHECK_HITS),
+        Hits::Take(hits) if passes && outcome.allowed => hits.min(MAX_CHECK_HITS),
         Hits::Lease(_) if passes => outcome.grant.map_or(0, |grant| grant.hits),
         _ => 0,
     }

@@ -16,6 +16,7 @@ pub(super) struct Counted {
     pub(super) limit: Option<Limit>,
     pub(super) window: Window,
     pub(super) lease: Option<bool>,
+    pub(super) count_denied: bool,
 }
 
 const UNITS: [&str; 7] = [
@@ -55,6 +56,7 @@ pub(super) fn compile(
             limit: None,
             window: Window::of(Unit::Second),
             lease: None,
+            count_denied: false,
         });
     }
     let algorithm = step.algorithm(&options.algorithm, defaults);
@@ -66,7 +68,7 @@ pub(super) fn compile(
     });
     let (algorithm, window) = (algorithm?, window?);
     let lease = step.lease(&options.lease, algorithm);
-    let fixed_by_default = algorithm == AlgorithmKind::FixedWindow && defaults.count_denied;
+    let count_denied = step.count_denied(&options.count_denied, algorithm, defaults);
     let spec = LimitSpec {
         algorithm,
         hits: raw.requests_per_unit.value().copied().unwrap_or_default().into(),
@@ -74,13 +76,13 @@ pub(super) fn compile(
         burst: options.burst.value().copied(),
         precision: options.precision.value().copied(),
         max_delay_us,
-        count_denied: options.count_denied.value().copied().unwrap_or(fixed_by_default),
     };
     let limit = step.build(spec, raw, &options, rate_limit.place);
     (step.errors.count() == before).then_some(Counted {
         limit: Some(limit?),
         window,
         lease,
+        count_denied,
     })
 }
 
@@ -258,6 +260,16 @@ impl Step<'_, '_> {
         field.value().copied()
     }
 
+    /// Denied hits count if the rule says so; if it says nothing, as the server's setting says for fixed windows.
+    fn count_denied(&mut self, field: &Field<bool>, algorithm: AlgorithmKind, defaults: &Defaults) -> bool {
+        let cannot = matches!(algorithm, AlgorithmKind::LeakyBucket | AlgorithmKind::Concurrency);
+        if cannot && field.is_true() {
+            self.report(Problem::Limit(LimitError::CountDenied(algorithm)), field.place());
+        }
+        let by_default = algorithm == AlgorithmKind::FixedWindow && defaults.count_denied;
+        field.value().copied().unwrap_or(by_default)
+    }
+
     /// Builds the limit; after an error of one option goes on without it, to find what else is wrong.
     fn build(
         &mut self,
@@ -276,6 +288,7 @@ impl Step<'_, '_> {
                 LimitError::Precision(_) => "precision",
                 LimitError::BurstEmpty | LimitError::BurstOfBan(_) | LimitError::BurstTooLarge { .. } => "burst",
                 LimitError::MaxDelay(_) => "max_delay",
+                LimitError::CountDenied(_) => "count_denied",
                 LimitError::Hits(_) | LimitError::LogHits(_) | LimitError::Rate { .. } => "hits",
                 LimitError::WindowEmpty | LimitError::WindowTooLong(_) => "window",
             };
@@ -283,10 +296,6 @@ impl Step<'_, '_> {
                 "precision" => (options.precision.place(), spec.precision.take().is_some()),
                 "burst" => (options.burst.place(), spec.burst.take().is_some()),
                 "max_delay" => (options.max_delay.place(), spec.max_delay_us.take().is_some()),
-                "count_denied" => {
-                    let given = std::mem::take(&mut spec.count_denied);
-                    (options.count_denied.place(), given)
-                }
                 "hits" => (raw.requests_per_unit.place(), false),
                 _ => (options.window.place().or(raw.unit.place()), false),
             };

@@ -46,6 +46,7 @@ impl Compiler<'_> {
             metadata,
             on_store_error: own.or(theirs).or(scope.on_store_error),
             lease: counted.lease.or(scope.lease),
+            count_denied: counted.count_denied,
         });
         self.rules.push(Arc::clone(&rule));
         Some(rule)

@@ -1,6 +1,7 @@
 //! The rules in force with their statistics.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::rules::{Rule, RuleSet};
@@ -14,6 +15,8 @@ pub struct Active {
     /// Counts up with every configuration.
     pub generation: u64,
     stats: Vec<Arc<RuleStats>>,
+    /// By rule: a request has asked with an explicit 0 hits how it stands.
+    peeked: Vec<AtomicBool>,
     /// Limits that requests bring themselves, counted by domain only.
     overrides: HashMap<Arc<str>, OnceLock<Option<Arc<RuleStats>>>>,
 }
@@ -21,6 +24,7 @@ pub struct Active {
 impl Active {
     pub(super) fn new(rules: Arc<RuleSet>, generation: u64, registry: &RuleStatsRegistry) -> Self {
         let stats = registry.activate(&rules);
+        let peeked = rules.rules.iter().map(|_| AtomicBool::new(false)).collect();
         let overrides = rules
             .domains
             .keys()
@@ -30,6 +34,7 @@ impl Active {
             rules,
             generation,
             stats,
+            peeked,
             overrides,
         }
     }
@@ -38,6 +43,19 @@ impl Active {
     #[must_use]
     pub fn rule(&self, index: usize) -> Option<&Arc<Rule>> {
         self.rules.rules.get(index)
+    }
+
+    /// Whether a request has asked for no hits on this rule, and so looks before it pays; `now` is one that does.
+    pub(super) fn is_peeked(&self, rule: usize, now: bool) -> bool {
+        let Some(peeked) = self.peeked.get(rule) else {
+            return false;
+        };
+        let known = peeked.load(Relaxed);
+        // Mostly known already: do not write to a shared line for nothing.
+        if now && !known {
+            peeked.store(true, Relaxed);
+        }
+        known || now
     }
 
     pub(super) fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {

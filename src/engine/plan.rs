@@ -83,7 +83,7 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
         let slot = match (descriptor.limit, matched) {
             (Some(_), _) => plan.add_override(options, request, index)?,
-            (None, Some(matched)) => plan.add_rule(options, request, descriptor, matched),
+            (None, Some(matched)) => plan.add_rule(options, active, request, descriptor, matched),
             (None, None) => Slot::Free,
         };
         plan.slots.push(slot);
@@ -115,6 +115,7 @@ impl Plan {
     fn add_rule(
         &mut self,
         options: &EngineOptions,
+        active: &Active,
         request: &Request,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
@@ -136,12 +137,11 @@ impl Plan {
             () => Gate::Enforce,
         };
         self.transaction.no_lease |= rule.lease == Some(false);
-        let check = self.push(Check {
-            key,
-            limit,
-            hits: hits(request, descriptor),
-            gate,
-        });
+        let hits = match hits(request, descriptor) {
+            Hits::Take(hits) if rule.count_denied || is_afterwards(active, rule.index, descriptor) => Hits::Charge(hits),
+            hits => hits,
+        };
+        let check = self.push(Check { key, limit, hits, gate });
         Slot::Counted {
             check,
             rule: Some(rule.index),
@@ -207,6 +207,16 @@ impl Plan {
 fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {
     let spec = LimitSpec::new(options.defaults.algorithm, u64::from(hits), window);
     limit::build(&spec).map_err(|error| error.to_string())
+}
+
+/// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
+/// not say so; but where requests ask for 0 hits first, those that bring a number of their own pay afterwards. Denied
+/// and not counted, they would leave a quota that never runs out.
+fn is_afterwards(active: &Active, rule: usize, descriptor: &Descriptor) -> bool {
+    match descriptor.hits_addend {
+        Some(hits) => active.is_peeked(rule, hits == 0),
+        None => false,
+    }
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).

@@ -105,7 +105,7 @@ fn push_state(key: &mut String, limit: &Limit) {
         // The number of hits is part of the bucket's units: see algorithms::token_bucket.
         Algorithm::TokenBucket { .. } => write!(key, "tb:{}", Length(limit.window_us)),
         Algorithm::LeakyBucket { .. } => write!(key, "lb:{}", Length(limit.window_us)),
-        Algorithm::FixedWindow { .. } => write!(key, "fw:{}", Length(limit.window_us)),
+        Algorithm::FixedWindow => write!(key, "fw:{}", Length(limit.window_us)),
         Algorithm::Concurrency => write!(key, "cc:{}", Length(limit.window_us)),
     };
 }

@@ -205,10 +205,7 @@ pub enum Algorithm {
         unit_rate: u64,
     },
     /// See [`AlgorithmKind::FixedWindow`].
-    FixedWindow {
-        /// Denied hits count too, as in envoyproxy/ratelimit.
-        count_denied: bool,
-    },
+    FixedWindow,
     /// See [`AlgorithmKind::Concurrency`]; `window_us` is the time after which a lost slot frees itself.
     Concurrency,
 }
@@ -222,7 +219,7 @@ impl Algorithm {
             Self::SlidingLog => AlgorithmKind::SlidingLog,
             Self::TokenBucket { .. } => AlgorithmKind::TokenBucket,
             Self::LeakyBucket { .. } => AlgorithmKind::LeakyBucket,
-            Self::FixedWindow { .. } => AlgorithmKind::FixedWindow,
+            Self::FixedWindow => AlgorithmKind::FixedWindow,
             Self::Concurrency => AlgorithmKind::Concurrency,
         }
     }

@@ -114,6 +114,9 @@ impl fmt::Display for Line<'_> {
         for replaced in rule.replaces.iter() {
             write!(f, ", replaces: {}", Escaped(replaced))?;
         }
+        if rule.count_denied {
+            f.write_str(", count_denied: true")?;
+        }
         if let Some(mode) = rule.on_store_error {
             write!(f, ", on_store_error: {}", mode.name())?;
         }
@@ -152,8 +155,7 @@ fn write_algorithm(f: &mut fmt::Formatter<'_>, algorithm: Algorithm) -> fmt::Res
         Algorithm::SlidingWindow { precision } => write!(f, ", precision: {precision}"),
         Algorithm::TokenBucket { burst, .. } => write!(f, ", burst: {burst}"),
         Algorithm::LeakyBucket { max_delay_us, .. } => write!(f, ", max_delay: {max_delay_us}us"),
-        Algorithm::FixedWindow { count_denied } => write!(f, ", count_denied: {count_denied}"),
-        Algorithm::SlidingLog | Algorithm::Concurrency => Ok(()),
+        Algorithm::FixedWindow | Algorithm::SlidingLog | Algorithm::Concurrency => Ok(()),
     }
 }
 

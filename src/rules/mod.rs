@@ -80,6 +80,8 @@ pub struct Rule {
     pub on_store_error: Option<OnStoreError>,
     /// Whether hits may be leased ahead; `None` = the global setting.
     pub lease: Option<bool>,
+    /// Hits count even if they are denied.
+    pub count_denied: bool,
 }
 
 /// What the compile step fills in where a file is silent.

@@ -4,7 +4,7 @@
 //!
 //! Where leases may be outstanding, unused hits can come back at any time, so a denial then holds only to the end of
 //! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once. Algorithms
-//! whose slots other processes release (`concurrency`) and rules that count denied hits are never answered from here.
+//! whose slots other processes release (`concurrency`) and hits that count even when denied are never answered from here.
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
@@ -155,9 +155,8 @@ impl<S: Store> DenyCache<S> {
 
 /// The hits that a check asks for, if its denial can be kept.
 fn asked(check: &Check) -> Option<u64> {
-    match check.limit.algorithm {
-        Algorithm::Concurrency | Algorithm::FixedWindow { count_denied: true } => return None,
-        _ => {}
+    if check.limit.algorithm == Algorithm::Concurrency {
+        return None;
     }
     match check.hits {
         Hits::Take(hits) => Some(hits),

@@ -9,7 +9,6 @@ use futures::future::join_all;
 use smallvec::{SmallVec, smallvec};
 
 use super::{Outcomes, StoreError};
-use crate::algorithms::counts_denied;
 use crate::model::{Check, Gate, Grant, Hits, Outcome, RetryAfter, Transaction};
 
 /// The checks of a transaction that go together.
@@ -148,8 +147,7 @@ fn note(group: &Group, outcomes: &Outcomes, merged: &mut Outcomes, taken: &mut [
         merged[position] = *outcome;
         taken[position] = committed
             && outcome.allowed
-            && matches!(check.hits, Hits::Take(_) | Hits::Lease(_))
-            && !counts_denied(&check.limit);
+            && matches!(check.hits, Hits::Take(_) | Hits::Lease(_));
     }
 }
 

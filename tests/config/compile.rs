@@ -97,10 +97,7 @@ fn algorithms_take_their_options() {
     for (fields, expected) in [
         ("precision: 8", Algorithm::SlidingWindow { precision: 8 }),
         ("algorithm: sliding_log", Algorithm::SlidingLog),
-        (
-            "algorithm: fixed_window, count_denied: true",
-            Algorithm::FixedWindow { count_denied: true },
-        ),
+        ("algorithm: fixed_window", Algorithm::FixedWindow),
         ("algorithm: concurrency", Algorithm::Concurrency),
     ] {
         let rules = limited(&format!("unit: second, requests_per_unit: 10, {fields}"));
@@ -134,10 +131,20 @@ fn the_default_algorithm_is_for_rules_that_name_none() {
         ..Defaults::default()
     };
     let rules = load(&[text(yaml)], &defaults).unwrap();
-    let algorithm = |at: usize| rules.rules[at].limit.unwrap().algorithm;
-    assert_eq!(algorithm(0), Algorithm::FixedWindow { count_denied: true });
-    assert_eq!(algorithm(1), Algorithm::SlidingWindow { precision: 32 });
-    assert_eq!(algorithm(2), Algorithm::FixedWindow { count_denied: false });
+    let counting = |at: usize| (rules.rules[at].limit.unwrap().algorithm, rules.rules[at].count_denied);
+    assert_eq!(counting(0), (Algorithm::FixedWindow, true));
+    // The old counting goes with the old windows.
+    assert_eq!(counting(1), (Algorithm::SlidingWindow { precision: 32 }, false));
+    assert_eq!(counting(2), (Algorithm::FixedWindow, false));
+}
+
+#[test]
+fn denied_hits_count_where_a_rule_says_so() {
+    for algorithm in ["sliding_window", "sliding_log", "token_bucket", "fixed_window"] {
+        let fields = format!("unit: second, requests_per_unit: 10, algorithm: {algorithm}");
+        assert!(!only(&limited(&fields)).count_denied, "{algorithm}");
+        assert!(only(&limited(&format!("{fields}, count_denied: true"))).count_denied, "{algorithm}");
+    }
 }
 
 #[test]

@@ -244,8 +244,8 @@ fn every_kind_of_error_has_its_place_and_says_how_to_mend_it() {
             "4:65 d / a | `precision` has no meaning for token_bucket | ",
         ),
         (
-            "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, count_denied: true}\n",
-            "4:43 d / a | `count_denied` has no meaning for sliding_window | ",
+            "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, algorithm: concurrency, count_denied: true}\n",
+            "4:67 d / a | `count_denied` has no meaning for concurrency | ",
         ),
         (
             "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, precision: 0}\n",
@@ -383,6 +383,6 @@ fn options_that_only_come_from_defaults_never_clash() {
     let yaml = "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, algorithm: token_bucket, burst: 5, requests_per_unit: 1}}\n";
     assert!(load(&[text(yaml)], &defaults).is_ok());
     // Said by the file, it does.
-    let errors = load(&[text(&yaml.replace("burst: 5", "count_denied: true"))], &defaults).expect_err("clash");
+    let errors = load(&[text(&yaml.replace("token_bucket, burst: 5", "leaky_bucket, count_denied: true"))], &defaults).expect_err("clash");
     assert!(matches!(errors.as_slice()[0].problem, Problem::Limit(_)));
 }

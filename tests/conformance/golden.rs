@@ -71,7 +71,6 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
         burst: None,
         precision: None,
         max_delay_us: None,
-        count_denied: false,
     };
     let lines = match algorithm {
         AlgorithmKind::SlidingWindow => {

@@ -51,7 +51,7 @@ impl Counter {
         match self.limit.algorithm {
             Algorithm::SlidingWindow { .. } | Algorithm::Concurrency => self.newest.max(now / self.slices().1),
             Algorithm::SlidingLog => last.max(now),
-            Algorithm::FixedWindow { .. } => self.newest.max(now / self.limit.window_us),
+            Algorithm::FixedWindow => self.newest.max(now / self.limit.window_us),
             Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket { .. } => now,
         }
     }
@@ -162,8 +162,6 @@ impl Counter {
     pub fn take(&mut self, now: u64, hits: u64) -> u64 {
         let Some((rate, hit, _)) = self.units() else {
             let mark = self.mark(now);
-            // Denied hits that count can be any number; a counter stops at the largest that a limit can be.
-            let hits = hits.min(MAX_HITS - self.used(now).min(MAX_HITS));
             self.newest = mark;
             self.events.push((mark, hits));
             return 0;
@@ -258,7 +256,7 @@ impl Counter {
     pub fn give_to(&mut self, now: u64, slice: u64, hits: u64) {
         match self.limit.algorithm {
             Algorithm::TokenBucket { .. } => self.give(now, hits),
-            Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow { .. } => {
+            Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow => {
                 let mark = self.mark(now);
                 let counts: Vec<_> = self.events.iter().map(|event| self.counts(now, *event)).collect();
                 let mut left = hits;
@@ -285,7 +283,7 @@ impl Counter {
         let mark = self.mark(now);
         match self.limit.algorithm {
             Algorithm::SlidingWindow { .. } => Some((mark, (mark + 1) * self.slices().1 - now)),
-            Algorithm::FixedWindow { .. } => Some((mark, (mark + 1) * self.limit.window_us - now)),
+            Algorithm::FixedWindow => Some((mark, (mark + 1) * self.limit.window_us - now)),
             Algorithm::TokenBucket { .. } => Some((0, u64::MAX)),
             _ => None,
         }
@@ -351,9 +349,8 @@ impl Oracle {
                 outcomes.push(outcome);
                 continue;
             }
-            let counts_denied = counts_denied(&check.limit);
             match check.hits {
-                Hits::Take(hits) if counts_denied || (passes && outcome.allowed) => {
+                Hits::Take(hits) if passes && outcome.allowed => {
                     self.counter(check).take(now, hits);
                 }
                 Hits::Lease(_) if passes => {
@@ -367,8 +364,7 @@ impl Oracle {
                 _ => {}
             }
             let gives = matches!(check.hits, Hits::Give(_) | Hits::Return { .. });
-            let told_as_counted = counts_denied && matches!(check.hits, Hits::Take(_));
-            if gives || (!passes && !told_as_counted) {
+            if gives || !passes {
                 let counter = self.counter(check);
                 outcome.remaining = counter.remaining(now);
                 outcome.reset_after_us = counter.reset_after(now);
@@ -411,7 +407,7 @@ impl Oracle {
             outcome.retry_after = origin.retry_after(now, prior.saturating_add(needed));
         }
         match check.hits {
-            Hits::Take(hits) if outcome.allowed || counts_denied(&check.limit) => counted = hits,
+            Hits::Take(hits) if outcome.allowed => counted = hits,
             Hits::Lease(most) => match counter.slice(now) {
                 None => {
                     outcome.allowed = false;
@@ -436,8 +432,4 @@ impl Oracle {
         outcome.reset_after_us = counter.reset_after(now);
         (outcome, counted)
     }
-}
-
-const fn counts_denied(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow { count_denied: true })
 }

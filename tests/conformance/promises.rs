@@ -74,7 +74,7 @@ fn check_promise(limit: &Limit, admitted: &Admitted) -> Result<(), TestCaseError
         Algorithm::SlidingWindow { .. } | Algorithm::SlidingLog | Algorithm::Concurrency => {
             prop_assert!(worst(admitted, window) <= limit.hits, "{admitted:?}");
         }
-        Algorithm::FixedWindow { .. } => {
+        Algorithm::FixedWindow => {
             let mut windows = std::collections::HashMap::new();
             for (at, hits) in admitted {
                 *windows.entry(at / window).or_insert(0) += hits;
@@ -140,7 +140,7 @@ fn retry_after(open: Open, algorithm: AlgorithmKind, exact: bool) {
                     RetryAfter::Now => prop_assert!(outcome.allowed),
                     RetryAfter::Micros(wait_us) => {
                         prop_assert!(!outcome.allowed);
-                        if counts_denied(&limit) || !exact {
+                        if !exact {
                             // Asking again counts: only the end of the wait can be tried.
                             now_us += wait_us;
                         } else {
@@ -162,10 +162,6 @@ fn retry_after(open: Open, algorithm: AlgorithmKind, exact: bool) {
     );
 }
 
-const fn counts_denied(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow { count_denied: true })
-}
-
 /// After any number of denials, everything is as it was before.
 pub fn a_denial_changes_nothing(open: Open, algorithm: AlgorithmKind) {
     denial(open, algorithm, true);
@@ -183,9 +179,6 @@ fn denial(open: Open, algorithm: AlgorithmKind, exact: bool) {
         "a_denial_changes_nothing",
         demand(algorithm),
         |(limit, start_us, demand)| {
-            if counts_denied(&limit) {
-                return Ok(());
-            }
             let key = fresh_key();
             let mut now_us = start_us;
             for (pause_us, hits) in demand {

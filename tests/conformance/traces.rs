@@ -41,8 +41,8 @@ pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
     let burst = proptest::option::of(1..=40_u64);
     let precision = prop_oneof![2 => Just(None), 3 => (1..=40_u32).prop_map(Some)];
     let max_delay = proptest::option::of(0..=3_000_000_u64);
-    (hits, seconds, burst, precision, max_delay, any::<bool>()).prop_map(
-        move |(hits, seconds, burst, precision, max_delay_us, count_denied)| {
+    (hits, seconds, burst, precision, max_delay).prop_map(
+        move |(hits, seconds, burst, precision, max_delay_us)| {
             let is = |kind| algorithm == kind;
             let spec = LimitSpec {
                 algorithm,
@@ -54,7 +54,6 @@ pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
                 burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
                 precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
                 max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
-                count_denied: count_denied && is(AlgorithmKind::FixedWindow),
             };
             build(&spec).expect("a good limit")
         },
@@ -149,9 +148,6 @@ fn rescaled(one: &Limit, two: &Limit) -> Limit {
     let mut limit = limit(one.algorithm.kind(), two.hits, seconds);
     match (&mut limit.algorithm, one.algorithm) {
         (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) => *precision = same,
-        (Algorithm::FixedWindow { count_denied }, Algorithm::FixedWindow { count_denied: same }) => {
-            *count_denied = same;
-        }
         _ => {}
     }
     limit

@@ -1,8 +1,5 @@
 //! Fixed window, for compatibility: hits are counted in windows aligned to the epoch, and the count starts over with
 //! each. Up to L in each such window; **the worst window that straddles two of them admits 2 L.**
-//!
-//! `count_denied` counts denied hits too, as envoyproxy/ratelimit does: then every take counts, whatever becomes of
-//! it and of its transaction.
 
 mod step;
 
@@ -17,19 +14,16 @@ pub struct Params {
     pub hits: u64,
     /// W in microseconds; at least 1.
     pub window_us: u64,
-    /// Denied hits count too.
-    pub count_denied: bool,
 }
 
 impl Params {
     /// The parameters of `limit`.
     #[must_use]
-    pub const fn new(limit: &Limit, count_denied: bool) -> Self {
+    pub const fn new(limit: &Limit) -> Self {
         let window_us = if limit.window_us == 0 { 1 } else { limit.window_us };
         Self {
             hits: limit.hits,
             window_us,
-            count_denied,
         }
     }
 }

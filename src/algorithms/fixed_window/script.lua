@@ -1,7 +1,7 @@
 -- fixed_window: the same as step.rs, under the same names.
 --
 -- KEYS    one counter: a string <I6 window, I4 count>
--- ARGV    parameters: limit, window_us, count_denied (0 or 1)
+-- ARGV    parameters: limit, window_us
 -- Returns a table of functions for check.lua
 
 -- The largest count that is kept; not below any limit.
@@ -29,7 +29,7 @@ algorithms[4] = {
     return { window = window, count = count }
   end,
 
-  decide = function(state, now, hits, limit, window_us, count_denied)
+  decide = function(state, now, hits, limit, window_us)
     local window, count = current(state, now, window_us)
     local end_after = (window + 1) * window_us - now
     local left = limit - count
@@ -40,10 +40,7 @@ algorithms[4] = {
     if wanted <= left then
       return 1, left - hits, 0, count + hits > 0 and end_after or 0, 0
     end
-    -- Denied hits that count anyway use up what was left.
-    local uses = count_denied == 1 and hits > 0
-    local retry_after = wanted > limit and -1 or end_after
-    return 0, uses and 0 or left, retry_after, (uses or count > 0) and end_after or 0, 0
+    return 0, left, wanted > limit and -1 or end_after, count > 0 and end_after or 0, 0
   end,
 
   apply = function(state, now, hits, _, window_us)

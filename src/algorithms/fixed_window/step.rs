@@ -38,18 +38,12 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     if wanted <= left {
         return admitted(left - hits, reset_after_us);
     }
-    // Denied hits that count anyway use up what was left.
-    let counted = params.count_denied && hits > 0;
     let retry_after = if wanted > params.hits {
         RetryAfter::Never
     } else {
         RetryAfter::Micros(end_after_us)
     };
-    refused(
-        if counted { 0 } else { left },
-        retry_after,
-        if counted || count > 0 { end_after_us } else { 0 },
-    )
+    refused(left, retry_after, if count > 0 { end_after_us } else { 0 })
 }
 
 /// See [`crate::algorithms::apply`].

@@ -31,6 +31,9 @@ pub enum LimitError {
     /// Outside 1..=[`MAX_PRECISION`].
     #[error("a precision of {0} is out of range: give 1 to {MAX_PRECISION} slices (default {DEFAULT_PRECISION})")]
     Precision(u32),
+    /// Denied hits cannot count: a slot is free again, and a delay is over, all the same.
+    #[error("`count_denied` has no meaning for {0}: remove it, or choose another algorithm")]
+    CountDenied(AlgorithmKind),
     /// The log would grow too large.
     #[error(
         "sliding_log keeps an entry for each request and stops at {MAX_LOG_HITS} hits in a window, not {0}: \

@@ -275,6 +275,6 @@ fn life_us(limit: &Limit) -> u64 {
 pub(super) const fn leasable(limit: &Limit) -> bool {
     matches!(
         limit.algorithm,
-        Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow { count_denied: false }
+        Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow
     )
 }

@@ -43,7 +43,7 @@ if #data == 112 then
     local algorithm, key = algorithms[number], KEYS[1]
     local state = algorithm.load(key, now, p1, p2)
     local allowed, remaining, retry_after, reset_after, delay = algorithm.decide(state, now, hits, p1, p2, p3, p4)
-    if hits > 0 and (allowed == 1 or number == 4 and p3 == 1) then
+    if hits > 0 and allowed == 1 then
       algorithm.apply(state, now, hits, p1, p2, p3)
       algorithm.save(state, key, now, spare_ms, p1, p2, p3)
     end
@@ -77,10 +77,6 @@ end
 local function decide(check, hits)
   local limit = check.limit
   return limit.algorithm.decide(state_of(check), now, hits, limit[1], limit[2], limit[3], limit[4])
-end
-
-local function counts_denied(limit)
-  return limit.number == 4 and limit[3] == 1
 end
 
 -- The numbers as they stand after `hits`, in place of the check's own.
@@ -123,14 +119,14 @@ local function judge(check, before)
     hits = before + (hits > 0 and hits or 1)
   end
   check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay = decide(check, hits)
-  if before > 0 and not (check.hits > 0 and (check.allowed == 1 or counts_denied(check.limit))) then
+  if before > 0 and not (check.hits > 0 and check.allowed == 1) then
     with_stand_of(check, before)
   end
 end
 
 -- Hits that a check adds to its counter.
 local function counted(check, passes)
-  if check.kind == TAKE and (counts_denied(check.limit) or passes and check.allowed == 1) then
+  if check.kind == TAKE and passes and check.allowed == 1 then
     return check.hits
   end
   if check.kind == LEASE and passes then

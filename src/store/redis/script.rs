@@ -188,7 +188,7 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
             params.unit_rate,
             u64::from(params.hold),
         ],
-        Params::Fixed(params) => [params.hits, params.window_us, u64::from(params.count_denied), 0],
+        Params::Fixed(params) => [params.hits, params.window_us, 0, 0],
     };
     push(out, limit.algorithm.kind() as u64);
     for parameter in parameters {

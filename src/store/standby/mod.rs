@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use self::owed::Owed;
 use super::{MemoryStore, Outcomes};
-use crate::algorithms::{counts_denied, limit, quota};
+use crate::algorithms::{limit, quota};
 use crate::model::{AlgorithmKind, Check, Gate, Hits, Limit, Outcome, Transaction};
 
 pub use self::follow::{Follow, settle_forever};
@@ -159,9 +159,8 @@ impl Standby {
 fn for_each_change(transaction: &Transaction, outcomes: &Outcomes, mut each: impl FnMut(&Check, &Outcome, Change)) {
     let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
     for (check, outcome) in transaction.checks.iter().zip(outcomes) {
-        let counts = passes && outcome.allowed || counts_denied(&check.limit);
         let change = match check.hits {
-            Hits::Take(hits) if counts => Change::Counted(hits),
+            Hits::Take(hits) if passes && outcome.allowed => Change::Counted(hits),
             Hits::Charge(hits) => Change::Counted(hits),
             Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
             Hits::Give(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
