@@ -250,6 +250,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         on_store_error: settings.store.on_store_error,
         shadow_mode: settings.answers.shadow_mode,
         quota_mode: settings.answers.quota_mode,
+        charge_after_peek: settings.rules.charge_after_peek,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
         max_concurrent: settings.limits.max_concurrent,

@@ -260,14 +260,13 @@ impl Step<'_, '_> {
         field.value().copied()
     }
 
-    /// Denied hits count if the rule says so; if it says nothing, as the server's setting says for fixed windows.
+    /// Denied hits count if the rule says so; if it says nothing, if the server's setting does.
     fn count_denied(&mut self, field: &Field<bool>, algorithm: AlgorithmKind, defaults: &Defaults) -> bool {
-        let cannot = matches!(algorithm, AlgorithmKind::LeakyBucket | AlgorithmKind::Concurrency);
-        if cannot && field.is_true() {
+        let can = algorithm.can_count_denied();
+        if !can && field.is_true() {
             self.report(Problem::Limit(LimitError::CountDenied(algorithm)), field.place());
         }
-        let by_default = algorithm == AlgorithmKind::FixedWindow && defaults.count_denied;
-        field.value().copied().unwrap_or(by_default)
+        field.value().copied().unwrap_or(can && defaults.count_denied)
     }
 
     /// Builds the limit; after an error of one option goes on without it, to find what else is wrong.

@@ -44,6 +44,8 @@ pub struct EngineOptions {
     pub shadow_mode: bool,
     /// Global `QUOTA_MODE`: every rule counts as a quota rule.
     pub quota_mode: bool,
+    /// Hits that a descriptor brings are charged, fit or not, on rules that requests ask for 0 hits first.
+    pub charge_after_peek: bool,
     /// `NEAR_LIMIT_RATIO` in millionths.
     pub near_limit_ppm: u32,
     /// Leaky-bucket answers held back at the same time, at most.
@@ -62,6 +64,7 @@ impl Default for EngineOptions {
             on_store_error: OnStoreError::Local,
             shadow_mode: false,
             quota_mode: false,
+            charge_after_peek: false,
             near_limit_ppm: 800_000,
             max_waiting: 10_000,
             max_concurrent: 10_000,

@@ -137,8 +137,12 @@ impl Plan {
             () => Gate::Enforce,
         };
         self.transaction.no_lease |= rule.lease == Some(false);
+        let is_charge = rule.count_denied
+            || options.charge_after_peek
+                && limit.algorithm.kind().can_count_denied()
+                && is_afterwards(active, rule.index, descriptor);
         let hits = match hits(request, descriptor) {
-            Hits::Take(hits) if rule.count_denied || is_afterwards(active, rule.index, descriptor) => Hits::Charge(hits),
+            Hits::Take(hits) if is_charge => Hits::Charge(hits),
             hits => hits,
         };
         let check = self.push(Check { key, limit, hits, gate });
@@ -210,8 +214,7 @@ fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<
 }
 
 /// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
-/// not say so; but where requests ask for 0 hits first, those that bring a number of their own pay afterwards. Denied
-/// and not counted, they would leave a quota that never runs out.
+/// not say so; but where requests ask for 0 hits first, those that bring a number of their own pay afterwards.
 fn is_afterwards(active: &Active, rule: usize, descriptor: &Descriptor) -> bool {
     match descriptor.hits_addend {
         Some(hits) => active.is_peeked(rule, hits == 0),

@@ -152,6 +152,12 @@ impl AlgorithmKind {
         }
     }
 
+    /// Whether hits that were denied can count: not where a slot is free again, or a delay over, all the same.
+    #[must_use]
+    pub const fn can_count_denied(self) -> bool {
+        !matches!(self, Self::LeakyBucket | Self::Concurrency)
+    }
+
     /// Reads a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -89,7 +89,7 @@ pub struct Rule {
 pub struct Defaults {
     /// `--default-algorithm`.
     pub algorithm: AlgorithmKind,
-    /// Denied hits count where a rule does not say, as in envoyproxy/ratelimit; fixed windows only.
+    /// Denied hits count where a rule does not say, as in envoyproxy/ratelimit.
     pub count_denied: bool,
     /// `MERGE_DOMAIN_CONFIG`: the same domain may stand in several files.
     pub merge_domains: bool,

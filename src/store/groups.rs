@@ -145,9 +145,7 @@ fn note(group: &Group, outcomes: &Outcomes, merged: &mut Outcomes, taken: &mut [
         .all(|(check, outcome)| check.gate != Gate::Enforce || outcome.allowed);
     for ((check, outcome), &position) in group.checks.iter().zip(outcomes).zip(&group.positions) {
         merged[position] = *outcome;
-        taken[position] = committed
-            && outcome.allowed
-            && matches!(check.hits, Hits::Take(_) | Hits::Lease(_));
+        taken[position] = committed && outcome.allowed && matches!(check.hits, Hits::Take(_) | Hits::Lease(_));
     }
 }
 

@@ -238,21 +238,38 @@ async fn the_old_windows_and_the_old_counting_are_a_setting_away() {
 
 /// As gateways for language models do it: what a request cost is known, and charged, when it is over.
 #[tokio::test]
-async fn a_charge_above_what_is_left_uses_it_up_where_denied_hits_count() {
-    let mut server = Server::start(&[("DEFAULT_ALGORITHM", "fixed_window"), ("COUNT_DENIED", "true")]).await;
-    let service = [("service", "service_2")];
-    for (hits, expected) in [
-        (0, Code::Ok),
-        (1, Code::Ok),
-        (0, Code::Ok),
-        (500, Code::OverLimit),
-        (0, Code::OverLimit),
+async fn a_charge_above_what_is_left_uses_it_up() {
+    for variables in [
+        [("CHARGE_AFTER_PEEK", "true")].as_slice(),
+        &[("CHARGE_AFTER_PEEK", "true"), ("DEFAULT_ALGORITHM", "token_bucket")],
+        &[("COUNT_DENIED", "true")],
+        &[("DEFAULT_ALGORITHM", "fixed_window"), ("COUNT_DENIED", "true")],
     ] {
-        assert_eq!(
-            server.ask(&service, Some(hits)).await.overall_code(),
-            expected,
-            "{hits} hits"
-        );
+        let mut server = Server::start(variables).await;
+        let service = [("service", "service_2")];
+        for (hits, expected) in [
+            (0, Code::Ok),
+            (1, Code::Ok),
+            (0, Code::Ok),
+            (500, Code::OverLimit),
+            (0, Code::OverLimit),
+        ] {
+            let code = server.ask(&service, Some(hits)).await.overall_code();
+            assert_eq!(code, expected, "{hits} hits, {variables:?}");
+        }
+    }
+}
+
+/// Without these settings a number of hits is a request, and one that is denied takes nothing; with the first, it is one
+/// still where nobody has looked first.
+#[tokio::test]
+async fn hits_that_are_asked_for_are_not_charged() {
+    for (variables, first) in [([].as_slice(), Some(0)), (&[("CHARGE_AFTER_PEEK", "true")], Some(1))] {
+        let mut server = Server::start(variables).await;
+        let user = [("user", "u")];
+        server.ask(&user, first).await;
+        assert_eq!(server.ask(&user, Some(500)).await.overall_code(), Code::OverLimit);
+        assert_eq!(server.ask(&user, Some(1)).await.overall_code(), Code::Ok);
     }
 }
 

@@ -133,8 +133,7 @@ fn the_default_algorithm_is_for_rules_that_name_none() {
     let rules = load(&[text(yaml)], &defaults).unwrap();
     let counting = |at: usize| (rules.rules[at].limit.unwrap().algorithm, rules.rules[at].count_denied);
     assert_eq!(counting(0), (Algorithm::FixedWindow, true));
-    // The old counting goes with the old windows.
-    assert_eq!(counting(1), (Algorithm::SlidingWindow { precision: 32 }, false));
+    assert_eq!(counting(1), (Algorithm::SlidingWindow { precision: 32 }, true));
     assert_eq!(counting(2), (Algorithm::FixedWindow, false));
 }
 
@@ -143,7 +142,10 @@ fn denied_hits_count_where_a_rule_says_so() {
     for algorithm in ["sliding_window", "sliding_log", "token_bucket", "fixed_window"] {
         let fields = format!("unit: second, requests_per_unit: 10, algorithm: {algorithm}");
         assert!(!only(&limited(&fields)).count_denied, "{algorithm}");
-        assert!(only(&limited(&format!("{fields}, count_denied: true"))).count_denied, "{algorithm}");
+        assert!(
+            only(&limited(&format!("{fields}, count_denied: true"))).count_denied,
+            "{algorithm}"
+        );
     }
 }
 

@@ -383,6 +383,13 @@ fn options_that_only_come_from_defaults_never_clash() {
     let yaml = "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, algorithm: token_bucket, burst: 5, requests_per_unit: 1}}\n";
     assert!(load(&[text(yaml)], &defaults).is_ok());
     // Said by the file, it does.
-    let errors = load(&[text(&yaml.replace("token_bucket, burst: 5", "leaky_bucket, count_denied: true"))], &defaults).expect_err("clash");
+    let errors = load(
+        &[text(&yaml.replace(
+            "token_bucket, burst: 5",
+            "leaky_bucket, count_denied: true",
+        ))],
+        &defaults,
+    )
+    .expect_err("clash");
     assert!(matches!(errors.as_slice()[0].problem, Problem::Limit(_)));
 }

@@ -41,23 +41,21 @@ pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
     let burst = proptest::option::of(1..=40_u64);
     let precision = prop_oneof![2 => Just(None), 3 => (1..=40_u32).prop_map(Some)];
     let max_delay = proptest::option::of(0..=3_000_000_u64);
-    (hits, seconds, burst, precision, max_delay).prop_map(
-        move |(hits, seconds, burst, precision, max_delay_us)| {
-            let is = |kind| algorithm == kind;
-            let spec = LimitSpec {
-                algorithm,
-                hits,
-                window: Window {
-                    unit: Unit::Second,
-                    multiplier: seconds,
-                },
-                burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
-                precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
-                max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
-            };
-            build(&spec).expect("a good limit")
-        },
-    )
+    (hits, seconds, burst, precision, max_delay).prop_map(move |(hits, seconds, burst, precision, max_delay_us)| {
+        let is = |kind| algorithm == kind;
+        let spec = LimitSpec {
+            algorithm,
+            hits,
+            window: Window {
+                unit: Unit::Second,
+                multiplier: seconds,
+            },
+            burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
+            precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
+            max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
+        };
+        build(&spec).expect("a good limit")
+    })
 }
 
 /// Lengths of time that matter to a limit.
@@ -146,9 +144,10 @@ pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
 fn rescaled(one: &Limit, two: &Limit) -> Limit {
     let seconds = u32::try_from(one.window_us / 1_000_000).expect("small");
     let mut limit = limit(one.algorithm.kind(), two.hits, seconds);
-    match (&mut limit.algorithm, one.algorithm) {
-        (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) => *precision = same,
-        _ => {}
+    if let (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) =
+        (&mut limit.algorithm, one.algorithm)
+    {
+        *precision = same;
     }
     limit
 }

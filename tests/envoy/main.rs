@@ -12,6 +12,7 @@ mod support;
 mod authz;
 mod concurrency;
 mod config;
+mod costs;
 mod demo;
 mod limits;
 mod seam;

@@ -27,9 +27,13 @@ pub struct ServeArgs {
     /// Algorithm of rules that name none [default: sliding_window]
     #[arg(long, env, value_name = "NAME", value_parser = values::algorithm)]
     pub default_algorithm: Option<AlgorithmKind>,
-    /// Count denied hits too, where a rule does not say (fixed windows only) [default: false]
+    /// Count denied hits too, where a rule does not say (leaky_bucket and concurrency never do) [default: false]
     #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     pub count_denied: Option<bool>,
+    /// Count a descriptor's own hits even if they do not fit, on rules that requests ask for 0 hits first: costs that are
+    /// known afterwards, such as tokens [default: false]
+    #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
+    pub charge_after_peek: Option<bool>,
     /// Let the same domain stand in several files [default: false]
     #[arg(long, env = "MERGE_DOMAIN_CONFIG", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     pub merge_domains: Option<bool>,
@@ -232,6 +236,7 @@ impl ServeArgs {
         settings.rules.paths = self.rules;
         set(&mut settings.rules.default_algorithm, self.default_algorithm);
         set(&mut settings.rules.count_denied, self.count_denied);
+        set(&mut settings.rules.charge_after_peek, self.charge_after_peek);
         set(&mut settings.rules.merge_domains, self.merge_domains);
         self.store.apply(&mut settings, &mut errors);
         self.listen.apply(&mut settings);

@@ -55,8 +55,10 @@ pub struct RulesSettings {
     pub xds: Option<XdsSettings>,
     /// The algorithm of a rule that names none.
     pub default_algorithm: AlgorithmKind,
-    /// Whether denied hits are counted where a rule does not say (fixed windows only).
+    /// Whether denied hits are counted where a rule does not say.
     pub count_denied: bool,
+    /// Whether hits that a descriptor brings are charged, fit or not, on rules that requests ask for 0 hits first.
+    pub charge_after_peek: bool,
     /// The same domain may stand in several files (`MERGE_DOMAIN_CONFIG`).
     pub merge_domains: bool,
     /// Serve before the first rules have come (`FORCE_START_WITHOUT_INITIAL_CONFIG`): requests get UNAVAILABLE until
@@ -278,6 +280,7 @@ impl Default for RulesSettings {
             xds: None,
             default_algorithm: AlgorithmKind::SlidingWindow,
             count_denied: false,
+            charge_after_peek: false,
             merge_domains: false,
             force_start: false,
             healthy_needs_domain: false,

@@ -143,6 +143,7 @@ fn counting_answers_and_the_rest() {
         ("LOG_FORMAT", "JSON"),
         ("DEFAULT_ALGORITHM", "fixed_window"),
         ("COUNT_DENIED", "true"),
+        ("CHARGE_AFTER_PEEK", "true"),
         ("ON_STORE_ERROR", "deny"),
         ("REPLICAS", "3"),
         ("STORE_TIMEOUT", "250us"),
@@ -184,7 +185,7 @@ fn counting_answers_and_the_rest() {
         (rules.default_algorithm, rules.count_denied),
         (AlgorithmKind::FixedWindow, true)
     );
-    assert!(rules.force_start && rules.merge_domains && rules.healthy_needs_domain);
+    assert!(rules.force_start && rules.merge_domains && rules.healthy_needs_domain && rules.charge_after_peek);
 
     let (_, notices) = read(&[("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "false")]).expect("good");
     assert!(notices[0].why.contains("COUNT_DENIED"));

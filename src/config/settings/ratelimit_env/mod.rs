@@ -221,7 +221,7 @@ fn counting(reader: &mut Reader<'_>, settings: &mut Settings) {
         store.deny_cache_max_keys = usize::try_from((bytes / LOCAL_CACHE_KEY_BYTES).max(1)).unwrap_or(usize::MAX);
     }
     if reader.parse("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", values::boolean) == Some(false) {
-        let why = "a denied request consumes nothing here; COUNT_DENIED=true counts denials of fixed windows";
+        let why = "a denied request consumes nothing here; COUNT_DENIED=true counts denials, too";
         reader.idle(&["STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT"], why);
     }
 }
@@ -253,6 +253,7 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     } = settings;
     reader.set(&mut rules.default_algorithm, "DEFAULT_ALGORITHM", values::algorithm);
     reader.set(&mut rules.count_denied, "COUNT_DENIED", values::boolean);
+    reader.set(&mut rules.charge_after_peek, "CHARGE_AFTER_PEEK", values::boolean);
     reader.set(&mut store.timeout, "STORE_TIMEOUT", values::positive_duration);
     reader.set(&mut store.on_store_error, "ON_STORE_ERROR", values::on_store_error);
     reader.set(&mut store.replicas, "REPLICAS", values::at_least_one);
