@@ -5,6 +5,7 @@ mod failover;
 mod faults;
 mod shapes;
 mod two_servers;
+mod words;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod sentinel;
 
+use std::fs;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -58,6 +59,33 @@ impl Redis {
     /// Starts it again, on the same port with the same arguments.
     pub fn restart(&mut self) {
         self.process = spawn(self.port, &self.arguments);
+    }
+
+    /// The same with more arguments, for this time.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        let more = arguments.iter().map(|&argument| argument.to_owned());
+        self.process = spawn(
+            self.port,
+            &self.arguments.iter().cloned().chain(more).collect::<Vec<_>>(),
+        );
+    }
+
+    /// Lets its next snapshot fail, so that it takes no more writes (MISCONF) until `CONFIG SET save ""`. It must have
+    /// been started with `--enable-protected-configs yes`.
+    pub fn break_snapshots(&self) -> TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        // A snapshot cannot take the place of a directory that is not empty.
+        fs::create_dir_all(dir.path().join("dump.rdb/in-the-way")).expect("a directory");
+        for setting in [["dir", &dir.path().display().to_string()], ["save", "3600 1"]] {
+            let ok = self.cli(&[&["CONFIG", "SET"], setting.as_slice()].concat());
+            assert_eq!(ok, "OK");
+        }
+        self.cli(&["BGSAVE"]);
+        cluster::wait_for("snapshot that failed", || {
+            self.cli(&["INFO", "persistence"])
+                .contains("rdb_last_bgsave_status:err")
+        });
+        dir
     }
 
     /// Where it is.
