@@ -16,8 +16,17 @@ use crate::support::sluicegate::Sluicegate;
 const IDLE: usize = 200;
 
 pub async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> Result<i32, tonic::Status> {
+    ask_for(client, "local", value).await
+}
+
+/// The same for another key.
+pub async fn ask_for(
+    client: &mut RateLimitServiceClient<Channel>,
+    key: &str,
+    value: &[u8],
+) -> Result<i32, tonic::Status> {
     let entry = common::rate_limit_descriptor::Entry {
-        key: b"local".to_vec(),
+        key: key.into(),
         value: value.to_vec(),
     };
     let request = wire::RateLimitRequest {
@@ -32,7 +41,12 @@ pub async fn ask(client: &mut RateLimitServiceClient<Channel>, value: &[u8]) -> 
 }
 
 pub async fn connect(server: &Sluicegate) -> RateLimitServiceClient<Channel> {
-    let url = format!("http://127.0.0.1:{}", server.grpc_port);
+    connect_to(server.grpc_port).await
+}
+
+/// The same by its port.
+pub async fn connect_to(port: u16) -> RateLimitServiceClient<Channel> {
+    let url = format!("http://127.0.0.1:{port}");
     RateLimitServiceClient::connect(url).await.expect("a connection")
 }
 

@@ -12,6 +12,8 @@ mod cases;
 mod clock;
 mod crowd;
 mod doors;
+mod foreign;
+mod forgotten;
 mod load;
 mod loris;
 mod mute;
