@@ -12,7 +12,7 @@ use sluicegate::model::{AlgorithmKind, Check, Clock, Hits, Limit, Transaction};
 use sluicegate::store::breaker::{Breaker, Covers, probe_forever};
 use sluicegate::store::memory::MemoryStore;
 use sluicegate::store::standby::{Follow, Standby};
-use sluicegate::store::{Outcomes, Store, StoreError};
+use sluicegate::store::{Outcomes, Refusal, Store, StoreError};
 use tokio::time::{Instant, sleep};
 
 use crate::sim::{SimClock, limit, one, take, worst_window};
@@ -24,7 +24,12 @@ struct Shared {
     random: Mutex<SmallRng>,
     /// One in so many calls, and one in so many answers; 0 = none.
     loss: u32,
+    /// What calls about the counter [`SPOILT`] get.
+    spoilt: Mutex<Option<StoreError>>,
 }
+
+/// A counter that fails when others do not.
+const SPOILT: &str = "spoilt";
 
 /// There, or back again.
 const TRAVEL: Duration = Duration::from_micros(50);
@@ -36,7 +41,14 @@ impl Shared {
             away: AtomicBool::new(false),
             random: Mutex::new(SmallRng::seed_from_u64(seed)),
             loss,
+            spoilt: Mutex::default(),
         })
+    }
+
+    fn spoils(&self, transaction: &Transaction) -> Option<StoreError> {
+        let mut checks = transaction.checks.iter();
+        let spoilt = checks.any(|check| check.key == take(&check.limit, SPOILT, 1).key);
+        self.spoilt.lock().clone().filter(|_| spoilt)
     }
 
     async fn travel(&self) -> Result<(), StoreError> {
@@ -55,6 +67,9 @@ impl Shared {
 impl Store for Shared {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
         self.travel().await?;
+        if let Some(error) = self.spoils(transaction) {
+            return Err(error);
+        }
         let outcomes = self.store.check_now(transaction);
         self.travel().await?;
         Ok(outcomes)
@@ -246,6 +261,35 @@ async fn what_was_admitted_meanwhile_is_charged() {
         assert!(ask(Hits::Take(2)).await, "{kind}");
         assert_eq!(left(), 0, "{kind}");
     }
+}
+
+/// Two debts, one of which cannot be told because of `error`: what is counted of the other, and whether the circuit closes.
+async fn told_beside_a_spoilt_one(error: StoreError) -> (u64, bool) {
+    let shared = Shared::new(1, 0);
+    let replica = Replica::start(&shared, 1_000_000_000_000, 1);
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 3600);
+    shared.away.store(true, Ordering::Relaxed);
+    assert!(replica.admits(&one(take(&rule, "x", 7))).await);
+    assert!(replica.admits(&one(take(&rule, SPOILT, 5))).await);
+    *shared.spoilt.lock() = Some(error);
+    shared.away.store(false, Ordering::Relaxed);
+    // Many probes, and so many times that all is told.
+    sleep(Duration::from_secs(2)).await;
+    let counted = 100 - shared.store.check_now(&one(peek(&rule)))[0].remaining;
+    (counted, replica.is_back())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_that_cannot_be_told_is_nobody_elses_business() {
+    // A node of a cluster that is away: the others' debts are told once, and once only.
+    let away = StoreError::Unavailable("a node is away".into());
+    assert_eq!(told_beside_a_spoilt_one(away).await, (7, false));
+    // A key that is somebody else's never can be told.
+    let foreign = StoreError::Refused {
+        kind: Refusal::WrongType,
+        text: "WRONGTYPE".into(),
+    };
+    assert_eq!(told_beside_a_spoilt_one(foreign).await, (7, true));
 }
 
 /// What several pass it by is what one has not heard of the others.

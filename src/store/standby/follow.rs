@@ -1,16 +1,17 @@
 //! The layer that keeps [`Standby`] in step with the shared store under it, and the shared store with it.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::future::{join, join_all};
 
 use super::Standby;
 use crate::model::{Check, Transaction};
-use crate::store::{Outcomes, Store, StoreError};
+use crate::store::{Outcomes, Refusal, Store, StoreError};
 
-/// Counters whose debts travel in one call.
-const IN_A_CALL: usize = 64;
+/// Debts that are on their way at the same time.
+const AT_ONCE: usize = 64;
 /// Once this replica has told what it owes, others may still be about to: their probes find the store back at other
 /// moments (see `breaker`). For so long nobody's decisions are asked of it, so that none is made without their debts.
 const OTHERS: Duration = Duration::from_millis(200);
@@ -33,49 +34,80 @@ impl<S: Store> Follow<S> {
 
     /// Tells all that is owed.
     async fn tell(&self) -> Result<(), StoreError> {
-        while let Some(owed) = self.standby.take_any_owed(IN_A_CALL, self.serves) {
-            let owed = Sending::new(&self.standby, owed);
-            self.inner.check(&owed.transaction).await?;
-            owed.told();
+        loop {
+            let owed = self.standby.owed.take_any(AT_ONCE, self.serves);
+            if owed.is_empty() {
+                return Ok(());
+            }
+            self.tell_all(self.standby.due(owed.into_iter()), None).await?;
+        }
+    }
+
+    /// Tells these debts, all at the same time.
+    async fn tell_all(&self, owed: Vec<Check>, deadline: Option<Instant>) -> Result<(), StoreError> {
+        let calls = owed.into_iter().map(|check| self.tell_one(check, deadline));
+        join_all(calls).await.into_iter().collect()
+    }
+
+    async fn tell_one(&self, owed: Check, deadline: Option<Instant>) -> Result<(), StoreError> {
+        let call = Transaction {
+            checks: [owed.clone()].into_iter().collect(),
+            deadline,
+            ..Transaction::default()
+        };
+        let sending = Sending {
+            standby: &self.standby,
+            owed: Some(owed),
+        };
+        match self.inner.check(&call).await {
+            Ok(_) => sending.arrived(),
+            Err(StoreError::Refused {
+                kind: Refusal::WrongType,
+                ..
+            }) => {
+                // Somebody else's key: it never decides anything for us.
+                sending.arrived();
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    async fn with_owed(&self, owed: Transaction, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
-        let owed = Sending::new(&self.standby, owed);
-        let mut all = Vec::with_capacity(transactions.len() + 1);
-        all.push(owed.transaction.clone());
-        all.extend_from_slice(transactions);
-        let mut answers = self.inner.check_many(&all).await?;
-        owed.told();
-        if answers.len() != all.len() {
-            return Err(StoreError::Protocol("an answer is missing".to_owned()));
+    /// Asks the store, and tells it what is owed on the same counters before; in the same turn, so that both leave
+    /// together.
+    async fn with_owed<T>(
+        &self,
+        owed: Vec<Check>,
+        deadline: Option<Instant>,
+        ask: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if owed.is_empty() {
+            return ask.await;
         }
-        answers.remove(0);
-        Ok(answers)
+        let (told, answer) = join(self.tell_all(owed, deadline), ask).await;
+        if let Err(error) = told {
+            tracing::debug!(%error, "what was admitted meanwhile could not be told yet");
+        }
+        answer
     }
 }
 
 #[async_trait]
 impl<S: Store> Store for Follow<S> {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let outcomes = match self.standby.take_owed(transaction.checks.iter()) {
-            None => self.inner.check(transaction).await?,
-            Some(owed) => {
-                let mut answers = self.with_owed(owed, std::slice::from_ref(transaction)).await?;
-                answers.pop().unwrap_or_default()
-            }
-        };
+        let owed = self.standby.take_owed(transaction.checks.iter());
+        let ask = self.inner.check(transaction);
+        let outcomes = self.with_owed(owed, transaction.deadline, ask).await?;
         self.standby.follow(transaction, &outcomes);
         Ok(outcomes)
     }
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         let checks = transactions.iter().flat_map(|transaction| &transaction.checks);
-        let answers = match self.standby.take_owed(checks) {
-            None => self.inner.check_many(transactions).await?,
-            Some(owed) => self.with_owed(owed, transactions).await?,
-        };
+        let owed = self.standby.take_owed(checks);
+        let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
+        let ask = self.inner.check_many(transactions);
+        let answers = self.with_owed(owed, deadline, ask).await?;
         for (transaction, outcomes) in transactions.iter().zip(&answers) {
             self.standby.follow(transaction, outcomes);
         }
@@ -92,31 +124,22 @@ impl<S: Store> Store for Follow<S> {
     }
 }
 
-/// Debts on their way: put back unless they arrive, also when the call is dropped.
+/// A debt on its way: noted again unless it arrives, also when the call is dropped.
 struct Sending<'s> {
     standby: &'s Standby,
-    transaction: Transaction,
-    told: bool,
+    owed: Option<Check>,
 }
 
-impl<'s> Sending<'s> {
-    const fn new(standby: &'s Standby, transaction: Transaction) -> Self {
-        Self {
-            standby,
-            transaction,
-            told: false,
-        }
-    }
-
-    fn told(mut self) {
-        self.told = true;
+impl Sending<'_> {
+    fn arrived(mut self) {
+        self.owed = None;
     }
 }
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        if !self.told {
-            self.standby.put_back(&self.transaction);
+        if let Some(owed) = &self.owed {
+            self.standby.put_back(owed);
         }
     }
 }

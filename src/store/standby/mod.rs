@@ -11,7 +11,8 @@
 //!
 //! So a replica that is alone never passes a limit at these seams (but for calls under way at that moment), and several
 //! pass it only by what one has not heard of the others. A charge whose answer is lost is made again: that denies too
-//! many, never too few.
+//! many, never too few. Each debt is a call of its own (they leave together), so that one key's or one server's failure says
+//! nothing of the others.
 
 mod follow;
 mod owed;
@@ -112,21 +113,16 @@ impl Standby {
         used.div_ceil(self.replicas.into())
     }
 
-    /// Takes out what is owed on these checks' counters, as a transaction that always passes.
-    fn take_owed<'c>(&self, checks: impl Iterator<Item = &'c Check>) -> Option<Transaction> {
+    /// Takes out what is owed on these checks' counters.
+    fn take_owed<'c>(&self, checks: impl Iterator<Item = &'c Check>) -> Vec<Check> {
         if self.owed.is_empty() {
-            return None;
+            return Vec::new();
         }
-        self.collect(checks.filter_map(|check| self.owed.take(&check.key)))
+        self.due(checks.filter_map(|check| self.owed.take(&check.key)))
     }
 
-    /// The same for up to `most` counters of those that `of` picks.
-    fn take_any_owed(&self, most: usize, of: fn(&Check) -> bool) -> Option<Transaction> {
-        self.collect(self.owed.take_any(most, of).into_iter())
-    }
-
-    fn collect(&self, owed: impl Iterator<Item = Check>) -> Option<Transaction> {
-        // What has left the window by now is owed no longer.
+    /// As it is told: what has left the window by now is owed no longer.
+    fn due(&self, owed: impl Iterator<Item = Check>) -> Vec<Check> {
         let still = |mut check: Check| match check.hits {
             Hits::Charge(hits) => {
                 let hits = hits.min(self.memory.used(&check.key, &self.counted_as(&check.limit)));
@@ -135,22 +131,14 @@ impl Standby {
             }
             _ => Some(check),
         };
-        let checks: smallvec::SmallVec<[Check; 2]> = owed.filter_map(still).collect();
-        (!checks.is_empty()).then(|| Transaction {
-            checks,
-            ..Transaction::default()
-        })
+        owed.filter_map(still).collect()
     }
 
-    /// Notes again what could not be told.
-    fn put_back(&self, owed: &Transaction) {
-        for check in &owed.checks {
-            let change = match check.hits {
-                Hits::Charge(hits) => Change::Counted(hits),
-                Hits::Give(hits) => Change::Given(hits),
-                _ => Change::None,
-            };
-            self.owed.add(check, change);
+    /// Notes again what could not be told. What was given back is not told twice: if the first time was heard after all,
+    /// that would free what others hold.
+    fn put_back(&self, owed: &Check) {
+        if let Hits::Charge(hits) = owed.hits {
+            self.owed.add(owed, Change::Counted(hits));
         }
     }
 }

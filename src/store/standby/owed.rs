@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use super::{Change, Check, Gate, Hits};
 use crate::model::{CounterKey, Limit};
@@ -67,8 +66,8 @@ impl Owed {
         debt.into_check(key)
     }
 
-    /// Takes out what is owed on up to `most` counters of those that `of` picks.
-    pub(super) fn take_any(&self, most: usize, of: fn(&Check) -> bool) -> SmallVec<[Check; 2]> {
+    /// Takes out what is owed on up to `most` counters of those that `of` picks; empty when there are none.
+    pub(super) fn take_any(&self, most: usize, of: fn(&Check) -> bool) -> Vec<Check> {
         let mut debts = self.debts.lock();
         let mine = debts.extract_if(|key, debt| {
             let check = Check {
@@ -79,7 +78,7 @@ impl Owed {
             };
             of(&check)
         });
-        let taken = mine.take(most).filter_map(|(key, debt)| debt.into_check(key)).collect();
+        let taken = mine.filter_map(|(key, debt)| debt.into_check(key)).take(most).collect();
         self.len.store(debts.len(), Relaxed);
         taken
     }
