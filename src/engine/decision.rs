@@ -90,10 +90,13 @@ impl Decision {
             })
     }
 
-    /// The `concurrency` limits that the request asked for slots, each with what it holds of them.
+    /// The `concurrency` limits that had slots for the request, each with what it holds of them: 0 if something else
+    /// denied it, or counted nothing. Not those that it passed without a slot, in shadow mode or by another quota.
     pub fn slots(&self) -> impl Iterator<Item = (&Status, u64)> {
         self.statuses.iter().filter_map(|status| match &status.limit {
-            StatusLimit::Counted(Counted { slots, .. }) => Some((status, (*slots)?)),
+            StatusLimit::Counted(Counted {
+                slots, denied: false, ..
+            }) => Some((status, (*slots)?)),
             _ => None,
         })
     }

@@ -113,9 +113,14 @@ pub fn undecided(reason: &str) -> Vec<u8> {
 /// What an admitted request holds of `concurrency` limits; `false` where it holds nothing.
 ///
 /// `slots` is what it holds of each of them (of the one that it holds least of, so that nobody gives back more than was
-/// taken); absent if it holds nothing of one. `slots_of` has each limit's own number by the limit's name.
+/// taken); absent if one counted nothing. A limit that it passed without a slot (shadow mode) does not keep the others
+/// from getting theirs back. `slots_of` has each limit's own number by the limit's name.
 fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
-    let Some(least) = decision.slots().map(|(_, slots)| slots).min() else {
+    let is_shadow = |status| decision.rule(status).is_some_and(|rule| rule.shadow_mode);
+    let counted = decision
+        .slots()
+        .filter(|(status, slots)| *slots > 0 || !is_shadow(status));
+    let Some(least) = counted.map(|(_, slots)| slots).min() else {
         return false;
     };
     let mut held: SmallVec<[(&str, u64); 2]> = SmallVec::new();

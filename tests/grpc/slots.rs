@@ -104,7 +104,7 @@ async fn an_answer_tells_the_slots_that_were_taken_and_no_others() {
         assert_eq!(ask(&[("dark", 1)]).await, (true, nothing()));
         assert_eq!(
             ask(&[("dark", 1), ("user", 1)]).await,
-            (true, (None, vec![("user".to_owned(), 1.0)]))
+            (true, held(1.0, &[("user", 1.0)]))
         );
         // A release holds nothing.
         let mut release = costing(&[("host", 1)]);
@@ -113,6 +113,17 @@ async fn an_answer_tells_the_slots_that_were_taken_and_no_others() {
         assert_eq!((response.overall_code, slots(&response)), (1, nothing()));
         server.stop().await;
     }
+}
+
+#[tokio::test]
+async fn where_nothing_is_denied_each_limit_still_gets_its_own_back() {
+    let server = Server::start_with(RULES, |settings| settings.answers.shadow_mode = true).await;
+    let both = [("host", 2), ("user", 2)];
+    let of = |names: &[(&str, f64)]| (true, held(2.0, names));
+    assert_eq!(slots_of(&server, &both).await, of(&[("host", 2.0), ("user", 2.0)]));
+    assert_eq!(slots_of(&server, &both).await, of(&[("user", 2.0)]));
+    assert_eq!(slots_of(&server, &both).await, (true, (None, Vec::new())));
+    server.stop().await;
 }
 
 #[tokio::test]
