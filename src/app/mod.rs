@@ -111,6 +111,7 @@ impl App {
     /// # Errors
     /// [`AppError`] says what is wrong and which setting mends it.
     pub async fn bind(settings: Settings) -> Result<Self, AppError> {
+        let shares = files::share(settings.limits.max_connections);
         let metrics = Arc::new(Metrics::with_tags(&settings.telemetry.extra_tags)?);
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
         let listen = &settings.listen;
@@ -151,7 +152,6 @@ impl App {
         let authz = AuthzService::new(Arc::clone(&engine), answers, failure_mode, Arc::clone(&metrics), clock);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let shares = files::share(settings.limits.max_connections);
         let grpc = GrpcServer::new(&server_options(&settings, shares.grpc, &metrics), rls, authz)
             .await
             .map_err(|error| descriptors(&error))?;

@@ -9,7 +9,8 @@ use sluicegate::bench::noop::Noop;
 use sluicegate::service::accept::Listener;
 use sluicegate::service::server::{GrpcServer, ServerOptions};
 use sluicegate::{service::tls::TlsListener, tls::ServerTls};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as TonicIdentity};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -31,12 +32,14 @@ fn server_tls(volume: &Volume, with_ca: bool, sans: &[&str]) -> ServerTls {
 
 /// Serves gRPC health over TLS; returns the port.
 async fn serve(tls: &ServerTls) -> u16 {
+    serve_with(tls, &ServerOptions::default()).await
+}
+
+async fn serve_with(tls: &ServerTls, options: &ServerOptions) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let tls = TlsListener::start_every(tls, EVERY).expect("good certificates");
-    let server = GrpcServer::new(&ServerOptions::default(), Noop, Noop)
-        .await
-        .expect("a server");
+    let server = GrpcServer::new(options, Noop, Noop).await.expect("a server");
     tokio::spawn(server.serve(Listener::Tcp(listener), Some(tls), std::future::pending()));
     port
 }
@@ -91,6 +94,26 @@ async fn without_a_client_ca_nobody_is_asked_for_a_certificate() {
     call(port, &Ca::new("another").pem(), None)
         .await
         .expect_err("the client must see who signed the server");
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_in_time_is_left() {
+    let pki = Pki::new();
+    let volume = pki.volume();
+    let options = ServerOptions {
+        client_timeout: Duration::from_millis(300),
+        ..ServerOptions::default()
+    };
+    let port = serve_with(&server_tls(&volume, false, &[]), &options).await;
+    // Silent, and in the midst of a handshake.
+    for start in [b"".as_slice(), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+        stream.write_all(start).await.expect("sent");
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        // However it ends: with an alert, or a reset.
+        _ = end.expect("it ends");
+    }
+    call(port, &pki.ca.pem(), None).await.expect("served");
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ async fn where_all_places_are_taken_the_silent_leave_and_the_others_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_files_are_said_and_kept_apart() {
-    let mut server = Sluicegate::start_with_files(256, RULES, &["--client-timeout", "10m"]);
+    let mut server = Sluicegate::start_with_files("-n 256", RULES, &["--client-timeout", "10m"]);
     let said = "may open too few files for --max-connections";
     server
         .process
@@ -206,6 +206,17 @@ async fn too_few_files_are_said_and_kept_apart() {
     let log = server.process.log();
     assert!(!log.contains("could not be accepted"), "{log}");
     assert_eq!(Client::new(server.http_port).get("/healthcheck", &[]).await.body, "OK");
+}
+
+/// As a server in Go would: 1024 is what most systems give, and far less than what they allow.
+#[test]
+fn a_soft_limit_of_files_is_raised_to_the_hard_one() {
+    let server = Sluicegate::start_with_files("-Sn 64", RULES, &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id())).expect("a living process");
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = files.expect("the limit of files").split_whitespace();
+    let [soft, hard] = [numbers.next(), numbers.next()];
+    assert_eq!(soft, hard, "{limits}");
 }
 
 /// Whether it gets an answer depends on places; whether it hears soon does not.

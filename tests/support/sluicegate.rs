@@ -61,12 +61,12 @@ impl Sluicegate {
         Self::start_by(command, rules, arguments)
     }
 
-    /// The same in a process that may open so many files at most.
-    pub fn start_with_files(files: u32, rules: &str, arguments: &[&str]) -> Self {
+    /// The same in a process whose limit of open files was set so: `-n 256`, or `-Sn 256` for the soft limit alone.
+    pub fn start_with_files(limit: &str, rules: &str, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         shell.args([
             "-c",
-            &format!(r#"ulimit -n {files} && exec "$0" "$@""#),
+            &format!(r#"ulimit {limit} && exec "$0" "$@""#),
             env!("CARGO_BIN_EXE_sluicegate"),
         ]);
         Self::start_by(shell, rules, arguments)
