@@ -8,8 +8,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
 
+use super::answer::{Answer, Answers};
 use super::gather::Gather;
 use super::places::Place;
 use super::server::ServerOptions;
@@ -20,13 +20,18 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish. A peer
-/// that does not greet in time, or not before its place is needed, is left.
-pub(super) async fn run<IO, S>(io: IO, service: S, options: &ServerOptions, place: &Place, stop: CancellationToken)
-where
+/// that does not greet in time, or not before its place is needed, or does not take its answers, is left.
+pub(super) async fn run<IO, S>(
+    io: IO,
+    (service, answers): (S, &Answers),
+    options: &ServerOptions,
+    place: &Place,
+    stop: CancellationToken,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: hyper::service::Service<
             http::Request<Incoming>,
-            Response = http::Response<Body>,
+            Response = http::Response<Answer>,
             Error = std::convert::Infallible,
             Future: Send + 'static,
         >,
@@ -49,6 +54,7 @@ where
     let aged = tokio::select! {
         result = connection.as_mut() => return log(result),
         () = silent => return place.slow(),
+        () = answers.not_taken(options.client_timeout) => return place.slow(),
         () = place.leave() => return,
         () = stop.cancelled() => false,
         () = aged => true,

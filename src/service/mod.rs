@@ -1,6 +1,7 @@
 //! gRPC: wire ↔ model, and the server. Nothing is decided here.
 
 pub mod accept;
+mod answer;
 pub mod arrival;
 pub mod authz;
 pub mod body;

@@ -25,6 +25,7 @@ use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
 };
 
 use super::accept::{Accepted, Listener};
+use super::answer::{Answer, Answering, Answers};
 use super::arrival::{Arrivals, Arriving};
 use super::authz::AuthzService;
 use super::connection;
@@ -111,6 +112,7 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
                 authz,
                 others,
                 arrivals: Arrivals::new(options.client_timeout),
+                answers: Arc::default(),
             },
             options: Arc::new(options.clone()),
             health,
@@ -145,7 +147,7 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
             let Some(place) = places.take().await else {
                 continue;
             };
-            let (services, options) = (self.services.clone(), Arc::clone(&self.options));
+            let (services, options) = (self.services.of_connection(), Arc::clone(&self.options));
             let connection = serve_connection(accepted, tls.clone(), services, options, place, stop.clone());
             cores.spawn(connections.track_future(connection));
         }
@@ -166,6 +168,7 @@ async fn serve_connection<R: Rls, A: Authorization>(
     place: Place,
     stop: CancellationToken,
 ) {
+    let answers = Arc::clone(&services.answers);
     let io = match accepted.open() {
         Ok(io) => io,
         Err(error) => {
@@ -175,7 +178,7 @@ async fn serve_connection<R: Rls, A: Authorization>(
     };
     match tls {
         // In a box: the state of a handshake, of TLS or not, is not kept for as long as the connection lives.
-        None => Box::pin(connection::run(io, services, &options, &place, stop)).await,
+        None => Box::pin(connection::run(io, (services, &answers), &options, &place, stop)).await,
         Some(tls) => {
             let io = tokio::select! {
                 io = Box::pin(tls.accept(io, options.client_timeout)) => io,
@@ -183,35 +186,38 @@ async fn serve_connection<R: Rls, A: Authorization>(
                 () = stop.cancelled() => None,
             };
             if let Some(io) = io {
-                Box::pin(connection::run(io, services, &options, &place, stop)).await;
+                Box::pin(connection::run(io, (services, &answers), &options, &place, stop)).await;
             }
         }
     }
 }
 
-/// The port's services. The two that are called for every request are called directly; the others by a router.
+/// The port's services, as one connection has them. The two that are called for every request are called directly; the others by a router.
 struct Services<R, A> {
     rls: RateLimitServiceServer<R>,
     authz: AuthorizationServer<A>,
     others: Routes,
     arrivals: Arc<Arrivals>,
+    answers: Arc<Answers>,
 }
 
-impl<R, A> Clone for Services<R, A> {
-    fn clone(&self) -> Self {
+impl<R, A> Services<R, A> {
+    /// For another connection.
+    fn of_connection(&self) -> Self {
         Self {
             rls: self.rls.clone(),
             authz: self.authz.clone(),
             others: self.others.clone(),
             arrivals: Arc::clone(&self.arrivals),
+            answers: Arc::default(),
         }
     }
 }
 
 impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Services<R, A> {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering<Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let request = request.map(|body| Arriving::new(body, &self.arrivals));
@@ -220,10 +226,11 @@ impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Se
             .path()
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'));
+        let answers = || Some(Arc::clone(&self.answers));
         match service {
-            Some((RLS_NAME, _)) => self.rls.clone().call(request),
-            Some((AUTHZ_NAME, _)) => self.authz.clone().call(request),
-            _ => Box::pin(self.others.clone().call(request)),
+            Some((RLS_NAME, _)) => Answering::new(self.rls.clone().call(request), answers()),
+            Some((AUTHZ_NAME, _)) => Answering::new(self.authz.clone().call(request), answers()),
+            _ => Answering::new(Box::pin(self.others.clone().call(request)), None),
         }
     }
 }

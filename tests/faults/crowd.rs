@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
 use crate::doors::{ask, connect};
-use crate::load::RULES;
+use crate::load::{Kind, RULES, frame};
 use crate::soak::{Use, measure};
 use crate::support::http::Client;
 use crate::support::process::PATIENCE;
@@ -251,4 +251,38 @@ async fn streams_without_a_request_are_ended() {
         let status = response.expect("an answer").headers()["grpc-status"].clone();
         assert_eq!(status, "4", "DEADLINE_EXCEEDED");
     }
+}
+
+/// Clients that ask, never take an answer since their windows are closed, and still say that they are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_no_answers_is_left() {
+    let server = Sluicegate::start(RULES, &["--client-timeout", "1s"]);
+    let mut client = connect(&server).await;
+    ask(&mut client, b"first").await.expect("answered");
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", server.grpc_port)).await;
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, bytes::Bytes>(stream.expect("a connection"))
+        .await
+        .expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let mut calls = Vec::new();
+    for n in 0..2000 {
+        let request = http::Request::post("http://x/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+            .header("content-type", "application/grpc")
+            .body(())
+            .expect("a request");
+        let mut sender = sender.clone().ready().await.expect("room for a stream");
+        let (answer, mut body) = sender.send_request(request, false).expect("sent");
+        body.send_data(frame(Kind::Local, n), true).expect("sent");
+        calls.push(answer);
+    }
+    let end = tokio::time::timeout(PATIENCE, connection).await;
+    let _ = end.expect("the server closes it").expect("no panic");
+    let slow = "sluicegate_connections_closed_total{port=\"grpc\",reason=\"slow\"}";
+    assert_eq!(metric(&server, slow).await, 1);
+    // A connection that is quiet for long has nothing to take.
+    sleep(Duration::from_secs(3)).await;
+    ask(&mut client, b"last").await.expect("answered");
+    assert_eq!(metric(&server, slow).await, 1);
 }

@@ -216,7 +216,7 @@ impl Caller {
     }
 }
 
-fn frame(kind: Kind, key: u64) -> Bytes {
+pub fn frame(kind: Kind, key: u64) -> Bytes {
     let entry = common::rate_limit_descriptor::Entry {
         key: kind.key().into(),
         value: key.to_string().into(),

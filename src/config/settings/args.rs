@@ -210,8 +210,8 @@ struct ProcessArgs {
     /// [default: 20000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_connections: Option<u32>,
-    /// How long a client may take over one step: a TLS handshake, HTTP/2's greeting, a request's head, its body; and how
-    /// long an HTTP/1 connection may be idle [default: 10s]
+    /// How long a client may take over one step: a TLS handshake, HTTP/2's greeting, a request's head, its body, taking a
+    /// gRPC answer; and how long an HTTP/1 connection may be idle [default: 10s]
     #[arg(long, env, value_name = "DURATION", value_parser = values::positive_duration)]
     client_timeout: Option<Duration>,
     /// Requests that a leaky bucket holds back at the same time; more are denied [default: 10000]
