@@ -33,7 +33,7 @@ def arguments():
 
 
 # A closed loop fills every queue on purpose; the failure mode must not answer in the store's place.
-PATIENT = ("--store-timeout", "2s", "--on-store-error", "deny")
+PATIENT = ("--store-timeout", "2s")
 ROOM = ("--store", "memory", "--memory-max-keys", 2_000_000)
 SERVERS = {
     "noop-tonic": lambda bench, _: bench.keep(noop(bench.binary, bench.directory, "tonic")),

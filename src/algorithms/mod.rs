@@ -122,6 +122,15 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     }
 }
 
+/// Hits that would pass now: what a peek says, without its times.
+#[must_use]
+pub fn remaining(limit: &Limit, state: &State, now_us: u64) -> u64 {
+    match (&Params::new(limit), state) {
+        (Params::Slices(params), State::Slices(state)) => sliding_window::remaining(params, state, now_us),
+        _ => decide(limit, state, now_us, 0).remaining,
+    }
+}
+
 /// Counts hits that [`decide`] allowed.
 pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {

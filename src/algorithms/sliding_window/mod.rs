@@ -20,7 +20,7 @@ mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, charge, decide, expires_us, give, give_to, lease};
+pub use step::{State, apply, charge, decide, expires_us, give, give_to, lease, remaining};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -126,6 +126,13 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     refused(left, RetryAfter::Micros(retry_us), reset_after_us)
 }
 
+/// See [`crate::algorithms::remaining`].
+#[must_use]
+pub fn remaining(params: &Params, state: &State, now_us: u64) -> u64 {
+    let passed = (now_us / params.slice_us).saturating_sub(state.newest);
+    params.hits.saturating_sub(state.counted(params, passed))
+}
+
 /// See [`crate::algorithms::apply`].
 pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.advance(params, now_us / params.slice_us);

@@ -7,14 +7,17 @@ use super::hash::KeyHash;
 use super::shard::{Shard, Weight};
 use super::{MemoryStore, Outcomes};
 use crate::algorithms::transaction::{States, run, run_one};
-use crate::algorithms::{State, charge, decide, expires_us, fixed_window, give, quota};
+use crate::algorithms::{State, charge, expires_us, fixed_window, give, quota, remaining};
 use crate::model::{Check, CounterKey, Limit, Outcome, Transaction};
 use crate::store::standby::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.
     pub(super) fn check_one(&self, check: &Check) -> Outcome {
-        self.step(&check.key, &check.limit, |state, now_us| run_one(check, state, now_us))
+        self.step(&check.key, &check.limit, |state, now_us| {
+            let (outcome, changed) = run_one(check, state, now_us);
+            (outcome, changed.then_some(outcome.remaining))
+        })
     }
 
     /// Changes a counter as another store has changed its own, and sees to it that at least `used` hits are counted.
@@ -25,42 +28,42 @@ impl MemoryStore {
                 Change::Given(hits) => give(limit, state, now_us, hits),
                 Change::None => {}
             }
-            let stands = decide(limit, state, now_us, 0);
-            let missing = used.saturating_sub(quota(limit).saturating_sub(stands.remaining));
-            if missing == 0 {
-                return (stands, change != Change::None);
+            let left = remaining(limit, state, now_us);
+            let missing = used.saturating_sub(quota(limit).saturating_sub(left));
+            if missing > 0 {
+                charge(limit, state, now_us, missing);
             }
-            charge(limit, state, now_us, missing);
-            (decide(limit, state, now_us, 0), true)
+            let changed = missing > 0 || change != Change::None;
+            ((), changed.then(|| left.saturating_sub(missing)))
         });
     }
 
     /// Hits that a counter has in use, up to its quota.
     pub(crate) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
-        let stands = self.step(key, limit, |state, now_us| (decide(limit, state, now_us, 0), false));
-        quota(limit).saturating_sub(stands.remaining)
+        let left = self.step(key, limit, |state, now_us| (remaining(limit, state, now_us), None));
+        quota(limit).saturating_sub(left)
     }
 
-    /// Does something to one counter; `step` tells how it stands then, and whether it has changed.
-    fn step(&self, key: &CounterKey, limit: &Limit, step: impl FnOnce(&mut State, u64) -> (Outcome, bool)) -> Outcome {
+    /// Does something to one counter; `step` also tells what is left of it, if it has changed.
+    fn step<T>(&self, key: &CounterKey, limit: &Limit, step: impl FnOnce(&mut State, u64) -> (T, Option<u64>)) -> T {
         let hash = self.hasher.hash(key);
         let mut shard = self.shard(hash).lock();
         // The clock is read under the lock, so that time does not go back from one check of a counter to the next.
         let now_us = self.clock.now_us();
         if let Some(entry) = shard.find_mut(hash) {
-            let (outcome, changed) = step(&mut entry.state, now_us);
-            if changed {
-                let weight = self.weight(limit, &entry.state, Some(&outcome));
+            let (told, left) = step(&mut entry.state, now_us);
+            if let Some(left) = left {
+                let weight = self.weight(limit, &entry.state, left);
                 entry.weigh(weight);
             }
-            return outcome;
+            return told;
         }
         let mut state = State::new(limit);
-        let (outcome, changed) = step(&mut state, now_us);
-        if changed {
-            self.add(&mut shard, hash, state, limit, Some(&outcome), now_us);
+        let (told, left) = step(&mut state, now_us);
+        if let Some(left) = left {
+            self.add(&mut shard, hash, state, limit, left, now_us);
         }
-        outcome
+        told
     }
 
     /// Any number of checks: all locks that are needed, in ascending order, then one decision.
@@ -92,7 +95,7 @@ impl MemoryStore {
                 Place::Bucket(bucket) => {
                     if let Some(entry) = held.guards[slot.guard].bucket_mut(bucket) {
                         let limit = &transaction.checks[index].limit;
-                        let weight = self.weight(limit, &entry.state, outcomes.get(slot.last));
+                        let weight = self.weight(limit, &entry.state, left(outcomes, slot));
                         entry.weigh(weight);
                     }
                 }
@@ -103,34 +106,30 @@ impl MemoryStore {
         for (index, state) in new {
             let slot = &held.slots[index];
             let limit = &transaction.checks[index].limit;
-            let outcome = outcomes.get(slot.last);
-            self.add(&mut held.guards[slot.guard], slot.hash, state, limit, outcome, now_us);
+            let left = left(outcomes, slot);
+            self.add(&mut held.guards[slot.guard], slot.hash, state, limit, left, now_us);
         }
     }
 
     /// Adds a counter, if it says more than its absence does.
-    fn add(
-        &self,
-        shard: &mut Shard,
-        hash: KeyHash,
-        state: State,
-        limit: &Limit,
-        outcome: Option<&Outcome>,
-        now_us: u64,
-    ) {
+    fn add(&self, shard: &mut Shard, hash: KeyHash, state: State, limit: &Limit, left: u64, now_us: u64) {
         if expires_us(limit, &state) > now_us {
-            let weight = self.weight(limit, &state, outcome);
+            let weight = self.weight(limit, &state, left);
             shard.insert(hash, state, weight, self.passed(now_us));
         }
     }
 
-    fn weight(&self, limit: &Limit, state: &State, outcome: Option<&Outcome>) -> Weight {
-        let left = outcome.map_or(0, |outcome| outcome.remaining);
+    fn weight(&self, limit: &Limit, state: &State, left: u64) -> Weight {
         Weight {
             fill: fill(quota(limit), left),
             expires: self.ticks(expires_us(limit, state)),
         }
     }
+}
+
+/// What is left of a counter after the last check that is about it.
+fn left(outcomes: &Outcomes, slot: &Slot) -> u64 {
+    outcomes.get(slot.last).map_or(0, |outcome| outcome.remaining)
 }
 
 /// The share of the quota in use, in 1/65535.
