@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use fred::util::redis_keyslot;
 use sluicegate::model::Limit;
 use sluicegate::store::redis::RedisChange;
-use sluicegate::store::{RedisStore, Refusal, StoreError};
+use sluicegate::store::{RedisStore, Refusal, Store, StoreError};
 
 use super::{Events, PATIENCE, TIMEOUT, all_up, connect, connect_with, hit, patient, recover, settings};
 use crate::limits::{all, sliding, take};
@@ -130,4 +131,60 @@ async fn clusterdown_while_nobody_has_the_slot() {
             .all(|node| node.cli(&["CLUSTER", "INFO"]).contains("cluster_slots_assigned:16384"))
     });
     recover(&store, &all([take("k", limit, 1)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tryagain_while_two_counters_of_a_slot_are_on_two_nodes() {
+    let cluster = Cluster::start(3, false);
+    let store = patient(&cluster.url());
+    all_up(&store).await;
+    let (limit, slot) = (sliding(100), redis_keyslot(b"first"));
+    let second = (0..)
+        .map(|n| format!("n{n}"))
+        .find(|name| redis_keyslot(name.as_bytes()) == slot);
+    let second = second.expect("names go on for ever");
+    let both = all([take("first", limit, 1), take(&second, limit, 1)]);
+    store.check(&both).await.expect("an answer");
+
+    let slot = slot.to_string();
+    let keys = |node: &Redis| node.cli(&["CLUSTER", "COUNTKEYSINSLOT", &slot]);
+    let from = cluster
+        .masters
+        .iter()
+        .position(|node| keys(node) == "2")
+        .expect("both are somewhere");
+    let (source, target) = (&cluster.masters[from], &cluster.masters[(from + 1) % 3]);
+    let [source_id, target_id] = [source, target].map(|node| node.cli(&["CLUSTER", "MYID"]));
+    let moves = |name: &str| {
+        let (port, key) = (target.port.to_string(), format!("test:{{{name}}}"));
+        assert_eq!(source.cli(&["MIGRATE", "127.0.0.1", &port, &key, "0", "1000"]), "OK");
+    };
+    assert_eq!(
+        target.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]),
+        "OK"
+    );
+    assert_eq!(
+        source.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]),
+        "OK"
+    );
+    moves("first");
+    match store.check(&both).await {
+        Err(StoreError::Refused {
+            kind: Refusal::TryAgain,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+    // One of them alone is found where it is.
+    assert_eq!(hit(&store, "first", limit).await.expect("an answer").remaining, 98);
+    assert_eq!(hit(&store, &second, limit).await.expect("an answer").remaining, 98);
+    moves(&second);
+    for node in [target, source, &cluster.masters[(from + 2) % 3]] {
+        assert_eq!(node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]), "OK");
+    }
+    let outcomes = store.check(&both).await.expect("an answer");
+    assert!(
+        outcomes.iter().all(|o| o.remaining == 97),
+        "{outcomes:?}: a refusal counts nothing"
+    );
 }
