@@ -228,6 +228,7 @@ const fn admitted(remaining: u64, reset_after_us: u64) -> Outcome {
         retry_after: RetryAfter::Now,
         reset_after_us,
         delay_us: 0,
+        room: 0,
         grant: None,
         cached: false,
     }
@@ -241,6 +242,7 @@ const fn refused(remaining: u64, retry_after: RetryAfter, reset_after_us: u64) -
         retry_after,
         reset_after_us,
         delay_us: 0,
+        room: 0,
         grant: None,
         cached: false,
     }

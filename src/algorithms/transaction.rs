@@ -77,7 +77,10 @@ fn charge_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Outco
     let hits = hits.min(MAX_CHECK_HITS);
     let verdict = decide(limit, state, now_us, hits);
     charge(limit, state, now_us, hits);
-    with_stand_of(verdict, &decide(limit, state, now_us, 0))
+    Outcome {
+        room: if verdict.allowed { 0 } else { verdict.remaining },
+        ..with_stand_of(verdict, &decide(limit, state, now_us, 0))
+    }
 }
 
 /// [`run`] for a transaction of one check, whose gate then makes no difference. Also tells whether the state changed.

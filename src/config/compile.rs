@@ -72,6 +72,7 @@ pub(super) struct Scope<'f> {
     pub(super) domain: Arc<str>,
     pub(super) levels: Vec<(String, String)>,
     pub(super) value_to_metric: Vec<bool>,
+    pub(super) shared: Vec<bool>,
     /// The path in errors.
     labels: Vec<String>,
     pub(super) on_store_error: Option<OnStoreError>,
@@ -99,6 +100,7 @@ impl Compiler<'_> {
             domain: name.into(),
             levels: Vec::new(),
             value_to_metric: Vec::new(),
+            shared: Vec::new(),
             labels: Vec::new(),
             on_store_error: None,
             lease: file.lease.value().copied(),
@@ -245,6 +247,8 @@ impl Compiler<'_> {
         scope.lease = descriptor.lease.value().copied().or(scope.lease);
         let to_metric = descriptor.value_to_metric.is_true() || ours.value.value_to_metric.is_true();
         scope.value_to_metric.push(to_metric);
+        let shares = descriptor.share_threshold.is_true() || ours.value.share_threshold.is_true();
+        scope.shared.push(shares);
 
         let rule = match &descriptor.rate_limit {
             Field::Given(rate_limit) => self.rule(scope, descriptor, rate_limit, &ours),
@@ -258,6 +262,7 @@ impl Compiler<'_> {
         let mut children = Level::default();
         self.level(scope, &descriptor.descriptors, &mut children, &mut Seen::new());
         scope.value_to_metric.pop();
+        scope.shared.pop();
         Node { rule, children, shared }
     }
 

@@ -42,6 +42,7 @@ impl Compiler<'_> {
             quota_mode: descriptor.quota_mode.is_true(),
             detailed_metric: descriptor.detailed_metric.is_true(),
             value_to_metric: scope.value_to_metric.as_slice().into(),
+            shared: scope.shared.as_slice().into(),
             replaces: replaces.into(),
             metadata,
             on_store_error: own.or(theirs).or(scope.on_store_error),

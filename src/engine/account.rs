@@ -27,21 +27,18 @@ pub(super) fn count(
         let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
         let count = |stats: &RuleStats| {
             count_outcome(stats, counted.denied, shadow);
-            if let Hits::Take(hits) | Hits::Charge(hits) = check.hits {
-                count_hits(stats, options.near_limit_ppm, counted, hits, shadow);
-            }
+            count_hits(stats, options.near_limit_ppm, counted, check.hits, shadow);
         };
         match counted.rule.and_then(|index| decision.active.rule(index)) {
-            Some(rule) => {
-                decision
+            // In one series, as there: in two, sums would count twice.
+            Some(rule) => match detailed(registry, rule, descriptor) {
+                Some(stats) => count(&stats),
+                None => decision
                     .active
                     .stats(rule.index)
                     .into_iter()
-                    .for_each(|stats| count(stats));
-                detailed(registry, rule, descriptor)
-                    .iter()
-                    .for_each(|stats| count(stats));
-            }
+                    .for_each(|stats| count(stats)),
+            },
             None => decision
                 .active
                 .override_stats(registry, &request.domain)
@@ -60,15 +57,18 @@ fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool) {
     counter.fetch_add(1, Relaxed);
 }
 
-fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, hits: u64, shadow: bool) {
-    stats.total_hits.fetch_add(hits, Relaxed);
-    let used = counted.limit_hits.saturating_sub(counted.outcome.remaining);
-    // A denied request is not in the counter: split it as if it were.
-    let after = if counted.denied {
-        used.saturating_add(hits)
-    } else {
-        used
+fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: Hits, shadow: bool) {
+    let (Hits::Take(hits) | Hits::Charge(hits)) = asked else {
+        return;
     };
+    stats.total_hits.fetch_add(hits, Relaxed);
+    // A denied request is not in the counter, or it was charged and nothing remains: split it by where it would lie.
+    let (left, on_top) = match (counted.denied, asked) {
+        (false, _) => (counted.outcome.remaining, 0),
+        (true, Hits::Charge(_)) => (counted.outcome.room, hits),
+        (true, _) => (counted.outcome.remaining, hits),
+    };
+    let after = counted.limit_hits.saturating_sub(left).saturating_add(on_top);
     let split = split_hits(counted.limit_hits, near_limit_ppm, hits, after, counted.denied);
     add(&stats.over_limit, split.over);
     add(&stats.near_limit, split.near);
@@ -122,7 +122,8 @@ fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) 
         .zip(&descriptor.entries)
         .enumerate()
         .map(|(level, ((key, value), entry))| {
-            let own = rule.detailed_metric || rule.value_to_metric.get(level).copied().unwrap_or(false);
+            let is = |levels: &[bool]| levels.get(level).copied().unwrap_or(false);
+            let own = (rule.detailed_metric || is(&rule.value_to_metric)) && !is(&rule.shared);
             match (own, if own { entry.value.as_str() } else { value.as_str() }) {
                 (_, "") => key.clone(),
                 (_, value) => format!("{key}_{value}"),

@@ -98,6 +98,7 @@ const fn passed(limit: &Limit) -> Outcome {
         retry_after: RetryAfter::Now,
         reset_after_us: 0,
         delay_us: 0,
+        room: 0,
         grant: None,
         cached: false,
     }
@@ -111,6 +112,7 @@ const fn turned_away() -> Outcome {
         retry_after,
         reset_after_us: DENY_RETRY_US,
         delay_us: 0,
+        room: 0,
         grant: None,
         cached: false,
     }

@@ -95,6 +95,9 @@ pub struct Outcome {
     pub reset_after_us: u64,
     /// Microseconds for which the answer must be held back (leaky bucket); 0 elsewhere.
     pub delay_us: u64,
+    /// Of a denied [`Hits::Charge`]: how many of its hits would have been admitted when it came; 0 elsewhere, where
+    /// `remaining` says so.
+    pub room: u64,
     /// What a [`Hits::Lease`] was granted; `None` for every other check.
     pub grant: Option<Grant>,
     /// A denial that was certain without asking the store (`store/deny_cache.rs`); says nothing about the counter.

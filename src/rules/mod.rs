@@ -72,6 +72,8 @@ pub struct Rule {
     pub detailed_metric: bool,
     /// For each level: whether its request value enters the metric's key (bounded).
     pub value_to_metric: Arc<[bool]>,
+    /// For each level: whether all values that match its wildcard share one counter, and so one series.
+    pub shared: Arc<[bool]>,
     /// Names of rules that this one replaces within a request.
     pub replaces: Arc<[String]>,
     /// Returned in dynamic metadata.

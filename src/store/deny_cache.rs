@@ -92,6 +92,7 @@ impl<S: Store> DenyCache<S> {
             retry_after: RetryAfter::Micros(denial.retry_at_us.saturating_sub(now).max(1)),
             reset_after_us: denial.reset_at_us.saturating_sub(now),
             delay_us: 0,
+            room: 0,
             grant: None,
             cached: true,
         })

@@ -83,6 +83,7 @@ const UNKNOWN: Outcome = Outcome {
     retry_after: RetryAfter::Never,
     reset_after_us: 0,
     delay_us: 0,
+    room: 0,
     grant: None,
     cached: false,
 };

@@ -120,25 +120,33 @@ impl RuleStatsRegistry {
         stats
     }
 
-    /// The statistics of a rule with request values in its name, or `None` when the bound is reached.
+    /// The statistics of a rule with request values in its name (those of the rule whose name that is, if there is
+    /// one), or `None` when the bound is reached.
     pub fn detailed(&self, domain: &Arc<str>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
         let path: Arc<str> = keys.join(".").into();
         let id = (Arc::clone(domain), Arc::clone(&path));
-        let mut detailed = self.detailed.lock();
-        if let Some(stats) = detailed.get(&id) {
+        if let Some(stats) = self.detailed.lock().get(&id) {
             return Some(Arc::clone(stats));
         }
+        let rules = self.rules.lock();
+        if let Some(stats) = rules.get(&id) {
+            return Some(Arc::clone(stats));
+        }
+        let mut detailed = self.detailed.lock();
         if detailed.len() >= MAX_DETAILED_SERIES {
             return None;
         }
-        let stats = Arc::new(RuleStats::new(Arc::clone(domain), path, keys));
-        detailed.insert(id, Arc::clone(&stats));
-        Some(stats)
+        let new = || Arc::new(RuleStats::new(Arc::clone(domain), path, keys));
+        Some(Arc::clone(detailed.entry(id).or_insert_with(new)))
     }
 
     fn all(&self) -> Vec<Arc<RuleStats>> {
-        let mut all: Vec<_> = self.rules.lock().values().map(Arc::clone).collect();
-        all.extend(self.detailed.lock().values().map(Arc::clone));
+        let rules = self.rules.lock();
+        let mut all: Vec<_> = rules.values().map(Arc::clone).collect();
+        // A request under way through a reload may have opened a series that is a rule's by now.
+        let detailed = self.detailed.lock();
+        let others = detailed.iter().filter(|(id, _)| !rules.contains_key(*id));
+        all.extend(others.map(|(_, stats)| Arc::clone(stats)));
         all.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
         all
     }

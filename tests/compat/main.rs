@@ -7,6 +7,7 @@ mod support;
 mod answers;
 mod conformance;
 mod gateway;
+mod metrics;
 mod per_second;
 mod settings;
 mod statsd;

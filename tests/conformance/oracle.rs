@@ -240,6 +240,7 @@ impl Counter {
     fn charged(&mut self, now: u64, hits: u64) -> Outcome {
         let allowed = self.fits(now, hits);
         let retry_after = self.retry_after(now, hits);
+        let room = if allowed { 0 } else { self.remaining(now) };
         self.charge(now, hits);
         Outcome {
             allowed,
@@ -247,6 +248,7 @@ impl Counter {
             retry_after: if allowed { RetryAfter::Now } else { retry_after },
             reset_after_us: self.reset_after(now),
             delay_us: 0,
+            room,
             grant: None,
             cached: false,
         }
@@ -392,6 +394,7 @@ impl Oracle {
             retry_after: RetryAfter::Now,
             reset_after_us: 0,
             delay_us: 0,
+            room: 0,
             grant: None,
             cached: false,
         };

@@ -222,6 +222,7 @@ impl Held {
             retry_after: RetryAfter::Now,
             reset_after_us: self.reset_at_us.saturating_sub(now),
             delay_us: 0,
+            room: 0,
             grant: None,
             cached: false,
         }

@@ -21,7 +21,8 @@
 --             slice   of a return; else 0
 -- Returns one string of little-endian doubles (or a list of integers), for each check in order:
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
---           and of a lease also: hits granted, slice, microseconds left in it (-1 no end)
+--           and of a lease also: hits granted, slice, microseconds left in it (-1 no end);
+--           of a charge also: its hits that would have been admitted, if not all would (0 if so)
 
 local data, in_words = ARGV[1], #ARGV > 1
 if in_words then
@@ -153,8 +154,7 @@ end
 -- Counts what has happened, whatever becomes of the rest.
 local function charge(check)
   local limit, state = check.limit, state_of(check)
-  local _
-  check.allowed, _, check.retry_after = decide(check, check.hits)
+  check.allowed, check.room, check.retry_after = decide(check, check.hits)
   limit.algorithm.charge(state, now, check.hits, limit[1], limit[2], limit[3])
   with_stand_of(check, 0)
   changed[check.key] = limit
@@ -181,6 +181,9 @@ local function tell(check)
   if check.kind == LEASE then
     local granted = check.granted > 0
     numbers[6], numbers[7], numbers[8] = check.granted, granted and check.slice or 0, granted and check.left or 0
+  end
+  if check.kind == CHARGE then
+    numbers[6] = check.allowed == 0 and check.room or 0
   end
   if not in_words then
     numbers = struct.pack("<" .. string.rep("d", #numbers), unpack(numbers))

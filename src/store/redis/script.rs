@@ -247,6 +247,7 @@ pub fn decode(transactions: &[&Transaction], reply: &[u8]) -> Result<Vec<Outcome
 
 fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Outcome> {
     let is_lease = matches!(check.hits, Hits::Lease(_));
+    let is_charge = matches!(check.hits, Hits::Charge(_));
     let allowed = count(numbers.next()?)? == 1;
     let remaining = count(numbers.next()?)?;
     let retry_after = numbers.next()?;
@@ -260,6 +261,7 @@ fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Out
         },
         reset_after_us: count(numbers.next()?)?,
         delay_us: count(numbers.next()?)?,
+        room: if is_charge { count(numbers.next()?)? } else { 0 },
         grant: if is_lease { grant(numbers)? } else { None },
         cached: false,
     })

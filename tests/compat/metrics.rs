@@ -1,0 +1,150 @@
+//! What dashboards are drawn from: hits split as envoyproxy/ratelimit splits them, each counted in one series.
+
+use std::{collections::HashMap, fs};
+
+use sluicegate::proto::envoy::{
+    extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
+    service::ratelimit::v3::{RateLimitRequest, rate_limit_service_client::RateLimitServiceClient},
+};
+
+use crate::support::{ratelimit::Ratelimit, redis::Redis};
+
+const ALGORITHMS: [&str; 4] = ["sliding_window", "sliding_log", "token_bucket", "fixed_window"];
+
+/// Asks each (entries, hits) of `domain: d` in turn, and returns what `/metrics` shows then: series and value.
+async fn metrics_after(
+    rules: &str,
+    variables: &[(&str, &str)],
+    asked: &[(&[(&str, &str)], u64)],
+) -> HashMap<String, f64> {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("config")).expect("a directory");
+    fs::write(dir.path().join("config/rules.yaml"), rules).expect("a file");
+    let root = dir.path().display().to_string();
+    let mut process = Ratelimit::start(&[&[("RUNTIME_ROOT", root.as_str())], variables].concat());
+    if variables.iter().any(|(name, _)| *name == "REDIS_URL") {
+        process.wait_for_redis(1);
+    }
+    let address = format!("http://127.0.0.1:{}", process.grpc_port);
+    let mut client = RateLimitServiceClient::connect(address).await.expect("a connection");
+    for (entries, hits) in asked {
+        let entry = |(key, value): &(&str, &str)| Entry {
+            key: (*key).into(),
+            value: (*value).into(),
+        };
+        let request = RateLimitRequest {
+            domain: "d".into(),
+            descriptors: vec![RateLimitDescriptor {
+                entries: entries.iter().map(entry).collect(),
+                hits_addend: Some(*hits),
+                ..Default::default()
+            }],
+            hits_addend: 0,
+        };
+        client.should_rate_limit(request).await.expect("an answer");
+    }
+    let text = process.debug().get("/metrics", &[]).await.body;
+    let mut series = HashMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        let before = series.insert(name.to_owned(), value.parse().expect("a number"));
+        assert_eq!(before, None, "twice in one exposition: {name}");
+    }
+    series
+}
+
+/// [total, over, near, within] of what is counted under these keys.
+fn hits(series: &HashMap<String, f64>, keys: &str) -> Option<[f64; 4]> {
+    let of = |kind| series.get(&format!("ratelimit_service_rate_limit_{kind}{{domain=\"d\",{keys}}}"));
+    let [total, over, near, within] = ["total_hits", "over_limit", "near_limit", "within_limit"].map(of);
+    Some([*total?, *over?, *near?, *within?])
+}
+
+#[tokio::test]
+async fn hits_that_are_charged_are_split_by_where_they_lie() {
+    let redis = Redis::start();
+    let url = format!("127.0.0.1:{}", redis.port);
+    let in_redis = [
+        ("REDIS_URL", url.as_str()),
+        ("LOG_LEVEL", "info"),
+        ("STORE_TIMEOUT", "10s"),
+        ("ON_STORE_ERROR", "deny"),
+    ];
+    for store in [[].as_slice(), &in_redis] {
+        for algorithm in ALGORITHMS {
+            let variables = [&[("DEFAULT_ALGORITHM", algorithm), ("COUNT_DENIED", "true")], store].concat();
+            let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 20}}]";
+            let found = metrics_after(
+                rules,
+                &variables,
+                &[
+                    (&[("k", "a")], 15),
+                    // 15 + 7 = 22: two over, and four of the five that had room lie above 16.
+                    (&[("k", "a")], 7),
+                    // Nothing had room.
+                    (&[("k", "a")], 3),
+                ],
+            )
+            .await;
+            let found = hits(&found, "key1=\"k\"");
+            assert_eq!(found, Some([25.0, 5.0, 4.0, 15.0]), "{algorithm} {store:?}");
+        }
+    }
+}
+
+const DETAILED: &str = r#"
+domain: d
+descriptors:
+  - {key: plain, rate_limit: {unit: day, requests_per_unit: 9}}
+  - {key: exact, value: one, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 9}}
+  - {key: any, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 9}}
+  - {key: own, value: "x*", value_to_metric: true, rate_limit: {unit: day, requests_per_unit: 9}}
+  - {key: same, value: "x*", value_to_metric: true, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 9}}
+  - key: top
+    value: "x*"
+    share_threshold: true
+    descriptors: [{key: low, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 9}}]
+  - {key: override, rate_limit: {unit: day, requests_per_unit: 9}}
+"#;
+
+/// As there: a value that enters the name takes the place of the rule's own series, or sums would count twice; values
+/// that share a counter share a series.
+#[tokio::test]
+async fn every_hit_is_in_one_series() {
+    let found = metrics_after(
+        DETAILED,
+        &[],
+        &[
+            (&[("plain", "a")], 1),
+            (&[("exact", "one")], 1),
+            (&[("any", "a")], 1),
+            (&[("any", "b\"\n.c")], 2),
+            (&[("own", "x1")], 1),
+            (&[("same", "x1")], 1),
+            (&[("same", "x2")], 1),
+            (&[("top", "x1"), ("low", "b")], 1),
+            (&[("override", "a")], 1),
+        ],
+    )
+    .await;
+    let total = |keys| hits(&found, keys).map(|[total, ..]| total);
+    for (keys, expected) in [
+        (r#"key1="plain""#, 1.0),
+        (r#"key1="exact_one""#, 1.0),
+        (r#"key1="any""#, 0.0),
+        (r#"key1="any_a""#, 1.0),
+        (r#"key1="any_b\"\n.c""#, 2.0),
+        (r#"key1="own_x*""#, 0.0),
+        (r#"key1="own_x1""#, 1.0),
+        (r#"key1="same_x*""#, 2.0),
+        (r#"key1="top_x*",key2="low_b""#, 1.0),
+        (r#"key1="override""#, 1.0),
+    ] {
+        assert_eq!(total(keys), Some(expected), "{keys}");
+    }
+    let of_all = found
+        .iter()
+        .filter(|(name, _)| name.starts_with("ratelimit_service_rate_limit_total_hits{"))
+        .map(|(_, value)| value);
+    assert_eq!(of_all.sum::<f64>(), 10.0);
+}
