@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::model::Transaction;
 
@@ -20,6 +21,10 @@ use super::{Outcomes, Store, StoreError};
 const FAILURES: u32 = 5;
 /// Time between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+
+/// While the circuit is closed: how often it is looked whether the server is there, so that its loss shows also when
+/// nobody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Without a failure for so long, a cluster counts as whole.
 const QUIET: Duration = Duration::from_secs(1);
@@ -118,15 +123,28 @@ impl<S: Store> Breaker<S> {
     }
 }
 
-/// Probes while the circuit is open, until the layer is gone. `probe` must write, so that a server that only reads
-/// (a demoted master, a full one) does not pass for a healthy one. The composition root spawns it.
+/// Probes while the circuit is open, and now and then while it is closed, until the layer is gone. `probe` must write, so
+/// that a server that only reads (a demoted master, a full one) does not pass for a healthy one. The composition root
+/// spawns it.
 pub async fn probe_forever<S: Store>(breaker: Weak<Breaker<S>>, probe: Transaction) {
     let Some(mut state) = breaker.upgrade().map(|breaker| breaker.state()) else {
         return;
     };
     loop {
-        if state.wait_for(Option::is_some).await.is_err() {
-            return;
+        let opened = timeout(LOOK_EVERY, state.wait_for(Option::is_some))
+            .await
+            .map(|state| state.map(drop));
+        match opened {
+            Ok(Err(_)) => return,
+            Ok(Ok(())) => {}
+            Err(_) => {
+                let Some(breaker) = breaker.upgrade() else {
+                    return;
+                };
+                // A failure opens the circuit, as that of a request does.
+                let _ = breaker.check(&probe).await;
+                continue;
+            }
         }
         tokio::time::sleep(PROBE_EVERY).await;
         let Some(breaker) = breaker.upgrade() else {
@@ -186,6 +204,19 @@ mod tests {
         assert!(breaker.check(&dead).await.is_err());
         assert!(breaker.state().borrow().is_some(), "it is told in either case");
         breaker.check(&Transaction::default()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loss_of_a_server_shows_when_nobody_asks() {
+        let breaker = Breaker::new(HalfDead, Covers::OneServer);
+        let dead = Transaction {
+            no_lease: true,
+            ..Transaction::default()
+        };
+        tokio::spawn(probe_forever(Arc::downgrade(&breaker), dead));
+        let mut state = breaker.state();
+        let told = timeout(2 * LOOK_EVERY, state.wait_for(Option::is_some)).await;
+        assert!(told.is_ok_and(|state| state.is_ok()));
     }
 
     #[tokio::test]
