@@ -18,7 +18,7 @@ pub async fn rules(State(engine): State<Arc<Engine>>) -> Response {
     }
 }
 
-/// `/stats`: `name: value`, as envoyproxy/ratelimit prints them, of every counter and gauge.
+/// `/stats`: `name: value`, as envoyproxy/ratelimit prints them, of every counter and gauge by the name that statsd gets.
 pub async fn stats(State(metrics): State<Arc<Metrics>>) -> Response {
     let mut text = String::new();
     for (name, value) in metrics.plain() {

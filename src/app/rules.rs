@@ -62,7 +62,9 @@ impl RulesFeed {
             );
             From::Example(Arc::new(config::example(&defaults).map_err(wrong)?))
         } else {
-            let source = Source::new(settings.paths.clone()).ignore_dot_files(settings.ignore_dot_files);
+            let source = Source::new(settings.paths.clone())
+                .ignore_dot_files(settings.ignore_dot_files)
+                .may_be_empty(settings.may_be_empty);
             match watch::first(&source, &defaults) {
                 Ok(loaded) => From::Files {
                     source,
@@ -147,10 +149,11 @@ impl Gate {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation),
             Event::Failed(errors) => {
                 self.metrics.config_refused();
-                tracing::error!(
-                    "the new rules are wrong, the old ones stay in force:\n{}",
-                    errors.render(false)
-                );
+                let instead = match self.engine.active() {
+                    Some(_) => "the new rules are wrong, the old ones stay in force",
+                    None => "no rules are in force",
+                };
+                tracing::error!("{instead}:\n{}", errors.render(false));
             }
         }
     }
@@ -169,5 +172,8 @@ impl Gate {
             hash = &hash[..2 * HASH_BYTES],
             "rules in force"
         );
+        if domains == 0 {
+            tracing::warn!(generation, "the configuration is empty: nothing is limited");
+        }
     }
 }

@@ -66,6 +66,7 @@ impl Text {
 pub struct Source {
     paths: Vec<PathBuf>,
     ignore_dot_files: bool,
+    may_be_empty: bool,
 }
 
 /// What was in the files at one moment.
@@ -149,6 +150,7 @@ impl Source {
         Self {
             paths,
             ignore_dot_files: true,
+            may_be_empty: false,
         }
     }
 
@@ -156,6 +158,14 @@ impl Source {
     #[must_use]
     pub const fn ignore_dot_files(mut self, ignore: bool) -> Self {
         self.ignore_dot_files = ignore;
+        self
+    }
+
+    /// Whether a directory may be without files (default: no), which is a configuration without rules then, as in
+    /// envoyproxy/ratelimit.
+    #[must_use]
+    pub const fn may_be_empty(mut self, may: bool) -> Self {
+        self.may_be_empty = may;
         self
     }
 
@@ -212,7 +222,7 @@ impl Source {
             let before = listing.reached;
             match fs::metadata(path) {
                 Ok(meta) if meta.is_dir() => match listing.directory(path, &meta, 0) {
-                    Ok(()) if listing.reached > before => {}
+                    Ok(()) if listing.reached > before || self.may_be_empty => {}
                     Ok(()) => report(&mut listing.errors, path, Problem::NoFiles),
                     Err(problem) => report(&mut listing.errors, path, problem),
                 },

@@ -91,10 +91,15 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
-        let reflection = || {
+        // The descriptors know more services than are served here: the control plane's.
+        let reflection = |own: &str| {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name(RLS_NAME)
+                .with_service_name(AUTHZ_NAME)
+                .with_service_name("grpc.health.v1.Health")
+                .with_service_name(own)
         };
         let rls = RateLimitServiceServer::new(rls)
             .max_decoding_message_size(options.max_message_bytes)
@@ -103,8 +108,8 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
             .max_decoding_message_size(options.max_message_bytes)
             .max_encoding_message_size(usize::MAX);
         let others = Routes::new(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
+            .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?)
             .prepare();
         Ok(Self {
             services: Services {

@@ -9,7 +9,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::compat::GrpcDoor;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
@@ -60,6 +60,8 @@ pub struct PortMetrics {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// `EXTRA_TAGS`
+    pub(super) tags: Vec<LabelPair>,
     /// Each rule's counters.
     pub rules: Arc<RuleStatsRegistry>,
     services: [ServiceMetrics; 3],
@@ -108,14 +110,20 @@ impl Metrics {
         Self::with_tags(&BTreeMap::new())
     }
 
-    /// The same with labels that every metric carries.
+    /// The same with labels that every metric carries, unless it has one of that name itself.
     ///
     /// # Errors
     /// When two metrics have one name; a mistake in this file.
     #[allow(clippy::too_many_lines, reason = "a list")]
     pub fn with_tags(tags: &BTreeMap<String, String>) -> prometheus::Result<Self> {
-        let tags = tags.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let registry = Registry::new_custom(None, Some(tags.collect()))?;
+        let tag = |(name, value): (&String, &String)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.clone());
+            pair.set_value(value.clone());
+            pair
+        };
+        let tags = tags.iter().map(tag).collect();
+        let registry = Registry::new();
         let r = &registry;
         let rules = Arc::new(RuleStatsRegistry::new()?);
         registry.register(Box::new(RuleStatsCollector(Arc::clone(&rules))))?;
@@ -149,6 +157,7 @@ impl Metrics {
         let build = gauges(r, "sluicegate_build_info", "The version that runs", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
+            tags,
             rules,
             services,
             store_calls: counters(r, "sluicegate_store_calls_total", "Calls to the store", &["store"])?,
@@ -298,36 +307,23 @@ impl Metrics {
         self.registry.register(collector)
     }
 
-    /// Every counter and gauge as `name.label.label` and value, sorted; for `/stats`.
-    #[must_use]
-    pub fn plain(&self) -> Vec<(String, f64)> {
-        let mut lines = Vec::new();
-        for family in self.gather() {
-            for metric in family.get_metric() {
-                let value = match family.get_field_type() {
-                    MetricType::COUNTER => metric.get_counter().get_value(),
-                    MetricType::GAUGE => metric.get_gauge().get_value(),
-                    _ => continue,
-                };
-                let labels = metric
-                    .get_label()
-                    .iter()
-                    .map(|label| label.value().escape_debug().to_string());
-                let name = std::iter::once(family.name().to_owned())
-                    .chain(labels)
-                    .collect::<Vec<_>>()
-                    .join(".");
-                lines.push((name, value));
-            }
-        }
-        lines.sort_by(|a, b| a.0.cmp(&b.0));
-        lines
-    }
-
     /// Every metric as it stands.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+        let mut families = self.registry.gather();
+        if self.tags.is_empty() {
+            return families;
+        }
+        for metric in families.iter_mut().flat_map(|family| family.mut_metric().iter_mut()) {
+            let mut labels = metric.take_label();
+            for tag in &self.tags {
+                if !labels.iter().any(|label| label.name() == tag.name()) {
+                    labels.push(tag.clone());
+                }
+            }
+            metric.set_label(labels);
+        }
+        families
     }
 
     /// The exposition for a scrape.

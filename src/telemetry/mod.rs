@@ -4,6 +4,7 @@
 mod compat;
 pub mod logs;
 pub mod metrics;
+mod plain;
 pub mod rule_stats;
 pub mod statsd;
 pub mod store_meter;

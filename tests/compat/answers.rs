@@ -316,7 +316,7 @@ async fn denials_that_need_no_call_to_redis_are_counted_as_such() {
         }
         let stats = server.process.debug().get("/stats", &[]).await.body;
         for (name, value) in [("over_limit", 4), ("over_limit_with_local_cache", from_cache)] {
-            let line = format!("ratelimit_service_rate_limit_{name}.rl.user: {value}");
+            let line = format!("ratelimit.service.rate_limit.rl.user.{name}: {value}");
             assert!(stats.lines().any(|found| found == line), "no `{line}` in\n{stats}");
         }
     }

@@ -6,6 +6,7 @@ mod support;
 
 mod answers;
 mod conformance;
+mod directory;
 mod gateway;
 mod metrics;
 mod per_second;

@@ -43,8 +43,15 @@ async fn metrics_after(
         };
         client.should_rate_limit(request).await.expect("an answer");
     }
+    let stats = process.debug().get("/stats", &[]).await.body;
+    assert!(stats.lines().all(|line| line.contains(": ")), "{stats}");
     let text = process.debug().get("/metrics", &[]).await.body;
-    let mut series = HashMap::new();
+    let mut series: HashMap<String, f64> = stats
+        .lines()
+        .filter_map(|line| line.rsplit_once(": "))
+        .filter(|(name, _)| name.starts_with("ratelimit.") || name.starts_with("ratelimit_server."))
+        .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+        .collect();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
         let before = series.insert(name.to_owned(), value.parse().expect("a number"));
@@ -147,4 +154,48 @@ async fn every_hit_is_in_one_series() {
         .filter(|(name, _)| name.starts_with("ratelimit_service_rate_limit_total_hits{"))
         .map(|(_, value)| value);
     assert_eq!(of_all.sum::<f64>(), 10.0);
+}
+
+/// By the names that statsd gets, which is how envoyproxy/ratelimit calls them.
+#[tokio::test]
+async fn stats_have_their_names() {
+    let rules = r#"
+domain: d
+descriptors:
+  - key: k
+    descriptors: [{key: path, value: /a.b, shadow_mode: true, rate_limit: {unit: day, requests_per_unit: 2}}]
+"#;
+    let asked: [(&[(&str, &str)], u64); 1] = [(&[("k", "v"), ("path", "/a.b")], 3)];
+    let found = metrics_after(rules, &[("EXTRA_TAGS", "env:prod")], &asked).await;
+    for (name, expected) in [
+        ("ratelimit.service.rate_limit.d.k.path_/a.b.total_hits.__env=prod", 3.0),
+        ("ratelimit.service.rate_limit.d.k.path_/a.b.over_limit.__env=prod", 1.0),
+        ("ratelimit.service.rate_limit.d.k.path_/a.b.near_limit.__env=prod", 1.0),
+        (
+            "ratelimit.service.rate_limit.d.k.path_/a.b.within_limit.__env=prod",
+            0.0,
+        ),
+        ("ratelimit.service.rate_limit.d.k.path_/a.b.shadow_mode.__env=prod", 1.0),
+        ("ratelimit.service.config_load_success.__env=prod", 1.0),
+        ("ratelimit_server.ShouldRateLimit.total_requests.__env=prod", 1.0),
+    ] {
+        assert_eq!(found.get(name), Some(&expected), "{name}");
+    }
+}
+
+/// Tags that others have on everything they run, some of which our own metrics use as labels.
+#[tokio::test]
+async fn tags_may_be_called_as_our_own_labels_are() {
+    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 2}}]";
+    let tags = [("EXTRA_TAGS", "service:gateway,version:7")];
+    let found = metrics_after(rules, &tags, &[(&[("k", "a")], 1)]).await;
+    for (name, expected) in [
+        (
+            r#"ratelimit_service_rate_limit_total_hits{domain="d",key1="k",service="gateway",version="7"}"#,
+            1.0,
+        ),
+        (r#"sluicegate_requests_total{code="ok",service="rls",version="7"}"#, 1.0),
+    ] {
+        assert_eq!(found.get(name), Some(&expected), "{name} in {found:#?}");
+    }
 }

@@ -377,3 +377,32 @@ async fn what_envoy_sends_for_odd_requests_is_counted() {
     assert!(response.statuses[0].current_limit.is_none());
     assert_eq!(response.statuses[1].limit_remaining, 2);
 }
+
+#[tokio::test]
+async fn reflection_names_what_is_served_and_nothing_else() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let server = Server::start(RULES).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(server.url()).unwrap();
+    let mut client = ServerReflectionClient::new(endpoint.connect().await.unwrap());
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let answers = client.server_reflection_info(tokio_stream::once(list)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    let expected = [
+        "envoy.service.auth.v3.Authorization",
+        "envoy.service.ratelimit.v3.RateLimitService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+    ];
+    assert_eq!(names, expected);
+}

@@ -51,6 +51,8 @@ pub struct RulesSettings {
     pub paths: Vec<PathBuf>,
     /// Files whose name starts with a dot are not rules (`RUNTIME_IGNOREDOTFILES`).
     pub ignore_dot_files: bool,
+    /// A directory without files is a configuration without rules, not an error.
+    pub may_be_empty: bool,
     /// A control plane instead of files (`CONFIG_TYPE=GRPC_XDS_SOTW`); `paths` is empty then.
     pub xds: Option<XdsSettings>,
     /// The algorithm of a rule that names none.
@@ -277,6 +279,7 @@ impl Default for RulesSettings {
         Self {
             paths: Vec::new(),
             ignore_dot_files: true,
+            may_be_empty: false,
             xds: None,
             default_algorithm: AlgorithmKind::SlidingWindow,
             count_denied: false,

@@ -164,26 +164,9 @@ pub fn pairs(text: &str, separators: &[char]) -> Result<BTreeMap<String, String>
     Ok(pairs)
 }
 
-/// What our metrics' own labels are called (`key` stands for `key1`, `key2`, …).
-const RESERVED_LABELS: [&str; 17] = [
-    "domain",
-    "rule",
-    "key",
-    "outcome",
-    "service",
-    "code",
-    "store",
-    "kind",
-    "mode",
-    "reason",
-    "result",
-    "grpc_method",
-    "err_type",
-    "hash",
-    "version",
-    "le",
-    "quantile",
-];
+/// What labels of envoyproxy/ratelimit's metrics are called (`key` stands for `key1`, `key2`, …), and those that
+/// Prometheus itself gives a meaning. Where one of our own metrics has a label of a tag's name, the label stays.
+const RESERVED_LABELS: [&str; 6] = ["domain", "key", "grpc_method", "err_type", "le", "quantile"];
 
 /// Labels of metrics: `name:value,name:value`. What a label's name cannot hold becomes `_`.
 ///

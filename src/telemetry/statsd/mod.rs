@@ -3,7 +3,7 @@
 //! Nothing is sent from the request path: a thread of its own reads the counters at intervals and sends what they grew
 //! by. While the server is away nothing is lost but time: the next flush that succeeds sends all growth since the last.
 
-mod names;
+pub(super) mod names;
 mod transport;
 
 use std::collections::{BTreeMap, HashMap};

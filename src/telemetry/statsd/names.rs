@@ -56,7 +56,7 @@ impl Names {
     fn line(&self, family: &str, labels: &[LabelPair]) -> Line {
         let (everywhere, own): (Vec<_>, Vec<_>) =
             labels.iter().partition(|label| self.everywhere.contains(label.name()));
-        let (before, after) = name(family);
+        let (before, after) = of_family(family);
         let tag = |label: &&LabelPair| (clean(label.name()), clean(label.value()));
         if self.dogstatsd {
             let name = [before, after]
@@ -85,7 +85,7 @@ impl Names {
 }
 
 /// What stands before and after the labels' values in a family's name.
-fn name(family: &str) -> (&str, &str) {
+pub(in crate::telemetry) fn of_family(family: &str) -> (&str, &str) {
     if let Some(counter) = family.strip_prefix("ratelimit_service_rate_limit_") {
         return ("ratelimit.service.rate_limit", counter);
     }

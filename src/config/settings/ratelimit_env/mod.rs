@@ -179,6 +179,7 @@ fn rules(reader: &mut Reader<'_>, settings: &mut Settings) {
     rules.merge_domains = reader.truth("MERGE_DOMAIN_CONFIG");
     rules.healthy_needs_domain = reader.truth("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED");
     rules.ignore_dot_files = reader.truth("RUNTIME_IGNOREDOTFILES");
+    rules.may_be_empty = true;
     reader.truth("RUNTIME_WATCH_ROOT");
     let mut directory = PathBuf::from(
         reader

@@ -138,7 +138,7 @@ pub const VARIABLES: &[Variable] = &[
     v("STATSD_PROTOCOL", "tcp", "tcp or udp (udp with USE_DOG_STATSD)", Same),
     v("STATS_FLUSH_INTERVAL", "10s", "how often", Same),
     v("USE_DOG_STATSD_MOGRIFIERS", "", "rewriting of names into tags", NotTaken("domain and keys are tags already")),
-    v("EXTRA_TAGS", "", "labels of every metric: name:value,name:value", Same),
+    v("EXTRA_TAGS", "", "labels of every metric that has none of that name: name:value,name:value", Same),
     v("DISABLE_STATS", "false", "neither statsd nor a listener for metrics; /metrics stays on the debug port", Same),
     v("USE_PROMETHEUS", "false", "a listener for metrics alone", Better("/metrics is on the debug port too")),
     v("PROMETHEUS_ADDR", ":9090", "its address", Same),
