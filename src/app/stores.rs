@@ -15,7 +15,7 @@ use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
 use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings, Topology};
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Transaction, Unit, Window};
+use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Limit, Transaction, Unit, Window};
 use crate::store::breaker::{Breaker, Covers, probe_forever};
 use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
@@ -76,7 +76,7 @@ impl Server {
         redis: &RedisSettings,
         timeout: Duration,
         standby: &Arc<Standby>,
-        serves: fn(&Check) -> bool,
+        serves: fn(&Limit) -> bool,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AppError> {
         let store = RedisStore::connect(redis, timeout, logging())
@@ -138,9 +138,9 @@ fn open_redis(
 ) -> Result<(AnyStore, RedisParts), AppError> {
     let has_two = settings.redis_per_second.is_some();
     let serves = if has_two {
-        |check: &Check| !is_per_second(check)
+        |limit: &Limit| !is_per_second(limit)
     } else {
-        |_: &Check| true
+        |_: &Limit| true
     };
     let connect = |name, redis, serves| Server::connect(name, redis, settings.timeout, standby, serves, metrics);
     let main = connect(REDIS, redis, serves)?;

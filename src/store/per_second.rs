@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{Outcomes, Store, StoreError, groups};
 use crate::model::time::SECOND_US;
-use crate::model::{Check, Transaction};
+use crate::model::{Check, Limit, Transaction};
 
 /// Where most limits live, in [`groups`]' numbering.
 const MAIN: u64 = 0;
@@ -32,14 +32,14 @@ impl PerSecond {
     }
 }
 
-/// Whether a check is decided by the store for limits of one second.
+/// Whether a limit's counters are in the store for limits of one second.
 #[must_use]
-pub const fn is_per_second(check: &Check) -> bool {
-    check.limit.window_us == SECOND_US
+pub const fn is_per_second(limit: &Limit) -> bool {
+    limit.window_us == SECOND_US
 }
 
 const fn place(check: &Check) -> u64 {
-    if is_per_second(check) { SECONDS } else { MAIN }
+    if is_per_second(&check.limit) { SECONDS } else { MAIN }
 }
 
 /// The place of all these checks; `None` if they have more than one.

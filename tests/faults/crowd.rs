@@ -91,7 +91,7 @@ pub async fn metric(server: &Sluicegate, name: &str) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> bool) {
+pub async fn wait_for(what: &str, mut ready: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !ready().await {
         assert!(start.elapsed() < PATIENCE, "not {what}");

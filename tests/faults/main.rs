@@ -17,6 +17,7 @@ mod forgotten;
 mod load;
 mod loris;
 mod mute;
+mod owed;
 mod proxy;
 mod report;
 mod scene;

@@ -1,55 +1,83 @@
 //! The layer that keeps [`Standby`] in step with the shared store under it, and the shared store with it.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Deadline};
 
 use async_trait::async_trait;
-use futures::future::{join, join_all};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep};
 
 use super::Standby;
-use crate::model::{Check, Transaction};
+use crate::model::{Check, Limit, Transaction};
 use crate::store::{Outcomes, Refusal, Store, StoreError};
 
 /// Debts that are on their way at the same time.
 const AT_ONCE: usize = 64;
+/// Once the store is back, debts are told for so long before it is asked for decisions. What is owed still, because it is
+/// much or grows as fast, is told with each key's next call (before it), or by [`settle_forever`].
+const FIRST: Duration = Duration::from_millis(300);
 /// Once this replica has told what it owes, others may still be about to: their probes find the store back at other
-/// moments (see `breaker`). For so long nobody's decisions are asked of it, so that none is made without their debts.
+/// moments (see `breaker`). For so long nobody's decisions are asked of it, so that few are made without their debts.
 const OTHERS: Duration = Duration::from_millis(200);
+/// And for so long what came meanwhile is told.
+const LAST: Duration = Duration::from_millis(100);
 /// Between two looks for debts on counters that nobody asks for any more.
 const EVERY: Duration = Duration::from_millis(250);
+/// Each of which tells for so long at most.
+const TURN: Duration = Duration::from_secs(1);
 
 /// The layer. It stands under the circuit breaker, which settles before it lets requests through again.
 pub struct Follow<S> {
     inner: S,
     standby: Arc<Standby>,
-    /// Which checks the store under it decides.
-    serves: fn(&Check) -> bool,
+    /// Which limits' counters the store under it has.
+    serves: fn(&Limit) -> bool,
 }
 
 impl<S: Store> Follow<S> {
-    /// A layer over `inner`, which decides the checks that `serves` picks.
-    pub const fn new(inner: S, standby: Arc<Standby>, serves: fn(&Check) -> bool) -> Self {
+    /// A layer over `inner`, which has the counters of the limits that `serves` picks.
+    pub const fn new(inner: S, standby: Arc<Standby>, serves: fn(&Limit) -> bool) -> Self {
         Self { inner, standby, serves }
     }
 
-    /// Tells all that is owed.
-    async fn tell(&self) -> Result<(), StoreError> {
-        loop {
+    /// Tells what is owed, for so long at most. What cannot be told is kept for later and keeps nobody else's
+    /// from being told.
+    ///
+    /// # Errors
+    /// When a server is away.
+    async fn tell(&self, patience: Duration) -> Result<(), StoreError> {
+        let start = Instant::now();
+        let mut later = Vec::new();
+        let mut away = None;
+        while start.elapsed() < patience {
             let owed = self.standby.owed.take_any(AT_ONCE, self.serves);
             if owed.is_empty() {
-                return Ok(());
+                break;
             }
-            self.tell_all(self.standby.due(owed.into_iter()), None).await?;
+            let owed = self.standby.due(owed.into_iter());
+            let sent = owed.len();
+            let failed = self.tell_all(owed, None).await;
+            let nobody_answers = sent > 0 && failed.len() == sent;
+            for (debt, error) in failed {
+                if matches!(error, StoreError::Unavailable(_)) {
+                    away = Some(error);
+                }
+                later.push(debt);
+            }
+            if nobody_answers {
+                break;
+            }
         }
+        away.map_or(Ok(()), Err)
     }
 
-    /// Tells these debts, all at the same time.
-    async fn tell_all(&self, owed: Vec<Check>, deadline: Option<Instant>) -> Result<(), StoreError> {
+    /// Tells these debts, all at the same time; those that did not arrive, and why not.
+    async fn tell_all(&self, owed: Vec<Check>, deadline: Option<Deadline>) -> Vec<(Sending<'_>, StoreError)> {
         let calls = owed.into_iter().map(|check| self.tell_one(check, deadline));
-        join_all(calls).await.into_iter().collect()
+        join_all(calls).await.into_iter().filter_map(Result::err).collect()
     }
 
-    async fn tell_one(&self, owed: Check, deadline: Option<Instant>) -> Result<(), StoreError> {
+    async fn tell_one(&self, owed: Check, deadline: Option<Deadline>) -> Result<(), (Sending<'_>, StoreError)> {
         let call = Transaction {
             checks: [owed.clone()].into_iter().collect(),
             deadline,
@@ -68,25 +96,25 @@ impl<S: Store> Follow<S> {
                 // Somebody else's key: it never decides anything for us.
                 sending.arrived();
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err((sending, error)),
         }
         Ok(())
     }
 
-    /// Asks the store, and tells it what is owed on the same counters before; in the same turn, so that both leave
-    /// together.
+    /// Asks the store once it knows what is owed on the same counters: an answer that was given without knowing of it
+    /// may let too many pass.
     async fn with_owed<T>(
         &self,
         owed: Vec<Check>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
         ask: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        if owed.is_empty() {
-            return ask.await;
+        if !owed.is_empty()
+            && let Some((_, error)) = self.tell_all(owed, deadline).await.pop()
+        {
+            return Err(error);
         }
-        let (told, answer) = join(self.tell_all(owed, deadline), ask).await;
-        // An answer that was given without knowing of the debt may let too many pass.
-        told.and(answer)
+        ask.await
     }
 }
 
@@ -116,9 +144,9 @@ impl<S: Store> Store for Follow<S> {
         if self.standby.owed.is_empty() {
             return Ok(());
         }
-        self.tell().await?;
-        tokio::time::sleep(OTHERS).await;
-        self.tell().await
+        self.tell(FIRST).await?;
+        sleep(OTHERS).await;
+        self.tell(LAST).await
     }
 }
 
@@ -155,7 +183,7 @@ pub async fn settle_forever<S: Store>(layer: Weak<Follow<S>>, is_away: impl Fn()
         if is_away() || layer.standby.owed.is_empty() {
             continue;
         }
-        if let Err(error) = layer.tell().await {
+        if let Err(error) = layer.tell(TURN).await {
             tracing::debug!(%error, "what was admitted meanwhile could not be told yet");
         }
     }

@@ -6,8 +6,9 @@
 //!   replica's part of what it says is used by all.
 //! - *While it does not*, [`Standby::decide`] decides by these counters, with this replica's part of each limit, and
 //!   notes what it admits as owed to the shared store.
-//! - *When it is back*, what is owed is charged to it: before it decides anything again if its circuit was open, else
-//!   with the key's next call or by [`settle_forever`], whichever comes first.
+//! - *When it is back*, what is owed is charged to it: before it decides anything again if its circuit was open, but for
+//!   a bounded time; what is left, or owed while it was closed, before the key's next call or by [`settle_forever`],
+//!   whichever comes first.
 //!
 //! So a replica that is alone never passes a limit at these seams (but for calls under way at that moment), and several
 //! pass it only by what one has not heard of the others. A charge whose answer is lost is made again: that denies too

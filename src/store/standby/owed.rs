@@ -66,18 +66,10 @@ impl Owed {
         debt.into_check(key)
     }
 
-    /// Takes out what is owed on up to `most` counters of those that `of` picks; empty when there are none.
-    pub(super) fn take_any(&self, most: usize, of: fn(&Check) -> bool) -> Vec<Check> {
+    /// Takes out what is owed on up to `most` counters of those whose limits `of` picks; empty when there are none.
+    pub(super) fn take_any(&self, most: usize, of: fn(&Limit) -> bool) -> Vec<Check> {
         let mut debts = self.debts.lock();
-        let mine = debts.extract_if(|key, debt| {
-            let check = Check {
-                key: key.clone(),
-                limit: debt.limit,
-                hits: Hits::Peek,
-                gate: Gate::Observe,
-            };
-            of(&check)
-        });
+        let mine = debts.extract_if(|_, debt| of(&debt.limit));
         let taken = mine.filter_map(|(key, debt)| debt.into_check(key)).take(most).collect();
         self.len.store(debts.len(), Relaxed);
         taken
