@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
-use crate::service::rls::RateLimitService;
+use crate::service::rls::{Caller, RateLimitService};
 use crate::telemetry::ServiceKind;
 
 /// Largest body, in bytes.
@@ -88,7 +88,7 @@ pub async fn check(State(json): State<JsonService>, request: Request) -> Respons
             );
         }
     };
-    let response = match json.service.answer(ServiceKind::Json, request, None).await {
+    let response = match json.service.answer(ServiceKind::Json, request, Caller::default()).await {
         Ok(response) => response,
         Err(status) => return text(http_status(status.code()), format!("{}\n", status.message())),
     };

@@ -6,6 +6,7 @@ mod decision;
 mod failure;
 mod plan;
 mod slots;
+mod undue;
 mod wait;
 
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use crate::telemetry::throttle::Throttle;
 pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use plan::RequestError;
+pub use undue::TOLD;
 
 use slots::{Counters, Held};
+use undue::Undue;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -77,6 +80,7 @@ impl Default for EngineOptions {
 pub struct Engine {
     active: ArcSwapOption<Active>,
     counters: Counters,
+    undue: Undue,
     waiting: wait::WaitingRoom,
     slots: Semaphore,
     options: EngineOptions,
@@ -103,6 +107,7 @@ impl Engine {
         Self {
             active,
             counters: Counters { store, standby },
+            undue: Undue::default(),
             waiting,
             slots,
             options,
@@ -160,6 +165,8 @@ impl Engine {
             return self.shed(active, request);
         };
         let mut plan = plan::plan(&self.options, &active, request)?;
+        self.undue
+            .strike(&mut plan.transaction, request.releases_all, &*self.clock);
         if plan.transaction.checks.is_empty() {
             return Ok(decision::uncounted(active, &plan));
         }
@@ -183,6 +190,9 @@ impl Engine {
             .await;
         held.heard();
         let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
+        if request.releases_all {
+            self.undue.note(&plan, &decision.statuses, &*self.clock);
+        }
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
         Ok(decision)
     }

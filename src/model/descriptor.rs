@@ -11,6 +11,8 @@ pub struct Request {
     pub descriptors: Vec<Descriptor>,
     /// Hits of each descriptor that brings none of its own; 0 means 1.
     pub hits_addend: u32,
+    /// The caller makes a release for each of its requests, also for those that were denied: an Envoy does.
+    pub releases_all: bool,
 }
 
 /// A path of entries that is limited as a whole.

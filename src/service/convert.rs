@@ -105,6 +105,7 @@ pub fn request(wire: wire::RateLimitRequest, bounds: &Bounds) -> Result<Request,
         domain: wire.domain,
         descriptors,
         hits_addend: wire.hits_addend,
+        releases_all: false,
     })
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
-use crate::engine::{Counted, Decision, Status};
+use crate::engine::{Counted, Decision, Status, TOLD};
 use crate::model::Request;
 use crate::model::time::SECOND_US;
 
@@ -114,7 +114,8 @@ pub fn undecided(reason: &str) -> Vec<u8> {
 ///
 /// `slots` is what it holds of each of them (of the one that it holds least of, so that nobody gives back more than was
 /// taken); absent if one counted nothing. A limit that it passed without a slot (shadow mode) does not keep the others
-/// from getting theirs back. `slots_of` has each limit's own number by the limit's name.
+/// from getting theirs back. `slots_of` has each limit's own number by the limit's name. All with [`TOLD`] added, so that
+/// the release made of it is known for one.
 fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
     let is_shadow = |status| decision.rule(status).is_some_and(|rule| rule.shadow_mode);
     let counted = decision
@@ -136,11 +137,11 @@ fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
         return false;
     }
     if least > 0 {
-        fields.set("slots", Value::Number(least));
+        fields.set("slots", Value::Number(TOLD + least));
     }
     let mut each = Fields::default();
     for (name, slots) in held {
-        each.set(name, Value::Number(slots));
+        each.set(name, Value::Number(TOLD + slots));
     }
     fields.set("slots_of", Value::Struct(&each));
     true

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::engine::{Engine, RequestError};
@@ -18,6 +19,27 @@ pub struct RateLimitService {
     engine: Arc<Engine>,
     options: Arc<AnswerOptions>,
     metrics: Arc<Metrics>,
+}
+
+/// What is known of who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    /// When it stops listening.
+    pub deadline: Option<Instant>,
+    /// It is an Envoy.
+    pub is_envoy: bool,
+}
+
+impl Caller {
+    /// Headers that Envoy puts on calls of its own, unless it is told not to.
+    const OF_ENVOY: [&str; 2] = ["x-envoy-internal", "x-envoy-expected-rq-timeout-ms"];
+
+    fn of(metadata: &MetadataMap) -> Self {
+        Self {
+            deadline: deadline::deadline(metadata),
+            is_envoy: Self::OF_ENVOY.iter().any(|name| metadata.contains_key(*name)),
+        }
+    }
 }
 
 impl RateLimitService {
@@ -39,10 +61,10 @@ impl RateLimitService {
         &self,
         kind: ServiceKind,
         request: wire::RateLimitRequest,
-        deadline: Option<Instant>,
+        caller: Caller,
     ) -> Result<wire::RateLimitResponse, Status> {
         let start = Instant::now();
-        let result = self.decide(request, deadline).await;
+        let result = self.decide(request, caller).await;
         let metrics = self.metrics.service(kind);
         metrics.duration.observe(start.elapsed().as_secs_f64());
         match &result {
@@ -56,18 +78,15 @@ impl RateLimitService {
         result
     }
 
-    async fn decide(
-        &self,
-        request: wire::RateLimitRequest,
-        deadline: Option<Instant>,
-    ) -> Result<wire::RateLimitResponse, Status> {
-        let request = convert::request(request, &self.options.bounds).map_err(|error| {
+    async fn decide(&self, request: wire::RateLimitRequest, caller: Caller) -> Result<wire::RateLimitResponse, Status> {
+        let mut request = convert::request(request, &self.options.bounds).map_err(|error| {
             self.metrics.bad_requests.with_label_values(&[error.kind()]).inc();
             Status::invalid_argument(error.to_string())
         })?;
+        request.releases_all = caller.is_envoy;
         let decision = self
             .engine
-            .decide(&request, deadline)
+            .decide(&request, caller.deadline)
             .await
             .map_err(|error| self.refuse(&error))?;
         let mut response = convert::response(&decision, self.options.whole_second_resets);
@@ -111,8 +130,8 @@ impl wire::rate_limit_service_server::RateLimitService for RateLimitService {
         &self,
         request: Request<wire::RateLimitRequest>,
     ) -> Result<Response<wire::RateLimitResponse>, Status> {
-        let deadline = deadline::deadline(request.metadata());
-        self.answer(ServiceKind::Rls, request.into_inner(), deadline)
+        let caller = Caller::of(request.metadata());
+        self.answer(ServiceKind::Rls, request.into_inner(), caller)
             .await
             .map(Response::new)
     }

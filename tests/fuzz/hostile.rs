@@ -34,7 +34,7 @@ fn ask(services: &Services, user: &[u8], tenant: &[u8]) -> Result<i32, Status> {
         descriptors: vec![descriptor],
         ..Default::default()
     };
-    let answer = wait(services.rls.answer(ServiceKind::Rls, request, None))?;
+    let answer = wait(services.rls.answer(ServiceKind::Rls, request, Caller::default()))?;
     Ok(answer.overall_code)
 }
 

@@ -109,7 +109,7 @@ fn rate_limit_requests() {
             return Ok(());
         };
         let descriptors = request.descriptors.len();
-        match wait(services.rls.answer(ServiceKind::Rls, request, None)) {
+        match wait(services.rls.answer(ServiceKind::Rls, request, Caller::default())) {
             Ok(response) => prop_assert_eq!(response.statuses.len(), descriptors),
             Err(status) => {
                 prop_assert_eq!(status.code(), Code::InvalidArgument);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 use sluicegate::config::settings::{RedisSettings, Settings, StoreKind};
+use sluicegate::engine::TOLD;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use sluicegate::rules::OnStoreError;
 
@@ -36,7 +37,7 @@ fn slots(response: &wire::RateLimitResponse) -> Slots {
         return (None, Vec::new());
     };
     let number = |kind: Option<Kind>| match kind {
-        Some(Kind::NumberValue(number)) => Some(number),
+        Some(Kind::NumberValue(number)) => Some(number - TOLD as f64),
         None => None,
         other => panic!("not a number: {other:?}"),
     };
@@ -175,5 +176,44 @@ async fn slots_of_a_caller_that_leaves_before_the_answer_come_back() {
         assert!(start.elapsed() < patience, "the slots never came back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    server.stop().await;
+}
+
+/// A call with the headers that Envoy puts on its own.
+async fn ask_as_envoy(server: &Server, request: wire::RateLimitRequest) -> bool {
+    let mut request = tonic::Request::new(request);
+    let value = "true".parse().expect("a value");
+    request.metadata_mut().insert("x-envoy-internal", value);
+    let answer = server.client().await.should_rate_limit(request).await;
+    answer.expect("answered").into_inner().overall_code == i32::from(wire::rate_limit_response::Code::Ok)
+}
+
+/// Envoy releases for denied requests, too, with a fixed number; others release what they took, denied or not.
+#[tokio::test]
+async fn an_envoys_release_for_a_denied_request_gives_nothing_back() {
+    let server = Server::start_with(RULES, |_| {}).await;
+    let release = |hits: u64| {
+        let mut release = costing(&[("host", hits)]);
+        release.descriptors[0].is_negative_hits = true;
+        release
+    };
+    let take = || costing(&[("host", 1)]);
+    for _ in 0..2 {
+        assert!(ask_as_envoy(&server, take()).await);
+    }
+    for _ in 0..3 {
+        assert!(!ask_as_envoy(&server, take()).await);
+        assert!(ask_as_envoy(&server, release(1)).await);
+    }
+    // Those that were admitted give theirs back.
+    assert!(ask_as_envoy(&server, release(1)).await);
+    assert!(ask_as_envoy(&server, take()).await);
+    assert!(!ask_as_envoy(&server, take()).await);
+    // What was told is due, whatever was denied meanwhile; and so is what a caller of another kind gives back.
+    assert!(ask_as_envoy(&server, release(TOLD + 1)).await);
+    assert!(ask_as_envoy(&server, take()).await);
+    assert!(!ask_as_envoy(&server, take()).await);
+    ask(&server, release(1)).await;
+    assert!(slots_of(&server, &[("host", 1)]).await.0);
     server.stop().await;
 }

@@ -34,12 +34,13 @@
 //!
 //! # With Envoy
 //! The guarantee holds for callers that release only what they took, once, and Envoy (1.40) makes its call on stream
-//! done for requests that were denied, too: a fixed `hits_addend: { number: 1, is_negative_hits: true }` gives back
-//! slots that denied requests never had, and more than L get through. So an answer's dynamic metadata says what was
+//! done for requests that were denied, too: a fixed `hits_addend: { number: 1, is_negative_hits: true }` would give
+//! back slots that denied requests never had, and more than L get through. So an answer's dynamic metadata says what was
 //! taken (`service/metadata.rs`), and the release reads it:
 //! `format: "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:slots)%"`. Where nothing was taken there is
 //! nothing to read, and Envoy makes no call: after a denial, and when its own failure mode let a request pass without
-//! an answer. A request header would do as well, but a client can send one, and the upstream sees it.
+//! an answer. A request header would do as well, but a client can send one, and the upstream sees it. For those who set a
+//! fixed number all the same, the engine leaves as many of an Envoy's releases out as it was denied (`engine/undue.rs`).
 //!
 //! A caller that leaves before it has heard the answer makes no call either; the engine then gives its slots back
 //! (`engine/slots.rs`). What frees itself only: slots of an Envoy that crashed or could not reach the service, and

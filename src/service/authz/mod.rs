@@ -132,6 +132,7 @@ impl AuthzService {
             domain: mapping.domain.to_string(),
             descriptors,
             hits_addend: 1,
+            releases_all: false,
         };
         match self.engine.decide_by(active, &asked, deadline).await {
             Ok(decision) => Ok((

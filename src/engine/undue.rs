@@ -1,0 +1,166 @@
+//! Releases that are not due: an Envoy makes its call on stream done for denied requests, too, and where that brings a
+//! fixed number it would give back slots that nobody took.
+//!
+//! So what such a caller's request did not get is noted here, and as many hits of later releases are left out. A release
+//! of what an answer's metadata told ([`TOLD`]) is due whatever is noted. Notes are this process' own: among several
+//! replicas, a denial and its release can reach different ones, and then only told releases are exact.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use parking_lot::Mutex;
+
+use crate::model::{Algorithm, Clock, CounterKey, Hits, Transaction};
+
+use super::decision::{Status, StatusLimit};
+use super::plan::{Plan, Slot};
+
+/// Added to the number of slots that an answer tells, and so to the release that is made of it: such a release gives back
+/// what was taken. More slots than anybody takes at once, and little enough for Envoy, which makes no call for a number
+/// above 10^9.
+pub const TOLD: u64 = 1 << 29;
+
+/// Counters with notes at most; what is denied on more is not noted.
+const MAX_KEYS: usize = 100_000;
+
+/// The notes.
+#[derive(Debug, Default)]
+pub(super) struct Undue {
+    notes: Mutex<HashMap<CounterKey, Note>>,
+}
+
+#[derive(Debug)]
+struct Note {
+    hits: u64,
+    /// A release comes with the end of its request, and none lasts longer than the limit's window.
+    until_us: u64,
+}
+
+impl Undue {
+    /// Notes which slots a request asked for and did not get, though it will release them.
+    pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) {
+        for (slot, status) in plan.slots.iter().zip(statuses) {
+            let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, status.limit) else {
+                continue;
+            };
+            let Some(check) = plan.transaction.checks.get(*check) else {
+                continue;
+            };
+            if let (Hits::Take(hits), Some(0)) = (check.hits, counted.slots) {
+                self.add(&check.key, hits, clock.now_us(), check.limit.window_us);
+            }
+        }
+    }
+
+    fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) {
+        let until_us = now_us.saturating_add(window_us);
+        let mut notes = self.notes.lock();
+        if notes.len() >= MAX_KEYS && !notes.contains_key(key) {
+            notes.retain(|_, note| note.until_us > now_us);
+            if notes.len() >= MAX_KEYS {
+                return;
+            }
+        }
+        let note = notes.entry(key.clone()).or_insert(Note { hits: 0, until_us });
+        if note.until_us <= now_us {
+            note.hits = 0;
+        }
+        (note.hits, note.until_us) = (note.hits.saturating_add(hits), until_us);
+    }
+
+    /// Leaves out of a transaction's releases what is not due. `from_all`: its caller makes them for all requests.
+    pub(super) fn strike(&self, transaction: &mut Transaction, from_all: bool, clock: &dyn Clock) {
+        for check in &mut transaction.checks {
+            let (Hits::Give(hits), Algorithm::Concurrency) = (&mut check.hits, check.limit.algorithm) else {
+                continue;
+            };
+            *hits = match hits.checked_sub(TOLD) {
+                Some(told) => told,
+                None if from_all => *hits - self.take(&check.key, *hits, clock.now_us()),
+                None => *hits,
+            };
+        }
+    }
+
+    /// How many of these hits are not due; they are no longer noted.
+    fn take(&self, key: &CounterKey, hits: u64, now_us: u64) -> u64 {
+        let mut notes = self.notes.lock();
+        let Entry::Occupied(mut note) = notes.entry(key.clone()) else {
+            return 0;
+        };
+        if note.get().until_us <= now_us {
+            note.remove();
+            return 0;
+        }
+        let taken = hits.min(note.get().hits);
+        note.get_mut().hits -= taken;
+        if note.get().hits == 0 {
+            note.remove();
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithms::limit::{LimitSpec, build};
+    use crate::model::{AlgorithmKind, Check, Gate, ManualClock, Unit, Window};
+
+    const SECOND_US: u64 = 1_000_000;
+
+    /// What is left of a release of so many hits.
+    fn released(undue: &Undue, hits: u64, from_all: bool, now_us: u64) -> u64 {
+        let limit = build(&LimitSpec::new(AlgorithmKind::Concurrency, 5, Window::of(Unit::Minute))).unwrap();
+        let mut transaction = Transaction::default();
+        transaction.checks.push(Check {
+            key: CounterKey::from_raw("a"),
+            limit,
+            hits: Hits::Give(hits),
+            gate: Gate::Enforce,
+        });
+        undue.strike(&mut transaction, from_all, &ManualClock::new(now_us));
+        match transaction.checks[0].hits {
+            Hits::Give(hits) => hits,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn as_many_releases_as_denials_are_left_out_and_no_more() {
+        let undue = Undue::default();
+        let key = CounterKey::from_raw("a");
+        undue.add(&key, 2, 0, 60 * SECOND_US);
+        undue.add(&key, 1, 0, 60 * SECOND_US);
+        assert_eq!(released(&undue, 1, true, 1), 0);
+        // Who releases only what was taken, and what was told, is not concerned.
+        assert_eq!(released(&undue, 1, false, 1), 1);
+        assert_eq!(released(&undue, TOLD + 3, true, 1), 3);
+        assert_eq!(released(&undue, TOLD + 3, false, 1), 3);
+        assert_eq!(released(&undue, 4, true, 1), 2);
+        assert_eq!(released(&undue, 1, true, 1), 1);
+        assert!(undue.notes.lock().is_empty());
+    }
+
+    #[test]
+    fn a_note_ends_with_the_window() {
+        let undue = Undue::default();
+        let key = CounterKey::from_raw("a");
+        undue.add(&key, 2, 0, SECOND_US);
+        undue.add(&key, 1, SECOND_US, SECOND_US);
+        assert_eq!(released(&undue, 2, true, SECOND_US + 1), 1);
+        undue.add(&key, 2, 2 * SECOND_US, SECOND_US);
+        assert_eq!(released(&undue, 2, true, 3 * SECOND_US), 2);
+    }
+
+    #[test]
+    fn notes_are_bounded_and_those_that_have_ended_make_room() {
+        let undue = Undue::default();
+        for n in 0..MAX_KEYS + 10 {
+            undue.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
+        }
+        assert_eq!(undue.notes.lock().len(), MAX_KEYS);
+        undue.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);
+        assert_eq!(undue.notes.lock().len(), 1);
+    }
+}
