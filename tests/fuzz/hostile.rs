@@ -1,5 +1,6 @@
 //! Hostile values change nothing but their own counter.
 
+use sluicegate::service::rls::Caller;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -13,6 +13,7 @@ use sluicegate::proto::envoy::service::auth::v3 as auth;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use sluicegate::proto::ratelimit::config::ratelimit::v3 as xds;
 use sluicegate::rules::Defaults;
+use sluicegate::service::rls::Caller;
 use sluicegate::telemetry::ServiceKind;
 use tonic::Code;
 use tower::ServiceExt;
