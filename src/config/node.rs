@@ -67,6 +67,7 @@ impl Node {
         // A byte order mark is no part of the document.
         let body = text.strip_prefix('\u{feff}').unwrap_or(text);
         let skipped = text.len() - body.len();
+        let body = without_empty_end(body);
         let options = serde_yaml::options! {
             budget: serde_yaml::budget! {
                 max_depth: MAX_DEPTH,
@@ -207,6 +208,21 @@ fn offset_of(body: &str, line: usize, column: usize) -> Option<usize> {
     let chars = rest.char_indices().map(|(at, _)| at);
     let within = chars.chain([rest.len()]).nth(column.saturating_sub(1));
     start.checked_add(within.unwrap_or(rest.len()))
+}
+
+/// A text without a `---` behind which nothing stands: templates leave such, and it begins no document.
+fn without_empty_end(text: &str) -> &str {
+    let (mut kept, mut at) = (text, text.len());
+    for line in text.split_inclusive('\n').rev() {
+        at -= line.len();
+        match line.trim() {
+            "---" if line.starts_with('-') => kept = &text[..at],
+            "" => {}
+            comment if comment.starts_with('#') => {}
+            _ => break,
+        }
+    }
+    kept
 }
 
 fn problem(error: &Error, body: &str, skipped: usize) -> (Problem, Option<Place>) {

@@ -141,10 +141,7 @@ impl Plan {
             || options.charge_after_peek
                 && limit.algorithm.kind().can_count_denied()
                 && is_afterwards(active, rule.index, descriptor);
-        let hits = match hits(request, descriptor) {
-            Hits::Take(hits) if is_charge => Hits::Charge(hits),
-            hits => hits,
-        };
+        let hits = hits(request, descriptor, is_charge);
         let check = self.push(Check { key, limit, hits, gate });
         Slot::Counted {
             check,
@@ -173,10 +170,11 @@ impl Plan {
         } else {
             Gate::Enforce
         };
+        let is_charge = options.defaults.count_denied && limit.algorithm.kind().can_count_denied();
         let check = self.push(Check {
             key,
             limit,
-            hits: hits(request, descriptor),
+            hits: hits(request, descriptor, is_charge),
             gate,
         });
         Ok(Slot::Counted {
@@ -223,13 +221,14 @@ fn is_afterwards(active: &Active, rule: usize, descriptor: &Descriptor) -> bool 
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).
-fn hits(request: &Request, descriptor: &Descriptor) -> Hits {
+fn hits(request: &Request, descriptor: &Descriptor, is_charge: bool) -> Hits {
     let addend = descriptor
         .hits_addend
         .unwrap_or_else(|| u64::from(request.hits_addend.max(1)));
     match (addend, descriptor.is_negative_hits) {
         (0, _) => Hits::Peek,
         (hits, true) => Hits::Give(hits),
+        (hits, false) if is_charge => Hits::Charge(hits),
         (hits, false) => Hits::Take(hits),
     }
 }

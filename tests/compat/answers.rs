@@ -6,11 +6,15 @@ use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use serde_json::{Value as Json, json};
 use sluicegate::proto::envoy::{
-    extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
+    extensions::common::ratelimit::v3::{
+        RateLimitDescriptor,
+        rate_limit_descriptor::{Entry, RateLimitOverride},
+    },
     service::ratelimit::v3::{
         RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
         rate_limit_service_client::RateLimitServiceClient,
     },
+    r#type::v3::RateLimitUnit,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -61,24 +65,27 @@ impl Server {
     }
 
     async fn ask(&mut self, descriptors: &[(&str, &str)], hits: Option<u64>) -> RateLimitResponse {
-        let descriptor = |(key, value): &(&str, &str)| RateLimitDescriptor {
-            entries: vec![Entry {
-                key: (*key).into(),
-                value: (*value).into(),
-            }],
-            hits_addend: hits,
-            ..Default::default()
-        };
-        let request = RateLimitRequest {
-            domain: "rl".into(),
-            descriptors: descriptors.iter().map(descriptor).collect(),
-            hits_addend: 0,
-        };
         self.client
-            .should_rate_limit(request)
+            .should_rate_limit(request(descriptors, hits))
             .await
             .expect("an answer")
             .into_inner()
+    }
+}
+
+fn request(descriptors: &[(&str, &str)], hits: Option<u64>) -> RateLimitRequest {
+    let descriptor = |(key, value): &(&str, &str)| RateLimitDescriptor {
+        entries: vec![Entry {
+            key: (*key).into(),
+            value: (*value).into(),
+        }],
+        hits_addend: hits,
+        ..Default::default()
+    };
+    RateLimitRequest {
+        domain: "rl".into(),
+        descriptors: descriptors.iter().map(descriptor).collect(),
+        hits_addend: 0,
     }
 }
 
@@ -257,6 +264,33 @@ async fn a_charge_above_what_is_left_uses_it_up() {
             let code = server.ask(&service, Some(hits)).await.overall_code();
             assert_eq!(code, expected, "{hits} hits, {variables:?}");
         }
+    }
+}
+
+/// `COUNT_DENIED` holds for limits that requests bring themselves, too.
+#[tokio::test]
+async fn denied_hits_of_a_requests_own_limit_count_if_all_do() {
+    for (variables, expected) in [
+        (&[("COUNT_DENIED", "true")][..], Code::OverLimit),
+        (
+            &[("COUNT_DENIED", "true"), ("DEFAULT_ALGORITHM", "fixed_window")],
+            Code::OverLimit,
+        ),
+        (&[], Code::Ok),
+    ] {
+        let mut server = Server::start(variables).await;
+        let mut codes = Vec::new();
+        for hits in [6, 6, 1] {
+            let mut request = request(&[("own", "x")], Some(hits));
+            request.descriptors[0].limit = Some(RateLimitOverride {
+                requests_per_unit: 10,
+                unit: RateLimitUnit::Day.into(),
+                ..Default::default()
+            });
+            let answer = server.client.should_rate_limit(request).await.expect("an answer");
+            codes.push(answer.into_inner().overall_code());
+        }
+        assert_eq!(codes, [Code::Ok, Code::OverLimit, expected], "{variables:?}");
     }
 }
 

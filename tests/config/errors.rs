@@ -393,3 +393,20 @@ fn options_that_only_come_from_defaults_never_clash() {
     .expect_err("clash");
     assert!(matches!(errors.as_slice()[0].problem, Problem::Limit(_)));
 }
+
+/// Templates that write many documents leave a `---` behind the last one.
+#[test]
+fn a_mark_behind_which_nothing_stands_begins_no_document() {
+    for end in [
+        "---",
+        "---\n",
+        "---\n# the end\n\n",
+        "---\r\n---\r\n",
+        "\n# more\n---  \n",
+    ] {
+        let rules = try_rules(&format!("---\ndomain: d\ndescriptors: []\n{end}")).expect(end);
+        assert_eq!(rules.domains.len(), 1, "{end:?}");
+    }
+    assert_eq!(refused("domain: d\n---\ndomain: e\n---\n").len(), 1);
+    assert!(try_rules("---\n---\n").is_err());
+}
