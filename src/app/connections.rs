@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -96,21 +95,20 @@ impl Port {
         let (builder, usage) = (self.builder(), place.usage());
         let service = service_fn(|request| self.answer(request, usage.clone()));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-        // From the first byte to the first request's head; after that hyper watches.
-        let silent = async {
-            sleep(self.client_timeout).await;
-            if usage.ever() {
-                std::future::pending().await
+        let served = async {
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = self.stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
         };
         let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = silent => return place.slow(),
+            result = served => result,
+            // From the first byte to the first request's head; after that hyper watches.
+            () = place.silent(self.client_timeout, &self.stop) => return place.slow(),
             () = place.leave() => return,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
         };
         if let Err(error) = result {
             tracing::debug!(%error, "an HTTP connection broke");

@@ -36,34 +36,33 @@ pub(super) async fn run<IO, S>(
             Future: Send + 'static,
         >,
 {
-    let usage = place.usage();
-    let io = TokioIo::new(Gather::new(io, usage.clone()));
+    let io = TokioIo::new(Gather::new(io, place.usage()));
     let mut connection = std::pin::pin!(builder(options).serve_connection(io, service));
-    let silent = async {
-        sleep(options.client_timeout).await;
-        if usage.ever() {
-            std::future::pending().await
-        }
-    };
     let aged = async {
         match options.max_connection_age {
             Some(age) => sleep(jittered(age)).await,
             None => std::future::pending().await,
         }
     };
-    let aged = tokio::select! {
-        result = connection.as_mut() => return log(result),
-        () = silent => return place.slow(),
-        () = answers.not_taken(options.client_timeout) => return place.slow(),
-        () = place.leave() => return,
-        () = stop.cancelled() => false,
-        () = aged => true,
+    let served = async {
+        let aged = tokio::select! {
+            result = connection.as_mut() => return log(result),
+            () = stop.cancelled() => false,
+            () = aged => true,
+        };
+        connection.as_mut().graceful_shutdown();
+        match options.max_connection_age_grace.filter(|_| aged) {
+            // Past its grace the connection is closed whatever is under way on it.
+            Some(grace) => timeout(grace, connection).await.map_or((), log),
+            None => log(connection.await),
+        }
     };
-    connection.as_mut().graceful_shutdown();
-    match options.max_connection_age_grace.filter(|_| aged) {
-        // Past its grace the connection is closed whatever is under way on it.
-        Some(grace) => timeout(grace, connection).await.map_or((), log),
-        None => log(connection.await),
+    // Also of one that was told to go: a peer that has not greeted does not hear it.
+    tokio::select! {
+        () = served => {}
+        () = place.silent(options.client_timeout, &stop) => place.slow(),
+        () = answers.not_taken(options.client_timeout) => place.slow(),
+        () = place.leave() => {}
     }
 }
 

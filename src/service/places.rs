@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::PortMetrics;
 
 /// A port that fills and empties all the time is in the log this often at most.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// When a port stops, a connection that has said nothing yet may still begin for so long.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A use that ends by drop.
 #[derive(Debug)]
@@ -160,6 +164,21 @@ impl Place {
     /// Completes when this connection shall leave.
     pub async fn leave(&self) {
         self.state.leave.cancelled().await;
+    }
+
+    /// Completes when its peer has not asked or greeted for so long that it is left; of a port that stops, soon.
+    pub async fn silent(&self, patience: Duration, stop: &CancellationToken) {
+        let stopped = async {
+            stop.cancelled().await;
+            sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            () = sleep(patience) => {}
+            () = stopped => {}
+        }
+        if self.usage().ever() {
+            std::future::pending().await
+        }
     }
 
     /// Counts that its peer took longer than it may.

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::doors::{ask, connect_to};
 use crate::load::RULES;
 use crate::soak::measure;
 use crate::support::http::Client;
@@ -167,4 +168,38 @@ async fn slow_clients_do_not_take_all_places() {
     }
     let log = server.process.log();
     assert_eq!(log.matches("all places for connections are taken").count(), 2, "{log}");
+}
+
+/// Its age ends before its time to greet does; it leaves all the same, and a full port goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_that_is_too_old_keeps_no_place() {
+    let bounds = ["--max-connections", "2", "--grpc-max-connection-age", "200ms"];
+    let server = Sluicegate::start(RULES, &[&bounds, CLIENT_TIMEOUT].concat());
+    let greeting: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for start in [b"", greeting] {
+        let mut stream = connect(server.grpc_port);
+        stream.write_all(start).expect("sent");
+        rest(stream);
+    }
+    let server = Sluicegate::start(RULES, &[&bounds[..], &["--client-timeout", "10m"]].concat());
+    let silent = [(); 2].map(|()| connect(server.grpc_port));
+    sleep(Duration::from_millis(500));
+    let answer = async { ask(&mut connect_to(server.grpc_port).await, b"x").await };
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("it is let in");
+    assert_eq!(answer.expect("answered"), 1);
+    drop(silent);
+}
+
+#[test]
+fn silent_connections_do_not_hold_up_the_end() {
+    let mut server = Sluicegate::start(RULES, &["--client-timeout", "10m", "--drain-timeout", "10m"]);
+    let ports = [server.grpc_port, server.http_port, server.admin_port];
+    let silent = ports.map(connect);
+    let half: [TcpStream; 3] = ports.map(connect);
+    for mut stream in &half {
+        stream.write_all(b"PRI * HTTP/2.0").expect("sent");
+    }
+    server.process.signal("TERM");
+    assert!(server.process.wait_for_exit().success());
+    drop((silent, half));
 }
