@@ -36,13 +36,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Not configured yet; `needs_store` as in [`Conditions`].
+    /// Not configured yet; `needs_store` as in [`Conditions`]: then the store must have answered once, too.
     #[must_use]
     pub fn new(needs_store: bool) -> Self {
         let conditions = Conditions {
             configured: false,
             draining: false,
-            store_answers: true,
+            store_answers: !needs_store,
             needs_store,
         };
         Self {

@@ -32,6 +32,8 @@ use super::AppError;
 
 /// How often the memory store's numbers are copied into the metrics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two attempts to get the first answer of a server that health needs.
+const FIRST_ANSWER_EVERY: Duration = Duration::from_millis(100);
 /// Label of the shared store in the metrics.
 const REDIS: &str = "redis";
 /// Label of the one for limits per second.
@@ -229,10 +231,21 @@ impl Background {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         if let Some(redis) = self.redis {
-            let away = Arc::new(AtomicUsize::new(0));
+            // What health needs must have answered once.
+            let needs_all = health.conditions().needs_store;
+            let away = Arc::new(AtomicUsize::new(if needs_all { redis.servers.len() } else { 0 }));
             for Server { name, breaker, follow } in redis.servers {
                 let state = breaker.state();
                 tasks.spawn(settle_forever(follow, move || state.borrow().is_some()));
+                if needs_all {
+                    let (health, away) = (health.clone(), Arc::clone(&away));
+                    tasks.spawn(wait_for_answer(
+                        Arc::downgrade(&breaker),
+                        redis.probe.clone(),
+                        health,
+                        away,
+                    ));
+                }
                 let gauge = metrics.failure_mode.with_label_values(&[name]);
                 tasks.spawn(probe_forever(Arc::downgrade(&breaker), redis.probe.clone()));
                 tasks.spawn(tell_failure_mode(
@@ -259,6 +272,20 @@ async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: Cance
         evicted = stats.evicted;
         tokio::time::sleep(STATS_INTERVAL).await;
     }
+}
+
+/// Counts a server as there once it has answered.
+async fn wait_for_answer(server: Weak<impl Store>, probe: Transaction, health: Health, away: Arc<AtomicUsize>) {
+    loop {
+        let Some(server) = server.upgrade() else { return };
+        if server.check(&probe).await.is_ok() {
+            break;
+        }
+        drop(server);
+        tokio::time::sleep(FIRST_ANSWER_EVERY).await;
+    }
+    away.fetch_sub(1, Ordering::SeqCst);
+    health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
 }
 
 /// Logs, counts and shows when the failure mode takes over and when it ends; once each. `away` counts the servers that

@@ -6,8 +6,8 @@ mod support;
 
 mod answers;
 mod conformance;
-mod directory;
 mod gateway;
+mod health;
 mod metrics;
 mod per_second;
 mod settings;
