@@ -129,7 +129,7 @@ fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) 
                 (_, value) => format!("{key}_{value}"),
             }
         });
-    registry.detailed(&rule.domain, names.collect())
+    registry.detailed(&rule.domain, Some(&rule.path), names.collect())
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Active {
     pub(super) fn override_stats(&self, registry: &RuleStatsRegistry, domain: &str) -> Option<&Arc<RuleStats>> {
         let (domain, stats) = self.overrides.get_key_value(domain)?;
         stats
-            .get_or_init(|| registry.detailed(domain, vec!["override".into()]))
+            .get_or_init(|| registry.detailed(domain, None, vec!["override".into()]))
             .as_ref()
     }
 }

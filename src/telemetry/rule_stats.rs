@@ -1,7 +1,7 @@
 //! Counters of each rule, plain atomics on the request path, turned into both metric families (ours and the names
 //! that envoyproxy/ratelimit's dashboards use) only when somebody scrapes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -69,12 +69,21 @@ impl RuleStats {
 /// A domain and a path in it.
 type SeriesId = (Arc<str>, Arc<str>);
 
+/// A series that a request has opened.
+#[derive(Debug)]
+struct Detailed {
+    stats: Arc<RuleStats>,
+    /// The path of its rule; `None` for limits that requests bring themselves.
+    rule: Option<Arc<str>>,
+}
+
 /// The statistics of all rules; counters live on through a reload as long as their rule does.
 #[derive(Debug)]
 pub struct RuleStatsRegistry {
     /// By domain and path.
     rules: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
-    detailed: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
+    /// The same for names with request values in them.
+    detailed: Mutex<HashMap<SeriesId, Detailed>>,
     descriptions: Vec<Desc>,
 }
 
@@ -115,18 +124,26 @@ impl RuleStatsRegistry {
                 stats
             })
             .collect();
+        let domains: HashSet<&Arc<str>> = next.keys().map(|(domain, _)| domain).collect();
+        self.detailed.lock().retain(|id, series| {
+            let rule_stays = match &series.rule {
+                Some(rule) => next.contains_key(&(Arc::clone(&id.0), Arc::clone(rule))),
+                None => domains.contains(&id.0),
+            };
+            rule_stays && !next.contains_key(id)
+        });
+        drop(domains);
         *known = next;
-        self.detailed.lock().clear();
         stats
     }
 
     /// The statistics of a rule with request values in its name (those of the rule whose name that is, if there is
-    /// one), or `None` when the bound is reached.
-    pub fn detailed(&self, domain: &Arc<str>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
+    /// one), or `None` when the bound is reached. `rule` is the rule's path; `None` for a request's own limit.
+    pub fn detailed(&self, domain: &Arc<str>, rule: Option<&Arc<str>>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
         let path: Arc<str> = keys.join(".").into();
         let id = (Arc::clone(domain), Arc::clone(&path));
-        if let Some(stats) = self.detailed.lock().get(&id) {
-            return Some(Arc::clone(stats));
+        if let Some(series) = self.detailed.lock().get(&id) {
+            return Some(Arc::clone(&series.stats));
         }
         let rules = self.rules.lock();
         if let Some(stats) = rules.get(&id) {
@@ -136,8 +153,11 @@ impl RuleStatsRegistry {
         if detailed.len() >= MAX_DETAILED_SERIES {
             return None;
         }
-        let new = || Arc::new(RuleStats::new(Arc::clone(domain), path, keys));
-        Some(Arc::clone(detailed.entry(id).or_insert_with(new)))
+        let new = || Detailed {
+            stats: Arc::new(RuleStats::new(Arc::clone(domain), path, keys)),
+            rule: rule.map(Arc::clone),
+        };
+        Some(Arc::clone(&detailed.entry(id).or_insert_with(new).stats))
     }
 
     fn all(&self) -> Vec<Arc<RuleStats>> {
@@ -146,7 +166,7 @@ impl RuleStatsRegistry {
         // A request under way through a reload may have opened a series that is a rule's by now.
         let detailed = self.detailed.lock();
         let others = detailed.iter().filter(|(id, _)| !rules.contains_key(*id));
-        all.extend(others.map(|(_, stats)| Arc::clone(stats)));
+        all.extend(others.map(|(_, series)| Arc::clone(&series.stats)));
         all.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
         all
     }

@@ -1,10 +1,19 @@
 //! What dashboards are drawn from: hits split as envoyproxy/ratelimit splits them, each counted in one series.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
 
-use sluicegate::proto::envoy::{
-    extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
-    service::ratelimit::v3::{RateLimitRequest, rate_limit_service_client::RateLimitServiceClient},
+use sluicegate::{
+    config::{Text, load},
+    proto::envoy::{
+        extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
+        service::ratelimit::v3::{RateLimitRequest, rate_limit_service_client::RateLimitServiceClient},
+    },
+    rules::Defaults,
+    telemetry::RuleStatsRegistry,
 };
 
 use crate::support::{ratelimit::Ratelimit, redis::Redis};
@@ -198,4 +207,39 @@ async fn tags_may_be_called_as_our_own_labels_are() {
     ] {
         assert_eq!(found.get(name), Some(&expected), "{name} in {found:#?}");
     }
+}
+
+/// Whatever changes beside it: what is counted is told once and for all.
+#[test]
+fn series_live_as_long_as_their_rule() {
+    let registry = RuleStatsRegistry::new().expect("fixed names");
+    let load = |keys: &[&str]| {
+        let rule = |key: &&str| format!("{{key: {key}, detailed_metric: true, rate_limit: {{unit: day}}}}");
+        let text = Text {
+            name: "r.yaml".into(),
+            text: format!(
+                "domain: d\ndescriptors: [{}]",
+                keys.iter().map(rule).collect::<Vec<_>>().join(", ")
+            )
+            .into(),
+        };
+        load(&[text], &Defaults::default()).expect("good rules")
+    };
+    let hits = |rule: Option<&str>, key: &str| {
+        let rule: Option<Arc<str>> = rule.map(Into::into);
+        let stats = registry.detailed(&"d".into(), rule.as_ref(), vec![key.to_owned()]);
+        stats.expect("room").total_hits.fetch_add(1, Ordering::Relaxed)
+    };
+    registry.activate(&load(&["a", "b"]));
+    for (rule, key) in [(Some("a"), "a_1"), (Some("b"), "b_1"), (None, "override")] {
+        assert_eq!(hits(rule, key), 0);
+    }
+    registry.activate(&load(&["a", "c"]));
+    assert_eq!([hits(Some("a"), "a_1"), hits(None, "override")], [1, 1]);
+    registry.activate(&load(&["a", "b"]));
+    assert_eq!(hits(Some("b"), "b_1"), 0, "its rule was gone");
+    // A rule by that name now: one series.
+    let of_rules = registry.activate(&load(&["a", "a_1"]));
+    assert_eq!(hits(Some("a"), "a_1"), 0);
+    assert_eq!(of_rules[1].total_hits.load(Ordering::Relaxed), 1);
 }
