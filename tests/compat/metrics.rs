@@ -196,14 +196,17 @@ descriptors:
 #[tokio::test]
 async fn tags_may_be_called_as_our_own_labels_are() {
     let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 2}}]";
-    let tags = [("EXTRA_TAGS", "service:gateway,version:7")];
+    let tags = [("EXTRA_TAGS", "service:gateway,version:7,domain2:x")];
     let found = metrics_after(rules, &tags, &[(&[("k", "a")], 1)]).await;
     for (name, expected) in [
         (
-            r#"ratelimit_service_rate_limit_total_hits{domain="d",key1="k",service="gateway",version="7"}"#,
+            r#"ratelimit_service_rate_limit_total_hits{domain="d",key1="k",domain2="x",service="gateway",version="7"}"#,
             1.0,
         ),
-        (r#"sluicegate_requests_total{code="ok",service="rls",version="7"}"#, 1.0),
+        (
+            r#"sluicegate_requests_total{code="ok",service="rls",domain2="x",version="7"}"#,
+            1.0,
+        ),
     ] {
         assert_eq!(found.get(name), Some(&expected), "{name} in {found:#?}");
     }

@@ -164,9 +164,9 @@ pub fn pairs(text: &str, separators: &[char]) -> Result<BTreeMap<String, String>
     Ok(pairs)
 }
 
-/// What labels of envoyproxy/ratelimit's metrics are called (`key` stands for `key1`, `key2`, …), and those that
-/// Prometheus itself gives a meaning. Where one of our own metrics has a label of a tag's name, the label stays.
-const RESERVED_LABELS: [&str; 6] = ["domain", "key", "grpc_method", "err_type", "le", "quantile"];
+/// What labels of envoyproxy/ratelimit's metrics are called (beside `key1`, `key2`, …), and those that Prometheus itself
+/// gives a meaning. Where one of our own metrics has a label of a tag's name, the label stays.
+const RESERVED_LABELS: [&str; 5] = ["domain", "grpc_method", "err_type", "le", "quantile"];
 
 /// Labels of metrics: `name:value,name:value`. What a label's name cannot hold becomes `_`.
 ///
@@ -182,7 +182,9 @@ pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
         if label.starts_with(|c: char| c.is_ascii_digit()) {
             label.insert(0, '_');
         }
-        if RESERVED_LABELS.contains(&label.trim_end_matches(|c: char| c.is_ascii_digit())) {
+        let number = label.strip_prefix("key");
+        let is_key = number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()));
+        if is_key || RESERVED_LABELS.contains(&label.as_str()) {
             return Err(format!(
                 "the label {label} is one that metrics have already; use another name"
             ));
