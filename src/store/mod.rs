@@ -10,6 +10,7 @@ pub mod memory;
 pub mod per_second;
 pub mod redis;
 pub mod standby;
+mod turns;
 
 use async_trait::async_trait;
 use smallvec::SmallVec;

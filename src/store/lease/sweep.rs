@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use crate::store::Store;
+use crate::store::turns::Turns;
 
 use super::Lease;
 
@@ -12,13 +13,8 @@ const EVERY: Duration = Duration::from_millis(250);
 
 /// Sweeps until the layer is gone. The composition root spawns it.
 pub async fn sweep_forever<S: Store>(layer: Weak<Lease<S>>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(layer) = layer.upgrade() else {
-            return;
-        };
+    let mut turns = Turns::new(layer, EVERY);
+    while let Some(layer) = turns.next().await {
         if let Err(error) = layer.sweep().await {
             tracing::debug!(%error, "unused hits could not be given back; they end with their slice");
         }

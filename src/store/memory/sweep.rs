@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use super::MemoryStore;
+use crate::store::turns::Turns;
 
 /// Time between two slices.
 const TICK: Duration = Duration::from_millis(100);
@@ -12,13 +13,8 @@ const BUCKETS_PER_TICK: usize = 128;
 
 /// Sweeps until the store is gone. The composition root spawns it.
 pub async fn sweep_forever(store: Weak<MemoryStore>) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(store) = store.upgrade() else {
-            return;
-        };
+    let mut turns = Turns::new(store, TICK);
+    while let Some(store) = turns.next().await {
         store.sweep(BUCKETS_PER_TICK);
     }
 }

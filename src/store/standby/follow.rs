@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Standby;
 use crate::model::{Check, Limit, Transaction};
+use crate::store::turns::Turns;
 use crate::store::{Outcomes, Refusal, Store, StoreError};
 
 /// Debts that are on their way at the same time.
@@ -173,13 +174,8 @@ impl Drop for Sending<'_> {
 /// Tells what is owed on counters that nobody asks for any more, until the layer is gone. The composition root spawns
 /// it. `layer` stands under a circuit breaker that is open when `is_away` says so: then it is not asked.
 pub async fn settle_forever<S: Store>(layer: Weak<Follow<S>>, is_away: impl Fn() -> bool + Send) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(layer) = layer.upgrade() else {
-            return;
-        };
+    let mut turns = Turns::new(layer, EVERY);
+    while let Some(layer) = turns.next().await {
         if is_away() || layer.standby.owed.is_empty() {
             continue;
         }
