@@ -22,7 +22,7 @@ pub mod sliding_window;
 pub mod token_bucket;
 pub mod transaction;
 
-use crate::model::{Algorithm, Limit, Outcome, RetryAfter};
+use crate::model::{Algorithm, Limit, Outcome};
 
 /// A check of more hits is taken for one of this many, on both sides: no limit holds as many, and sums of them stay
 /// exact doubles.
@@ -217,33 +217,5 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         (Params::Bucket(_), State::Bucket(state)) => token_bucket::expires_us(state),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::expires_us(params, state),
         _ => 0,
-    }
-}
-
-/// An answer that lets the hits pass at once.
-const fn admitted(remaining: u64, reset_after_us: u64) -> Outcome {
-    Outcome {
-        allowed: true,
-        remaining,
-        retry_after: RetryAfter::Now,
-        reset_after_us,
-        delay_us: 0,
-        room: 0,
-        grant: None,
-        cached: false,
-    }
-}
-
-/// An answer that does not.
-const fn refused(remaining: u64, retry_after: RetryAfter, reset_after_us: u64) -> Outcome {
-    Outcome {
-        allowed: false,
-        remaining,
-        retry_after,
-        reset_after_us,
-        delay_us: 0,
-        room: 0,
-        grant: None,
-        cached: false,
     }
 }

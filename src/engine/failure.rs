@@ -92,28 +92,9 @@ const fn as_refused(hits: Hits) -> Hits {
 }
 
 const fn passed(limit: &Limit) -> Outcome {
-    Outcome {
-        allowed: true,
-        remaining: limit.hits,
-        retry_after: RetryAfter::Now,
-        reset_after_us: 0,
-        delay_us: 0,
-        room: 0,
-        grant: None,
-        cached: false,
-    }
+    Outcome::admitted(limit.hits, 0)
 }
 
 const fn turned_away() -> Outcome {
-    let retry_after = RetryAfter::Micros(DENY_RETRY_US);
-    Outcome {
-        allowed: false,
-        remaining: 0,
-        retry_after,
-        reset_after_us: DENY_RETRY_US,
-        delay_us: 0,
-        room: 0,
-        grant: None,
-        cached: false,
-    }
+    Outcome::refused(0, RetryAfter::Micros(DENY_RETRY_US), DENY_RETRY_US)
 }

@@ -104,6 +104,33 @@ pub struct Outcome {
     pub cached: bool,
 }
 
+impl Outcome {
+    /// An answer that lets the hits pass at once.
+    #[must_use]
+    pub const fn admitted(remaining: u64, reset_after_us: u64) -> Self {
+        Self {
+            allowed: true,
+            remaining,
+            retry_after: RetryAfter::Now,
+            reset_after_us,
+            delay_us: 0,
+            room: 0,
+            grant: None,
+            cached: false,
+        }
+    }
+
+    /// An answer that does not.
+    #[must_use]
+    pub const fn refused(remaining: u64, retry_after: RetryAfter, reset_after_us: u64) -> Self {
+        Self {
+            allowed: false,
+            retry_after,
+            ..Self::admitted(remaining, reset_after_us)
+        }
+    }
+}
+
 /// How long to wait before the same request would pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {

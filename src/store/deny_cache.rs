@@ -86,15 +86,11 @@ impl<S: Store> DenyCache<S> {
         let denial = known
             .iter()
             .find(|denial| denial.hits == hits && denial.limit == check.limit && now < denial.until_us)?;
+        let retry_after = RetryAfter::Micros(denial.retry_at_us.saturating_sub(now).max(1));
+        let reset_after_us = denial.reset_at_us.saturating_sub(now);
         Some(Outcome {
-            allowed: false,
-            remaining: denial.remaining,
-            retry_after: RetryAfter::Micros(denial.retry_at_us.saturating_sub(now).max(1)),
-            reset_after_us: denial.reset_at_us.saturating_sub(now),
-            delay_us: 0,
-            room: 0,
-            grant: None,
             cached: true,
+            ..Outcome::refused(denial.remaining, retry_after, reset_after_us)
         })
     }
 

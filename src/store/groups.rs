@@ -77,16 +77,7 @@ where
 }
 
 /// Stands where no answer has come.
-const UNKNOWN: Outcome = Outcome {
-    allowed: false,
-    remaining: 0,
-    retry_after: RetryAfter::Never,
-    reset_after_us: 0,
-    delay_us: 0,
-    room: 0,
-    grant: None,
-    cached: false,
-};
+const UNKNOWN: Outcome = Outcome::refused(0, RetryAfter::Never, 0);
 
 const fn gives(hits: Hits) -> bool {
     matches!(hits, Hits::Give(_) | Hits::Return { .. })

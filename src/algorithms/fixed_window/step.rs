@@ -1,7 +1,6 @@
 //! The step of fixed_window; `script.lua` does the same under the same names.
 
 use super::Params;
-use crate::algorithms::{admitted, refused};
 use crate::model::{Outcome, RetryAfter};
 
 /// The count of one window. Packed, so that it leaves room for the tag of a sum type in sixteen bytes.
@@ -36,14 +35,14 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     let left = params.hits.saturating_sub(count);
     let reset_after_us = if count + hits > 0 { end_after_us } else { 0 };
     if wanted <= left {
-        return admitted(left - hits, reset_after_us);
+        return Outcome::admitted(left - hits, reset_after_us);
     }
     let retry_after = if wanted > params.hits {
         RetryAfter::Never
     } else {
         RetryAfter::Micros(end_after_us)
     };
-    refused(left, retry_after, if count > 0 { end_after_us } else { 0 })
+    Outcome::refused(left, retry_after, if count > 0 { end_after_us } else { 0 })
 }
 
 /// See [`crate::algorithms::apply`].

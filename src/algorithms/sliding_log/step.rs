@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::Params;
-use crate::algorithms::{admitted, refused};
 use crate::model::{Outcome, RetryAfter};
 
 /// Hits in a window that are kept at most: what an entry in Redis has room for, and more than any limit.
@@ -60,7 +59,7 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     let wanted = hits.max(1);
     let left = params.hits.saturating_sub(used);
     if wanted <= left && hits > 0 {
-        return admitted(left - hits, at_us + params.window_us - now_us);
+        return Outcome::admitted(left - hits, at_us + params.window_us - now_us);
     }
     let reset_after_us = if used == 0 {
         0
@@ -68,16 +67,16 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
         last.at_us + params.window_us - now_us
     };
     if wanted <= left {
-        return admitted(left, reset_after_us);
+        return Outcome::admitted(left, reset_after_us);
     }
     if wanted > params.hits {
-        return refused(left, RetryAfter::Never, reset_after_us);
+        return Outcome::refused(left, RetryAfter::Never, reset_after_us);
     }
     // The request fits once the window has left behind all hits up to this total.
     let until = before + used + wanted - params.hits;
     let index = state.entries.partition_point(|entry| entry.total < until);
     let at_us = state.entries.get(index).map_or(last.at_us, |entry| entry.at_us);
-    refused(
+    Outcome::refused(
         left,
         RetryAfter::Micros((at_us + params.window_us).saturating_sub(now_us)),
         reset_after_us,

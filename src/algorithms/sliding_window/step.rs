@@ -1,7 +1,6 @@
 //! The step of sliding_window; `script.lua` does the same under the same names.
 
 use super::Params;
-use crate::algorithms::{admitted, refused};
 use crate::model::{Outcome, RetryAfter};
 
 /// Counts of the newest slice and of the S before it.
@@ -112,18 +111,18 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     let left = params.hits.saturating_sub(sum);
     if wanted <= left {
         return if hits == 0 {
-            admitted(left, state.full_at_us(params, passed).saturating_sub(now_us))
+            Outcome::admitted(left, state.full_at_us(params, passed).saturating_sub(now_us))
         } else {
-            admitted(left - hits, (slice + params.slices + 1) * params.slice_us - now_us)
+            Outcome::admitted(left - hits, (slice + params.slices + 1) * params.slice_us - now_us)
         };
     }
     let reset_after_us = state.full_at_us(params, passed).saturating_sub(now_us);
     if wanted > params.hits {
-        return refused(left, RetryAfter::Never, reset_after_us);
+        return Outcome::refused(left, RetryAfter::Never, reset_after_us);
     }
     let excess = sum + wanted - params.hits;
     let retry_us = state.freed_at_us(params, passed, excess).saturating_sub(now_us);
-    refused(left, RetryAfter::Micros(retry_us), reset_after_us)
+    Outcome::refused(left, RetryAfter::Micros(retry_us), reset_after_us)
 }
 
 /// See [`crate::algorithms::remaining`].

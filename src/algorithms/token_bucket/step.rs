@@ -1,7 +1,6 @@
 //! The step of token_bucket and leaky_bucket; `script.lua` does the same under the same names.
 
 use super::Params;
-use crate::algorithms::{admitted, refused};
 use crate::model::{Outcome, RetryAfter};
 
 /// The theoretical arrival time. Packed, so that it leaves room for the tag of a sum type in sixteen bytes.
@@ -37,20 +36,20 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     let left = (params.capacity - units) / params.hit_units;
     let reset_after_us = wait_us + u64::from(frac > 0);
     let Some(room) = params.capacity.checked_sub(cost) else {
-        return refused(left, RetryAfter::Never, reset_after_us);
+        return Outcome::refused(left, RetryAfter::Never, reset_after_us);
     };
     // The hits pass while no more than `room` is missing; `frac` is less than one microsecond's units.
     let Some(most_us) = room.checked_sub(frac).map(|units| units / params.unit_rate) else {
-        return refused(left, RetryAfter::Micros(wait_us + 1), reset_after_us);
+        return Outcome::refused(left, RetryAfter::Micros(wait_us + 1), reset_after_us);
     };
     if wait_us > most_us {
-        return refused(left, RetryAfter::Micros(wait_us - most_us), reset_after_us);
+        return Outcome::refused(left, RetryAfter::Micros(wait_us - most_us), reset_after_us);
     }
     if hits == 0 {
-        return admitted(left, reset_after_us);
+        return Outcome::admitted(left, reset_after_us);
     }
     let after = units + cost;
-    let mut outcome = admitted(
+    let mut outcome = Outcome::admitted(
         (params.capacity - after) / params.hit_units,
         after.div_ceil(params.unit_rate),
     );

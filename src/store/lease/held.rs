@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::model::{Algorithm, Check, CounterKey, Gate, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Algorithm, Check, CounterKey, Gate, Grant, Hits, Limit, Outcome, Transaction};
 
 use super::MAX_LIFE_US;
 use super::demand::Demand;
@@ -216,16 +216,7 @@ impl Held {
     }
 
     fn admitted(&self, now: u64) -> Outcome {
-        Outcome {
-            allowed: true,
-            remaining: self.remaining + self.hits,
-            retry_after: RetryAfter::Now,
-            reset_after_us: self.reset_at_us.saturating_sub(now),
-            delay_us: 0,
-            room: 0,
-            grant: None,
-            cached: false,
-        }
+        Outcome::admitted(self.remaining + self.hits, self.reset_at_us.saturating_sub(now))
     }
 
     /// What is worth leasing: the demand of a lease's life, but a part of what remains at most.
