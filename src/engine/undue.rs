@@ -10,6 +10,7 @@ use std::collections::hash_map::Entry;
 
 use parking_lot::Mutex;
 
+use crate::model::time::SECOND_US;
 use crate::model::{Algorithm, Clock, CounterKey, Hits, Transaction};
 
 use super::decision::{Status, StatusLimit};
@@ -22,11 +23,37 @@ pub const TOLD: u64 = 1 << 29;
 
 /// Counters with notes at most; what is denied on more is not noted.
 const MAX_KEYS: usize = 100_000;
+/// Microseconds between two looks for notes that have ended, while there are as many as can be: each looks at all.
+const SWEEP_PAUSE_US: u64 = SECOND_US;
 
 /// The notes.
 #[derive(Debug, Default)]
 pub(super) struct Undue {
-    notes: Mutex<HashMap<CounterKey, Note>>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    by_key: HashMap<CounterKey, Note>,
+    /// When those that had ended were dropped.
+    swept_us: Option<u64>,
+}
+
+impl Notes {
+    /// Whether one more can be kept; drops what has ended if there are too many.
+    fn has_room(&mut self, now_us: u64) -> bool {
+        if self.by_key.len() < MAX_KEYS {
+            return true;
+        }
+        if self
+            .swept_us
+            .is_none_or(|swept| now_us.saturating_sub(swept) >= SWEEP_PAUSE_US)
+        {
+            self.swept_us = Some(now_us);
+            self.by_key.retain(|_, note| note.until_us > now_us);
+        }
+        self.by_key.len() < MAX_KEYS
+    }
 }
 
 #[derive(Debug)]
@@ -55,13 +82,10 @@ impl Undue {
     fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) {
         let until_us = now_us.saturating_add(window_us);
         let mut notes = self.notes.lock();
-        if notes.len() >= MAX_KEYS && !notes.contains_key(key) {
-            notes.retain(|_, note| note.until_us > now_us);
-            if notes.len() >= MAX_KEYS {
-                return;
-            }
+        if !notes.by_key.contains_key(key) && !notes.has_room(now_us) {
+            return;
         }
-        let note = notes.entry(key.clone()).or_insert(Note { hits: 0, until_us });
+        let note = notes.by_key.entry(key.clone()).or_insert(Note { hits: 0, until_us });
         if note.until_us <= now_us {
             note.hits = 0;
         }
@@ -85,7 +109,7 @@ impl Undue {
     /// How many of these hits are not due; they are no longer noted.
     fn take(&self, key: &CounterKey, hits: u64, now_us: u64) -> u64 {
         let mut notes = self.notes.lock();
-        let Entry::Occupied(mut note) = notes.entry(key.clone()) else {
+        let Entry::Occupied(mut note) = notes.by_key.entry(key.clone()) else {
             return 0;
         };
         if note.get().until_us <= now_us {
@@ -106,8 +130,6 @@ mod tests {
     use super::*;
     use crate::algorithms::limit::{LimitSpec, build};
     use crate::model::{AlgorithmKind, Check, Gate, ManualClock, Unit, Window};
-
-    const SECOND_US: u64 = 1_000_000;
 
     /// What is left of a release of so many hits.
     fn released(undue: &Undue, hits: u64, from_all: bool, now_us: u64) -> u64 {
@@ -139,7 +161,7 @@ mod tests {
         assert_eq!(released(&undue, TOLD + 3, false, 1), 3);
         assert_eq!(released(&undue, 4, true, 1), 2);
         assert_eq!(released(&undue, 1, true, 1), 1);
-        assert!(undue.notes.lock().is_empty());
+        assert!(undue.notes.lock().by_key.is_empty());
     }
 
     #[test]
@@ -159,8 +181,8 @@ mod tests {
         for n in 0..MAX_KEYS + 10 {
             undue.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
         }
-        assert_eq!(undue.notes.lock().len(), MAX_KEYS);
+        assert_eq!(undue.notes.lock().by_key.len(), MAX_KEYS);
         undue.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);
-        assert_eq!(undue.notes.lock().len(), 1);
+        assert_eq!(undue.notes.lock().by_key.len(), 1);
     }
 }
