@@ -55,8 +55,23 @@ def project(tmp_path, sluicegate, envoy, prometheus):
     started.stack.stop()
 
 
-def test_the_demo_runs_from_the_files_settings(project):
+def be_patient(project, tmp_path):
+    """Longer timeouts, nothing else. On a busy machine the failure mode would answer for Redis, and what it admits is
+    counted again if Redis has counted the late call too: more would pass than the limit, or less."""
+    for replica in ("sluicegate-1", "sluicegate-2"):
+        spec = project.services[replica].spec
+        spec["environment"] = {**spec["environment"], "STORE_TIMEOUT": "3s"}
+    envoy = (DEPLOY / "compose/envoy.yaml").read_text()
+    assert "timeout: 0.25s\n                      failure_mode_deny" in envoy
+    patient = tmp_path / "envoy.yaml"
+    patient.write_text(envoy.replace("timeout: 0.25s\n                      failure_mode_deny",
+                                     "timeout: 5s\n                      failure_mode_deny"))
+    project.services["envoy"].spec["volumes"] = [f"{patient}:/etc/envoy/envoy.yaml:ro"]
+
+
+def test_the_demo_runs_from_the_files_settings(project, tmp_path):
     """All of it but Grafana: three users, of whom the abusive one is limited to 20 in any 10 seconds."""
+    be_patient(project, tmp_path)
     assert project.skipped == ["grafana"]
     project.up()
     assert set(project.stack.running) == set(SERVICES) - {"grafana"}
@@ -67,8 +82,8 @@ def test_the_demo_runs_from_the_files_settings(project):
         sent, ok, limited, other = rows[user]
         assert sent == ok > 5 and limited == other == 0, report
     sent, ok, limited, other = rows["mallory"]
-    # Two windows begin while it runs. (More only where the machine is so busy that the failure mode answers for Redis.)
-    assert 20 <= ok <= 80 and limited == sent - ok > 80 and other == 0, report
+    # Two windows begin while it runs.
+    assert 20 <= ok <= 40 and limited == sent - ok > 80 and other == 0, report
     # Prometheus found both replicas by the names in its file.
     targets = json.loads(Load.get((project.resolve("prometheus"), 9090), "/api/v1/targets")[1])["data"]["activeTargets"]
     assert [target["health"] for target in targets] == ["up", "up"], targets
@@ -79,19 +94,6 @@ def test_the_demo_runs_from_the_files_settings(project):
         metrics = Load.get((project.resolve(replica), 9090), "/metrics")[1]
         asked = re.search(r'sluicegate_requests_total\{code="ok",service="rls"\} (\d+)', metrics)
         assert int(asked[1]) > 5, metrics
-
-
-def be_patient(project, tmp_path):
-    """Longer timeouts: on a busy machine the failure mode would answer for Redis, and let more pass than the limit."""
-    for replica in ("sluicegate-1", "sluicegate-2"):
-        spec = project.services[replica].spec
-        spec["environment"] = {**spec["environment"], "STORE_TIMEOUT": "3s"}
-    envoy = (DEPLOY / "compose/envoy.yaml").read_text()
-    assert "timeout: 0.25s\n                      failure_mode_deny" in envoy
-    patient = tmp_path / "envoy.yaml"
-    patient.write_text(envoy.replace("timeout: 0.25s\n                      failure_mode_deny",
-                                     "timeout: 5s\n                      failure_mode_deny"))
-    project.services["envoy"].spec["volumes"] = [f"{patient}:/etc/envoy/envoy.yaml:ro"]
 
 
 def test_rolling_restart_loses_no_request_and_passes_no_limit(project, tmp_path):
