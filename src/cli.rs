@@ -160,20 +160,28 @@ fn serve(settings: Settings, notices: &[Notice]) -> ExitCode {
 }
 
 async fn serve_until_signal(settings: Settings) -> Result<(), crate::app::AppError> {
-    let app = App::bind(settings).await?;
-    app.serve(terminated()).await
+    // Before anything else: the first process of a container ignores a signal that it does not watch.
+    let mut terminated = Box::pin(terminated());
+    let app = tokio::select! {
+        app = App::bind(settings) => app?,
+        () = &mut terminated => return Ok(()),
+    };
+    app.serve(terminated).await
 }
 
-/// SIGTERM or SIGINT.
-async fn terminated() {
+/// SIGTERM or SIGINT, from the call on.
+fn terminated() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be watched; end the process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let watched = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut term), Ok(mut int)) = watched else {
+            tracing::error!("signals cannot be watched; end the process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
     }
 }
 

@@ -26,15 +26,10 @@ pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
     modes.is_none_or(|modes| modes.get(check) == Some(&OnStoreError::Local))
 }
 
-/// Whether a call that failed so may have been carried out all the same.
-const fn may_have_counted(error: &StoreError) -> bool {
-    matches!(error, StoreError::Timeout(_) | StoreError::Protocol(_))
-}
-
 /// A call of unknown fate counts again what it takes, which denies too many; but what it gives back it must not give
 /// back again, which would admit too many: nothing is given then, and what is due frees itself with time.
 pub(super) fn keep_from_giving_twice(transaction: &mut Transaction, error: &StoreError) {
-    if may_have_counted(error) {
+    if error.may_have_counted() {
         for check in &mut transaction.checks {
             if let Hits::Give(hits) = &mut check.hits {
                 *hits = 0;

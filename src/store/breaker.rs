@@ -94,7 +94,7 @@ impl<S: Store> Breaker<S> {
             Err(error) => {
                 self.last_failure_ms.store(self.elapsed_ms(), Relaxed);
                 let failures = self.failures.fetch_add(1, Relaxed) + 1;
-                if failures >= FAILURES || matches!(error, StoreError::Unavailable(_)) {
+                if failures >= FAILURES || error.is_away() {
                     self.trip(error);
                 }
             }

@@ -148,7 +148,7 @@ impl<S: Store> Shared<S> {
             let mut all = Vec::with_capacity(answers.len());
             for answer in answers {
                 let lost = |_| {
-                    Err(StoreError::Unavailable(
+                    Err(StoreError::Broken(
                         "the call that this one waited for was dropped".into(),
                     ))
                 };

@@ -9,9 +9,12 @@ pub enum StoreError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// No connection, or it broke.
+    /// No connection: the call was not made.
     #[error("not connected: {0}")]
     Unavailable(String),
+    /// The connection broke while the call was under way.
+    #[error("the connection broke: {0}")]
+    Broken(String),
     /// More calls wait than the bound on them allows.
     #[error("too many calls wait for an answer")]
     Overloaded,
@@ -69,14 +72,35 @@ pub enum Refusal {
 const MAX_TEXT: usize = 200;
 
 impl StoreError {
+    /// The same of a call that had been sent.
+    #[must_use]
+    pub(super) fn under_way(self) -> Self {
+        match self {
+            Self::Unavailable(text) => Self::Broken(text),
+            other => other,
+        }
+    }
+
     /// Whether it says something about the server, and not about one key or one call.
     #[must_use]
     pub const fn is_about_the_server(&self) -> bool {
         match self {
             Self::Refused { kind, .. } => !matches!(kind, Refusal::WrongType | Refusal::CrossSlot | Refusal::TryAgain),
             Self::Overloaded => false,
-            Self::Timeout(_) | Self::Unavailable(_) | Self::Protocol(_) => true,
+            Self::Timeout(_) | Self::Unavailable(_) | Self::Broken(_) | Self::Protocol(_) => true,
         }
+    }
+
+    /// Whether there is no connection to the server (any more), so that more calls would fail, too.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Broken(_))
+    }
+
+    /// Whether the call may have been carried out all the same.
+    #[must_use]
+    pub const fn may_have_counted(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Broken(_) | Self::Protocol(_))
     }
 
     /// A short fixed word for metrics.
@@ -85,6 +109,7 @@ impl StoreError {
         match self {
             Self::Timeout(_) => "timeout",
             Self::Unavailable(_) => "unavailable",
+            Self::Broken(_) => "broken",
             Self::Overloaded => "overloaded",
             Self::Refused { kind, .. } => kind.name(),
             Self::Protocol(_) => "protocol",

@@ -25,19 +25,24 @@ pub async fn ask_for(
     key: &str,
     value: &[u8],
 ) -> Result<i32, tonic::Status> {
+    let answer = client.should_rate_limit(request(key, value)).await?;
+    Ok(answer.into_inner().overall_code)
+}
+
+/// One descriptor of one entry.
+pub fn request(key: &str, value: &[u8]) -> wire::RateLimitRequest {
     let entry = common::rate_limit_descriptor::Entry {
         key: key.into(),
         value: value.to_vec(),
     };
-    let request = wire::RateLimitRequest {
+    wire::RateLimitRequest {
         domain: "chaos".into(),
         descriptors: vec![common::RateLimitDescriptor {
             entries: vec![entry],
             ..Default::default()
         }],
         ..Default::default()
-    };
-    Ok(client.should_rate_limit(request).await?.into_inner().overall_code)
+    }
 }
 
 pub async fn connect(server: &Sluicegate) -> RateLimitServiceClient<Channel> {

@@ -14,6 +14,7 @@ mod crowd;
 mod doors;
 mod foreign;
 mod forgotten;
+mod given;
 mod load;
 mod loris;
 mod mute;

@@ -63,6 +63,22 @@ impl Process {
             .status()
             .expect("kill(1)");
         assert!(status.success(), "cannot send {signal} to {}", self.name);
+        if signal == "STOP" {
+            // Its threads may run on until the scheduler comes to them.
+            while !self.is_stopped() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Whether all of its threads are stopped, as `/proc` says.
+    fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The name stands in brackets and may hold anything, the state follows it.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Waits until `ready`; panics with the log when the process ends first or never gets there.

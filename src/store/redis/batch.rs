@@ -70,7 +70,7 @@ impl Batcher {
                 Err(_) => return Err(StoreError::Timeout(deadline - start)),
             },
         };
-        answered.unwrap_or_else(|_| Err(StoreError::Unavailable("the call was given up".to_owned())))
+        answered.unwrap_or_else(|_| Err(StoreError::Broken("the call was given up".to_owned())))
     }
 
     fn enqueue(

@@ -93,7 +93,7 @@ pub(super) async fn decide(
             if error.is_moved() || error.is_ask() {
                 return Err(Failure::Redirected(error.details().to_owned()));
             }
-            Err(Failure::Store(store_error(&error, budget.total)))
+            Err(Failure::Store(store_error(&error, budget.total).under_way()))
         }
     }
 }

@@ -60,7 +60,7 @@ impl<S: Store> Follow<S> {
             let failed = self.tell_all(owed, None).await;
             let nobody_answers = sent > 0 && failed.len() == sent;
             for (debt, error) in failed {
-                if matches!(error, StoreError::Unavailable(_)) {
+                if error.is_away() {
                     away = Some(error);
                 }
                 later.push(debt);

@@ -217,7 +217,7 @@ async fn cluster_slots(client: &Client, patience: Duration, node: &HostPort) -> 
 /// Whether an error suggests that another node serves the slot now.
 fn speaks_of_a_change(error: &StoreError) -> bool {
     match error {
-        StoreError::Unavailable(_) | StoreError::Timeout(_) => true,
+        StoreError::Unavailable(_) | StoreError::Broken(_) | StoreError::Timeout(_) => true,
         StoreError::Refused { kind, .. } => matches!(
             kind,
             Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading
