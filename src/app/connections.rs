@@ -19,6 +19,7 @@ use tower::ServiceExt;
 
 use crate::service::accept::{Accepted, Listener};
 use crate::service::arrival::{Arrivals, Arriving};
+use crate::service::connection::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::service::places::{Place, Places, Use};
 use crate::telemetry::PortMetrics;
 
@@ -26,10 +27,6 @@ use super::AppError;
 
 /// Most that is read ahead of a request, in bytes; its head must fit.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
-/// A quiet HTTP/2 peer is asked after so long whether it is still there …
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// … and taken for dead after so much more.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What bounds a port, and what it is called in metrics and logs.
 #[derive(Debug, Clone)]
@@ -125,8 +122,8 @@ impl Port {
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         builder
     }
 

@@ -88,3 +88,65 @@ pub(super) fn deny(transaction: &Transaction, outcomes: &mut Outcomes) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithms::limit::{self, LimitSpec};
+    use crate::model::key::{Owner, Part, counter_key};
+    use crate::model::{AlgorithmKind, Check, Outcome, Unit, Window};
+
+    fn check(name: &str, gate: Gate, hits: Hits) -> Check {
+        let spec = LimitSpec::new(AlgorithmKind::LeakyBucket, 10, Window::of(Unit::Second));
+        let limit = limit::build(&spec).unwrap();
+        Check {
+            key: counter_key("", Owner::Rule, &limit, "test", [Part::Own("key", name)]),
+            limit,
+            hits,
+            gate,
+        }
+    }
+
+    /// What comes back, as (number of the check, hits), when the first of these is held back in vain and the second
+    /// passed at once.
+    fn given_back(gates: [Gate; 2], hits: [Hits; 2], modes: Option<[OnStoreError; 2]>) -> Vec<(usize, Hits)> {
+        let checks = [check("0", gates[0], hits[0]), check("1", gates[1], hits[1])];
+        let transaction = Transaction {
+            checks: checks.clone().into_iter().collect(),
+            ..Transaction::default()
+        };
+        let held = Outcome {
+            delay_us: 100,
+            ..Outcome::admitted(5, 0)
+        };
+        let before: Outcomes = [held, Outcome::admitted(5, 0)].into_iter().collect();
+        let mut after = before.clone();
+        deny(&transaction, &mut after);
+        let refund = refund(&transaction, &before, &after, modes.as_ref().map(<[_; 2]>::as_slice));
+        let which = |given: &Check| checks.iter().position(|check| check.key == given.key).unwrap();
+        refund.checks.iter().map(|given| (which(given), given.hits)).collect()
+    }
+
+    #[test]
+    fn what_is_held_back_in_vain_gives_back_all_that_the_request_took_and_nothing_else() {
+        let two = [Hits::Take(3), Hits::Take(1)];
+        let both = vec![(0, Hits::Give(3)), (1, Hits::Give(1))];
+        assert_eq!(given_back([Gate::Enforce; 2], two, None), both);
+        // Another quota still lets it pass: only the denied one's hits come back.
+        assert_eq!(given_back([Gate::Quota; 2], two, None), [(0, Hits::Give(3))]);
+        // Nobody waits for a limit in shadow mode.
+        assert_eq!(given_back([Gate::Observe, Gate::Enforce], two, None), []);
+        // Looks and charges took nothing that a denial gives back.
+        assert_eq!(
+            given_back([Gate::Enforce; 2], [Hits::Take(3), Hits::Peek], None),
+            [(0, Hits::Give(3))]
+        );
+        assert_eq!(
+            given_back([Gate::Enforce; 2], [Hits::Charge(3), Hits::Take(1)], None),
+            [(1, Hits::Give(1))]
+        );
+        // `allow` has counted nothing.
+        let modes = [OnStoreError::Allow, OnStoreError::Local];
+        assert_eq!(given_back([Gate::Enforce; 2], two, Some(modes)), [(1, Hits::Give(1))]);
+    }
+}

@@ -15,9 +15,9 @@ use super::places::Place;
 use super::server::ServerOptions;
 
 /// A quiet peer is asked this often whether it is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And is taken for dead after this much more.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish. A peer
 /// that does not greet in time, or not before its place is needed, or does not take its answers, is left.
