@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::Rule;
+use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
 
 use super::plan::{Plan, Slot};
@@ -124,9 +125,11 @@ fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) 
         .map(|(level, ((key, value), entry))| {
             let is = |levels: &[bool]| levels.get(level).copied().unwrap_or(false);
             let own = (rule.detailed_metric || is(&rule.value_to_metric)) && !is(&rule.shared);
-            match (own, if own { entry.value.as_str() } else { value.as_str() }) {
-                (_, "") => key.clone(),
-                (_, value) => format!("{key}_{value}"),
+            match if own { entry.value.as_str() } else { value.as_str() } {
+                "" => key.clone(),
+                // What a rule says is bounded by its file.
+                own if own != value => bounded(&format!("{key}_{own}"), MAX_WITH_VALUE).into_owned(),
+                value => format!("{key}_{value}"),
             }
         });
     registry.detailed(&rule.domain, Some(&rule.path), names.collect())

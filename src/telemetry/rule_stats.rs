@@ -9,13 +9,12 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::labels::{MAX_LABEL, bounded, stat_name};
 use crate::rules::{Rule, RuleSet};
 
 /// Series that request values may open in one process (`detailed_metric`, `value_to_metric`); the rest is counted
 /// under the rule alone.
 pub const MAX_DETAILED_SERIES: usize = 10_000;
-/// Longest label value, in bytes.
-const MAX_LABEL: usize = 256;
 
 /// One rule's counters.
 #[derive(Debug)]
@@ -275,25 +274,44 @@ impl Collector for RuleStatsCollector {
 impl Family {
     fn collect(&self, all: &[Arc<RuleStats>]) -> MetricFamily {
         let ours = self.name.starts_with("sluicegate_");
-        let metrics = all.iter().flat_map(|stats| {
+        let counted = all.iter().flat_map(|stats| {
             self.series.iter().map(move |series| {
                 let mut labels = if ours { our_labels(stats) } else { their_labels(stats) };
                 labels.extend(series.outcome.map(|outcome| label("outcome", outcome)));
-                let mut counter = Counter::default();
-                #[allow(clippy::cast_precision_loss, reason = "Prometheus samples are doubles")]
-                counter.set_value((series.read)(stats).load(Ordering::Relaxed) as f64);
-                let mut metric = Metric::from_label(labels);
-                metric.set_counter(counter);
-                metric
+                (labels, (series.read)(stats).load(Ordering::Relaxed))
             })
         });
         let mut family = MetricFamily::default();
         family.set_name(self.name.into());
         family.set_help(self.help.into());
         family.set_field_type(MetricType::COUNTER);
-        family.set_metric(metrics.collect());
+        family.set_metric(sum(counted).map(metric).collect());
         family
     }
+}
+
+/// Names that differ only in what [`stat_name`] replaces are one series, as there: the same labels twice would make a
+/// page that no server takes.
+fn sum(counted: impl Iterator<Item = (Vec<LabelPair>, u64)>) -> impl Iterator<Item = (Vec<LabelPair>, u64)> {
+    let (mut at, mut sums) = (HashMap::new(), Vec::new());
+    for (labels, count) in counted {
+        let values: Vec<String> = labels.iter().map(|label| label.value().to_owned()).collect();
+        let index = *at.entry(values).or_insert(sums.len());
+        match sums.get_mut(index) {
+            None => sums.push((labels, count)),
+            Some((_, sum)) => *sum = count.saturating_add(*sum),
+        }
+    }
+    sums.into_iter()
+}
+
+fn metric((labels, count): (Vec<LabelPair>, u64)) -> Metric {
+    let mut counter = Counter::default();
+    #[allow(clippy::cast_precision_loss, reason = "Prometheus samples are doubles")]
+    counter.set_value(count as f64);
+    let mut metric = Metric::from_label(labels);
+    metric.set_counter(counter);
+    metric
 }
 
 fn our_labels(stats: &RuleStats) -> Vec<LabelPair> {
@@ -306,14 +324,16 @@ fn their_labels(stats: &RuleStats) -> Vec<LabelPair> {
         .keys
         .iter()
         .enumerate()
-        .map(|(level, key)| label(&format!("key{}", level + 1), key));
-    std::iter::once(label("domain", &stats.domain)).chain(keys).collect()
+        .map(|(level, key)| label(&format!("key{}", level + 1), &stat_name(key)));
+    std::iter::once(label("domain", &stat_name(&stats.domain)))
+        .chain(keys)
+        .collect()
 }
 
 /// The encoder escapes quotes, backslashes and newlines; the length is ours to bound.
 fn label(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.into());
-    pair.set_value(value[..value.floor_char_boundary(MAX_LABEL)].into());
+    pair.set_value(bounded(value, MAX_LABEL).into_owned());
     pair
 }

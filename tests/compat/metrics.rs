@@ -20,8 +20,18 @@ use crate::support::{ratelimit::Ratelimit, redis::Redis};
 
 const ALGORITHMS: [&str; 4] = ["sliding_window", "sliding_log", "token_bucket", "fixed_window"];
 
-/// Asks each (entries, hits) of `domain: d` in turn, and returns what `/metrics` shows then: series and value.
+/// As [`metrics_in`] of `domain: d`.
 async fn metrics_after(
+    rules: &str,
+    variables: &[(&str, &str)],
+    asked: &[(&[(&str, &str)], u64)],
+) -> HashMap<String, f64> {
+    metrics_in("d", rules, variables, asked).await
+}
+
+/// Asks each (entries, hits) of the domain in turn, and returns what `/metrics` and `/stats` show then: series and value.
+async fn metrics_in(
+    domain: &str,
     rules: &str,
     variables: &[(&str, &str)],
     asked: &[(&[(&str, &str)], u64)],
@@ -42,7 +52,7 @@ async fn metrics_after(
             value: (*value).into(),
         };
         let request = RateLimitRequest {
-            domain: "d".into(),
+            domain: domain.into(),
             descriptors: vec![RateLimitDescriptor {
                 entries: entries.iter().map(entry).collect(),
                 hits_addend: Some(*hits),
@@ -163,6 +173,70 @@ async fn every_hit_is_in_one_series() {
         .filter(|(name, _)| name.starts_with("ratelimit_service_rate_limit_total_hits{"))
         .map(|(_, value)| value);
     assert_eq!(of_all.sum::<f64>(), 10.0);
+}
+
+/// What Envoy Gateway's own tests and dashboards look for, and names as long as it makes them: each series once.
+#[tokio::test]
+async fn labels_are_written_as_there_and_stay_apart() {
+    let route = format!(
+        "httproute/{}/{}/rule/0/match/0/www_{}_com",
+        "n".repeat(60),
+        "r".repeat(250),
+        "h".repeat(250)
+    );
+    let rules = format!(
+        r#"
+domain: "a:b/http"
+descriptors:
+  - {{key: masked_remote_address, value: 0.0.0.0/0, rate_limit: {{unit: day, requests_per_unit: 9}}}}
+  - {{key: masked_remote_address, value: "invert:192.0.2.0/24", rate_limit: {{unit: day, requests_per_unit: 9}}}}
+  - {{key: same, value: "x:y", rate_limit: {{unit: day, requests_per_unit: 9}}}}
+  - {{key: same, value: x|y, rate_limit: {{unit: day, requests_per_unit: 9}}}}
+  - {{key: any, detailed_metric: true, rate_limit: {{unit: day, requests_per_unit: 9}}}}
+  - key: {route}
+    value: {route}
+    descriptors:
+      - {{key: rule-0-match-0, value: rule-0-match-0, rate_limit: {{unit: day, requests_per_unit: 9}}}}
+      - {{key: rule-1-match-0, value: rule-1-match-0, rate_limit: {{unit: day, requests_per_unit: 9}}}}
+"#
+    );
+    let long = "v".repeat(60_000);
+    let (one, other) = (format!("{long}1"), format!("{long}2"));
+    let asked: [(&[(&str, &str)], u64); 8] = [
+        (&[("masked_remote_address", "0.0.0.0/0")], 1),
+        (&[("masked_remote_address", "invert:192.0.2.0/24")], 2),
+        (&[("same", "x:y")], 3),
+        (&[("same", "x|y")], 4),
+        (&[("any", &one)], 5),
+        (&[("any", &other)], 6),
+        (&[(&route, &route), ("rule-0-match-0", "rule-0-match-0")], 7),
+        (&[(&route, &route), ("rule-1-match-0", "rule-1-match-0")], 8),
+    ];
+    let found = metrics_in("a:b/http", &rules, &[], &asked).await;
+    let total = "ratelimit_service_rate_limit_total_hits";
+    for (keys, expected) in [
+        (r#"key1="masked_remote_address_0_0_0_0/0""#, 1.0),
+        (r#"key1="masked_remote_address_invert_192_0_2_0/24""#, 2.0),
+        (r#"key1="same_x_y""#, 7.0),
+    ] {
+        let name = format!(r#"{total}{{domain="a_b/http",{keys}}}"#);
+        assert_eq!(found.get(&name), Some(&expected), "{name} in {found:#?}");
+    }
+    for (family, name, expected) in [(total, "any_v", [5.0, 6.0]), (total, "httproute/", [7.0, 8.0])]
+        .into_iter()
+        .chain([("sluicegate_decisions_total", "httproute/", [1.0, 1.0])])
+    {
+        let mut counts: Vec<f64> = found
+            .iter()
+            .filter(|(series, value)| series.starts_with(family) && series.contains(name) && **value > 0.0)
+            .map(|(series, value)| {
+                assert!(series.len() < 3000, "{series}");
+                *value
+            })
+            .collect();
+        counts.sort_by(f64::total_cmp);
+        assert_eq!(counts, expected, "{family} {name}");
+    }
 }
 
 /// By the names that statsd gets, which is how envoyproxy/ratelimit calls them.
