@@ -12,6 +12,7 @@ use prometheus::IntCounter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
+use super::json_lines::JsonLines;
 pub use crate::config::settings::LogFormat;
 
 /// Lines that wait for a slow reader; more are dropped.
@@ -52,7 +53,9 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Logs, String> {
                     .with_ansi(std::io::stderr().is_terminal()),
             )
             .try_init(),
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(writer)).try_init(),
+        LogFormat::Json => registry
+            .with(fmt::layer().event_format(JsonLines).with_writer(writer))
+            .try_init(),
     };
     if result.is_err() || DROPPED.set(dropped).is_err() {
         tracing::debug!("logging was already started");

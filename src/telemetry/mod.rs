@@ -2,6 +2,7 @@
 //! for `detailed_metric`, and then bounded).
 
 mod compat;
+mod json_lines;
 pub(crate) mod labels;
 pub mod logs;
 pub mod metrics;

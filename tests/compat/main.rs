@@ -8,6 +8,7 @@ mod answers;
 mod conformance;
 mod gateway;
 mod health;
+mod logs;
 mod metrics;
 mod per_second;
 mod settings;

@@ -40,7 +40,7 @@ pub const VARIABLES: &[Variable] = &[
     v("GRPC_CLIENT_TLS_SAN", "", "name that a client's certificate must carry", Better("also URIs (SPIFFE), addresses, and several, separated by commas")),
     // Logs
     v("LOG_LEVEL", "warn", "error, warn, info, debug or trace", Better("also directives such as info,fred=debug")),
-    v("LOG_FORMAT", "text", "text or json", Same),
+    v("LOG_FORMAT", "text", "text or json", Better("JSON has its @timestamp, level and @message, and fields beside them")),
     // Rules
     v("CONFIG_TYPE", "FILE", "FILE or GRPC_XDS_SOTW", Same),
     v("RUNTIME_ROOT", "/srv/runtime_data/current", "rules are in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/RUNTIME_APPDIRECTORY", Same),
