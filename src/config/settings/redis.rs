@@ -11,7 +11,7 @@ use super::{ClientTls, Secret};
 /// Redis' own port.
 pub(super) const REDIS_PORT: u16 = 6379;
 /// A sentinel's port.
-const SENTINEL_PORT: u16 = 26_379;
+pub(super) const SENTINEL_PORT: u16 = 26_379;
 
 /// One Redis, whatever its shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -198,20 +198,12 @@ pub fn servers(text: &str, default_port: u16) -> Result<Vec<HostPort>, String> {
     Ok(servers)
 }
 
-/// envoyproxy/ratelimit's form of a sentinel URL: `master,host:port,…`.
-///
-/// # Errors
-/// What is allowed.
-pub fn sentinel_list(text: &str) -> Result<Topology, String> {
-    let (master, sentinels) = text
-        .split_once(',')
+/// envoyproxy/ratelimit's form of a sentinel URL, `master,host:port,…`: the master's name, and its sentinels.
+pub(super) fn sentinel_list(text: &str) -> Result<(&str, &str), String> {
+    text.split_once(',')
         .map(|(master, sentinels)| (master.trim(), sentinels))
         .filter(|(master, _)| !master.is_empty() && !master.contains(':'))
-        .ok_or("allowed is the master's name, then its sentinels: master,host:port,host:port")?;
-    Ok(Topology::Sentinel {
-        master: master.to_owned(),
-        sentinels: servers(sentinels, SENTINEL_PORT)?,
-    })
+        .ok_or_else(|| "allowed is the master's name, then its sentinels: master,host:port,host:port".into())
 }
 
 /// A socket's path, or `host:port`.

@@ -100,6 +100,57 @@ fn redis_logins_tls_and_pools() {
     assert_eq!((from_url.database, from_url.tls.is_some()), (3, true));
 }
 
+/// In a list, too, a server may be a URL; what it says of the login holds for all of them.
+#[test]
+fn lists_of_urls() {
+    let redis = |kind: &str, url: &str| {
+        good(&[("REDIS_TYPE", kind), ("REDIS_URL", url)])
+            .store
+            .redis
+            .expect("a Redis")
+    };
+    let login = |auth: &Option<sluicegate::config::settings::RedisAuth>| {
+        auth.as_ref().map(|auth| auth.password.expose().to_owned())
+    };
+
+    let cluster = redis("CLUSTER", "redis://foo:b@r@redis1:1,redis://foo:b@r@redis2:2,redis3:3");
+    let nodes = vec![server("redis1", 1), server("redis2", 2), server("redis3", 3)];
+    assert_eq!(cluster.topology, Topology::Cluster(nodes));
+    assert_eq!(
+        (login(&cluster.auth), cluster.sentinel_auth),
+        (Some("b@r".into()), None)
+    );
+    let cluster = redis("CLUSTER", "rediss://redis1:1,rediss://redis2:2");
+    assert!(cluster.auth.is_none() && cluster.tls.is_some());
+
+    let sentinel = redis("SENTINEL", "foob@r,redis://foo:bar@redis1:1,redis://foo:bar@redis2:2");
+    assert_eq!(
+        sentinel.topology,
+        Topology::Sentinel {
+            master: "foob@r".into(),
+            sentinels: vec![server("redis1", 1), server("redis2", 2)],
+        }
+    );
+    assert_eq!(
+        (login(&sentinel.sentinel_auth), sentinel.auth),
+        (Some("bar".into()), None)
+    );
+
+    for (kind, url) in [
+        ("CLUSTER", "redis://a:b@h:1,redis://a:c@h:2"),
+        ("CLUSTER", "redis://h:1/2"),
+        ("CLUSTER", "unix:///run/redis.sock"),
+        ("CLUSTER", "redis-sentinel://h/m"),
+        ("CLUSTER", ","),
+        ("SENTINEL", "redis://h:1"),
+        ("SENTINEL", "m,unix:///run/redis.sock"),
+        ("SINGLE", "redis://h:1,redis://h:2"),
+    ] {
+        let errors = errors(&[("REDIS_TYPE", kind), ("REDIS_URL", url)]);
+        assert!(errors[0].starts_with("REDIS_URL: "), "{kind} {url}: {errors:?}");
+    }
+}
+
 #[test]
 fn a_redis_of_its_own_for_seconds() {
     let env = [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::redis::{self, RedisAuth, RedisSettings, RedisTls, Topology};
+use super::super::redis::{self, HostPort, RedisAuth, RedisSettings, RedisTls, Topology};
 use super::super::{ClientTls, StoreKind, StoreSettings, values};
 use super::reader::Reader;
 
@@ -162,32 +162,68 @@ enum Socket {
 
 /// envoyproxy/ratelimit's forms of an address, or one of our URLs.
 fn address(text: &str, kind: Kind, socket: Option<Socket>) -> Result<RedisSettings, String> {
-    let topology = match kind {
-        Kind::Sentinel if !text.contains("://") => redis::sentinel_list(text)?,
-        Kind::Cluster if !text.contains("://") => Topology::Cluster(redis::servers(text, redis::REDIS_PORT)?),
-        Kind::Cluster => return cluster_of(RedisSettings::from_url(text)?),
-        Kind::Single if !text.contains("://") => match (socket, text.starts_with('/')) {
-            (Some(Socket::Unix), false) => {
-                return Err("with the socket type unix, allowed is the path of a socket".into());
-            }
-            (Some(Socket::Tcp), true) => return Err("with the socket type tcp, allowed is host:port".into()),
-            _ => redis::plain_address(text)?,
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    let is_of = |kind: &str| scheme.is_some_and(|scheme| scheme.ends_with(kind));
+    match kind {
+        Kind::Cluster if !is_of("-cluster") => {
+            let nodes = list(text, redis::REDIS_PORT)?;
+            let mut redis = RedisSettings::new(Topology::Cluster(nodes.servers));
+            (redis.auth, redis.tls) = (nodes.login, nodes.tls);
+            Ok(redis)
+        }
+        Kind::Sentinel if !is_of("-sentinel") => {
+            let (master, sentinels) = redis::sentinel_list(text)?;
+            let nodes = list(sentinels, redis::SENTINEL_PORT)?;
+            let (master, sentinels) = (master.to_owned(), nodes.servers);
+            let mut redis = RedisSettings::new(Topology::Sentinel { master, sentinels });
+            // There, too: the login of the sentinels, not that of the servers they name.
+            (redis.sentinel_auth, redis.tls) = (nodes.login, nodes.tls);
+            Ok(redis)
+        }
+        Kind::Single if scheme.is_none() => match (socket, text.starts_with('/')) {
+            (Some(Socket::Unix), false) => Err("with the socket type unix, allowed is the path of a socket".into()),
+            (Some(Socket::Tcp), true) => Err("with the socket type tcp, allowed is host:port".into()),
+            _ => redis::plain_address(text).map(RedisSettings::new),
         },
-        Kind::Single | Kind::Sentinel => return RedisSettings::from_url(text),
-    };
-    Ok(RedisSettings::new(topology))
+        Kind::Single | Kind::Cluster | Kind::Sentinel => RedisSettings::from_url(text),
+    }
 }
 
-/// `redis://host` with the type CLUSTER: a node of one.
-fn cluster_of(mut redis: RedisSettings) -> Result<RedisSettings, String> {
-    redis.topology = match redis.topology {
-        Topology::Single(node) => Topology::Cluster(vec![node]),
-        cluster @ Topology::Cluster(_) => cluster,
-        Topology::Unix(_) | Topology::Sentinel { .. } => {
-            return Err("with the type CLUSTER, allowed is host:port,host:port or redis-cluster://…".into());
+/// Several servers, and what their URLs say of all of them.
+struct Nodes {
+    servers: Vec<HostPort>,
+    login: Option<RedisAuth>,
+    tls: Option<RedisTls>,
+}
+
+/// `host:port` or `redis://user:password@host:port`, separated by commas.
+fn list(text: &str, default_port: u16) -> Result<Nodes, String> {
+    if !text.contains("://") {
+        return Ok(Nodes {
+            servers: redis::servers(text, default_port)?,
+            login: None,
+            tls: None,
+        });
+    }
+    let allowed = "allowed is host:port,host:port or redis://user:password@host:port,…, with one login for all";
+    let mut of_all: Option<RedisSettings> = None;
+    let mut servers = Vec::new();
+    for node in text.split(',').map(str::trim).filter(|node| !node.is_empty()) {
+        if !node.contains("://") {
+            servers.push(redis::host_port(node, default_port)?);
+            continue;
         }
-    };
-    Ok(redis)
+        let node = RedisSettings::from_url(node)?;
+        let first = of_all.get_or_insert_with(|| node.clone());
+        match node.topology {
+            Topology::Single(server) if node.auth == first.auth && node.tls == first.tls && node.database == 0 => {
+                servers.push(server);
+            }
+            _ => return Err(allowed.into()),
+        }
+    }
+    let (login, tls) = of_all.map_or((None, None), |node| (node.auth, node.tls));
+    Ok(Nodes { servers, login, tls })
 }
 
 fn tls_files(reader: &mut Reader<'_>) -> RedisTls {

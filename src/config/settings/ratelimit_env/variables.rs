@@ -72,7 +72,7 @@ pub const VARIABLES: &[Variable] = &[
     v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", "16777216", "largest message of the control plane", Better("4 MiB there")),
     // Redis
     v("BACKEND_TYPE", "redis if REDIS_URL is set, else memory", "redis or memory", Better("a store in memory (#314, #315); no memcache")),
-    v("REDIS_URL", "", "host:port, a socket's path, master,host:port,… or host:port,…; or redis:// rediss:// redis-sentinel:// redis-cluster:// unix://", Better("URLs; without one counters live in memory instead of the start failing")),
+    v("REDIS_URL", "", "host:port, a socket's path, master,host:port,… or host:port,… (each may be redis://user:password@host:port); or redis:// rediss:// redis-sentinel:// redis-cluster:// unix://", Better("URLs; without one counters live in memory instead of the start failing")),
     v("REDIS_SOCKET_TYPE", "by REDIS_URL", "tcp or unix", Better("need not be set")),
     v("REDIS_TYPE", "SINGLE", "SINGLE, SENTINEL or CLUSTER", Same),
     v("REDIS_POOL_SIZE", "4", "connections", Better("shared and pipelined, so that a few are enough")),
@@ -102,6 +102,8 @@ pub const VARIABLES: &[Variable] = &[
     v("REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM", "1", "as REDIS_CLUSTER_PIPELINE_PARALLELISM", PIPELINED),
     v("REDIS_POOL_ON_EMPTY_BEHAVIOR", "WAIT", "what to do when all connections are in use", NO_POOL),
     v("REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR", "WAIT", "as REDIS_POOL_ON_EMPTY_BEHAVIOR", NO_POOL),
+    v("REDIS_POOL_ON_EMPTY_WAIT_DURATION", "1s", "how long to wait before doing it", NO_POOL),
+    v("REDIS_PERSECOND_POOL_ON_EMPTY_WAIT_DURATION", "1s", "as REDIS_POOL_ON_EMPTY_WAIT_DURATION", NO_POOL),
     v("REDIS_STARTUP_INITIAL_INTERVAL", "1s", "wait between attempts to reach Redis at start", STARTS_AT_ONCE),
     v("REDIS_STARTUP_MAX_INTERVAL", "30s", "its bound", STARTS_AT_ONCE),
     v("REDIS_STARTUP_MAX_ELAPSED_TIME", "0", "when to give up", STARTS_AT_ONCE),
