@@ -1,8 +1,8 @@
 //! Connections to one server, and the tasks that keep them alive.
 //!
 //! A link is up or down, and a call on a link that is down fails at once, with the reason. The supervisor connects,
-//! watches, and connects again with a short, jittered backoff: after a lost connection, after an error that says that
-//! this server is the wrong one, and after a stall (calls time out one after the other, or a heartbeat does).
+//! watches, and connects again with a short, jittered backoff: after a lost connection, after an error (or a sentinel) that
+//! says that this server is the wrong one, and after a stall (calls time out one after the other, or a heartbeat does).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,7 +18,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client;
 use super::events::Watch;
+use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
+use crate::config::settings::redis::HostPort;
 use crate::store::StoreError;
 
 /// Calls that time out in a row before the link counts as stalled.
@@ -43,10 +45,28 @@ pub(super) struct Links {
 
 impl Links {
     /// Starts as many as the settings say. They end with this value, or with `stop`.
-    pub fn spawn(settings: RedisSettings, call_timeout: Duration, watch: Arc<Watch>, stop: &CancellationToken) -> Self {
+    pub fn spawn(
+        settings: RedisSettings,
+        call_timeout: Duration,
+        master: &Master,
+        watch: &Arc<Watch>,
+        stop: &CancellationToken,
+    ) -> Self {
         let settings = Arc::new(settings);
         let stop = stop.child_token();
-        let link = |_| Link::spawn(settings.clone(), call_timeout, watch.clone(), stop.clone());
+        let link = |_| {
+            let (link, settings) = (Arc::new(Link::new()), settings.clone());
+            let supervisor = Supervisor {
+                link: link.clone(),
+                settings,
+                call_timeout,
+                master: master.clone(),
+                watch: watch.clone(),
+            };
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
+            link
+        };
         Self {
             links: (0..settings.pool_size.max(1)).map(link).collect(),
             next: AtomicUsize::new(0),
@@ -115,24 +135,6 @@ impl Link {
         }
     }
 
-    /// Starts a link and its supervisor, which ends when `stop` is cancelled.
-    fn spawn(
-        settings: Arc<RedisSettings>,
-        call_timeout: Duration,
-        watch: Arc<Watch>,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
-        let link = Arc::new(Self::new());
-        let supervisor = Supervisor {
-            link: link.clone(),
-            settings,
-            call_timeout,
-            watch,
-        };
-        tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
-        link
-    }
-
     /// Whether calls may be made now.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
@@ -181,12 +183,13 @@ struct Supervisor {
     link: Arc<Link>,
     settings: Arc<RedisSettings>,
     call_timeout: Duration,
+    master: Master,
     watch: Arc<Watch>,
 }
 
 impl Supervisor {
     /// Connects for ever.
-    async fn run(self) {
+    async fn run(mut self) {
         let mut failed_attempts = 0_u32;
         loop {
             match self.connect().await {
@@ -224,12 +227,16 @@ impl Supervisor {
     }
 
     /// Returns when the connection is of no more use, with the reason.
-    async fn watch(&self, client: &Client, mut task: AbortOnDrop) -> StoreError {
+    async fn watch(&mut self, client: &Client, mut task: AbortOnDrop) -> StoreError {
         loop {
             tokio::select! {
                 ended = &mut task.0 => return self.ended(ended),
                 () = self.link.stalled.notified() => {}
+                () = self.master.changed() => {}
                 () = sleep(HEARTBEAT) => {}
+            }
+            if let Some(HostPort { host, port }) = self.master.instead_of(client) {
+                return StoreError::Unavailable(format!("the sentinels name another master: {host}:{port}"));
             }
             // Whatever woke us: is it alive?
             tokio::select! {
@@ -266,7 +273,7 @@ impl Supervisor {
 }
 
 /// fred's task of one connection. When it is dropped, every call that still waits is answered with an error.
-struct AbortOnDrop(ConnectHandle);
+pub(super) struct AbortOnDrop(pub ConnectHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

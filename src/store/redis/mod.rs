@@ -12,6 +12,7 @@ mod cluster;
 mod events;
 mod link;
 pub mod script;
+mod sentinel;
 mod server;
 
 use std::sync::Arc;

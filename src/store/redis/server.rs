@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Batcher;
 use super::events::{RedisObserver, Watch};
 use super::link::Links;
+use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
 use crate::model::{Clock, Transaction};
 use crate::store::{Outcomes, StoreError};
@@ -29,6 +30,7 @@ pub(super) struct Server {
     number: u64,
     settings: RedisSettings,
     timeout: Duration,
+    master: Master,
     watch: Arc<Watch>,
     clock: Option<Arc<dyn Clock>>,
     stop: CancellationToken,
@@ -47,11 +49,13 @@ impl Server {
     ) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let watch = Watch::new(&settings.to_string(), observer);
-        let links = Links::spawn(settings.clone(), timeout, watch.clone(), &stop);
+        let master = Master::follow(&settings, &stop);
+        let links = Links::spawn(settings.clone(), timeout, &master, &watch, &stop);
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             settings,
             timeout,
+            master,
             watch,
             shared: Batcher::new(links, timeout, clock.clone()),
             clock,
@@ -91,7 +95,7 @@ impl Server {
                 pool_size: 1,
                 ..self.settings.clone()
             };
-            let links = Links::spawn(one, self.timeout, self.watch.clone(), &self.stop);
+            let links = Links::spawn(one, self.timeout, &self.master, &self.watch, &self.stop);
             let batcher = Batcher::new(links, self.timeout, self.clock.clone());
             batchers.push((self.number, batcher.clone()));
             let mut own = self.own.lock();

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluicegate::model::{Gate, Hits, Limit, Transaction};
 use sluicegate::store::{RedisStore, Store};
 
-use super::{all_up, connect, hit, patient, recover};
+use super::{PATIENCE, all_up, connect, hit, patient, recover};
 use crate::limits::{all, gated, sliding, take};
 use crate::support::redis::cluster::{Cluster, wait_for};
 use crate::support::redis::sentinel::Sentinel;
@@ -37,6 +37,35 @@ async fn sentinel_finds_the_master_before_and_after_a_failover() {
         989,
         "the new master knows the count ({took:?})"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_steps_down_is_left_before_it_is_demoted() {
+    let pair = Sentinel::start();
+    let (store, events) = connect(&pair.url());
+    all_up(&store).await;
+    let limit = sliding(1000);
+    hit(&store, "before", limit).await.expect("an answer");
+    pair.step_down();
+    wait_for("a new master", || pair.replica.cli(&["ROLE"]).starts_with("master"));
+    let start = Instant::now();
+    for n in 0.. {
+        // Keys of their own: a copy by replication is not taken for a call.
+        let name = format!("after{n}");
+        let answered = hit(&store, &name, limit).await.is_ok();
+        if answered && pair.replica.cli(&["EXISTS", &format!("test:{{{name}}}")]) == "1" {
+            break;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "still at the old master: {:?}",
+            events.lock()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let role = pair.master.cli(&["ROLE"]);
+    assert!(role.starts_with("master"), "it would go on taking writes: {role}");
+    assert!(format!("{:?}", events.lock()).contains("the sentinels name another master"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

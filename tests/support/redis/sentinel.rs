@@ -49,6 +49,15 @@ impl Sentinel {
         pair
     }
 
+    /// Lets the replica take over while the master lives; returns at once. Sentinel demotes the old master some ten
+    /// seconds after the new one has begun.
+    pub fn step_down(&self) {
+        let ask = |(_, port): &(Process, u16)| cli(*port, &["SENTINEL", "FAILOVER", MASTER]);
+        wait_for("a failover that begins", || {
+            self.sentinels.first().map(ask).as_deref() == Some("OK")
+        });
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self

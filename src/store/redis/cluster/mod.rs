@@ -23,6 +23,7 @@ use self::map::{SlotMap, redirection};
 use super::call::{self, Budget, Failure, Mode};
 use super::events::{RedisObserver, Watch};
 use super::link::Links;
+use super::sentinel::Master;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
@@ -148,7 +149,8 @@ impl Cluster {
                 ..(*self.settings).clone()
             };
             let watch = Watch::new(&settings.to_string(), self.observer.clone());
-            Arc::new(Links::spawn(settings, self.call_timeout, watch, &self.stop))
+            let (timeout, master) = (self.call_timeout, Master::fixed());
+            Arc::new(Links::spawn(settings, timeout, &master, &watch, &self.stop))
         };
         nodes.entry(node.clone()).or_insert_with(make).clone()
     }

@@ -1,0 +1,127 @@
+//! Who the sentinels say the master is, asked again and again.
+//!
+//! A master that has to step down (`SENTINEL FAILOVER`), or that comes back from the dead, goes on taking writes until a
+//! sentinel demotes it, some ten seconds later; all of them are lost then. So a link does not wait for its READONLY, but
+//! leaves it as soon as the sentinels name another.
+
+use std::time::Duration;
+
+use fred::prelude::{Client, ClientLike};
+use fred::types::{ClusterHash, CustomCommand};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::client;
+use super::link::AbortOnDrop;
+use crate::config::settings::redis::HostPort;
+use crate::config::settings::{RedisSettings, Topology};
+use crate::store::StoreError;
+
+/// Between two questions: so long hits may go to a master that is none any more.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// After none of them has answered.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is known of the master; nothing where there are no sentinels, or none has answered yet.
+#[derive(Debug, Clone)]
+pub(super) struct Master(Option<watch::Receiver<Option<HostPort>>>);
+
+impl Master {
+    /// Of a server that always is its own.
+    pub const fn fixed() -> Self {
+        Self(None)
+    }
+
+    /// Starts to ask, until `stop`, if the settings name sentinels.
+    pub fn follow(settings: &RedisSettings, stop: &CancellationToken) -> Self {
+        let Topology::Sentinel { master, sentinels } = &settings.topology else {
+            return Self::fixed();
+        };
+        let (tell, told) = watch::channel(None);
+        let asker = Asker {
+            name: master.clone(),
+            sentinels: sentinels.iter().map(|sentinel| as_server(settings, sentinel)).collect(),
+            tell,
+        };
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(asker.run()).await });
+        Self(Some(told))
+    }
+
+    /// Completes when another one is named.
+    pub async fn changed(&mut self) {
+        if let Some(told) = &mut self.0
+            && told.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// Who is named, if it is not the one that this client is connected to.
+    pub fn instead_of(&self, client: &Client) -> Option<HostPort> {
+        let named = self.0.as_ref()?.borrow().clone()?;
+        let connected = client.active_connections();
+        let is_named = connected
+            .iter()
+            .any(|server| *server.host == *named.host && server.port == named.port);
+        (!connected.is_empty() && !is_named).then_some(named)
+    }
+}
+
+/// How a sentinel is connected to.
+fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
+    RedisSettings {
+        topology: Topology::Single(sentinel.clone()),
+        auth: settings.sentinel_auth.clone(),
+        database: 0,
+        ..settings.clone()
+    }
+}
+
+struct Asker {
+    name: String,
+    sentinels: Vec<RedisSettings>,
+    tell: watch::Sender<Option<HostPort>>,
+}
+
+impl Asker {
+    /// Asks one for as long as it answers, then the next one: in the order in which links ask when they connect, so that
+    /// both hear the same.
+    async fn run(self) {
+        loop {
+            for sentinel in &self.sentinels {
+                if let Err(error) = self.ask(sentinel).await {
+                    tracing::debug!(%sentinel, %error, "a sentinel does not say who the master is");
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns when it does not answer any more.
+    async fn ask(&self, sentinel: &RedisSettings) -> Result<(), StoreError> {
+        let patience = sentinel.connect_timeout;
+        let failed = |error| client::store_error(&error, patience);
+        let client = client::new(sentinel, patience).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let _task = AbortOnDrop(client.init().await.map_err(failed)?);
+        loop {
+            let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
+            let words = vec!["get-master-addr-by-name", &self.name];
+            let (host, port) = client.custom(question, words).await.map_err(failed)?;
+            self.named(HostPort { host, port });
+            sleep(ASK_EVERY).await;
+        }
+    }
+
+    fn named(&self, master: HostPort) {
+        self.tell.send_if_modified(|told| {
+            let is_news = told.as_ref() != Some(&master);
+            if is_news {
+                *told = Some(master);
+            }
+            is_news
+        });
+    }
+}
