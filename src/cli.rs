@@ -169,18 +169,26 @@ async fn serve_until_signal(settings: Settings) -> Result<(), crate::app::AppErr
     app.serve(terminated).await
 }
 
-/// SIGTERM or SIGINT, from the call on.
+/// SIGTERM or SIGINT, from the call on; SIGHUP changes nothing.
 fn terminated() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    let watched = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let watched = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
     async {
-        let (Ok(mut term), Ok(mut int)) = watched else {
+        let (Ok(mut term), Ok(mut int), Ok(mut hangup)) = watched else {
             tracing::error!("signals cannot be watched; end the process with SIGKILL");
             return std::future::pending().await;
         };
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = int.recv() => return,
+                // It would end the process with all answers under way; who sends it wants files to be read again.
+                _ = hangup.recv() => tracing::info!("SIGHUP: rules and certificates are read again whenever they change"),
+            }
         }
     }
 }

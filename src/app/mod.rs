@@ -4,6 +4,7 @@
 mod connections;
 mod drain;
 mod files;
+mod link_log;
 mod listen;
 mod rules;
 mod stores;

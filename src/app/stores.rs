@@ -22,13 +22,13 @@ use crate::store::deny_cache::DenyCache;
 use crate::store::lease::{self, Lease};
 use crate::store::memory::{self, MemoryStore};
 use crate::store::per_second::{PerSecond, is_per_second};
-use crate::store::redis::{RedisChange, RedisObserver, RedisStore};
+use crate::store::redis::RedisStore;
 use crate::store::standby::{Follow, Standby, settle_forever};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::store_meter::StoreMeter;
 
-use super::AppError;
+use super::{AppError, link_log};
 
 /// How often the memory store's numbers are copied into the metrics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ impl Server {
         serves: fn(&Limit) -> bool,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AppError> {
-        let store = RedisStore::connect(redis, timeout, logging())
+        let store = RedisStore::connect(redis, timeout, link_log::observer())
             .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
         let covers = match redis.topology {
             Topology::Cluster(_) => Covers::Cluster,
@@ -176,26 +176,6 @@ fn open_redis(
     }
     let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
     Ok((store, RedisParts { servers, probe, lease }))
-}
-
-/// Tells the log what becomes of the connections; the first failure and every change, not every attempt.
-fn logging() -> RedisObserver {
-    Arc::new(|event| {
-        let server = &*event.server;
-        match &event.change {
-            RedisChange::Connected { failed_attempts } => {
-                tracing::info!(server, failed_attempts, "connected to Redis");
-            }
-            RedisChange::Disconnected(error) => tracing::warn!(server, %error, "connection to Redis lost"),
-            RedisChange::ConnectFailed {
-                error,
-                failed_attempts: 1,
-            } => tracing::warn!(server, %error, "cannot connect to Redis"),
-            RedisChange::ConnectFailed { error, failed_attempts } => {
-                tracing::debug!(server, %error, failed_attempts, "still cannot connect to Redis");
-            }
-        }
-    })
 }
 
 /// A hit on a counter of our own that never fills up: it writes, as a real decision does.
@@ -312,7 +292,8 @@ async fn tell_failure_mode(
             health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
             match reason {
                 Some(error) => tracing::error!(server, %error, "Redis does not answer: the failure mode takes over"),
-                None => tracing::info!(server, "Redis answers again: the failure mode ends"),
+                // As loud as its beginning: whoever hears of that must hear of this.
+                None => tracing::warn!(server, "Redis answers again: the failure mode ends"),
             }
         }
         if state.changed().await.is_err() {

@@ -30,12 +30,21 @@ pub struct Logs {
     _writer: WorkerGuard,
 }
 
+/// Of libraries only errors, where the user names a level and no directives: what fred says of each connection and try we
+/// say once for each server, and what h2 warns of any peer can bring about as often as it likes.
+fn directives(filter: &str) -> String {
+    match filter {
+        "info" | "warn" => format!("error,{}={filter}", env!("CARGO_CRATE_NAME")),
+        _ => filter.to_owned(),
+    }
+}
+
 /// Starts logging for the whole process. A second call changes nothing.
 ///
 /// # Errors
 /// When `filter` is no level (`info`) and no list of directives (`sluicegate=debug,fred=warn`).
 pub fn init(format: LogFormat, filter: &str) -> Result<Logs, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log level {filter:?}: {e}"))?;
+    let filter = EnvFilter::try_new(directives(filter)).map_err(|e| format!("log level {filter:?}: {e}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)

@@ -20,6 +20,7 @@ mod loris;
 mod mute;
 mod owed;
 mod proxy;
+mod quiet;
 mod report;
 mod scene;
 mod soak;

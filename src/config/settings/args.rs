@@ -194,8 +194,8 @@ struct ProcessArgs {
     /// How log lines look [default: text]
     #[arg(long, env, value_name = "FORMAT", value_parser = values::log_format)]
     log_format: Option<LogFormat>,
-    /// Least severe lines that are logged: error, warn, info, debug, trace, or directives such as info,fred=debug
-    /// [default: info]
+    /// Least severe lines that are logged: error, warn, info, debug, trace (of libraries errors only, but for debug and
+    /// trace), or directives such as info,fred=debug [default: info]
     #[arg(long, env, value_name = "LEVEL", value_parser = values::log_level)]
     log_level: Option<String>,
     /// Requests that are worked on at the same time [default: 10000]

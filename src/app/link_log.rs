@@ -1,0 +1,123 @@
+//! Tells the log what becomes of the connections to Redis: each server's loss and return, not every attempt, and not
+//! every turn of one that lets us in and refuses us again and again (a demoted master, a cluster that is down).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::store::redis::{RedisChange, RedisEvent, RedisObserver};
+
+/// A connection that is lost and made anew at once is in the log this often at most.
+const QUIET: Duration = Duration::from_secs(10);
+/// Servers that are kept in mind; those of a cluster come and go.
+const MAX_SERVERS: usize = 4096;
+
+/// What the log knows of a server.
+#[derive(Debug, Default)]
+struct Told {
+    connected: bool,
+    lost: Option<Instant>,
+    /// Losses that were left out since.
+    suppressed: u64,
+}
+
+/// What to log.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Connected,
+    Lost { suppressed: u64 },
+    CannotConnect,
+}
+
+impl Told {
+    /// What is news: the log always ends with what is the case.
+    fn learn(&mut self, change: &RedisChange, now: Instant) -> Option<Line> {
+        let was_connected = self.connected;
+        match change {
+            RedisChange::Connected { .. } => {
+                self.connected = true;
+                (!was_connected).then_some(Line::Connected)
+            }
+            RedisChange::Disconnected(_) if self.lost.is_some_and(|lost| now - lost < QUIET) => {
+                self.suppressed += 1;
+                None
+            }
+            RedisChange::Disconnected(_) => {
+                (self.connected, self.lost) = (false, Some(now));
+                let suppressed = std::mem::take(&mut self.suppressed);
+                Some(Line::Lost { suppressed })
+            }
+            RedisChange::ConnectFailed { failed_attempts, .. } => {
+                self.connected = false;
+                (was_connected || *failed_attempts == 1).then_some(Line::CannotConnect)
+            }
+        }
+    }
+}
+
+/// Writes to the log.
+pub(super) fn observer() -> RedisObserver {
+    let servers = Mutex::new(HashMap::<Arc<str>, Told>::new());
+    Arc::new(move |event| {
+        let mut servers = servers.lock();
+        if servers.len() >= MAX_SERVERS && !servers.contains_key(&event.server) {
+            servers.clear();
+        }
+        let told = servers.entry(event.server.clone()).or_default();
+        let line = told.learn(&event.change, Instant::now());
+        drop(servers);
+        write(event, line.as_ref());
+    })
+}
+
+fn write(event: &RedisEvent, line: Option<&Line>) {
+    let server = &*event.server;
+    match (&event.change, line) {
+        (RedisChange::Connected { failed_attempts }, Some(_)) => {
+            tracing::info!(server, failed_attempts, "connected to Redis");
+        }
+        (RedisChange::Disconnected(error), Some(Line::Lost { suppressed })) => {
+            tracing::warn!(server, %error, suppressed, "connection to Redis lost");
+        }
+        (RedisChange::ConnectFailed { error, .. }, Some(_)) => {
+            tracing::warn!(server, %error, "cannot connect to Redis");
+        }
+        (change, _) => tracing::debug!(server, ?change, "connection to Redis"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_server_that_refuses_each_connection_is_told_of_now_and_then() {
+        let error = || StoreError::refused("READONLY You can't write against a read only replica.");
+        let connected = RedisChange::Connected { failed_attempts: 0 };
+        let lost = RedisChange::Disconnected(error());
+        let failed = |failed_attempts| RedisChange::ConnectFailed {
+            error: error(),
+            failed_attempts,
+        };
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert_eq!(told.learn(&connected, start), Some(Line::Connected));
+        assert_eq!(told.learn(&lost, start), Some(Line::Lost { suppressed: 0 }));
+        assert_eq!(told.learn(&connected, start), Some(Line::Connected));
+        for turn in 0..50 {
+            let now = start + QUIET / 100 * turn;
+            assert_eq!(told.learn(&lost, now), None);
+            assert_eq!(told.learn(&connected, now), None);
+        }
+        let later = start + QUIET;
+        assert_eq!(told.learn(&lost, later), Some(Line::Lost { suppressed: 50 }));
+        assert_eq!(told.learn(&connected, later), Some(Line::Connected));
+        // A loss that was left out is told of when it lasts.
+        assert_eq!(told.learn(&lost, later), None);
+        assert_eq!(told.learn(&failed(1), later), Some(Line::CannotConnect));
+        assert_eq!(told.learn(&failed(2), later), None);
+        assert_eq!(told.learn(&connected, later), Some(Line::Connected));
+    }
+}
