@@ -17,8 +17,15 @@ pub struct Active {
     stats: Vec<Arc<RuleStats>>,
     /// By rule: a request has asked with an explicit 0 hits how it stands.
     peeked: Vec<AtomicBool>,
-    /// Limits that requests bring themselves, counted by domain only.
-    overrides: HashMap<Arc<str>, OnceLock<Option<Arc<RuleStats>>>>,
+    overrides: HashMap<Arc<str>, Overrides>,
+}
+
+/// Limits that requests bring themselves, by domain only.
+#[derive(Debug, Default)]
+struct Overrides {
+    stats: OnceLock<Option<Arc<RuleStats>>>,
+    /// As for a rule.
+    peeked: AtomicBool,
 }
 
 impl Active {
@@ -28,7 +35,7 @@ impl Active {
         let overrides = rules
             .domains
             .keys()
-            .map(|domain| (Arc::clone(domain), OnceLock::new()))
+            .map(|domain| (Arc::clone(domain), Overrides::default()))
             .collect();
         Self {
             rules,
@@ -47,15 +54,12 @@ impl Active {
 
     /// Whether a request has asked for no hits on this rule, and so looks before it pays; `now` is one that does.
     pub(super) fn is_peeked(&self, rule: usize, now: bool) -> bool {
-        let Some(peeked) = self.peeked.get(rule) else {
-            return false;
-        };
-        let known = peeked.load(Relaxed);
-        // Mostly known already: do not write to a shared line for nothing.
-        if now && !known {
-            peeked.store(true, Relaxed);
-        }
-        known || now
+        self.peeked.get(rule).is_some_and(|peeked| note(peeked, now))
+    }
+
+    /// The same for the limits that requests bring themselves in this domain.
+    pub(super) fn is_override_peeked(&self, domain: &str, now: bool) -> bool {
+        self.overrides.get(domain).is_some_and(|of| note(&of.peeked, now))
     }
 
     pub(super) fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
@@ -64,9 +68,19 @@ impl Active {
 
     /// Opens the series when a request first brings a limit of its own.
     pub(super) fn override_stats(&self, registry: &RuleStatsRegistry, domain: &str) -> Option<&Arc<RuleStats>> {
-        let (domain, stats) = self.overrides.get_key_value(domain)?;
-        stats
+        let (domain, overrides) = self.overrides.get_key_value(domain)?;
+        overrides
+            .stats
             .get_or_init(|| registry.detailed(domain, None, vec!["override".into()]))
             .as_ref()
     }
+}
+
+fn note(peeked: &AtomicBool, now: bool) -> bool {
+    let known = peeked.load(Relaxed);
+    // Mostly known already: do not write to a shared line for nothing.
+    if now && !known {
+        peeked.store(true, Relaxed);
+    }
+    known || now
 }

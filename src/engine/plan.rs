@@ -82,7 +82,7 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     drop_replaced(&mut matches);
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
         let slot = match (descriptor.limit, matched) {
-            (Some(_), _) => plan.add_override(options, request, index)?,
+            (Some(_), _) => plan.add_override(options, active, request, index)?,
             (None, Some(matched)) => plan.add_rule(options, active, request, descriptor, matched),
             (None, None) => Slot::Free,
         };
@@ -140,7 +140,7 @@ impl Plan {
         let is_charge = rule.count_denied
             || options.charge_after_peek
                 && limit.algorithm.kind().can_count_denied()
-                && is_afterwards(active, rule.index, descriptor);
+                && is_afterwards(descriptor, |peek| active.is_peeked(rule.index, peek));
         let hits = hits(request, descriptor, is_charge);
         let check = self.push(Check { key, limit, hits, gate });
         Slot::Counted {
@@ -153,7 +153,13 @@ impl Plan {
         }
     }
 
-    fn add_override(&mut self, options: &EngineOptions, request: &Request, index: usize) -> Result<Slot, RequestError> {
+    fn add_override(
+        &mut self,
+        options: &EngineOptions,
+        active: &Active,
+        request: &Request,
+        index: usize,
+    ) -> Result<Slot, RequestError> {
         let descriptor = &request.descriptors[index];
         let Some(wanted) = descriptor.limit else {
             return Ok(Slot::Free);
@@ -170,7 +176,9 @@ impl Plan {
         } else {
             Gate::Enforce
         };
-        let is_charge = options.defaults.count_denied && limit.algorithm.kind().can_count_denied();
+        let is_peeked = |peek| active.is_override_peeked(&request.domain, peek);
+        let is_charge = limit.algorithm.kind().can_count_denied()
+            && (options.defaults.count_denied || options.charge_after_peek && is_afterwards(descriptor, is_peeked));
         let check = self.push(Check {
             key,
             limit,
@@ -213,11 +221,8 @@ fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<
 
 /// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
 /// not say so; but where requests ask for 0 hits first, those that bring a number of their own pay afterwards.
-fn is_afterwards(active: &Active, rule: usize, descriptor: &Descriptor) -> bool {
-    match descriptor.hits_addend {
-        Some(hits) => active.is_peeked(rule, hits == 0),
-        None => false,
-    }
+fn is_afterwards(descriptor: &Descriptor, is_peeked: impl Fn(bool) -> bool) -> bool {
+    descriptor.hits_addend.is_some_and(|hits| is_peeked(hits == 0))
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).

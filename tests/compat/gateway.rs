@@ -5,11 +5,15 @@ use std::{path::PathBuf, time::Duration};
 
 use sluicegate::proto::{
     envoy::{
-        extensions::common::ratelimit::v3::{RateLimitDescriptor as Asked, rate_limit_descriptor::Entry},
+        extensions::common::ratelimit::v3::{
+            RateLimitDescriptor as Asked,
+            rate_limit_descriptor::{Entry, RateLimitOverride},
+        },
         service::ratelimit::v3::{
             RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
             rate_limit_service_client::RateLimitServiceClient,
         },
+        r#type::v3::RateLimitUnit as Unit,
     },
     ratelimit::config::ratelimit::v3::{RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit},
 };
@@ -147,7 +151,12 @@ fn config(requests_per_unit: u32) -> RateLimitConfig {
     }
 }
 
-async fn ask(client: &mut RateLimitServiceClient<Channel>) -> Result<RateLimitResponse, tonic::Status> {
+/// As Envoy asks for the route: with hits of the descriptor's own, and a limit from metadata, if its policy says so.
+async fn ask_for(
+    client: &mut RateLimitServiceClient<Channel>,
+    hits_addend: Option<u64>,
+    limit: Option<RateLimitOverride>,
+) -> Result<RateLimitResponse, tonic::Status> {
     let entry = |key: &str| Entry {
         key: key.into(),
         value: key.into(),
@@ -156,11 +165,17 @@ async fn ask(client: &mut RateLimitServiceClient<Channel>) -> Result<RateLimitRe
         domain: "default/eg/http".into(),
         descriptors: vec![Asked {
             entries: vec![entry(ROUTE), entry("rule-0-match-0")],
+            limit,
+            hits_addend,
             ..Default::default()
         }],
         hits_addend: 0,
     };
     client.should_rate_limit(request).await.map(tonic::Response::into_inner)
+}
+
+async fn ask(client: &mut RateLimitServiceClient<Channel>) -> Result<RateLimitResponse, tonic::Status> {
+    ask_for(client, None, None).await
 }
 
 /// The limit that the answer names, and whether it was passed.
@@ -254,6 +269,37 @@ async fn through_good_and_bad_versions_and_an_outage() {
     assert_eq!(namespace.metric(&hits).await, "9");
     process.process.signal("TERM");
     assert!(process.process.wait_for_exit().success());
+}
+
+/// A policy with `cost.request: 0` and `cost.response` from metadata (tokens), with a limit of its own or one from
+/// metadata: what a response has cost counts, also where it is more than what is left, and nobody has set anything.
+#[tokio::test]
+async fn costs_of_responses_use_a_limit_up() {
+    let mut namespace = Namespace::new();
+    let mut process = namespace.deploy();
+    process.wait_for_redis(1);
+    namespace.plane.publish("1", &[config(21)]);
+    namespace.plane.start();
+    assert_eq!(namespace.plane.next_answer().await, Ok("1".into()));
+    let envoy = namespace.ca.issue(&["envoy"]);
+    let endpoint = namespace.endpoint(process.grpc_port, Some(&envoy));
+    let mut client = RateLimitServiceClient::new(endpoint.connect().await.expect("a connection"));
+    let from_metadata = RateLimitOverride {
+        requests_per_unit: 21,
+        unit: Unit::Hour.into(),
+        ..Default::default()
+    };
+    for limit in [None, Some(from_metadata)] {
+        let mut passed = Vec::new();
+        for _ in 0..4 {
+            let looked = ask_for(&mut client, Some(0), limit).await.expect("an answer");
+            passed.push(looked.overall_code() == Code::Ok);
+            if looked.overall_code() == Code::Ok {
+                ask_for(&mut client, Some(10), limit).await.expect("an answer");
+            }
+        }
+        assert_eq!(passed, [true, true, true, false], "{limit:?}");
+    }
 }
 
 #[tokio::test]

@@ -177,6 +177,10 @@ fn as_envoy_gateway_starts_it() {
         ]
     );
     assert!(settings.rules.paths.is_empty() && settings.rules.force_start);
+    assert!(
+        settings.rules.charge_after_peek,
+        "its policies charge what responses cost"
+    );
     let xds = settings.rules.xds.expect("a control plane");
     assert_eq!(
         (xds.server.as_str(), xds.node_id.as_str()),
