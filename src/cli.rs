@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::app::App;
 use crate::bench::{self, BenchArgs, memory::MemoryArgs, noop::NoopArgs};
 use crate::config::settings::ratelimit_env::table;
-use crate::config::settings::{Notice, ServeArgs, Settings, values};
+use crate::config::settings::{self, Notice, ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
 use crate::model::AlgorithmKind;
 use crate::rules::Defaults;
@@ -130,9 +130,7 @@ fn serve_by_variables() -> ExitCode {
             2,
         );
     }
-    // A value that is no UTF-8 is none that any of them allows.
-    match Settings::from_ratelimit_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
-    {
+    match Settings::from_ratelimit_env(settings::variable) {
         Ok((settings, notices)) => serve(settings, &notices),
         Err(errors) => fail(
             &format_args!("these environment variables are wrong (`sluicegate settings` lists all of them):\n{errors}"),

@@ -9,10 +9,10 @@
 //! | [`mapping`] | from an HTTP request's attributes (`ext_authz`) to descriptors, pure |
 //! | [`rules`] | compiled rules and matching, pure |
 //! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
-//! | [`tls`] | certificates from files, read again when they change |
+//! | [`tls`] | certificates from files, read again when they change; connections with them |
 //! | [`config`] | settings; rules files: YAML → compile → watch |
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
-//! | [`telemetry`] | logs and metrics with bounded labels |
+//! | [`telemetry`] | logs, metrics with bounded labels, traces |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
 //! | [`proto`] | the wire types |
 //! | [`service`] | gRPC: wire ↔ model, the server |

@@ -30,6 +30,7 @@ use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
 use crate::service::server::{GrpcServer, ServerOptions};
 use crate::telemetry::statsd::Statsd;
+use crate::telemetry::traces::{Export, TraceError, Traces};
 use crate::telemetry::{Metrics, logs};
 
 use listen::GrpcListener;
@@ -65,6 +66,9 @@ pub enum AppError {
     /// Nothing can be sent to statsd.
     #[error("no thread for statsd: {0}")]
     Statsd(std::io::Error),
+    /// Spans cannot be sent as configured.
+    #[error("traces (OTEL_EXPORTER_OTLP_…): {0}")]
+    Traces(#[from] TraceError),
     /// The binary's own protobuf descriptors are broken; a mistake in this program.
     #[error("protobuf descriptors: {0}")]
     Descriptors(String),
@@ -104,6 +108,7 @@ pub struct App {
     health: Health,
     rules: RulesFeed,
     background: stores::Background,
+    spans: Option<Export>,
 }
 
 impl App {
@@ -147,10 +152,15 @@ impl App {
             .as_ref()
             .is_some_and(|redis| redis.health_needs_connection);
         let health = Health::new(needs_store);
+        let traces = settings.telemetry.traces.as_ref();
+        let started = traces.map(|traces| Traces::start(traces, &metrics)).transpose()?;
+        let (traces, spans) = started.unzip();
         let answers = Arc::new(answer_options(&settings.answers));
         let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
+        let rls = rls.traced(traces.clone());
         let failure_mode = undecided(settings.store.on_store_error);
         let authz = AuthzService::new(Arc::clone(&engine), answers, failure_mode, Arc::clone(&metrics), clock);
+        let authz = authz.traced(traces);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
         let grpc = GrpcServer::new(&server_options(&settings, shares.grpc, &metrics), rls, authz)
@@ -169,6 +179,7 @@ impl App {
             health,
             rules,
             background: stack.background,
+            spans,
             settings,
         })
     }
@@ -230,6 +241,9 @@ impl App {
         servers.spawn(async move { listener.serve(grpc, token.cancelled_owned()).await });
         tracing::info!(?addresses, store = ?self.settings.store.kind, version = env!("CARGO_PKG_VERSION"), "serving");
         let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits).await;
+        if let Some(spans) = self.spans {
+            spans.flush().await;
+        }
         background.shutdown().await;
         result
     }

@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod places;
 pub mod rls;
 pub mod server;
+mod span;
 pub mod tls;
 
 use crate::config::settings::LimitHeaders;

@@ -9,9 +9,12 @@ use tonic::{Request, Response, Status};
 use crate::engine::{Engine, RequestError};
 use crate::proto::envoy::config::core::v3::HeaderValue;
 use crate::proto::envoy::service::ratelimit::v3 as wire;
-use crate::telemetry::{Metrics, ServiceKind};
+use crate::telemetry::{CallSpan, Metrics, ServiceKind, Traces};
 
-use super::{AnswerOptions, body, convert, deadline, headers, metadata};
+use super::{AnswerOptions, body, convert, deadline, headers, metadata, span};
+
+/// The call as gRPC, and its span, name it.
+const METHOD: &str = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 /// Answers `ShouldRateLimit`, over gRPC and (through the HTTP port) as JSON.
 #[derive(Clone)]
@@ -19,23 +22,27 @@ pub struct RateLimitService {
     engine: Arc<Engine>,
     options: Arc<AnswerOptions>,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
 }
 
 /// What is known of who asks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct Caller {
     /// When it stops listening.
     pub deadline: Option<Instant>,
     /// It is an Envoy.
     pub is_envoy: bool,
+    /// What a trace hears of the call.
+    pub span: CallSpan,
 }
 
 impl Caller {
     /// Headers that Envoy puts on calls of its own, unless it is told not to.
     const OF_ENVOY: [&str; 2] = ["x-envoy-internal", "x-envoy-expected-rq-timeout-ms"];
 
-    fn of(metadata: &MetadataMap) -> Self {
+    fn of(metadata: &MetadataMap, traces: Option<&Traces>) -> Self {
         Self {
+            span: traces.map_or_else(CallSpan::default, |traces| traces.begin(METHOD, metadata)),
             deadline: deadline::deadline(metadata),
             is_envoy: Self::OF_ENVOY.iter().any(|name| metadata.contains_key(*name)),
         }
@@ -50,7 +57,14 @@ impl RateLimitService {
             engine,
             options,
             metrics,
+            traces: None,
         }
+    }
+
+    /// The same with a span of each call over gRPC.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Answers one request and counts it at its door.
@@ -61,10 +75,11 @@ impl RateLimitService {
         &self,
         kind: ServiceKind,
         request: wire::RateLimitRequest,
-        caller: Caller,
+        mut caller: Caller,
     ) -> Result<wire::RateLimitResponse, Status> {
         let start = Instant::now();
-        let result = self.decide(request, caller).await;
+        let result = self.decide(request, &mut caller).await;
+        caller.span.end(result.as_ref().err());
         let metrics = self.metrics.service(kind);
         metrics.duration.observe(start.elapsed().as_secs_f64());
         match &result {
@@ -78,7 +93,12 @@ impl RateLimitService {
         result
     }
 
-    async fn decide(&self, request: wire::RateLimitRequest, caller: Caller) -> Result<wire::RateLimitResponse, Status> {
+    async fn decide(
+        &self,
+        request: wire::RateLimitRequest,
+        caller: &mut Caller,
+    ) -> Result<wire::RateLimitResponse, Status> {
+        span::domain(&mut caller.span, &request.domain);
         let mut request = convert::request(request, &self.options.bounds).map_err(|error| {
             self.metrics.bad_requests.with_label_values(&[error.kind()]).inc();
             Status::invalid_argument(error.to_string())
@@ -89,6 +109,7 @@ impl RateLimitService {
             .decide(&request, caller.deadline)
             .await
             .map_err(|error| self.refuse(&error))?;
+        span::decided(&mut caller.span, &decision);
         let mut response = convert::response(&decision, self.options.whole_second_resets);
         let header = |(key, value)| HeaderValue {
             key,
@@ -130,7 +151,7 @@ impl wire::rate_limit_service_server::RateLimitService for RateLimitService {
         &self,
         request: Request<wire::RateLimitRequest>,
     ) -> Result<Response<wire::RateLimitResponse>, Status> {
-        let caller = Caller::of(request.metadata());
+        let caller = Caller::of(request.metadata(), self.traces.as_ref());
         self.answer(ServiceKind::Rls, request.into_inner(), caller)
             .await
             .map(Response::new)

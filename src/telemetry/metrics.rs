@@ -79,6 +79,8 @@ pub struct Metrics {
     pub shed: IntCounter,
     /// Log lines that nobody read in time.
     pub log_lines_dropped: IntCounter,
+    /// Spans that were sent, could not be, or were dropped because too many waited.
+    pub trace_spans: IntCounterVec,
     connections: IntGaugeVec,
     connections_closed: IntCounterVec,
     /// Requests refused for their form, by what was wrong.
@@ -194,6 +196,12 @@ impl Metrics {
                 r,
                 "sluicegate_log_lines_dropped_total",
                 "Log lines dropped because nobody read them in time",
+            )?,
+            trace_spans: counters(
+                r,
+                "sluicegate_trace_spans_total",
+                "Spans that were sent, failed to be, or were dropped because too many waited",
+                &["result"],
             )?,
             connections: gauges(r, "sluicegate_connections", "Connections that are open", &["port"])?,
             connections_closed: counters(

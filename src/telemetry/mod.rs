@@ -1,4 +1,4 @@
-//! Logs and metrics. Labels come from rules and from fixed words, never from request values (but for rules that ask
+//! Logs, metrics and traces. Labels come from rules and from fixed words, never from request values (but for rules that ask
 //! for `detailed_metric`, and then bounded).
 
 mod compat;
@@ -11,6 +11,8 @@ pub mod rule_stats;
 pub mod statsd;
 pub mod store_meter;
 pub mod throttle;
+pub mod traces;
 
 pub use metrics::{Metrics, PortMetrics, ServiceKind};
 pub use rule_stats::{RuleStats, RuleStatsRegistry};
+pub use traces::{CallSpan, Traces};

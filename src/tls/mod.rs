@@ -1,8 +1,9 @@
 //! Certificates: read from PEM files, checked, and read again when the files change. For the gRPC listener, and for
-//! connections to a control plane and to Redis.
+//! connections to a control plane, to a trace collector and to Redis.
 
 mod any_name;
 pub mod client;
+pub mod dial;
 pub mod pem;
 pub mod reload;
 pub mod san;

@@ -14,5 +14,6 @@ mod per_second;
 mod settings;
 mod statsd;
 mod tls;
+mod traces;
 mod xds;
 mod xds_rules;

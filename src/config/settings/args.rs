@@ -14,7 +14,7 @@ use crate::rules::OnStoreError;
 use super::errors::{Collector, SettingsErrors};
 use super::{
     ClientTls, LimitHeaders, LogFormat, OnOverload, PrometheusSettings, RedisSettings, RedisTls, ServerTls, Settings,
-    StoreKind, values,
+    StoreKind, TraceSettings, values,
 };
 
 /// Flags of `serve`.
@@ -198,6 +198,10 @@ struct ProcessArgs {
     /// trace), or directives such as info,fred=debug [default: info]
     #[arg(long, env, value_name = "LEVEL", value_parser = values::log_level)]
     log_level: Option<String>,
+    /// Send a span of each call by OTLP, as TRACING_… and OTEL_EXPORTER_OTLP_… say: variables that have no flags, listed
+    /// by `sluicegate settings` [default: false]
+    #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
+    tracing_enabled: Option<bool>,
     /// Requests that are worked on at the same time [default: 10000]
     #[arg(long, env, value_name = "N", value_parser = values::at_least_one::<u32>)]
     max_concurrent: Option<u32>,
@@ -241,6 +245,12 @@ impl ServeArgs {
         self.store.apply(&mut settings, &mut errors);
         self.listen.apply(&mut settings);
         self.answers.apply(&mut settings);
+        if self.process.tracing_enabled == Some(true) {
+            match TraceSettings::from_variables(super::variable) {
+                Ok(traces) => settings.telemetry.traces = Some(traces),
+                Err(wrong) => errors.all(wrong),
+            }
+        }
         self.process.apply(&mut settings);
         errors.finish(settings)
     }

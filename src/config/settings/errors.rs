@@ -63,6 +63,11 @@ impl Collector {
         });
     }
 
+    /// Notes errors that were found elsewhere.
+    pub(super) fn all(&mut self, errors: SettingsErrors) {
+        self.0.extend(errors.0);
+    }
+
     /// Hands out `value` if nothing was noted.
     pub(super) fn finish<T>(self, value: T) -> Result<T, SettingsErrors> {
         if self.0.is_empty() {

@@ -8,6 +8,7 @@ pub mod errors;
 pub mod ratelimit_env;
 pub mod redis;
 pub mod secret;
+pub mod traces;
 pub mod values;
 pub mod xds;
 
@@ -25,6 +26,7 @@ pub use errors::{SettingError, SettingsErrors};
 pub use ratelimit_env::Notice;
 pub use redis::{RedisAuth, RedisSettings, RedisTls, Topology};
 pub use secret::Secret;
+pub use traces::{OtlpProtocol, OtlpSettings, SpanBatches, TraceSettings};
 pub use xds::XdsSettings;
 
 /// Everything that is decided before the process serves.
@@ -38,7 +40,7 @@ pub struct Settings {
     pub listen: ListenSettings,
     /// What answers look like.
     pub answers: AnswerSettings,
-    /// Logs and metrics.
+    /// Logs, metrics and traces.
     pub telemetry: TelemetrySettings,
     /// Bounds, and how the process ends.
     pub limits: ProcessLimits,
@@ -181,7 +183,7 @@ impl Default for LimitHeaders {
     }
 }
 
-/// Logs and metrics.
+/// Logs, metrics and traces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TelemetrySettings {
     /// How a log line looks.
@@ -192,6 +194,8 @@ pub struct TelemetrySettings {
     pub extra_tags: BTreeMap<String, String>,
     /// Metrics are also sent to a statsd server.
     pub statsd: Option<StatsdSettings>,
+    /// A span of each call; `None` = none.
+    pub traces: Option<TraceSettings>,
 }
 
 /// How a log line looks.
@@ -254,6 +258,12 @@ pub enum OnOverload {
     Allow,
     /// The gRPC error UNAVAILABLE: Envoy's own failure mode decides.
     Unavailable,
+}
+
+/// A variable of the process. A value that is no UTF-8 is none that any setting allows.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 const fn any_address(port: u16) -> SocketAddr {
@@ -347,6 +357,7 @@ impl Default for TelemetrySettings {
             log_level: "info".into(),
             extra_tags: BTreeMap::new(),
             statsd: None,
+            traces: None,
         }
     }
 }

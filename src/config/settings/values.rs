@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::model::AlgorithmKind;
 use crate::rules::OnStoreError;
 
-use super::{LogFormat, OnOverload, StoreKind};
+use super::{LogFormat, OnOverload, Secret, StoreKind};
 
 /// The longest duration that is taken: ten years.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -162,6 +162,24 @@ pub fn pairs(text: &str, separators: &[char]) -> Result<BTreeMap<String, String>
         }
     }
     Ok(pairs)
+}
+
+/// What each connection sends; names become lower case. An error repeats no value.
+///
+/// # Errors
+/// What is allowed.
+pub fn headers(pairs: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, String> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in pairs {
+        let name = header_name(&name)?.to_ascii_lowercase();
+        if http::HeaderValue::from_str(&value).is_err() || !value.is_ascii() {
+            return Err(format!(
+                "the value of {name} is no header value: visible ASCII is allowed"
+            ));
+        }
+        headers.insert(name, Secret::new(value));
+    }
+    Ok(headers)
 }
 
 /// What labels of envoyproxy/ratelimit's metrics are called (beside `key1`, `key2`, …), and those that Prometheus itself

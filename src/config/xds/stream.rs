@@ -7,13 +7,14 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::{Code, Request};
 
 use super::super::settings::XdsSettings;
-use super::connect::{Connector, with_causes};
+use super::connect::Connector;
 use super::{TYPE_URL, Update};
 use crate::proto::envoy::config::core::v3::Node;
 use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use crate::proto::google::rpc::Status;
 use crate::proto::ratelimit::config::ratelimit::v3::RateLimitConfig;
+use crate::tls::dial::with_causes;
 
 /// Answers that wait to be sent; the server reads them or the stream is broken.
 const OUTGOING: usize = 16;

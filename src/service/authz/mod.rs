@@ -15,11 +15,14 @@ use crate::mapping::FailureMode;
 use crate::model;
 use crate::proto::envoy::service::auth::v3 as wire;
 use crate::telemetry::throttle::Throttle;
-use crate::telemetry::{Metrics, ServiceKind};
+use crate::telemetry::{CallSpan, Metrics, ServiceKind, Traces};
 
-use super::{AnswerOptions, deadline};
+use super::{AnswerOptions, deadline, span};
 use answer::Answering;
 pub use view::View;
+
+/// The call as gRPC, and its span, name it.
+const METHOD: &str = "envoy.service.auth.v3.Authorization/Check";
 
 /// Answers `Check`.
 #[derive(Clone)]
@@ -31,6 +34,7 @@ pub struct AuthzService {
     metrics: Arc<Metrics>,
     clock: Arc<dyn model::Clock>,
     bad_requests: Arc<Throttle>,
+    traces: Option<Traces>,
 }
 
 /// Why a request was not decided.
@@ -74,7 +78,14 @@ impl AuthzService {
             metrics,
             clock,
             bad_requests: Arc::new(Throttle::new()),
+            traces: None,
         }
+    }
+
+    /// The same with a span of each call.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Answers one request and counts it at its door. What cannot be decided is answered by the failure mode.
@@ -86,9 +97,18 @@ impl AuthzService {
         request: &wire::CheckRequest,
         deadline: Option<Instant>,
     ) -> Result<wire::CheckResponse, Status> {
+        self.call(request, deadline, CallSpan::default()).await
+    }
+
+    async fn call(
+        &self,
+        request: &wire::CheckRequest,
+        deadline: Option<Instant>,
+        mut span: CallSpan,
+    ) -> Result<wire::CheckResponse, Status> {
         let start = Instant::now();
         let metrics = self.metrics.service(ServiceKind::Authz);
-        let answer = match self.decide(request, deadline).await {
+        let answer = match self.decide(request, deadline, &mut span).await {
             Ok((response, over_limit)) => {
                 (if over_limit { &metrics.over_limit } else { &metrics.ok }).inc();
                 Ok(response)
@@ -97,10 +117,11 @@ impl AuthzService {
                 metrics.error.inc();
                 match undecided {
                     Undecided::Overloaded => Err(Status::unavailable(RequestError::Overloaded.to_string())),
-                    Undecided::Bad(bad) => Ok(self.fail(&bad)),
+                    Undecided::Bad(bad) => Ok(self.fail(&bad, &mut span)),
                 }
             }
         };
+        span.end(answer.as_ref().err());
         metrics.duration.observe(start.elapsed().as_secs_f64());
         answer
     }
@@ -109,6 +130,7 @@ impl AuthzService {
         &self,
         request: &'a wire::CheckRequest,
         deadline: Option<Instant>,
+        span: &mut CallSpan,
     ) -> Result<(wire::CheckResponse, bool), Undecided<'a>> {
         let bounds = &self.options.bounds;
         let view = View::of(request, bounds.headers).map_err(|error| Bad::new(error.kind(), &error))?;
@@ -120,12 +142,14 @@ impl AuthzService {
             Ok(mapping) => Arc::clone(mapping),
             Err(error) => return Err(Bad::new(error.kind(), &error).with(None, view)),
         };
+        span::domain(span, &mapping.domain);
         let descriptors = match mapping.descriptors(&view, bounds.value_bytes) {
             Ok(descriptors) => descriptors,
             Err(error) => return Err(Bad::new("too_large", &error).with(mapping.failure_mode, view)),
         };
         let answering = self.answering();
         if descriptors.is_empty() {
+            span::uncounted(span);
             return Ok((answering.uncounted(&view, &mapping), false));
         }
         let asked = model::Request {
@@ -135,10 +159,11 @@ impl AuthzService {
             releases_all: false,
         };
         match self.engine.decide_by(active, &asked, deadline).await {
-            Ok(decision) => Ok((
-                answering.decided(&view, &mapping, &asked, &decision),
-                decision.over_limit,
-            )),
+            Ok(decision) => {
+                span::decided(span, &decision);
+                let response = answering.decided(&view, &mapping, &asked, &decision);
+                Ok((response, decision.over_limit))
+            }
             Err(RequestError::Overloaded) => Err(Undecided::Overloaded),
             Err(error) => Err(Bad::new("bad_mapping", &error).with(mapping.failure_mode, view)),
         }
@@ -151,10 +176,11 @@ impl AuthzService {
         }
     }
 
-    fn fail(&self, bad: &Bad<'_>) -> wire::CheckResponse {
+    fn fail(&self, bad: &Bad<'_>, span: &mut CallSpan) -> wire::CheckResponse {
         let reason = bad.reason;
         self.metrics.bad_requests.with_label_values(&[reason]).inc();
         let mode = bad.mode.unwrap_or(self.failure_mode);
+        span::undecided(span, reason, mode.name());
         if let Some(suppressed) = self.bad_requests.pass(self.clock.now_us()) {
             tracing::warn!(
                 error = %bad.error,
@@ -196,6 +222,8 @@ impl<'a> From<Bad<'a>> for Undecided<'a> {
 impl wire::authorization_server::Authorization for AuthzService {
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::CheckResponse>, Status> {
         let deadline = deadline::deadline(request.metadata());
-        self.answer(request.get_ref(), deadline).await.map(Response::new)
+        let traces = self.traces.as_ref();
+        let span = traces.map_or_else(CallSpan::default, |traces| traces.begin(METHOD, request.metadata()));
+        self.call(request.get_ref(), deadline, span).await.map(Response::new)
     }
 }

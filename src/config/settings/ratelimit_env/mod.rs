@@ -6,6 +6,7 @@
 mod reader;
 mod redis;
 pub mod table;
+mod traces;
 mod variables;
 mod xds;
 
@@ -36,6 +37,7 @@ impl Settings {
         listen(&mut reader, &mut settings.listen);
         settings.listen.grpc_tls = grpc_tls(&mut reader);
         telemetry(&mut reader, &mut settings);
+        settings.telemetry.traces = traces::settings(&mut reader);
         rules(&mut reader, &mut settings);
         redis::store(&mut reader, &mut settings.store);
         counting(&mut reader, &mut settings);
@@ -202,7 +204,7 @@ fn rules(reader: &mut Reader<'_>, settings: &mut Settings) {
     });
     if from_plane == Some(true) {
         reader.idle(&FILE_NAMES, "with CONFIG_TYPE=GRPC_XDS_SOTW no files are read");
-        rules.xds = xds;
+        rules.xds = Some(xds);
     } else {
         reader.idle(&xds::NAMES, "CONFIG_TYPE is not GRPC_XDS_SOTW");
         rules.paths = vec![directory];

@@ -96,6 +96,19 @@ impl<'e> Reader<'e> {
         })
     }
 
+    /// The files of a certificate and its key, if they are named; one without the other is noted.
+    pub(super) fn identity(&mut self, cert: &str, key: &str) -> Option<(PathBuf, PathBuf)> {
+        match (self.path(cert), self.path(key)) {
+            (Some(cert), Some(key)) => return Some((cert, key)),
+            (None, None) => {}
+            (with_cert, _) => self.problem(
+                if with_cert.is_some() { key } else { cert },
+                "is needed: a certificate and its key come together",
+            ),
+        }
+        None
+    }
+
     /// Notes a problem with a variable whose value is missing or secret.
     pub(super) fn problem(&mut self, name: &str, problem: impl Into<String>) {
         self.errors.problem(name, problem);

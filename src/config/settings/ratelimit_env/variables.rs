@@ -13,11 +13,10 @@ const fn v(name: &'static str, default: &'static str, meaning: &'static str, fat
 }
 
 const NO_MEMCACHED: Fate = NotTaken("there is no memcached store; BACKEND_TYPE is redis or memory");
-const NO_TRACING: Fate = NotTaken("there is no trace exporter; logs and metrics say what spans would");
 const PIPELINED: Fate = NotTaken("commands are always pipelined, and one request is one round trip");
 const NO_POOL: Fate = NotTaken("connections are shared and never run out");
 const STARTS_AT_ONCE: Fate = NotTaken("the process serves without Redis at once (ON_STORE_ERROR) and connects behind");
-const OTEL: &str = "where and how traces are sent";
+const OWN: Fate = Better("a wrong value stops the start instead of being ignored");
 
 /// All of them.
 #[rustfmt::skip]
@@ -148,20 +147,34 @@ pub const VARIABLES: &[Variable] = &[
     v("PROMETHEUS_MAPPER_YAML", "", "names and labels of metrics", NotTaken("the names and labels of the default mapping are built in")),
     v("PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS", "false", "response times in ms", NotTaken("seconds, as the metric's name says")),
     // Traces
-    v("TRACING_ENABLED", "false", "send traces", NO_TRACING),
-    v("TRACING_SERVICE_NAME", "RateLimit", "name in traces", NO_TRACING),
-    v("TRACING_SERVICE_NAMESPACE", "", "namespace in traces", NO_TRACING),
-    v("TRACING_SERVICE_INSTANCE_ID", "", "instance in traces", NO_TRACING),
-    v("TRACING_EXPORTER_PROTOCOL", "http", "http or grpc", NO_TRACING),
-    v("TRACING_SAMPLING_RATE", "1", "part of requests that is traced", NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_ENDPOINT", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_PROTOCOL", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_HEADERS", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_TIMEOUT", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_INSECURE", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_CERTIFICATE", "", OTEL, NO_TRACING),
-    v("OTEL_EXPORTER_OTLP_COMPRESSION", "", OTEL, NO_TRACING),
+    v("TRACING_ENABLED", "false", "send a span of each call by OTLP; what follows needs it", Better("ext_authz too; spans say code and rule, never values of descriptors")),
+    v("TRACING_SERVICE_NAME", "RateLimit", "service.name of spans", Same),
+    v("TRACING_SERVICE_NAMESPACE", "", "service.namespace of spans", Same),
+    v("TRACING_SERVICE_INSTANCE_ID", "by chance: a UUID", "service.instance.id of spans; best the pod's name", Same),
+    v("TRACING_EXPORTER_PROTOCOL", "http", "http (protobuf) or grpc", Same),
+    v("TRACING_SAMPLING_RATE", "1", "part of the traces that is sampled, 0 to 1; a caller's own decision goes before it", Better("a value beyond these stops the start")),
+    v("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318 by http, http://localhost:4317 by grpc", "collector: http:// or https://, host and port; by http, spans go to /v1/traces below it", Better("https there if not set; a wrong value stops the start")),
+    v("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "collector of traces; by http with the whole path", OWN),
+    v("OTEL_EXPORTER_OTLP_PROTOCOL", "", "http/protobuf or grpc, where TRACING_EXPORTER_PROTOCOL is not set", Better("not read there")),
+    v("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "", "the same for traces", Better("not read there")),
+    v("OTEL_EXPORTER_OTLP_INSECURE", "", "true: no TLS, false: TLS, whatever the endpoint begins with", OWN),
+    v("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "", "the same for traces", OWN),
+    v("OTEL_EXPORTER_OTLP_HEADERS", "", "headers for the collector: name=value,name=value, values percent-encoded; never logged", OWN),
+    v("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "", "the same for traces, instead", OWN),
+    v("OTEL_EXPORTER_OTLP_COMPRESSION", "none", "gzip or none", OWN),
+    v("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "", "the same for traces", OWN),
+    v("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "milliseconds that sending may take, with all attempts", OWN),
+    v("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "", "the same for traces", OWN),
+    v("OTEL_EXPORTER_OTLP_CERTIFICATE", "", "PEM file: CA of the collector's certificate; without one the system's roots", Better("read again when it changes; a wrong value stops the start")),
+    v("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "", "the same for traces", Better("the same")),
+    v("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "", "PEM file: our certificate for it", Better("the same")),
+    v("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "", "the same for traces", Better("the same")),
+    v("OTEL_EXPORTER_OTLP_CLIENT_KEY", "", "PEM file: its key", Better("the same")),
+    v("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "", "the same for traces", Better("the same")),
+    v("OTEL_BSP_SCHEDULE_DELAY", "5000", "milliseconds that a span waits for others", OWN),
+    v("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "spans that wait at most; more are dropped and counted", OWN),
+    v("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "spans that are sent together at most", OWN),
+    v("OTEL_RESOURCE_ATTRIBUTES", "", "more of what spans say of where they come from: name=value,name=value, values percent-encoded", OWN),
     // memcached
     v("MEMCACHE_HOST_PORT", "", "memcached servers", NO_MEMCACHED),
     v("MEMCACHE_MAX_IDLE_CONNS", "2", "connections to them", NO_MEMCACHED),

@@ -1,9 +1,8 @@
 //! `CONFIG_GRPC_XDS_…`, `XDS_CLIENT_…`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::{ClientTls, Secret, XdsSettings, redis, values};
+use super::super::{ClientTls, XdsSettings, redis, values};
 use super::reader::Reader;
 
 /// All that are read here.
@@ -26,27 +25,29 @@ pub(super) const NAMES: [&str; 13] = [
 /// The port of a control plane whose URL names none.
 const PORT: u16 = 18_000;
 
-/// What they say; `None` if the address or the certificates are wrong (noted).
-pub(super) fn settings(reader: &mut Reader<'_>) -> Option<XdsSettings> {
+/// What they say.
+pub(super) fn settings(reader: &mut Reader<'_>) -> XdsSettings {
     let usual = XdsSettings::default();
     let server = reader.parse("CONFIG_GRPC_XDS_SERVER_URL", server);
     let backoff = Backoff::read(reader, &usual);
     let tls = tls(reader);
     let node_metadata = reader.parse("CONFIG_GRPC_XDS_NODE_METADATA", |text| values::pairs(text, &['=', ':']));
-    let headers = reader.parse_secret("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", headers);
+    let headers = reader.parse_secret("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", |text| {
+        values::headers(values::pairs(text, &[':'])?)
+    });
     let max_message = reader.parse("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", values::at_least_one);
-    Some(XdsSettings {
+    XdsSettings {
         server: server.unwrap_or(usual.server),
         node_id: reader.text("CONFIG_GRPC_XDS_NODE_ID").unwrap_or(usual.node_id),
         node_metadata: node_metadata.unwrap_or_default(),
         headers: headers.unwrap_or_default(),
-        tls: tls?,
+        tls,
         backoff_initial: backoff.initial,
         backoff_max: backoff.max,
         backoff_jitter: backoff.jitter,
         max_message_bytes: max_message.unwrap_or(usual.max_message_bytes),
         ..usual
-    })
+    }
 }
 
 struct Backoff {
@@ -68,17 +69,12 @@ impl Backoff {
     }
 }
 
-/// The outer `None` if something is missing (noted), the inner without TLS.
-#[allow(
-    clippy::option_option,
-    reason = "wrong and absent are two cases, and both go no further than the caller"
-)]
-fn tls(reader: &mut Reader<'_>) -> Option<Option<ClientTls>> {
+fn tls(reader: &mut Reader<'_>) -> Option<ClientTls> {
     const CERT: &str = "CONFIG_GRPC_XDS_CLIENT_TLS_CERT";
     const KEY: &str = "CONFIG_GRPC_XDS_CLIENT_TLS_KEY";
     const CA: &str = "CONFIG_GRPC_XDS_SERVER_TLS_CACERT";
     const NAME: &str = "CONFIG_GRPC_XDS_SERVER_TLS_SAN";
-    let [cert, key, ca] = [CERT, KEY, CA].map(|name| reader.path(name));
+    let ca = reader.path(CA);
     let server_name = reader.parse(NAME, |text| {
         rustls_pki_types::ServerName::try_from(text)
             .map(|_| text.to_owned())
@@ -86,20 +82,13 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<ClientTls>> {
     });
     if !reader.truth("CONFIG_GRPC_XDS_SERVER_USE_TLS") {
         reader.idle(&[CERT, KEY, CA, NAME], "CONFIG_GRPC_XDS_SERVER_USE_TLS is not true");
-        return Some(None);
-    }
-    if cert.is_some() != key.is_some() {
-        reader.problem(
-            if cert.is_some() { KEY } else { CERT },
-            "is needed: a certificate and its key come together",
-        );
         return None;
     }
-    Some(Some(ClientTls {
+    Some(ClientTls {
         ca,
-        identity: cert.zip(key),
+        identity: reader.identity(CERT, KEY),
         server_name,
-    }))
+    })
 }
 
 /// `host:port`, also with gRPC's `dns:///` in front.
@@ -111,18 +100,4 @@ fn server(text: &str) -> Result<String, String> {
     redis::host_port(bare, PORT)
         .map(|server| server.to_string())
         .map_err(|_| "allowed is host:port, such as envoy-gateway:18001".into())
-}
-
-fn headers(text: &str) -> Result<BTreeMap<String, Secret>, String> {
-    let mut headers = BTreeMap::new();
-    for (name, value) in values::pairs(text, &[':'])? {
-        let name = values::header_name(&name)?.to_ascii_lowercase();
-        if http::HeaderValue::from_str(&value).is_err() || !value.is_ascii() {
-            return Err(format!(
-                "the value of {name} is no header value: visible ASCII is allowed"
-            ));
-        }
-        headers.insert(name, Secret::new(value));
-    }
-    Ok(headers)
 }
