@@ -94,7 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None => serve_by_variables(),
         Some(Command::Serve(args)) => match args.into_settings() {
-            Ok(settings) => serve(settings, &[]),
+            Ok((settings, notices)) => serve(settings, &notices),
             Err(errors) => fail(&errors, 2),
         },
         Some(Command::Check(args)) => check(&args),

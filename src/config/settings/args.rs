@@ -13,8 +13,8 @@ use crate::rules::OnStoreError;
 
 use super::errors::{Collector, SettingsErrors};
 use super::{
-    ClientTls, LimitHeaders, LogFormat, OnOverload, PrometheusSettings, RedisSettings, RedisTls, ServerTls, Settings,
-    StoreKind, TraceSettings, values,
+    ClientTls, LimitHeaders, LogFormat, Notice, OnOverload, PrometheusSettings, RedisSettings, RedisTls, ServerTls,
+    Settings, StoreKind, TraceSettings, values,
 };
 
 /// Flags of `serve`.
@@ -230,11 +230,11 @@ struct ProcessArgs {
 }
 
 impl ServeArgs {
-    /// Defaults overlaid with the flags that were given.
+    /// Defaults overlaid with the flags that were given; and what is set without effect.
     ///
     /// # Errors
     /// Everything that is wrong beyond the syntax of single flags.
-    pub fn into_settings(self) -> Result<Settings, SettingsErrors> {
+    pub fn into_settings(self) -> Result<(Settings, Vec<Notice>), SettingsErrors> {
         let mut errors = Collector::default();
         let mut settings = Settings::default();
         settings.rules.paths = self.rules;
@@ -245,14 +245,15 @@ impl ServeArgs {
         self.store.apply(&mut settings, &mut errors);
         self.listen.apply(&mut settings);
         self.answers.apply(&mut settings);
+        let mut notices = Vec::new();
         if self.process.tracing_enabled == Some(true) {
             match TraceSettings::from_variables(super::variable) {
-                Ok(traces) => settings.telemetry.traces = Some(traces),
+                Ok((traces, idle)) => (settings.telemetry.traces, notices) = (Some(traces), idle),
                 Err(wrong) => errors.all(wrong),
             }
         }
         self.process.apply(&mut settings);
-        errors.finish(settings)
+        errors.finish((settings, notices))
     }
 }
 

@@ -14,8 +14,17 @@ const MAX_TEXT: usize = 128;
 pub struct CallSpan(Option<Box<Span>>);
 
 impl CallSpan {
-    pub(super) fn new(span: Span) -> Self {
-        Self(span.is_recording().then(|| Box::new(span)))
+    /// Of the call of this method (`package.Service/Method`).
+    pub(super) fn new(method: &'static str, mut span: Span) -> Self {
+        if !span.is_recording() {
+            return Self(None);
+        }
+        // Names of OpenTelemetry's semantic conventions for gRPC servers.
+        let (service, name) = method.split_once('/').unwrap_or((method, ""));
+        for (key, value) in [("rpc.system", "grpc"), ("rpc.service", service), ("rpc.method", name)] {
+            span.set_attribute(KeyValue::new(key, value));
+        }
+        Self(Some(Box::new(span)))
     }
 
     /// Whether anything that is noted is kept.

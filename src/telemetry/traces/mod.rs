@@ -71,16 +71,8 @@ impl Traces {
     /// trace it belongs to; if that is not sampled the span is off.
     #[must_use]
     pub fn begin(&self, method: &'static str, metadata: &MetadataMap) -> CallSpan {
-        let (service, name) = method.split_once('/').unwrap_or((method, ""));
-        // Names of OpenTelemetry's semantic conventions for gRPC servers.
-        let builder = SpanBuilder::from_name(method)
-            .with_kind(SpanKind::Server)
-            .with_attributes([
-                KeyValue::new("rpc.system", "grpc"),
-                KeyValue::new("rpc.service", service),
-                KeyValue::new("rpc.method", name),
-            ]);
-        CallSpan::new(self.0.build_with_context(builder, &parent::of(metadata)))
+        let builder = SpanBuilder::from_name(method).with_kind(SpanKind::Server);
+        CallSpan::new(method, self.0.build_with_context(builder, &parent::of(metadata)))
     }
 }
 

@@ -10,7 +10,9 @@ fn flags_become_settings() {
             .try_get_matches_from([&["serve"], arguments].concat())
             .map_err(|error| error.to_string())?;
         let args = ServeArgs::from_arg_matches(&matches).map_err(|error| error.to_string())?;
-        args.into_settings().map_err(|errors| errors.to_string())
+        let (settings, notices) = args.into_settings().map_err(|errors| errors.to_string())?;
+        assert_eq!(notices, []);
+        Ok::<_, String>(settings)
     };
     assert_eq!(read(&[]).expect("good"), Settings::default());
     let settings = read(&[

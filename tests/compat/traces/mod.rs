@@ -183,6 +183,40 @@ async fn spans_of_checks_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decided_is_an_error_of_ours() {
+    let mut collector = Collector::http(0).await;
+    let url = format!("http://127.0.0.1:{}", collector.port);
+    // Rules that never come.
+    let variables = [
+        ("CONFIG_TYPE", "GRPC_XDS_SOTW"),
+        ("CONFIG_GRPC_XDS_SERVER_URL", "127.0.0.1:1"),
+        ("FORCE_START_WITHOUT_INITIAL_CONFIG", "true"),
+    ];
+    let mut server = Server::start(&url, &variables).await;
+    let refused = server.ask("shop", &[]).await.expect_err("no rules");
+    let (_, span) = collector.next().await;
+    let said = texts(&span.attributes);
+    assert_eq!(said["rpc.grpc.status_code"], "14");
+    let status = span.status.expect("a status");
+    assert_eq!((status.code, status.message.as_str()), (2, refused.message()));
+    // The other service answers by the failure mode, so that nothing failed.
+    assert_eq!(server.check().await, 0);
+    let (_, span) = collector.next().await;
+    let said = texts(&span.attributes);
+    assert_eq!(
+        (said["rpc.grpc.status_code"].as_str(), said["sluicegate.code"].as_str()),
+        ("0", "UNKNOWN")
+    );
+    assert_eq!(
+        (
+            said["sluicegate.reason"].as_str(),
+            said["sluicegate.failure_mode"].as_str()
+        ),
+        ("no_configuration", "allow")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_callers_decision_goes_before_the_sampling_rate() {
     let (sampled, not) = (traceparent(true), traceparent(false));
     for rate in ["0", "1"] {

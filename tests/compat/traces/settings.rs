@@ -214,6 +214,14 @@ fn wrong_values_stop_the_start_and_secrets_are_not_repeated() {
         // Nobody reads them while nothing is traced.
         read(variables).expect("good");
     }
+    let (_, notices) =
+        TraceSettings::from_variables(|name| name.ends_with("CLIENT_KEY").then(|| "/k".into())).expect("good");
+    assert!(
+        notices[0]
+            .to_string()
+            .ends_with("has no effect: traces are sent without TLS"),
+        "{notices:?}"
+    );
     let flag = TraceSettings::from_variables(|name| (name == "TRACING_SAMPLING_RATE").then(|| "x".into()));
     assert!(
         flag.expect_err("wrong")

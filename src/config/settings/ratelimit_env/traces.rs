@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use super::super::errors::SettingsErrors;
 use super::super::{ClientTls, OtlpProtocol, OtlpSettings, Secret, SpanBatches, TraceSettings, values};
-use super::reader::Reader;
+use super::reader::{Notice, Reader};
 
 /// All that are read here, but for `TRACING_ENABLED`.
 const NAMES: [&str; 27] = [
@@ -75,10 +75,10 @@ impl TraceSettings {
     ///
     /// # Errors
     /// Every value that is not allowed, with what is.
-    pub fn from_variables(env: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsErrors> {
+    pub fn from_variables(env: impl Fn(&str) -> Option<String>) -> Result<(Self, Vec<Notice>), SettingsErrors> {
         let mut reader = Reader::new(&env);
         let settings = enabled(&mut reader);
-        reader.finish(settings).map(|(settings, _)| settings)
+        reader.finish(settings)
     }
 }
 
