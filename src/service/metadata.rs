@@ -1,6 +1,8 @@
 //! Dynamic metadata: how Envoy's access log learns which rule fired
 //! (`%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:rule)%`).
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
@@ -59,7 +61,12 @@ fn echo(fields: &mut Fields, asked: &Request) {
         }
         one.set("entries", Value::List(&entries));
         if let Some(limit) = descriptor.limit {
-            let text = format!("requests_per_unit:{} unit:{}", limit.requests_per_unit, limit.window);
+            let unit = limit.window.unit.name().to_ascii_uppercase();
+            let mut text = format!("requests_per_unit:{} unit:{unit}", limit.requests_per_unit);
+            if limit.window.multiplier != 1 {
+                // Writing to a String cannot fail.
+                let _ = write!(text, " unit_multiplier:{}", limit.window.multiplier);
+            }
             one.set("limit", Value::String(&text));
         }
         if let Some(hits) = descriptor.hits_addend {

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod cores;
 pub mod deadline;
 pub mod encoded;
+mod explain;
 mod gather;
 pub mod headers;
 pub mod metadata;

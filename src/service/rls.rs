@@ -11,7 +11,7 @@ use crate::proto::envoy::config::core::v3::HeaderValue;
 use crate::proto::envoy::service::ratelimit::v3 as wire;
 use crate::telemetry::{CallSpan, Metrics, ServiceKind, Traces};
 
-use super::{AnswerOptions, body, convert, deadline, headers, metadata, span};
+use super::{AnswerOptions, body, convert, deadline, explain, headers, metadata, span};
 
 /// The call as gRPC, and its span, name it.
 const METHOD: &str = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -110,6 +110,7 @@ impl RateLimitService {
             .await
             .map_err(|error| self.refuse(&error))?;
         span::decided(&mut caller.span, &decision);
+        explain::log(&request, &decision);
         let mut response = convert::response(&decision, self.options.whole_second_resets);
         let header = |(key, value)| HeaderValue {
             key,

@@ -31,10 +31,11 @@ pub struct Logs {
 }
 
 /// Of libraries only errors, where the user names a level and no directives: what fred says of each connection and try we
-/// say once for each server, and what h2 warns of any peer can bring about as often as it likes.
+/// say once for each server, and what h2 warns of any peer can bring about as often as it likes. At `debug`, which published
+/// manifests set to see what is asked, it would write a line for every frame.
 fn directives(filter: &str) -> String {
     match filter {
-        "info" | "warn" => format!("error,{}={filter}", env!("CARGO_CRATE_NAME")),
+        "info" | "warn" | "debug" | "trace" => format!("error,{}={filter}", env!("CARGO_CRATE_NAME")),
         _ => filter.to_owned(),
     }
 }

@@ -168,6 +168,16 @@ async fn metadata_echoes_the_request_and_merges() {
     assert_eq!(found["descriptors"][2]["entries"], json!(["nobody=x"]));
     let merged = json!({"service_with_quota": {"name": "service_1", "zone": "a", "tier": 2.0}, "tags": ["x"]});
     assert_eq!(found["metadata"], merged);
+
+    let mut own = request(&[("nobody", "x")], None);
+    own.descriptors[0].limit = Some(RateLimitOverride {
+        requests_per_unit: 42,
+        unit: RateLimitUnit::Hour.into(),
+        ..Default::default()
+    });
+    let response = server.client.should_rate_limit(own).await.expect("an answer");
+    let found = metadata(response.get_ref());
+    assert_eq!(found["descriptors"][0]["limit"], "requests_per_unit:42 unit:HOUR");
 }
 
 #[tokio::test]

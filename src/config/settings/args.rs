@@ -194,8 +194,8 @@ struct ProcessArgs {
     /// How log lines look [default: text]
     #[arg(long, env, value_name = "FORMAT", value_parser = values::log_format)]
     log_format: Option<LogFormat>,
-    /// Least severe lines that are logged: error, warn, info, debug, trace (of libraries errors only, but for debug and
-    /// trace), or directives such as info,fred=debug [default: info]
+    /// Least severe lines that are logged: error, warn, info, debug (what each request asks, and what applies), trace (of
+    /// libraries errors only), or directives such as info,fred=debug [default: info]
     #[arg(long, env, value_name = "LEVEL", value_parser = values::log_level)]
     log_level: Option<String>,
     /// Send a span of each call by OTLP, as TRACING_… and OTEL_EXPORTER_OTLP_… say: variables that have no flags, listed

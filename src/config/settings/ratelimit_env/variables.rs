@@ -38,7 +38,7 @@ pub const VARIABLES: &[Variable] = &[
     v("GRPC_SERVER_TLS_CA_CERT", "", "the same, as Envoy Gateway calls it", Better("not read there, so that clients need no certificate")),
     v("GRPC_CLIENT_TLS_SAN", "", "name that a client's certificate must carry", Better("also URIs (SPIFFE), addresses, and several, separated by commas")),
     // Logs
-    v("LOG_LEVEL", "warn", "error, warn, info, debug or trace", Better("also directives such as info,fred=debug")),
+    v("LOG_LEVEL", "warn", "error, warn, info, debug (what each request asks, and what applies) or trace", Better("also directives such as info,fred=debug")),
     v("LOG_FORMAT", "text", "text or json", Better("JSON has its @timestamp, level and @message, and fields beside them")),
     // Rules
     v("CONFIG_TYPE", "FILE", "FILE or GRPC_XDS_SOTW", Same),
