@@ -70,6 +70,13 @@ pub struct Grant {
     pub left_us: u64,
 }
 
+impl From<Grant> for Hits {
+    /// What gives all of it back.
+    fn from(Grant { slice, hits, .. }: Grant) -> Self {
+        Self::Return { slice, hits }
+    }
+}
+
 /// What a check's denial means for the transaction that it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gate {

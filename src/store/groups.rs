@@ -9,7 +9,7 @@ use futures::future::join_all;
 use smallvec::{SmallVec, smallvec};
 
 use super::{Outcomes, StoreError};
-use crate::model::{Check, Gate, Grant, Hits, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Gate, Hits, Outcome, RetryAfter, Transaction};
 
 /// The checks of a transaction that go together.
 struct Group {
@@ -67,7 +67,7 @@ where
         .zip(&taken)
         .map(|((check, outcome), &taken)| match check.hits {
             Hits::Take(hits) if !passes && taken => Some(Hits::Give(hits)),
-            Hits::Lease(_) if !passes && taken => outcome.grant.map(returned),
+            Hits::Lease(_) if !passes && taken => outcome.grant.map(Hits::from),
             give @ (Hits::Give(_) | Hits::Return { .. }) if passes => Some(give),
             _ => None,
         })
@@ -81,13 +81,6 @@ const UNKNOWN: Outcome = Outcome::refused(0, RetryAfter::Never, 0);
 
 const fn gives(hits: Hits) -> bool {
     matches!(hits, Hits::Give(_) | Hits::Return { .. })
-}
-
-const fn returned(grant: Grant) -> Hits {
-    Hits::Return {
-        slice: grant.slice,
-        hits: grant.hits,
-    }
 }
 
 fn with(checks: SmallVec<[Check; 2]>, transaction: &Transaction) -> Transaction {

@@ -1,6 +1,7 @@
 //! Where counters live, behind one contract.
 
 pub mod breaker;
+mod change;
 pub mod coalesce;
 pub mod deny_cache;
 pub mod error;
@@ -34,7 +35,8 @@ pub trait Store: Send + Sync + 'static {
     /// Decides and counts one transaction.
     ///
     /// # Errors
-    /// [`StoreError`] when no decision could be made; nothing is known of the counters then.
+    /// [`StoreError`] when no decision could be made; nothing is known of the counters then. A store that was only slow
+    /// gives back what it counted, as soon as that is known.
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
 
     /// Decides several transactions one after the other, in order, in as few trips as the store can; the answers are

@@ -5,7 +5,16 @@ use sluicegate::model::{AlgorithmKind, Check, CounterKey, Gate, Hits, Limit, Tra
 
 /// `hits` in a minute.
 pub fn per_minute(algorithm: AlgorithmKind, hits: u64) -> Limit {
-    build(&LimitSpec::new(algorithm, hits, Window::of(Unit::Minute))).expect("a good limit")
+    per(Unit::Minute, algorithm, hits)
+}
+
+/// `hits` in a day: none come back by themselves while a test runs.
+pub fn per_day(algorithm: AlgorithmKind, hits: u64) -> Limit {
+    per(Unit::Day, algorithm, hits)
+}
+
+fn per(unit: Unit, algorithm: AlgorithmKind, hits: u64) -> Limit {
+    build(&LimitSpec::new(algorithm, hits, Window::of(unit))).expect("a good limit")
 }
 
 /// `hits` in a minute, sliding.

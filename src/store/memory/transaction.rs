@@ -9,7 +9,7 @@ use super::{MemoryStore, Outcomes};
 use crate::algorithms::transaction::{States, run, run_one};
 use crate::algorithms::{State, charge, expires_us, fixed_window, give, quota, remaining};
 use crate::model::{Check, CounterKey, Limit, Outcome, Transaction};
-use crate::store::standby::Change;
+use crate::store::change::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.

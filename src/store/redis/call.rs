@@ -1,5 +1,6 @@
 //! One call: transactions in, outcomes out, in time.
 
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +12,10 @@ use fred::interfaces::LuaInterface;
 use fred::prelude::{Client, ClientLike, ErrorKind};
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Key, Value};
+use tokio::time::timeout_at;
 
 use super::client::store_error;
+use super::late;
 use super::link::Link;
 use super::script::{self, Call, ScriptId};
 use crate::model::{CounterKey, Transaction};
@@ -59,8 +62,33 @@ pub(super) async fn decide(
     mode: Mode,
 ) -> Result<Vec<Outcomes>, Failure> {
     let client = link.client()?;
+    let reply = budget.watch(link, evaluate(&client, transactions, budget, now_us, mode));
+    match reply.await {
+        Ok(reply) => {
+            link.answered();
+            Ok(script::decode(transactions, &reply)?)
+        }
+        Err(error) => {
+            if *error.kind() != ErrorKind::Timeout {
+                link.answered();
+            }
+            if error.is_moved() || error.is_ask() {
+                return Err(Failure::Redirected(error.details().to_owned()));
+            }
+            Err(Failure::Store(store_error(&error, budget.timeout).under_way()))
+        }
+    }
+}
+
+async fn evaluate(
+    client: &Client,
+    transactions: &[&Transaction],
+    budget: &Budget,
+    now_us: u64,
+    mode: Mode,
+) -> Result<Bytes, Error> {
     let call = script::encode(transactions, now_us);
-    let mut reply = match mode {
+    let reply: Result<Bytes, Error> = match mode {
         Mode::Plain if budget.is_untouched() => {
             let argument = vec![Value::Bytes(Bytes::from(call.argument))];
             client.evalsha(hash(call.script), keys(&call.keys), argument).await
@@ -70,31 +98,18 @@ pub(super) async fn decide(
             let client = client.with_options(&budget.options());
             client.custom(command, arguments).await
         }
-        Mode::Asking => asking(&client, budget, call).await,
+        Mode::Asking => asking(client, budget, call).await,
     };
-    if reply
-        .as_ref()
-        .is_err_and(|error: &Error| error.details().starts_with("NOSCRIPT"))
-    {
+    match reply {
         // The server has lost the script (a restart, SCRIPT FLUSH) or never had it: send it along, which also makes
         // it known. Nothing was counted yet.
-        let call = script::encode(transactions, now_us);
-        let (command, arguments) = evaluation("EVAL", text(call.script), call);
-        let client = client.with_options(&budget.options());
-        reply = client.custom(command, arguments).await;
-    }
-    match reply {
-        Ok(reply) => {
-            link.answered();
-            Ok(script::decode(transactions, &reply)?)
+        Err(error) if error.details().starts_with("NOSCRIPT") => {
+            let call = script::encode(transactions, now_us);
+            let (command, arguments) = evaluation("EVAL", text(call.script), call);
+            let client = client.with_options(&budget.options());
+            client.custom(command, arguments).await
         }
-        Err(error) => {
-            budget.tell(link, &error);
-            if error.is_moved() || error.is_ask() {
-                return Err(Failure::Redirected(error.details().to_owned()));
-            }
-            Err(Failure::Store(store_error(&error, budget.total).under_way()))
-        }
+        reply => reply,
     }
 }
 
@@ -137,41 +152,28 @@ fn text(script: ScriptId) -> Str {
     Str::from_static(script.source())
 }
 
-/// The time that a call has, with all of its redirections.
+/// The time that a call has, with all of its redirections: longer than its callers wait (see [`late`]).
 pub(super) struct Budget {
     start: Instant,
-    total: Duration,
-    /// Whether it is the store's own timeout: only then does running out of it speak against the server.
-    is_whole: bool,
+    /// The store's own timeout. A call that takes longer speaks against the server, whatever its callers' deadlines.
+    timeout: Duration,
     /// Whether nothing of it has been used yet, so that the client's own timeout will do.
     untouched: AtomicBool,
 }
 
 impl Budget {
-    /// The store's own timeout, or what is left until the earliest of the transactions' deadlines.
-    pub fn new(timeout: Duration, transactions: &[&Transaction]) -> Result<Self, StoreError> {
-        let start = Instant::now();
-        let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
-        let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(start));
-        if left.is_zero() {
-            return Err(StoreError::Timeout(left));
-        }
-        Ok(Self {
-            start,
-            total: left.min(timeout),
-            is_whole: left >= timeout,
-            untouched: AtomicBool::new(left >= timeout),
-        })
-    }
-
-    /// The store's own timeout, whatever the callers' deadlines.
-    pub fn whole(timeout: Duration) -> Self {
+    /// From now on.
+    pub fn new(timeout: Duration) -> Self {
         Self {
             start: Instant::now(),
-            total: timeout,
-            is_whole: true,
+            timeout,
             untouched: AtomicBool::new(true),
         }
+    }
+
+    /// What the client's own timeout has to be.
+    pub fn total(timeout: Duration) -> Duration {
+        timeout + late::PATIENCE
     }
 
     /// True once at most.
@@ -181,7 +183,7 @@ impl Budget {
 
     fn left(&self) -> Duration {
         // fred reads zero as no limit.
-        self.total
+        Self::total(self.timeout)
             .saturating_sub(self.start.elapsed())
             .max(Duration::from_micros(1))
     }
@@ -193,12 +195,15 @@ impl Budget {
         }
     }
 
-    /// Tells the link what a failed call says about it.
-    fn tell(&self, link: &Link, error: &Error) {
-        if *error.kind() != ErrorKind::Timeout {
-            link.answered();
-        } else if self.is_whole {
-            link.timed_out(self.total);
+    /// Waits for a reply, and tells the link if that takes too long.
+    async fn watch<T>(&self, link: &Link, reply: impl Future<Output = T>) -> T {
+        let mut reply = pin!(reply);
+        match timeout_at((self.start + self.timeout).into(), &mut reply).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                link.timed_out(self.timeout);
+                reply.await
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::call::Budget;
 use super::client;
 use super::events::Watch;
 use super::sentinel::Master;
@@ -215,7 +216,7 @@ impl Supervisor {
     }
 
     async fn connect(&self) -> Result<(Client, ConnectHandle), StoreError> {
-        let client = client::new(&self.settings, self.call_timeout)
+        let client = client::new(&self.settings, Budget::total(self.call_timeout))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let limit = self.settings.connect_timeout;
         // fred bounds each step by the same time; there are a few of them (sentinels, nodes, authentication).

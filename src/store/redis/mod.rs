@@ -10,6 +10,7 @@ mod call;
 mod client;
 mod cluster;
 mod events;
+mod late;
 mod link;
 pub mod script;
 mod sentinel;
@@ -118,11 +119,10 @@ impl Servers {
         match self {
             Self::One(server) => server.decide(transactions).await,
             Self::Cluster { cluster, clock } => {
-                let all: SmallVec<[&Transaction; 1]> = transactions.iter().collect();
                 let first = transactions.iter().flat_map(|transaction| &transaction.checks).next();
                 let slot = first.map_or(0, |check| redis_keyslot(check.key.as_str().as_bytes()));
                 let now_us = clock.as_ref().map_or(0, |clock| clock.now_us());
-                cluster.decide(slot, &all, now_us).await
+                cluster.decide(slot, transactions, now_us).await
             }
         }
     }

