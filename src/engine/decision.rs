@@ -90,6 +90,24 @@ impl Decision {
             })
     }
 
+    /// Whether the statuses deny the request, were there no global shadow mode: one that is no quota, or all quotas
+    /// (`all_quotas`: the global quota mode).
+    pub(super) fn would_deny(&self, all_quotas: bool) -> bool {
+        let (mut quotas, mut over) = (0, 0);
+        for status in &self.statuses {
+            let StatusLimit::Counted(_) = status.limit else {
+                continue;
+            };
+            let is_quota = all_quotas || self.rule(status).is_some_and(|rule| rule.quota_mode);
+            match (is_quota, status.over_limit) {
+                (false, true) => return true,
+                (false, false) => {}
+                (true, is_over) => (quotas, over) = (quotas + 1, over + usize::from(is_over)),
+            }
+        }
+        quotas > 0 && over == quotas
+    }
+
     /// The `concurrency` limits that had slots for the request, each with what it holds of them: 0 if something else
     /// denied it, or counted nothing. Not those that it passed without a slot, in shadow mode or by another quota.
     pub fn slots(&self) -> impl Iterator<Item = (&Status, u64)> {

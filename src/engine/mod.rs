@@ -168,6 +168,9 @@ impl Engine {
         self.undue
             .strike(&mut plan.transaction, request.releases_all, &*self.clock);
         if plan.transaction.checks.is_empty() {
+            if !active.rules.domains.contains_key(request.domain.as_str()) {
+                self.metrics.unknown_domain.inc();
+            }
             return Ok(decision::uncounted(active, &plan));
         }
         plan.transaction.deadline = deadline.map(in_time);
@@ -194,6 +197,9 @@ impl Engine {
             self.undue.note(&plan, &decision.statuses, &*self.clock);
         }
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
+        if self.options.shadow_mode && decision.would_deny(self.options.quota_mode) {
+            self.metrics.global_shadow_mode.inc();
+        }
         Ok(decision)
     }
 

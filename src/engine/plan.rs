@@ -171,10 +171,10 @@ impl Plan {
             .iter()
             .map(|entry| Part::Own(&entry.key, &entry.value));
         let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
-        let gate = if options.shadow_mode {
-            Gate::Observe
-        } else {
-            Gate::Enforce
+        let gate = match () {
+            () if options.shadow_mode => Gate::Observe,
+            () if options.quota_mode => Gate::Quota,
+            () => Gate::Enforce,
         };
         let is_peeked = |peek| active.is_override_peeked(&request.domain, peek);
         let is_charge = limit.algorithm.kind().can_count_denied()

@@ -98,6 +98,10 @@ pub struct Metrics {
     /// Rules in force.
     pub config_rules: IntGauge,
     config_info: IntGaugeVec,
+    /// Requests that only `SHADOW_MODE` let pass.
+    pub global_shadow_mode: IntCounter,
+    /// Requests for a domain that no rules have. Without its name, which comes from requests.
+    pub unknown_domain: IntCounter,
     compat_load_success: IntCounter,
     compat_load_error: IntCounter,
     compat_errors: IntCounterVec,
@@ -240,6 +244,12 @@ impl Metrics {
                 "Hash of the configuration in force; differs between replicas while they disagree",
                 &["hash"],
             )?,
+            global_shadow_mode: counter(
+                r,
+                "ratelimit_service_global_shadow_mode",
+                "Requests that only SHADOW_MODE let pass",
+            )?,
+            unknown_domain: counter(r, "sluicegate_unknown_domain_total", "Requests for unknown domains")?,
             compat_load_success: counter(
                 r,
                 "ratelimit_service_config_load_success",

@@ -229,6 +229,27 @@ async fn shadow_mode_denies_nobody_and_tells_in_the_status() {
             (Code::Ok, expected)
         );
     }
+    // Quotas: one of them is enough.
+    for (services, denied) in [(["service_1", "service_2"], 1), (["service_1", "service_1"], 2)] {
+        server.ask(&services.map(|name| ("service", name)), Some(1)).await;
+        let stats = server.process.debug().get("/stats", &[]).await.body;
+        let counted = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("ratelimit.service.global_shadow_mode: "));
+        assert_eq!(counted, Some(denied.to_string().as_str()), "{services:?}: {stats}");
+    }
+}
+
+#[tokio::test]
+async fn requests_for_unknown_domains_are_counted() {
+    let mut server = Server::start(&[]).await;
+    server.ask(&[("nobody", "x")], None).await;
+    let mut elsewhere = request(&[("user", "u")], None);
+    elsewhere.domain = "elsewhere".into();
+    let response = server.client.should_rate_limit(elsewhere).await.expect("an answer");
+    assert_eq!(response.get_ref().overall_code(), Code::Ok);
+    let stats = server.process.debug().get("/stats", &[]).await.body;
+    assert!(stats.contains("sluicegate_unknown_domain_total: 1\n"), "{stats}");
 }
 
 #[tokio::test]
@@ -243,6 +264,19 @@ async fn quota_mode_makes_every_rule_a_quota() {
         (Code::Ok, Code::OverLimit)
     );
     assert_eq!(server.ask(&[("user", "u")], None).await.overall_code(), Code::OverLimit);
+    // Limits that requests bring, too.
+    let mut with_own = request(&[("own", "x"), ("user", "w")], None);
+    with_own.descriptors[0].limit = Some(RateLimitOverride {
+        requests_per_unit: 0,
+        unit: RateLimitUnit::Hour.into(),
+        ..Default::default()
+    });
+    let response = server.client.should_rate_limit(with_own).await.expect("an answer");
+    let response = response.into_inner();
+    assert_eq!(
+        (response.overall_code(), response.statuses[0].code()),
+        (Code::Ok, Code::OverLimit)
+    );
 }
 
 #[tokio::test]

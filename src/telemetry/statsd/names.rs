@@ -92,6 +92,7 @@ pub(in crate::telemetry) fn of_family(family: &str) -> (&str, &str) {
     match family {
         "ratelimit_service_total_requests" => ("ratelimit_server", "total_requests"),
         "ratelimit_service_response_time_seconds" => ("ratelimit_server", "response_time"),
+        "ratelimit_service_global_shadow_mode" => ("ratelimit.service.global_shadow_mode", ""),
         "ratelimit_service_config_load_success" => ("ratelimit.service.config_load_success", ""),
         "ratelimit_service_config_load_error" => ("ratelimit.service.config_load_error", ""),
         "ratelimit_service_should_rate_limit_error" => ("ratelimit.service.call.should_rate_limit", ""),
