@@ -19,6 +19,8 @@ use crate::tls::{client_config, plain_client_config};
 
 use super::TraceError;
 
+/// The exporter ends its attempts by itself after the timeout, and then knows why they failed: it may take so much longer.
+const GRACE: Duration = Duration::from_secs(1);
 /// Bytes of an error that are logged.
 const MAX_ERROR: usize = 512;
 
@@ -50,7 +52,7 @@ impl Collector {
 
     /// Sends a batch, with new attempts where the exporter thinks that they can help; the error says what failed.
     pub(super) async fn send(&self, batch: Vec<SpanData>) -> Result<(), String> {
-        let mut error = match timeout(self.timeout, self.exporter.export(batch)).await {
+        let mut error = match timeout(self.timeout + GRACE, self.exporter.export(batch)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {:?}", self.timeout),
@@ -66,7 +68,7 @@ impl Collector {
 
 fn grpc(otlp: &OtlpSettings) -> Result<SpanExporter, TraceError> {
     let dialer = dialer(otlp)?;
-    let endpoint = dialer.endpoint().map_err(TraceError::Exporter)?;
+    let endpoint = dialer.endpoint().map_err(TraceError::Exporter)?.timeout(otlp.timeout);
     let mut builder = SpanExporter::builder()
         .with_tonic()
         .with_channel(endpoint.connect_with_connector_lazy(dialer))
