@@ -1,11 +1,14 @@
 //! Subcommands. Each is one function that turns its flags into a call of the room that does the work.
 
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
@@ -27,6 +30,35 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     command: Option<Command>,
+    /// Flags that nobody knows.
+    #[arg(skip)]
+    ignored: Vec<OsString>,
+}
+
+impl Cli {
+    /// Reads this process' command line, and ends it where that is wrong or asks for help.
+    ///
+    /// Called as `ratelimit`, unknown flags are ignored: envoyproxy/ratelimit reads none, and published manifests give it
+    /// some (Envoy AI Gateway's `--quotaRateLimitServiceAddr`).
+    #[must_use]
+    pub fn of_process() -> Self {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        Self::try_parse_from(&args).unwrap_or_else(|error| match args.split_first() {
+            Some((name, flags)) if error.kind() == ErrorKind::UnknownArgument && is_ratelimit(name, flags) => Self {
+                command: None,
+                ignored: flags.to_vec(),
+            },
+            _ => error.exit(),
+        })
+    }
+}
+
+/// Whether a process of this name was given flags and no subcommand.
+fn is_ratelimit(name: &OsStr, flags: &[OsString]) -> bool {
+    Path::new(name).file_name() == Some(OsStr::new("ratelimit"))
+        && flags
+            .first()
+            .is_some_and(|flag| flag.as_encoded_bytes().starts_with(b"-"))
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,9 +124,9 @@ struct HealthArgs {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        None => serve_by_variables(),
+        None => serve_by_variables(&cli.ignored),
         Some(Command::Serve(args)) => match args.into_settings() {
-            Ok((settings, notices)) => serve(settings, &notices),
+            Ok((settings, notices)) => serve(settings, notices),
             Err(errors) => fail(&errors, 2),
         },
         Some(Command::Check(args)) => check(&args),
@@ -117,7 +149,7 @@ pub fn run(cli: Cli) -> ExitCode {
 const DEFAULT_RULES: &str = "/srv/runtime_data/current/config";
 
 /// As envoyproxy/ratelimit is started.
-fn serve_by_variables() -> ExitCode {
+fn serve_by_variables(ignored: &[OsString]) -> ExitCode {
     let told = table::VARIABLES
         .iter()
         .any(|variable| std::env::var_os(variable.name).is_some());
@@ -131,7 +163,11 @@ fn serve_by_variables() -> ExitCode {
         );
     }
     match Settings::from_ratelimit_env(settings::variable) {
-        Ok((settings, notices)) => serve(settings, &notices),
+        Ok((settings, notices)) => {
+            let flags = format!("{ignored:?} on the command line: ignored, everything is read from the environment");
+            let flags = Some(flags).filter(|_| !ignored.is_empty());
+            serve(settings, notices.iter().map(Notice::to_string).chain(flags))
+        }
         Err(errors) => fail(
             &format_args!("these environment variables are wrong (`sluicegate settings` lists all of them):\n{errors}"),
             2,
@@ -139,7 +175,7 @@ fn serve_by_variables() -> ExitCode {
     }
 }
 
-fn serve(settings: Settings, notices: &[Notice]) -> ExitCode {
+fn serve(settings: Settings, notices: impl IntoIterator<Item = impl Display>) -> ExitCode {
     let _logs = match logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
         Ok(logs) => logs,
         Err(error) => return fail(&error, 2),

@@ -23,7 +23,7 @@ use crate::support::{
     ads::ControlPlane,
     certs::{Ca, Identity, Volume},
     http::Client,
-    process::free_port,
+    process::{Process, free_port},
     ratelimit::{Ratelimit, command},
     redis::Redis,
 };
@@ -345,6 +345,30 @@ fn wrong_variables_stop_the_start() {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+/// Envoy AI Gateway's own manifest gives the process a flag, which envoyproxy/ratelimit does not read.
+#[tokio::test]
+async fn flags_of_others_are_ignored() {
+    let flags = ["--quotaRateLimitServiceAddr=envoy-ai-gateway-ratelimit.envoy-gateway-system"];
+    let port = free_port();
+    let (mut command, _dir) = command();
+    command.args(flags).env("PORT", port.to_string());
+    let variables = [
+        ("GRPC_PORT", "0"),
+        ("DEBUG_PORT", "0"),
+        ("FORCE_START_WITHOUT_INITIAL_CONFIG", "true"),
+    ];
+    let mut process = Process::spawn("ratelimit", command.envs(variables));
+    process.wait_for_port(port);
+    assert_eq!(Client::new(port).get("/healthcheck", &[]).await.status, 200);
+    assert!(process.log().contains(flags[0]), "{}", process.log());
+
+    for wrong in ["chek", "--help"] {
+        let (mut command, _dir) = crate::support::ratelimit::command();
+        let output = command.arg(wrong).output().expect("it runs");
+        assert_eq!(output.status.success(), wrong == "--help", "{wrong}: {output:?}");
+    }
 }
 
 #[test]
