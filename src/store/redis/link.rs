@@ -215,12 +215,21 @@ impl Supervisor {
         }
     }
 
-    async fn connect(&self) -> Result<(Client, ConnectHandle), StoreError> {
-        let client = client::new(&self.settings, Budget::total(self.call_timeout))
+    async fn connect(&mut self) -> Result<(Client, ConnectHandle), StoreError> {
+        let settings = self.master.ask_first(&self.settings);
+        let client = client::new(&settings, Budget::total(self.call_timeout))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let limit = self.settings.connect_timeout;
+        let limit = settings.connect_timeout;
         // fred bounds each step by the same time; there are a few of them (sentinels, nodes, authentication).
-        match timeout(limit * 4, client.init()).await {
+        let connected = timeout(limit * 4, client.init());
+        let connected = tokio::select! {
+            connected = connected => connected,
+            // A dead one would keep us until its time is over.
+            () = self.master.replaced() => {
+                return Err(StoreError::Unavailable("the sentinels name another master".to_owned()));
+            }
+        };
+        match connected {
             Ok(Ok(task)) => Ok((client, task)),
             Ok(Err(error)) => Err(client::store_error(&error, limit)),
             Err(_) => Err(StoreError::Timeout(limit * 4)),

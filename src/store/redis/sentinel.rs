@@ -9,7 +9,7 @@ use std::time::Duration;
 use fred::prelude::{Client, ClientLike};
 use fred::types::{ClusterHash, CustomCommand};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client;
@@ -20,12 +20,21 @@ use crate::store::StoreError;
 
 /// Between two questions: so long hits may go to a master that is none any more.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long one may take to answer before the next one is asked.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// After none of them has answered.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of the master; nothing where there are no sentinels, or none has answered yet.
 #[derive(Debug, Clone)]
-pub(super) struct Master(Option<watch::Receiver<Option<HostPort>>>);
+pub(super) struct Master(Option<watch::Receiver<Option<Told>>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    master: HostPort,
+    /// Which of the sentinels said so.
+    by: usize,
+}
 
 impl Master {
     /// Of a server that always is its own.
@@ -49,7 +58,7 @@ impl Master {
         Self(Some(told))
     }
 
-    /// Completes when another one is named.
+    /// Completes when something else is said than when it was last asked here.
     pub async fn changed(&mut self) {
         if let Some(told) = &mut self.0
             && told.changed().await.is_ok()
@@ -59,14 +68,43 @@ impl Master {
         std::future::pending().await
     }
 
+    /// Completes when another one is named than at the time of the call.
+    pub async fn replaced(&mut self) {
+        if let Some(told) = &mut self.0 {
+            let named = |told: &Option<Told>| told.as_ref().map(|told| told.master.clone());
+            let before = named(&told.borrow_and_update());
+            if told
+                .wait_for(|told| before.is_some() && named(told) != before)
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Who is named, if it is not the one that this client is connected to.
     pub fn instead_of(&self, client: &Client) -> Option<HostPort> {
-        let named = self.0.as_ref()?.borrow().clone()?;
+        let named = self.0.as_ref()?.borrow().clone()?.master;
         let connected = client.active_connections();
         let is_named = connected
             .iter()
             .any(|server| *server.host == *named.host && server.port == named.port);
         (!connected.is_empty() && !is_named).then_some(named)
+    }
+
+    /// The settings to connect with: the sentinel that answers is asked first, for a dead one costs the whole time that
+    /// connecting may take.
+    pub fn ask_first(&self, settings: &RedisSettings) -> RedisSettings {
+        let mut settings = settings.clone();
+        let by = self.0.as_ref().and_then(|told| Some(told.borrow().as_ref()?.by));
+        if let (Some(by), Topology::Sentinel { sentinels, .. }) = (by, &mut settings.topology)
+            && by < sentinels.len()
+        {
+            sentinels.rotate_left(by);
+        }
+        settings
     }
 }
 
@@ -83,16 +121,15 @@ fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
 struct Asker {
     name: String,
     sentinels: Vec<RedisSettings>,
-    tell: watch::Sender<Option<HostPort>>,
+    tell: watch::Sender<Option<Told>>,
 }
 
 impl Asker {
-    /// Asks one for as long as it answers, then the next one: in the order in which links ask when they connect, so that
-    /// both hear the same.
+    /// Asks one for as long as it answers, then the next one.
     async fn run(self) {
         loop {
-            for sentinel in &self.sentinels {
-                if let Err(error) = self.ask(sentinel).await {
+            for (by, sentinel) in self.sentinels.iter().enumerate() {
+                if let Err(error) = self.ask(by, sentinel).await {
                     tracing::debug!(%sentinel, %error, "a sentinel does not say who the master is");
                 }
             }
@@ -101,27 +138,34 @@ impl Asker {
     }
 
     /// Returns when it does not answer any more.
-    async fn ask(&self, sentinel: &RedisSettings) -> Result<(), StoreError> {
+    async fn ask(&self, by: usize, sentinel: &RedisSettings) -> Result<(), StoreError> {
         let patience = sentinel.connect_timeout;
-        let failed = |error| client::store_error(&error, patience);
         let client = client::new(sentinel, patience).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let _task = AbortOnDrop(client.init().await.map_err(failed)?);
+        let _task = AbortOnDrop(in_time(patience, client.init()).await?);
         loop {
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
             let words = vec!["get-master-addr-by-name", &self.name];
-            let (host, port) = client.custom(question, words).await.map_err(failed)?;
-            self.named(HostPort { host, port });
+            let (host, port) = in_time(PATIENCE, client.custom(question, words)).await?;
+            let told = Told {
+                master: HostPort { host, port },
+                by,
+            };
+            self.tell.send_if_modified(|before| {
+                let is_news = before.as_ref() != Some(&told);
+                *before = Some(told);
+                is_news
+            });
             sleep(ASK_EVERY).await;
         }
     }
+}
 
-    fn named(&self, master: HostPort) {
-        self.tell.send_if_modified(|told| {
-            let is_news = told.as_ref() != Some(&master);
-            if is_news {
-                *told = Some(master);
-            }
-            is_news
-        });
+async fn in_time<T>(
+    patience: Duration,
+    asked: impl Future<Output = Result<T, fred::error::Error>>,
+) -> Result<T, StoreError> {
+    match timeout(patience, asked).await {
+        Ok(answer) => answer.map_err(|error| client::store_error(&error, patience)),
+        Err(_) => Err(StoreError::Timeout(patience)),
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sluicegate::config::settings::RedisSettings;
 use sluicegate::model::{Gate, Hits, Limit, Transaction};
 use sluicegate::store::{RedisStore, Store};
 
-use super::{PATIENCE, all_up, connect, hit, patient, recover};
+use super::{PATIENCE, TIMEOUT, all_up, connect, connect_with, hit, patient, recover, settings};
 use crate::limits::{all, gated, sliding, take};
 use crate::support::redis::cluster::{Cluster, wait_for};
 use crate::support::redis::sentinel::Sentinel;
@@ -66,6 +67,22 @@ async fn a_master_that_steps_down_is_left_before_it_is_demoted() {
     let role = pair.master.cli(&["ROLE"]);
     assert!(role.starts_with("master"), "it would go on taking writes: {role}");
     assert!(format!("{:?}", events.lock()).contains("the sentinels name another master"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_and_a_sentinel_that_fall_silent_keep_nobody() {
+    let pair = Sentinel::start();
+    let patient = RedisSettings {
+        // Who waits for either of them waits longer than this test.
+        connect_timeout: 10 * PATIENCE,
+        ..settings(&pair.url())
+    };
+    let (store, _) = connect_with(&patient, TIMEOUT);
+    all_up(&store).await;
+    pair.freeze_first();
+    pair.master.process.signal("STOP");
+    recover(&store, &all([take("k", sliding(1000), 1)])).await;
+    assert!(pair.replica.cli(&["ROLE"]).starts_with("master"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,8 +54,15 @@ impl Sentinel {
     pub fn step_down(&self) {
         let ask = |(_, port): &(Process, u16)| cli(*port, &["SENTINEL", "FAILOVER", MASTER]);
         wait_for("a failover that begins", || {
-            self.sentinels.first().map(ask).as_deref() == Some("OK")
+            self.sentinels.last().map(ask).as_deref() == Some("OK")
         });
+    }
+
+    /// The first one in the URL falls silent: its connections stay open and nothing comes of them.
+    pub fn freeze_first(&self) {
+        if let Some((process, _)) = self.sentinels.first() {
+            process.signal("STOP");
+        }
     }
 
     /// Where it is.

@@ -1,7 +1,5 @@
 //! `REDIS_…`, `REDIS_PERSECOND_…`, `BACKEND_TYPE`.
 
-use std::time::Duration;
-
 use super::super::redis::{self, HostPort, RedisAuth, RedisSettings, RedisTls, Topology};
 use super::super::{ClientTls, StoreKind, StoreSettings, values};
 use super::reader::Reader;
@@ -137,7 +135,7 @@ fn server(reader: &mut Reader<'_>, names: &Names) -> Option<RedisSettings> {
     let mut redis = reader.parse_secret(names.url, url)?;
     redis.auth = auth.or(redis.auth);
     redis.sentinel_auth = sentinel_auth.or(redis.sentinel_auth);
-    redis.connect_timeout = timeout.unwrap_or(Duration::from_secs(10));
+    redis.connect_timeout = timeout.unwrap_or(redis.connect_timeout);
     if let Some(size) = pool_size {
         redis.pool_size = size.into();
     }
