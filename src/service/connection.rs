@@ -19,6 +19,12 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And is taken for dead after this much more.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls of one connection that were cancelled before we came to them; more, and the connection is closed (rapid reset).
+/// Callers give up after 20 ms: where the process was paused for a few hundred (a CPU quota, a stopped virtual machine), a
+/// busy Envoy has cancelled hundreds, and all that it has asked since would go with its connection. Each costs some hundred
+/// bytes until we come to it.
+const MAX_CANCELLED_UNSEEN: usize = 1024;
+
 /// Serves until the peer leaves, the connection's age is reached, or `stop`; then lets answers under way finish. A peer
 /// that does not greet in time, or not before its place is needed, or does not take its answers, is left.
 pub(super) async fn run<IO, S>(
@@ -83,6 +89,7 @@ fn builder(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_concurrent_streams)
+        .max_pending_accept_reset_streams(MAX_CANCELLED_UNSEEN)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     builder

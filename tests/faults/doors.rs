@@ -2,9 +2,12 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
+use futures::future::join_all;
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3 as common;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use wire::rate_limit_service_client::RateLimitServiceClient;
 
@@ -110,4 +113,22 @@ async fn hostile_values_reach_the_log_escaped() {
         assert!(!line.contains(|c: char| c.is_control() && c != '\t'), "{line:?}");
         assert!(!line.starts_with("2026-01-01"), "{line:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_given_up_while_the_process_stood_still_take_no_other_along() {
+    let server = Sluicegate::start(RULES, &[]);
+    let client = connect(&server).await;
+    ask(&mut client.clone(), b"x").await.expect("answered");
+    server.process.signal("STOP");
+    let mut patient = client.clone();
+    let patient = tokio::spawn(async move { ask(&mut patient, b"patient").await });
+    let given_up = (0..500).map(|_| {
+        let mut client = client.clone();
+        async move { timeout(Duration::from_millis(200), ask(&mut client, b"x")).await }
+    });
+    assert!(join_all(given_up).await.iter().all(Result::is_err));
+    server.process.signal("CONT");
+    let answer = patient.await.expect("no panic");
+    assert_eq!(answer.expect("answered on the same connection"), 1);
 }
