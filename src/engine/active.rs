@@ -15,8 +15,8 @@ pub struct Active {
     /// Counts up with every configuration.
     pub generation: u64,
     stats: Vec<Arc<RuleStats>>,
-    /// By rule: a request has asked with an explicit 0 hits how it stands.
-    peeked: Vec<AtomicBool>,
+    /// By rule: a descriptor has asked with 0 hits, or with none of its own.
+    asked: Vec<AtomicBool>,
     overrides: HashMap<Arc<str>, Overrides>,
 }
 
@@ -25,13 +25,13 @@ pub struct Active {
 struct Overrides {
     stats: OnceLock<Option<Arc<RuleStats>>>,
     /// As for a rule.
-    peeked: AtomicBool,
+    asked: AtomicBool,
 }
 
 impl Active {
     pub(super) fn new(rules: Arc<RuleSet>, generation: u64, registry: &RuleStatsRegistry) -> Self {
         let stats = registry.activate(&rules);
-        let peeked = rules.rules.iter().map(|_| AtomicBool::new(false)).collect();
+        let asked = rules.rules.iter().map(|_| AtomicBool::new(false)).collect();
         let overrides = rules
             .domains
             .keys()
@@ -41,7 +41,7 @@ impl Active {
             rules,
             generation,
             stats,
-            peeked,
+            asked,
             overrides,
         }
     }
@@ -52,14 +52,15 @@ impl Active {
         self.rules.rules.get(index)
     }
 
-    /// Whether a request has asked for no hits on this rule, and so looks before it pays; `now` is one that does.
-    pub(super) fn is_peeked(&self, rule: usize, now: bool) -> bool {
-        self.peeked.get(rule).is_some_and(|peeked| note(peeked, now))
+    /// Whether descriptors ask on this rule before they pay: with 0 hits, or with none of their own. `now` is one that
+    /// does.
+    pub(super) fn is_asked(&self, rule: usize, now: bool) -> bool {
+        self.asked.get(rule).is_some_and(|asked| note(asked, now))
     }
 
     /// The same for the limits that requests bring themselves in this domain.
-    pub(super) fn is_override_peeked(&self, domain: &str, now: bool) -> bool {
-        self.overrides.get(domain).is_some_and(|of| note(&of.peeked, now))
+    pub(super) fn is_override_asked(&self, domain: &str, now: bool) -> bool {
+        self.overrides.get(domain).is_some_and(|of| note(&of.asked, now))
     }
 
     pub(super) fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
@@ -76,11 +77,11 @@ impl Active {
     }
 }
 
-fn note(peeked: &AtomicBool, now: bool) -> bool {
-    let known = peeked.load(Relaxed);
+fn note(asked: &AtomicBool, now: bool) -> bool {
+    let known = asked.load(Relaxed);
     // Mostly known already: do not write to a shared line for nothing.
     if now && !known {
-        peeked.store(true, Relaxed);
+        asked.store(true, Relaxed);
     }
     known || now
 }

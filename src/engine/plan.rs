@@ -140,7 +140,7 @@ impl Plan {
         let is_charge = rule.count_denied
             || options.charge_after_peek
                 && limit.algorithm.kind().can_count_denied()
-                && is_afterwards(descriptor, |peek| active.is_peeked(rule.index, peek));
+                && is_afterwards(descriptor, |asks| active.is_asked(rule.index, asks));
         let hits = hits(request, descriptor, is_charge);
         let check = self.push(Check { key, limit, hits, gate });
         Slot::Counted {
@@ -176,9 +176,9 @@ impl Plan {
             () if options.quota_mode => Gate::Quota,
             () => Gate::Enforce,
         };
-        let is_peeked = |peek| active.is_override_peeked(&request.domain, peek);
+        let is_asked = |asks| active.is_override_asked(&request.domain, asks);
         let is_charge = limit.algorithm.kind().can_count_denied()
-            && (options.defaults.count_denied || options.charge_after_peek && is_afterwards(descriptor, is_peeked));
+            && (options.defaults.count_denied || options.charge_after_peek && is_afterwards(descriptor, is_asked));
         let check = self.push(Check {
             key,
             limit,
@@ -220,9 +220,11 @@ fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<
 }
 
 /// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
-/// not say so; but where requests ask for 0 hits first, those that bring a number of their own pay afterwards.
-fn is_afterwards(descriptor: &Descriptor, is_peeked: impl Fn(bool) -> bool) -> bool {
-    descriptor.hits_addend.is_some_and(|hits| is_peeked(hits == 0))
+/// not say so; but where descriptors ask first, with 0 hits or with none of their own, those that bring a number pay
+/// afterwards.
+fn is_afterwards(descriptor: &Descriptor, is_asked: impl Fn(bool) -> bool) -> bool {
+    let asks = descriptor.hits_addend.is_none_or(|hits| hits == 0);
+    is_asked(asks) && !asks
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).

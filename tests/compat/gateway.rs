@@ -290,16 +290,38 @@ async fn costs_of_responses_use_a_limit_up() {
         ..Default::default()
     };
     for limit in [None, Some(from_metadata)] {
-        let mut passed = Vec::new();
-        for _ in 0..4 {
-            let looked = ask_for(&mut client, Some(0), limit).await.expect("an answer");
-            passed.push(looked.overall_code() == Code::Ok);
-            if looked.overall_code() == Code::Ok {
-                ask_for(&mut client, Some(10), limit).await.expect("an answer");
-            }
-        }
+        let passed = responses_of_ten(&mut client, Some(0), limit).await;
         assert_eq!(passed, [true, true, true, false], "{limit:?}");
     }
+
+    // Without `cost.request`, and in Envoy AI Gateway's QuotaPolicy, a request takes one hit itself.
+    let mut per_day = config(10);
+    per_day.descriptors[0].descriptors[0].rate_limit = Some(RateLimitPolicy {
+        unit: RateLimitUnit::Day.into(),
+        requests_per_unit: 10,
+        ..Default::default()
+    });
+    namespace.plane.publish("2", &[per_day]);
+    assert_eq!(namespace.plane.next_answer().await, Ok("2".into()));
+    let passed = responses_of_ten(&mut client, None, None).await;
+    assert_eq!(passed, [true, false, false, false]);
+}
+
+/// Which of four requests pass, each of which costs ten when it is done.
+async fn responses_of_ten(
+    client: &mut RateLimitServiceClient<Channel>,
+    before: Option<u64>,
+    limit: Option<RateLimitOverride>,
+) -> Vec<bool> {
+    let mut passed = Vec::new();
+    for _ in 0..4 {
+        let asked = ask_for(client, before, limit).await.expect("an answer");
+        passed.push(asked.overall_code() == Code::Ok);
+        if asked.overall_code() == Code::Ok {
+            ask_for(client, Some(10), limit).await.expect("an answer");
+        }
+    }
+    passed
 }
 
 #[tokio::test]

@@ -30,8 +30,8 @@ pub struct ServeArgs {
     /// Count denied hits too, where a rule does not say (leaky_bucket and concurrency never do) [default: false]
     #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     pub count_denied: Option<bool>,
-    /// Count a descriptor's own hits even if they do not fit, on rules that requests ask for 0 hits first: costs that are
-    /// known afterwards, such as tokens [default: false]
+    /// Count a descriptor's own hits even if they do not fit, on rules that requests ask first with 0 hits or with none of
+    /// their own: costs that are known afterwards, such as tokens [default: false]
     #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     pub charge_after_peek: Option<bool>,
     /// Let the same domain stand in several files [default: false]
