@@ -160,7 +160,9 @@ impl Step<'_, '_> {
     }
 
     fn unlimited(&mut self, raw: &RateLimit, options: &Options) {
-        let unit = raw.unit.is_there().then(|| ("unit", raw.unit.place()));
+        // Templates write an empty one, which is none there, too.
+        let is_given = raw.unit.is_there() && raw.unit.value().is_none_or(|unit| !unit.is_empty());
+        let unit = is_given.then(|| ("unit", raw.unit.place()));
         for (field, place) in unit.into_iter().chain(counting(options)) {
             self.report(Problem::BesideUnlimited { field }, place);
         }

@@ -45,6 +45,7 @@ descriptors:
       - key: free
         rate_limit:
           unlimited: true
+          unit: ""
       - key: nothing
         descriptors:
   - key: plain
