@@ -1,6 +1,9 @@
 //! The ADS client against a control plane over real connections.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use sluicegate::{
     config::{
@@ -120,6 +123,29 @@ async fn asks_once_then_acknowledges_what_is_good_and_refuses_what_is_bad() {
     plane.publish("3", &[]);
     assert_eq!(client.next().await.version, "3");
     assert_eq!(plane.next_answer().await, Ok("3".into()));
+}
+
+/// go-control-plane, and so Envoy Gateway, sends what was refused again at once, for ever.
+#[tokio::test]
+async fn what_is_sent_again_is_refused_again_in_time_and_not_looked_at() {
+    let mut plane = ControlPlane::new(None);
+    plane.resend_what_is_refused();
+    plane.publish("bad 1", &[]);
+    plane.start();
+    let mut client = Client::start(settings(&plane));
+    assert_eq!(client.next().await.version, "bad 1");
+    let refused = plane.next_answer().await.expect_err("a NACK");
+    let start = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(plane.next_answer().await, Err(refused.clone()));
+    }
+    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
+    // Better ones are taken; the bad one was not looked at again.
+    plane.publish("2", &[config("a")]);
+    assert_eq!(client.next().await.version, "2");
+    while let Err(again) = plane.next_answer().await {
+        assert_eq!(again, refused);
+    }
 }
 
 #[tokio::test]

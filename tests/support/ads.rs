@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -71,6 +71,7 @@ struct Ads {
     snapshot: watch::Receiver<Snapshot>,
     requests: mpsc::UnboundedSender<Seen>,
     nonce: Arc<AtomicU64>,
+    resends: Arc<AtomicBool>,
 }
 
 impl ControlPlane {
@@ -87,6 +88,7 @@ impl ControlPlane {
             snapshot: receiver,
             requests: sender,
             nonce: Arc::default(),
+            resends: Arc::default(),
         };
         Self {
             port: free_port(),
@@ -128,6 +130,11 @@ impl ControlPlane {
                 .expect("it serves");
         });
         self.running = Some(runtime);
+    }
+
+    /// From now on a response that is refused is sent again at once, as go-control-plane does.
+    pub fn resend_what_is_refused(&self) {
+        self.shared.resends.store(true, Ordering::Relaxed);
     }
 
     /// Drops dead, connections and all.
@@ -218,6 +225,9 @@ impl AggregatedDiscoveryService for Ads {
                 tokio::select! {
                     message = incoming.next() => match message {
                         Some(Ok(request)) => {
+                            if request.error_detail.is_some() && ads.resends.load(Ordering::Relaxed) {
+                                sent.clear();
+                            }
                             asked |= request.type_url == TYPE_URL;
                             let _ = ads.requests.send(Seen { request, headers: headers.clone() });
                         }

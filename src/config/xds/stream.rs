@@ -1,5 +1,7 @@
 //! One stream, from connecting to its end: ask once, then ACK or NACK each response.
 
+use std::time::Duration;
+
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +20,8 @@ use crate::tls::dial::with_causes;
 
 /// Answers that wait to be sent; the server reads them or the stream is broken.
 const OUTGOING: usize = 16;
+/// How long the same answer waits when what was refused comes again: go-control-plane sends it again at once, for ever.
+const REPEAT: Duration = Duration::from_secs(1);
 /// Longest text of a NACK, in bytes.
 const MAX_NACK: usize = 16 << 10;
 
@@ -70,18 +74,30 @@ async fn serve(
     tracing::info!(server = settings.server, "connected to the control plane");
     let mut responses = opened.into_inner();
     let mut version = String::new();
+    let mut refused: Option<(blake3::Hash, Status)> = None;
     while let Some(response) = responses.message().await.map_err(|status| grpc_error(&status))? {
         if response.type_url != TYPE_URL {
             tracing::warn!(type_url = ?response.type_url, "the control plane sent what was not asked for: ignored");
             continue;
         }
         let nonce = response.nonce.clone();
-        let error_detail = match update(response).and_then(|update| accept(update, &mut version, apply)) {
-            Ok(()) => {
-                *accepted = true;
-                None
+        let content = fingerprint(&response);
+        let error_detail = match &refused {
+            Some((known, nack)) if *known == content => {
+                tokio::time::sleep(REPEAT).await;
+                Some(nack.clone())
             }
-            Err(problem) => Some(nack(&problem)),
+            _ => match update(response).and_then(|update| accept(update, &mut version, apply)) {
+                Ok(()) => {
+                    (*accepted, refused) = (true, None);
+                    None
+                }
+                Err(problem) => {
+                    let nack = nack(&problem);
+                    refused = Some((content, nack.clone()));
+                    Some(nack)
+                }
+            },
         };
         let answer = DiscoveryRequest {
             version_info: version.clone(),
@@ -93,6 +109,20 @@ async fn serve(
         send(&outgoing, answer).await?;
     }
     Ok(())
+}
+
+/// What a response says, whatever its nonce.
+fn fingerprint(response: &DiscoveryResponse) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    add(response.version_info.as_bytes());
+    for resource in &response.resources {
+        add(resource.type_url.as_bytes());
+        add(&resource.value);
+    }
+    hasher.finalize()
 }
 
 fn accept(
