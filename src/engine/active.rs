@@ -1,6 +1,6 @@
 //! The rules in force with their statistics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +21,7 @@ pub struct Active {
 }
 
 /// Limits that requests bring themselves, by domain only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Overrides {
     stats: OnceLock<Option<Arc<RuleStats>>>,
     /// As for a rule.
@@ -29,13 +29,28 @@ struct Overrides {
 }
 
 impl Active {
-    pub(super) fn new(rules: Arc<RuleSet>, generation: u64, registry: &RuleStatsRegistry) -> Self {
+    /// What is known of how rules are asked lives on, as their counters do.
+    pub(super) fn new(
+        rules: Arc<RuleSet>,
+        generation: u64,
+        registry: &RuleStatsRegistry,
+        before: Option<&Self>,
+    ) -> Self {
         let stats = registry.activate(&rules);
-        let asked = rules.rules.iter().map(|_| AtomicBool::new(false)).collect();
+        let known: HashSet<_> = before.into_iter().flat_map(Self::asked_rules).collect();
+        let asked = rules
+            .rules
+            .iter()
+            .map(|rule| AtomicBool::new(known.contains(&(&*rule.domain, &*rule.path))))
+            .collect();
+        let overrides = |domain: &Arc<str>| Overrides {
+            stats: OnceLock::new(),
+            asked: AtomicBool::new(before.is_some_and(|before| before.is_override_asked(domain, false))),
+        };
         let overrides = rules
             .domains
             .keys()
-            .map(|domain| (Arc::clone(domain), Overrides::default()))
+            .map(|domain| (Arc::clone(domain), overrides(domain)))
             .collect();
         Self {
             rules,
@@ -44,6 +59,12 @@ impl Active {
             asked,
             overrides,
         }
+    }
+
+    /// By domain and path.
+    fn asked_rules(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rules = self.rules.rules.iter().zip(&self.asked);
+        rules.filter_map(|(rule, asked)| asked.load(Relaxed).then_some((&*rule.domain, &*rule.path)))
     }
 
     /// The rule at an index of this configuration.

@@ -130,8 +130,9 @@ impl Engine {
                 .any(|rule| rule.on_store_error == Some(OnStoreError::Local));
             standby.set_wanted(by_default || of_rules);
         }
-        self.active
-            .store(Some(Arc::new(Active::new(rules, generation, &self.metrics.rules))));
+        let before = self.active.load();
+        let active = Active::new(rules, generation, &self.metrics.rules, before.as_deref());
+        self.active.store(Some(Arc::new(active)));
     }
 
     /// The rules in force.
