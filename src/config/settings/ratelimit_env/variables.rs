@@ -121,7 +121,7 @@ pub const VARIABLES: &[Variable] = &[
     v("EXPIRATION_JITTER_MAX_SECONDS", "300", "spreads the expiry of keys", NotTaken("keys live as long as their state means something, which spreads by itself")),
     v("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true", "whether a denied request leaves counters alone", Better("always, also across descriptors (#348, #427, #1060, #185); false has no effect: see COUNT_DENIED")),
     v("SHADOW_MODE", "false", "decide and count, but never deny", Same),
-    v("QUOTA_MODE", "false", "every rule is a quota: over only if all are", Same),
+    v("QUOTA_MODE", "false", "every rule is a quota: over only if all are", Better("a descriptor without a rule is no quota; there it lets any request pass")),
     // Answers
     v("LIMIT_RESPONSE_HEADERS_ENABLED", "false", "limit, remaining and reset headers on every answer with a limit", Same),
     v("LIMIT_LIMIT_HEADER", "RateLimit-Limit", "name of the first", Same),
