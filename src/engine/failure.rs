@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::model::{Check, Gate, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::standby::Standby;
+use crate::store::standby::{Fate, Standby};
 use crate::store::{Outcomes, StoreError};
 
 /// How long a caller that `deny` turned away is told to wait, in microseconds.
@@ -26,24 +26,17 @@ pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
     modes.is_none_or(|modes| modes.get(check) == Some(&OnStoreError::Local))
 }
 
-/// A call of unknown fate counts again what it takes, which denies too many; but what it gives back it must not give
-/// back again, which would admit too many: nothing is given then, and what is due frees itself with time.
-pub(super) fn keep_from_giving_twice(transaction: &mut Transaction, error: &StoreError) {
-    if error.may_have_counted() {
-        for check in &mut transaction.checks {
-            if let Hits::Give(hits) = &mut check.hits {
-                *hits = 0;
-            }
-        }
-    }
-}
-
 /// Outcomes in place of the store's; `modes` holds one for each check.
-pub(super) fn answer(standby: Option<&Standby>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
+pub(super) fn answer(
+    standby: Option<&Standby>,
+    transaction: &Transaction,
+    modes: &[OnStoreError],
+    error: &StoreError,
+) -> Outcomes {
     let denies = |(check, mode): (&Check, &OnStoreError)| *mode == OnStoreError::Deny && check.gate == Gate::Enforce;
     let refused = transaction.checks.iter().zip(modes).any(denies);
     let local = match standby {
-        Some(standby) => ask_local(standby, transaction, modes, refused),
+        Some(standby) => ask_local(standby, transaction, modes, refused, Fate::of(error)),
         None => SmallVec::new(),
     };
     let mut local = local.into_iter();
@@ -56,7 +49,13 @@ pub(super) fn answer(standby: Option<&Standby>, transaction: &Transaction, modes
 }
 
 /// Counts the `local` checks; only looks at them when the request is refused anyway.
-fn ask_local(standby: &Standby, transaction: &Transaction, modes: &[OnStoreError], refused: bool) -> Outcomes {
+fn ask_local(
+    standby: &Standby,
+    transaction: &Transaction,
+    modes: &[OnStoreError],
+    refused: bool,
+    fate: Fate,
+) -> Outcomes {
     let local = transaction
         .checks
         .iter()
@@ -71,11 +70,12 @@ fn ask_local(standby: &Standby, transaction: &Transaction, modes: &[OnStoreError
     if checks.is_empty() {
         return SmallVec::new();
     }
-    standby.decide(&Transaction {
+    let transaction = Transaction {
         checks,
         deadline: transaction.deadline,
         no_lease: true,
-    })
+    };
+    standby.decide(&transaction, fate)
 }
 
 /// What is left of a check when its request is refused anyway: a look, unless it has happened already.

@@ -185,8 +185,8 @@ impl Engine {
                     .failure_mode_decisions
                     .with_label_values(&[mode.name()])
                     .inc();
-                failure::keep_from_giving_twice(&mut plan.transaction, &error);
-                let outcomes = failure::answer(self.counters.standby.as_deref(), &plan.transaction, &modes);
+                let standby = self.counters.standby.as_deref();
+                let outcomes = failure::answer(standby, &plan.transaction, &modes, &error);
                 (Held::nothing(outcomes), Some(modes))
             }
         };

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::model::{Algorithm, Check, Gate, Hits, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::standby::Standby;
+use crate::store::standby::{Fate, Standby};
 use crate::store::{Outcomes, Store, StoreError};
 
 use super::decision::{Status, StatusLimit};
@@ -36,9 +36,7 @@ impl Counters {
     pub async fn give(&self, give: &Transaction) -> Result<(), StoreError> {
         let given = self.store.check(give).await.map(drop);
         if let (Err(error), Some(standby)) = (&given, &self.standby) {
-            let mut give = give.clone();
-            failure::keep_from_giving_twice(&mut give, error);
-            let _ = standby.decide(&give);
+            let _ = standby.decide(give, Fate::of(error));
         }
         given
     }

@@ -1,24 +1,23 @@
 //! A layer that keeps one call under way for each key: checks of the key that come meanwhile wait and go together in
 //! the next one, answered in arrival order as if they had come one by one.
 //!
-//! A waiter leaves when its time is up; its hits may then be counted all the same, as with any call whose answer is
-//! lost. Requests for several counters go straight through: their keys would wait for each other.
+//! A waiter leaves when its time is up; what is then counted for it all the same is given back. Requests for several counters go straight through: their keys would wait for each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use crate::model::{CounterKey, Transaction};
 
+use super::late::{self, Caller, Job};
 use super::{Outcomes, Store, StoreError};
 
-/// Waiters of one key; more go straight through.
+/// Those that wait on one key; more go straight through.
 const MAX_WAITING: usize = 1024;
 /// Checks that go in one call; a script that runs longer would hold everybody up.
 const MAX_BATCH: usize = 256;
@@ -32,19 +31,14 @@ pub struct Coalesce<S> {
 
 struct Shared<S> {
     inner: S,
-    /// Longest that a waiter waits.
+    /// Longest that one waits.
     timeout: Duration,
     shards: Box<[Mutex<UnderWay>]>,
     hasher: RandomState,
 }
 
 /// Keys with a call under way, each with those that wait for the next one.
-type UnderWay = HashMap<CounterKey, Vec<Waiter>>;
-
-struct Waiter {
-    transaction: Transaction,
-    answer: oneshot::Sender<Result<Outcomes, StoreError>>,
-}
+type UnderWay = HashMap<CounterKey, Vec<Job>>;
 
 impl<S: Store> Coalesce<S> {
     /// A layer over `inner`; a waiter gives up after `timeout`.
@@ -68,34 +62,28 @@ impl<S: Store> Shared<S> {
         &self.shards[index]
     }
 
-    /// Joins the call that comes next on this key, if one is under way. `Ok(None)`: there is none, and the caller
-    /// now leads.
-    fn join(&self, key: &CounterKey, transactions: &[Transaction]) -> Joined {
+    /// Joins the call that comes next on this key, if one is under way; else the caller now leads.
+    ///
+    /// # Errors
+    /// When there is no time to wait.
+    fn join(&self, key: &CounterKey, transactions: &[Transaction]) -> Result<Joined, StoreError> {
         let mut keys = self.shard(key).lock();
         match keys.entry(key.clone()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Vec::new());
-                Joined::Leads
+                Ok(Joined::Leads)
             }
+            Entry::Occupied(waiting) if waiting.get().len() >= MAX_WAITING => Ok(Joined::Full),
             Entry::Occupied(mut waiting) => {
-                if waiting.get().len() + transactions.len() > MAX_WAITING {
-                    return Joined::Full;
-                }
-                let wait = |transaction: &Transaction| {
-                    let (answer, answered) = oneshot::channel();
-                    waiting.get_mut().push(Waiter {
-                        transaction: transaction.clone(),
-                        answer,
-                    });
-                    answered
-                };
-                Joined::Waits(transactions.iter().map(wait).collect())
+                let (job, caller) = late::call(transactions.into(), self.timeout)?;
+                waiting.get_mut().push(job);
+                Ok(Joined::Waits(caller))
             }
         }
     }
 
-    /// The waiters that go next; forgets the key when there are none.
-    fn next(&self, key: &CounterKey) -> Vec<Waiter> {
+    /// Those that go next; forgets the key when there are none.
+    fn next(&self, key: &CounterKey) -> Vec<Job> {
         let mut keys = self.shard(key).lock();
         let Some(waiting) = keys.get_mut(key) else {
             return Vec::new();
@@ -104,67 +92,39 @@ impl<S: Store> Shared<S> {
             keys.remove(key);
             return Vec::new();
         }
-        let count = waiting.len().min(MAX_BATCH);
+        let mut transactions = 0;
+        let fits = |job: &&Job| {
+            transactions += job.transactions.len();
+            transactions <= MAX_BATCH
+        };
+        let count = waiting.iter().take_while(fits).count().max(1);
         waiting.drain(..count).collect()
     }
 
-    /// Calls for waiters until there are none.
+    /// Calls for those that wait until there are none.
     async fn drain(&self, key: &CounterKey) {
         loop {
-            let mut waiters = self.next(key);
-            if waiters.is_empty() {
+            let mut jobs = self.next(key);
+            if jobs.is_empty() {
                 return;
             }
             // Those who left need no answer, and their hits need not be counted.
-            waiters.retain(|waiter| !waiter.answer.is_closed());
-            let (transactions, answers): (Vec<_>, Vec<_>) = waiters
-                .into_iter()
-                .map(|waiter| (waiter.transaction, waiter.answer))
-                .unzip();
-            if transactions.is_empty() {
+            jobs.retain(Job::leaves);
+            let together: Vec<Transaction> = jobs.iter().flat_map(|job| job.transactions.iter().cloned()).collect();
+            if together.is_empty() {
                 continue;
             }
-            match self.inner.check_many(&transactions).await {
-                Ok(outcomes) => answers.into_iter().zip(outcomes).for_each(|(answer, outcomes)| {
-                    // A waiter that has just left does not mind.
-                    let _ = answer.send(Ok(outcomes));
-                }),
-                Err(error) => answers.into_iter().for_each(|answer| {
-                    let _ = answer.send(Err(error.clone()));
-                }),
+            let late = late::answer(jobs, self.inner.check_many(&together).await);
+            if !late.is_empty() {
+                late::given_back(&self.inner.check_many(&late).await);
             }
         }
-    }
-
-    async fn wait(
-        &self,
-        deadline: Option<Instant>,
-        answers: Vec<oneshot::Receiver<Result<Outcomes, StoreError>>>,
-    ) -> Result<Vec<Outcomes>, StoreError> {
-        let left = deadline.map_or(self.timeout, |deadline| {
-            deadline.saturating_duration_since(Instant::now()).min(self.timeout)
-        });
-        let all = async {
-            let mut all = Vec::with_capacity(answers.len());
-            for answer in answers {
-                let lost = |_| {
-                    Err(StoreError::Broken(
-                        "the call that this one waited for was dropped".into(),
-                    ))
-                };
-                all.push(answer.await.unwrap_or_else(lost)?);
-            }
-            Ok(all)
-        };
-        tokio::time::timeout(left, all)
-            .await
-            .unwrap_or(Err(StoreError::Timeout(left)))
     }
 }
 
 enum Joined {
     Leads,
-    Waits(Vec<oneshot::Receiver<Result<Outcomes, StoreError>>>),
+    Waits(Caller),
     Full,
 }
 
@@ -208,12 +168,9 @@ impl<S: Store> Store for Coalesce<S> {
         let Some(key) = one_key(transactions) else {
             return self.shared.inner.check_many(transactions).await;
         };
-        match self.shared.join(key, transactions) {
+        match self.shared.join(key, transactions)? {
             Joined::Full => self.shared.inner.check_many(transactions).await,
-            Joined::Waits(answers) => {
-                let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
-                self.shared.wait(deadline, answers).await
-            }
+            Joined::Waits(caller) => caller.wait().await,
             Joined::Leads => {
                 let _lead = Lead {
                     shared: Arc::clone(&self.shared),

@@ -26,6 +26,9 @@ pub enum StoreError {
         /// The server's own words, bounded and without control characters.
         text: String,
     },
+    /// The call was not made, because of what happened to another one, or to the time that it had.
+    #[error("{0} (this call was not made)")]
+    NotMade(Box<Self>),
     /// The server answered something that is no answer to what was asked.
     #[error("unexpected answer: {0}")]
     Protocol(String),
@@ -72,6 +75,16 @@ pub enum Refusal {
 const MAX_TEXT: usize = 200;
 
 impl StoreError {
+    /// The same of calls that are not made because of it.
+    #[must_use]
+    pub(super) fn not_made(self) -> Self {
+        if self.may_have_counted() {
+            Self::NotMade(Box::new(self))
+        } else {
+            self
+        }
+    }
+
     /// The same of a call that had been sent.
     #[must_use]
     pub(super) fn under_way(self) -> Self {
@@ -87,6 +100,7 @@ impl StoreError {
         match self {
             Self::Refused { kind, .. } => !matches!(kind, Refusal::WrongType | Refusal::CrossSlot | Refusal::TryAgain),
             Self::Overloaded => false,
+            Self::NotMade(why) => why.is_about_the_server(),
             Self::Timeout(_) | Self::Unavailable(_) | Self::Broken(_) | Self::Protocol(_) => true,
         }
     }
@@ -94,7 +108,11 @@ impl StoreError {
     /// Whether there is no connection to the server (any more), so that more calls would fail, too.
     #[must_use]
     pub const fn is_away(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Broken(_))
+        match self {
+            Self::Unavailable(_) | Self::Broken(_) => true,
+            Self::NotMade(why) => why.is_away(),
+            _ => false,
+        }
     }
 
     /// Whether the call may have been carried out all the same.
@@ -110,6 +128,7 @@ impl StoreError {
             Self::Timeout(_) => "timeout",
             Self::Unavailable(_) => "unavailable",
             Self::Broken(_) => "broken",
+            Self::NotMade(why) => why.kind(),
             Self::Overloaded => "overloaded",
             Self::Refused { kind, .. } => kind.name(),
             Self::Protocol(_) => "protocol",

@@ -6,6 +6,7 @@ pub mod coalesce;
 pub mod deny_cache;
 pub mod error;
 pub mod groups;
+mod late;
 pub mod lease;
 pub mod memory;
 pub mod per_second;

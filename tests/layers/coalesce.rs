@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluicegate::model::AlgorithmKind;
+use sluicegate::model::{AlgorithmKind, Check, Hits};
 use sluicegate::store::coalesce::Coalesce;
 use sluicegate::store::{Store, StoreError};
 
@@ -77,7 +77,40 @@ async fn a_waiter_gives_up_when_its_time_is_up() {
     tokio::task::yield_now().await;
     assert!(matches!(
         layer.check(&one(take(&rule, "x", 1))).await,
-        Err(StoreError::Timeout(_))
+        Err(StoreError::NotMade(_))
     ));
     assert!(first.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gave_up_has_taken_nothing_in_the_end() {
+    for seed in 0..20 {
+        let remote = Remote::new(seed, 0);
+        let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_millis(10)));
+        let rule = limit(AlgorithmKind::SlidingWindow, 1_000, 60);
+        let mut tasks = Vec::new();
+        for _ in 0..300 {
+            let layer = Arc::clone(&layer);
+            tasks.push(tokio::spawn(
+                async move { layer.check(&one(take(&rule, "x", 1))).await },
+            ));
+            tokio::time::sleep(Duration::from_micros(300)).await;
+        }
+        let (mut heard, mut unmade, mut late) = (0, 0, 0);
+        for task in tasks {
+            match task.await.expect("no panic") {
+                Ok(_) => heard += 1,
+                Err(StoreError::NotMade(_)) => unmade += 1,
+                Err(_) => late += 1,
+            }
+        }
+        assert!(heard > 0 && unmade > 0 && late > 0, "{heard} {unmade} {late}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let peek = Check {
+            hits: Hits::Peek,
+            ..take(&rule, "x", 1)
+        };
+        let left = layer.check(&one(peek)).await.expect("answered")[0].remaining;
+        assert_eq!(left, 1_000 - heard, "{unmade} calls were not made, {late} were late");
+    }
 }

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use sluicegate::model::{AlgorithmKind, Check, Clock, Hits, Limit, Transaction};
 use sluicegate::store::breaker::{Breaker, Covers, probe_forever};
 use sluicegate::store::memory::MemoryStore;
-use sluicegate::store::standby::{Follow, Standby};
+use sluicegate::store::standby::{Fate, Follow, Standby};
 use sluicegate::store::{Outcomes, Refusal, Store, StoreError};
 use tokio::time::{Instant, sleep};
 
@@ -100,7 +100,7 @@ impl Replica {
     async fn admits(&self, transaction: &Transaction) -> bool {
         let outcomes = match self.store.check(transaction).await {
             Ok(outcomes) => outcomes,
-            Err(_) => self.standby.decide(transaction),
+            Err(error) => self.standby.decide(transaction, Fate::of(&error)),
         };
         transaction.passes(outcomes.iter().map(|outcome| outcome.allowed))
     }

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 
 use super::call::{self, Budget, Mode};
-use super::late::{self, Answer, Job, Transactions};
 use super::link::Links;
 use crate::model::{Clock, Transaction};
+use crate::store::late::{self, Answer, Job, Transactions};
 use crate::store::{Refusal, StoreError};
 
 /// Transactions in a call at most: a script that runs longer holds everybody up.
@@ -69,7 +69,7 @@ impl Batcher {
         yield_now().await;
         let mut waiting = std::mem::take(&mut *self.waiting.lock());
         // Those who left need no answer, and their hits need not be counted.
-        waiting.retain(|job| !job.is_abandoned());
+        waiting.retain(Job::leaves);
         if waiting.len() <= MAX_BATCH {
             return self.send(waiting).await;
         }
@@ -86,31 +86,21 @@ impl Batcher {
             return;
         }
         let together: Vec<&Transaction> = jobs.iter().flat_map(|job| &job.transactions).collect();
-        let mut late = Transactions::new();
-        match self.call(&together).await {
-            Ok(all) => {
-                let mut all = all.into_iter();
-                for job in jobs {
-                    let own = all.by_ref().take(job.transactions.len()).collect();
-                    late.extend(job.answer(Ok(own)));
-                }
-            }
+        let late = match self.call(&together).await {
             // A key that is not ours spoils the call that it is in. Nothing was counted: each by itself, then.
             Err(StoreError::Refused {
                 kind: Refusal::WrongType,
                 ..
             }) if jobs.len() > 1 => {
+                let mut late = Transactions::new();
                 for job in jobs {
                     let answer = self.call(&late::refs(&job.transactions)).await;
                     late.extend(job.answer(answer));
                 }
+                late
             }
-            Err(error) => {
-                for job in jobs {
-                    job.answer(Err(error.clone()));
-                }
-            }
-        }
+            answer => late::answer(jobs, answer),
+        };
         if !late.is_empty() {
             late::given_back(&self.call(&late::refs(&late)).await);
         }

@@ -15,11 +15,10 @@ use fred::types::{ClusterHash, CustomCommand, Key, Value};
 use tokio::time::timeout_at;
 
 use super::client::store_error;
-use super::late;
 use super::link::Link;
 use super::script::{self, Call, ScriptId};
 use crate::model::{CounterKey, Transaction};
-use crate::store::{Outcomes, StoreError};
+use crate::store::{Outcomes, StoreError, late};
 
 /// Why a call has no outcomes.
 pub(super) enum Failure {
@@ -65,17 +64,19 @@ pub(super) async fn decide(
     let reply = budget.watch(link, evaluate(&client, transactions, budget, now_us, mode));
     match reply.await {
         Ok(reply) => {
-            link.answered();
+            link.answered(&client);
             Ok(script::decode(transactions, &reply)?)
         }
         Err(error) => {
-            if *error.kind() != ErrorKind::Timeout {
-                link.answered();
-            }
             if error.is_moved() || error.is_ask() {
+                link.answered(&client);
                 return Err(Failure::Redirected(error.details().to_owned()));
             }
-            Err(Failure::Store(store_error(&error, budget.timeout).under_way()))
+            let error = store_error(&error, budget.timeout).under_way();
+            if matches!(error, StoreError::Refused { .. }) {
+                link.answered(&client);
+            }
+            Err(Failure::Store(error))
         }
     }
 }

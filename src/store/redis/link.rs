@@ -154,10 +154,14 @@ impl Link {
         Err(self.reason.lock().clone())
     }
 
-    /// Learns from a call that was answered (a refusal is an answer).
-    pub fn answered(&self) {
+    /// Learns from a call that was answered over this client (a refusal is an answer).
+    pub fn answered(&self, client: &Arc<Client>) {
         if self.timeouts.load(Ordering::Relaxed) != 0 {
             self.timeouts.store(0, Ordering::Relaxed);
+        }
+        if !self.is_up() && self.client.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, client)) {
+            // It had stalled, and has not been given up yet.
+            self.set_up();
         }
     }
 
@@ -170,7 +174,7 @@ impl Link {
     }
 
     fn set_down(&self, reason: StoreError) {
-        *self.reason.lock() = reason;
+        *self.reason.lock() = reason.not_made();
         self.up.store(false, Ordering::Release);
     }
 

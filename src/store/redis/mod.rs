@@ -10,7 +10,6 @@ mod call;
 mod client;
 mod cluster;
 mod events;
-mod late;
 mod link;
 pub mod script;
 mod sentinel;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::Standby;
+use super::{Fate, Standby};
 use crate::model::{Check, Limit, Transaction};
 use crate::store::turns::Turns;
 use crate::store::{Outcomes, Refusal, Store, StoreError};
@@ -60,10 +60,10 @@ impl<S: Store> Follow<S> {
             let failed = self.tell_all(owed, None).await;
             let nobody_answers = sent > 0 && failed.len() == sent;
             for (debt, error) in failed {
+                later.push(debt.failed(&error));
                 if error.is_away() {
                     away = Some(error);
                 }
-                later.push(debt);
             }
             if nobody_answers {
                 break;
@@ -87,6 +87,7 @@ impl<S: Store> Follow<S> {
         let sending = Sending {
             standby: &self.standby,
             owed: Some(owed),
+            fate: Fate::Unknown,
         };
         match self.inner.check(&call).await {
             Ok(_) => sending.arrived(),
@@ -113,7 +114,7 @@ impl<S: Store> Follow<S> {
         if !owed.is_empty()
             && let Some((_, error)) = self.tell_all(owed, deadline).await.pop()
         {
-            return Err(error);
+            return Err(error.not_made());
         }
         ask.await
     }
@@ -155,18 +156,25 @@ impl<S: Store> Store for Follow<S> {
 struct Sending<'s> {
     standby: &'s Standby,
     owed: Option<Check>,
+    /// What is known of it if it does not arrive.
+    fate: Fate,
 }
 
 impl Sending<'_> {
     fn arrived(mut self) {
         self.owed = None;
     }
+
+    fn failed(mut self, error: &StoreError) -> Self {
+        self.fate = Fate::of(error);
+        self
+    }
 }
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(owed) = &self.owed {
-            self.standby.put_back(owed);
+            self.standby.put_back(owed, self.fate);
         }
     }
 }

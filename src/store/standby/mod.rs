@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use self::owed::Owed;
 use super::change::{Change, for_each_change};
-use super::{MemoryStore, Outcomes};
+use super::{MemoryStore, Outcomes, StoreError};
 use crate::algorithms::{limit, quota};
 use crate::model::{AlgorithmKind, Check, Gate, Hits, Limit, Outcome, Transaction};
 
@@ -38,6 +38,27 @@ pub struct Standby {
     owed: Owed,
     /// Whether some rule in force would ask these counters.
     wanted: AtomicBool,
+}
+
+/// What has become of a call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not carried out.
+    NotDone,
+    /// It may have been.
+    Unknown,
+}
+
+impl Fate {
+    /// By the error that it failed with.
+    #[must_use]
+    pub const fn of(error: &StoreError) -> Self {
+        if error.may_have_counted() {
+            Self::Unknown
+        } else {
+            Self::NotDone
+        }
+    }
 }
 
 impl Standby {
@@ -57,9 +78,10 @@ impl Standby {
         self.wanted.store(wanted, Relaxed);
     }
 
-    /// Decides and counts in place of the shared store, with this replica's part of each limit.
+    /// Decides and counts in place of the shared store, with this replica's part of each limit. `fate` is that of the
+    /// call that the store failed.
     #[must_use]
-    pub fn decide(&self, transaction: &Transaction) -> Outcomes {
+    pub fn decide(&self, transaction: &Transaction, fate: Fate) -> Outcomes {
         let part = |check: &Check| Check {
             limit: limit::share(&check.limit, self.replicas),
             ..check.clone()
@@ -69,7 +91,7 @@ impl Standby {
             deadline: transaction.deadline,
             no_lease: true,
         });
-        for_each_change(transaction, &outcomes, |check, _, change| self.owed.add(check, change));
+        for_each_change(transaction, &outcomes, |check, _, change| self.owe(check, change, fate));
         outcomes
     }
 
@@ -125,11 +147,21 @@ impl Standby {
         owed.filter_map(still).collect()
     }
 
-    /// Notes again what could not be told. What was given back is not told twice: if the first time was heard after all,
-    /// that would free what others hold.
-    fn put_back(&self, owed: &Check) {
-        if let Hits::Charge(hits) = owed.hits {
-            self.owed.add(owed, Change::Counted(hits));
+    /// Notes what the shared store has to be told. A call of unknown fate counts again what it takes, which denies too
+    /// many; what it gives back it must not give back again, which would free what others hold.
+    fn owe(&self, check: &Check, change: Change, fate: Fate) {
+        match change {
+            Change::Given(_) if fate == Fate::Unknown => {}
+            _ => self.owed.add(check, change),
+        }
+    }
+
+    /// Notes again what could not be told.
+    fn put_back(&self, owed: &Check, fate: Fate) {
+        match owed.hits {
+            Hits::Charge(hits) => self.owe(owed, Change::Counted(hits), fate),
+            Hits::Give(hits) => self.owe(owed, Change::Given(hits), fate),
+            _ => {}
         }
     }
 }

@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use self::map::{SlotMap, redirection};
 use super::call::{self, Budget, Failure, Mode};
 use super::events::{RedisObserver, Watch};
-use super::late::{self, Answer, Job, Transactions};
 use super::link::Links;
 use super::sentinel::Master;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
+use crate::store::late::{self, Answer, Job, Transactions};
 use crate::store::{Refusal, StoreError};
 
 /// Times that a call follows MOVED or ASK.
@@ -235,6 +235,7 @@ fn speaks_of_a_change(error: &StoreError) -> bool {
             kind,
             Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading
         ),
+        StoreError::NotMade(why) => speaks_of_a_change(why),
         StoreError::Overloaded | StoreError::Protocol(_) => false,
     }
 }

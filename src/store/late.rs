@@ -4,37 +4,48 @@
 //! slow, it counts all the same, and says so a moment later. Without this a server that hesitates for a few milliseconds
 //! would count those hits twice, and slots of `concurrency` limits would stay taken until they end by themselves.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
+use super::change::{Change, for_each_change};
+use super::{Outcomes, StoreError};
 use crate::model::{Check, Gate, Hits, Outcome, Transaction};
-use crate::store::change::{Change, for_each_change};
-use crate::store::{Outcomes, StoreError};
 
 /// An answer is waited for so much longer than by its caller.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(1);
 /// What would come back with an age of more than this part of what is left of its window stays counted: given back once
 /// its window is over, it would free somebody else's hits.
 const AGE_PART: u32 = 4;
 
-pub(super) type Transactions = SmallVec<[Transaction; 1]>;
-pub(super) type Answer = Result<Vec<Outcomes>, StoreError>;
+pub(in crate::store) type Transactions = SmallVec<[Transaction; 1]>;
+pub(in crate::store) type Answer = Result<Vec<Outcomes>, StoreError>;
+
+/// A call waits to be made.
+const WAITS: u8 = 0;
+/// It has been made.
+const MADE: u8 = 1;
+/// Its caller has given up before.
+const GIVEN_UP: u8 = 2;
 
 /// One caller's transactions on their way.
-pub(super) struct Job {
+pub(in crate::store) struct Job {
     pub transactions: Transactions,
     start: Instant,
     gives_up: Instant,
+    state: Arc<AtomicU8>,
     caller: oneshot::Sender<Answer>,
 }
 
 /// The caller's end of it.
-pub(super) struct Caller {
+pub(in crate::store) struct Caller {
     start: Instant,
     gives_up: Instant,
+    state: Arc<AtomicU8>,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -42,45 +53,58 @@ pub(super) struct Caller {
 ///
 /// # Errors
 /// When that is over already.
-pub(super) fn call(transactions: Transactions, timeout: Duration) -> Result<(Job, Caller), StoreError> {
+pub(in crate::store) fn call(transactions: Transactions, timeout: Duration) -> Result<(Job, Caller), StoreError> {
     let start = Instant::now();
-    let deadlines = transactions.iter().filter_map(|transaction| transaction.deadline);
-    let gives_up = deadlines.fold(start + timeout, Instant::min);
-    if gives_up <= start {
-        return Err(StoreError::Timeout(Duration::ZERO));
+    let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+    let left = left.map_or(timeout, |left| left.min(timeout));
+    if left.is_zero() {
+        return Err(StoreError::Timeout(left).not_made());
     }
-    let (sender, answer) = oneshot::channel();
+    let gives_up = start + left;
+    let state = Arc::new(AtomicU8::new(WAITS));
+    let (caller, answer) = oneshot::channel();
     let job = Job {
         transactions,
         start,
         gives_up,
-        caller: sender,
+        state: Arc::clone(&state),
+        caller,
     };
-    Ok((
-        job,
-        Caller {
-            start,
-            gives_up,
-            answer,
-        },
-    ))
+    let caller = Caller {
+        start,
+        gives_up,
+        state,
+        answer,
+    };
+    Ok((job, caller))
+}
+
+/// Whether the state changes from [`WAITS`] to this.
+fn becomes(state: &AtomicU8, new: u8) -> bool {
+    let changed = state.compare_exchange(WAITS, new, Ordering::AcqRel, Ordering::Relaxed);
+    changed.is_ok()
 }
 
 impl Caller {
     /// Waits for the answer.
     pub async fn wait(self) -> Answer {
-        match timeout_at(self.gives_up.into(), self.answer).await {
+        match timeout_at(self.gives_up, self.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(StoreError::Broken("the call was given up".to_owned())),
-            Err(_) => Err(StoreError::Timeout(self.gives_up - self.start)),
+            Err(_) => {
+                let error = StoreError::Timeout(self.gives_up - self.start);
+                let unmade = becomes(&self.state, GIVEN_UP);
+                Err(if unmade { error.not_made() } else { error })
+            }
         }
     }
 }
 
 impl Job {
-    /// Whether nobody waits for it any more.
-    pub fn is_abandoned(&self) -> bool {
-        self.caller.is_closed()
+    /// Whether the call is still wanted; from here on it counts as made.
+    pub fn leaves(&self) -> bool {
+        !self.caller.is_closed() && becomes(&self.state, MADE)
     }
 
     /// Answers the caller. If it has given up: what gives back what was taken for it.
@@ -102,13 +126,33 @@ impl Job {
     }
 }
 
+/// Answers those whose transactions went together in one call; what gives back what was taken for those who have given up.
+pub(in crate::store) fn answer(jobs: Vec<Job>, together: Answer) -> Transactions {
+    let mut late = Transactions::new();
+    match together {
+        Ok(all) => {
+            let mut all = all.into_iter();
+            for job in jobs {
+                let own = all.by_ref().take(job.transactions.len()).collect();
+                late.extend(job.answer(Ok(own)));
+            }
+        }
+        Err(error) => {
+            for job in jobs {
+                job.answer(Err(error.clone()));
+            }
+        }
+    }
+    late
+}
+
 /// As calls are made of them.
-pub(super) fn refs(transactions: &Transactions) -> SmallVec<[&Transaction; 4]> {
+pub(in crate::store) fn refs(transactions: &Transactions) -> SmallVec<[&Transaction; 4]> {
     transactions.iter().collect()
 }
 
 /// Takes the answer to what gave back what late calls had taken.
-pub(super) fn given_back(answer: &Answer) {
+pub(in crate::store) fn given_back(answer: &Answer) {
     if let Err(error) = answer {
         tracing::debug!(%error, "what late calls had taken could not be given back");
     }
