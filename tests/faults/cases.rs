@@ -92,6 +92,13 @@ pub const CASES: &[Case] = &[
     case("LOADING: a slow restart", DURABLE_SLOW_LOAD, Data::Kept, false, kill),
     case("SIGSTOP, SIGCONT", PLAIN, Data::Kept, true, hang),
     case(
+        "Redis hesitates: stopped for 25 ms, 6 times a second",
+        PLAIN,
+        Data::Kept,
+        true,
+        hesitate,
+    ),
+    case(
         "network cut: connections closed",
         PLAIN,
         Data::Kept,
@@ -193,6 +200,13 @@ pub const CASES: &[Case] = &[
         fail_over,
     ),
     case(
+        "planned failover: SENTINEL FAILOVER",
+        Shape::Sentinel,
+        Data::Asynchronous,
+        false,
+        step_down,
+    ),
+    case(
         "slots moved to another node",
         Shape::Cluster,
         Data::Kept,
@@ -223,6 +237,15 @@ fn hang(scene: &mut Scene, hold: Duration) {
     scene.redis().process.signal("STOP");
     sleep(hold);
     scene.redis().process.signal("CONT");
+}
+
+/// Each time for longer than the store's timeout, and not for so long that anybody gives it up.
+fn hesitate(scene: &mut Scene, hold: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < hold {
+        hang(scene, Duration::from_millis(25));
+        sleep(Duration::from_millis(140));
+    }
 }
 
 fn network(scene: &mut Scene, network: Network, hold: Duration) {
@@ -309,6 +332,12 @@ fn kill_replica(scene: &mut Scene, hold: Duration) {
 fn fail_over(scene: &mut Scene, _: Duration) {
     let sentinel = scene.sentinel.as_mut().expect("sentinels");
     sentinel.master.kill();
+    wait("a new master", || sentinel.replica.cli(&["ROLE"]).starts_with("master"));
+}
+
+fn step_down(scene: &mut Scene, _: Duration) {
+    let sentinel = scene.sentinel.as_ref().expect("sentinels");
+    sentinel.step_down();
     wait("a new master", || sentinel.replica.cli(&["ROLE"]).starts_with("master"));
 }
 
