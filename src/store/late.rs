@@ -88,16 +88,18 @@ fn becomes(state: &AtomicU8, new: u8) -> bool {
 
 impl Caller {
     /// Waits for the answer.
-    pub async fn wait(self) -> Answer {
-        match timeout_at(self.gives_up, self.answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(StoreError::Broken("the call was given up".to_owned())),
-            Err(_) => {
-                let error = StoreError::Timeout(self.gives_up - self.start);
-                let unmade = becomes(&self.state, GIVEN_UP);
-                Err(if unmade { error.not_made() } else { error })
-            }
+    pub async fn wait(mut self) -> Answer {
+        if let Ok(answered) = timeout_at(self.gives_up, &mut self.answer).await {
+            return answered.unwrap_or_else(|_| Err(StoreError::Broken("the call was given up".to_owned())));
         }
+        // Closed before the last look: an answer that comes in this moment is either heard or given back.
+        self.answer.close();
+        if let Ok(answer) = self.answer.try_recv() {
+            return answer;
+        }
+        let error = StoreError::Timeout(self.gives_up - self.start);
+        let unmade = becomes(&self.state, GIVEN_UP);
+        Err(if unmade { error.not_made() } else { error })
     }
 }
 
