@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use fred::prelude::{
-    Client, Config, ConnectionConfig, ErrorKind, PerformanceConfig, Server, ServerConfig, TcpConfig, TlsConfig,
-    TlsConnector,
+    Client, ClientLike, Config, ConnectionConfig, ErrorKind, PerformanceConfig, Server, ServerConfig, TcpConfig,
+    TlsConfig, TlsConnector,
 };
+use fred::types::ConnectHandle;
 use fred::types::config::{ClusterDiscoveryPolicy, ReconnectError};
 
 use crate::config::settings::redis::HostPort;
@@ -101,6 +102,23 @@ fn exposed(auth: Option<&RedisAuth>) -> (Option<String>, Option<String>) {
     }
 }
 
+/// fred's task of one connection. When it is dropped, every call that still waits is answered with an error.
+pub(super) struct AbortOnDrop(pub ConnectHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Connects. Whoever stops waiting for it leaves nothing behind: fred's own `init` would go on connecting, and keep for ever
+/// what came of it.
+pub(super) async fn connect(client: &Client) -> Result<AbortOnDrop, fred::error::Error> {
+    // In this order: it must listen before there is something to hear.
+    let (connected, task) = tokio::join!(biased; client.wait_for_connect(), async { AbortOnDrop(client.connect()) });
+    connected.map(|()| task)
+}
+
 /// What a failed call means.
 pub(super) fn store_error(error: &fred::error::Error, timeout: Duration) -> StoreError {
     match error.kind() {
@@ -123,4 +141,34 @@ pub(super) fn store_error(error: &fred::error::Error, timeout: Duration) -> Stor
 fn is_server_text(details: &str) -> bool {
     let word = details.split_whitespace().next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Only reached on failure.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn who_gives_up_connecting_leaves_no_connection_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = RedisSettings {
+            connect_timeout: 10 * PATIENCE,
+            ..RedisSettings::from_url(&format!("redis://{address}")).unwrap()
+        };
+        let client = new(&settings, PATIENCE).unwrap();
+        // A server that takes the connection, and never answers.
+        let mut server = tokio::select! {
+            _ = connect(&client) => panic!("nobody has answered"),
+            accepted = listener.accept() => accepted.unwrap().0,
+        };
+        let ended = timeout(PATIENCE, server.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "it is still connected");
+    }
 }

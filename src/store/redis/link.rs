@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use fred::prelude::{Client, ClientLike};
-use fred::types::ConnectHandle;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::call::Budget;
-use super::client;
+use super::client::{self, AbortOnDrop};
 use super::events::Watch;
 use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
 use crate::config::settings::redis::HostPort;
 use crate::store::StoreError;
+use crate::store::error::printable;
 
 /// Calls that time out in a row before the link counts as stalled.
 const STALL_AFTER: u32 = 8;
@@ -199,7 +199,6 @@ impl Supervisor {
         loop {
             match self.connect().await {
                 Ok((client, task)) => {
-                    let task = AbortOnDrop(task);
                     self.link.client.store(Some(Arc::new(client.clone())));
                     self.link.set_up();
                     let connection = self.watch.connected();
@@ -219,13 +218,13 @@ impl Supervisor {
         }
     }
 
-    async fn connect(&mut self) -> Result<(Client, ConnectHandle), StoreError> {
+    async fn connect(&mut self) -> Result<(Client, AbortOnDrop), StoreError> {
         let settings = self.master.ask_first(&self.settings);
         let client = client::new(&settings, Budget::total(self.call_timeout))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let limit = settings.connect_timeout;
         // fred bounds each step by the same time; there are a few of them (sentinels, nodes, authentication).
-        let connected = timeout(limit * 4, client.init());
+        let connected = timeout(limit * 4, client::connect(&client));
         let connected = tokio::select! {
             connected = connected => connected,
             // A dead one would keep us until its time is over.
@@ -250,7 +249,8 @@ impl Supervisor {
                 () = sleep(HEARTBEAT) => {}
             }
             if let Some(HostPort { host, port }) = self.master.instead_of(client) {
-                return StoreError::Unavailable(format!("the sentinels name another master: {host}:{port}"));
+                let text = format!("the sentinels name another master: {host}:{port}");
+                return StoreError::Unavailable(printable(&text));
             }
             // Whatever woke us: is it alive?
             tokio::select! {
@@ -283,15 +283,6 @@ impl Supervisor {
             Ok(Err(error)) => client::store_error(&error, self.call_timeout),
             Err(error) => StoreError::Unavailable(format!("the connection's task failed: {error}")),
         }
-    }
-}
-
-/// fred's task of one connection. When it is dropped, every call that still waits is answered with an error.
-pub(super) struct AbortOnDrop(pub ConnectHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

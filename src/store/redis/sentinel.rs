@@ -13,7 +13,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client;
-use super::link::AbortOnDrop;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::store::StoreError;
@@ -141,7 +140,7 @@ impl Asker {
     async fn ask(&self, by: usize, sentinel: &RedisSettings) -> Result<(), StoreError> {
         let patience = sentinel.connect_timeout;
         let client = client::new(sentinel, patience).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let _task = AbortOnDrop(in_time(patience, client.init()).await?);
+        let _task = in_time(patience, client::connect(&client)).await?;
         loop {
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
             let words = vec!["get-master-addr-by-name", &self.name];
