@@ -18,6 +18,8 @@ const MAX_SERVERS: usize = 4096;
 #[derive(Debug, Default)]
 struct Told {
     connected: bool,
+    /// There was a line that it is away.
+    warned: bool,
     lost: Option<Instant>,
     /// Losses that were left out since.
     suppressed: u64,
@@ -27,7 +29,11 @@ struct Told {
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Connected,
-    Lost { suppressed: u64 },
+    /// After a line that said that it was away.
+    Back,
+    Lost {
+        suppressed: u64,
+    },
     CannotConnect,
 }
 
@@ -38,19 +44,20 @@ impl Told {
         match change {
             RedisChange::Connected { .. } => {
                 self.connected = true;
-                (!was_connected).then_some(Line::Connected)
+                let line = if self.warned { Line::Back } else { Line::Connected };
+                (!was_connected).then_some(line)
             }
             RedisChange::Disconnected(_) if self.lost.is_some_and(|lost| now - lost < QUIET) => {
                 self.suppressed += 1;
                 None
             }
             RedisChange::Disconnected(_) => {
-                (self.connected, self.lost) = (false, Some(now));
+                (self.connected, self.warned, self.lost) = (false, true, Some(now));
                 let suppressed = std::mem::take(&mut self.suppressed);
                 Some(Line::Lost { suppressed })
             }
             RedisChange::ConnectFailed { failed_attempts, .. } => {
-                self.connected = false;
+                (self.connected, self.warned) = (false, true);
                 (was_connected || *failed_attempts == 1).then_some(Line::CannotConnect)
             }
         }
@@ -75,6 +82,10 @@ pub(super) fn observer() -> RedisObserver {
 fn write(event: &RedisEvent, line: Option<&Line>) {
     let server = &*event.server;
     match (&event.change, line) {
+        // As loud as its beginning: whoever hears of that must hear of this.
+        (RedisChange::Connected { failed_attempts }, Some(Line::Back)) => {
+            tracing::warn!(server, failed_attempts, "connected to Redis");
+        }
         (RedisChange::Connected { failed_attempts }, Some(_)) => {
             tracing::info!(server, failed_attempts, "connected to Redis");
         }
@@ -105,7 +116,7 @@ mod tests {
         let (mut told, start) = (Told::default(), Instant::now());
         assert_eq!(told.learn(&connected, start), Some(Line::Connected));
         assert_eq!(told.learn(&lost, start), Some(Line::Lost { suppressed: 0 }));
-        assert_eq!(told.learn(&connected, start), Some(Line::Connected));
+        assert_eq!(told.learn(&connected, start), Some(Line::Back));
         for turn in 0..50 {
             let now = start + QUIET / 100 * turn;
             assert_eq!(told.learn(&lost, now), None);
@@ -113,11 +124,11 @@ mod tests {
         }
         let later = start + QUIET;
         assert_eq!(told.learn(&lost, later), Some(Line::Lost { suppressed: 50 }));
-        assert_eq!(told.learn(&connected, later), Some(Line::Connected));
+        assert_eq!(told.learn(&connected, later), Some(Line::Back));
         // A loss that was left out is told of when it lasts.
         assert_eq!(told.learn(&lost, later), None);
         assert_eq!(told.learn(&failed(1), later), Some(Line::CannotConnect));
         assert_eq!(told.learn(&failed(2), later), None);
-        assert_eq!(told.learn(&connected, later), Some(Line::Connected));
+        assert_eq!(told.learn(&connected, later), Some(Line::Back));
     }
 }

@@ -47,7 +47,8 @@ pub struct EngineOptions {
     pub shadow_mode: bool,
     /// Global `QUOTA_MODE`: every rule counts as a quota rule.
     pub quota_mode: bool,
-    /// Hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or none of their own.
+    /// Hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or none of
+    /// their own.
     pub charge_after_peek: bool,
     /// `NEAR_LIMIT_RATIO` in millionths.
     pub near_limit_ppm: u32,

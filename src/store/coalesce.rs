@@ -1,7 +1,8 @@
 //! A layer that keeps one call under way for each key: checks of the key that come meanwhile wait and go together in
 //! the next one, answered in arrival order as if they had come one by one.
 //!
-//! A waiter leaves when its time is up; what is then counted for it all the same is given back. Requests for several counters go straight through: their keys would wait for each other.
+//! A waiter leaves when its time is up; what is then counted for it all the same is given back. Requests for several
+//! counters go straight through: their keys would wait for each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};

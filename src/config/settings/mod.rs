@@ -61,7 +61,8 @@ pub struct RulesSettings {
     pub default_algorithm: AlgorithmKind,
     /// Whether denied hits are counted where a rule does not say.
     pub count_denied: bool,
-    /// Whether hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or none of their own.
+    /// Whether hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or
+    /// none of their own.
     pub charge_after_peek: bool,
     /// The same domain may stand in several files (`MERGE_DOMAIN_CONFIG`).
     pub merge_domains: bool,

@@ -91,7 +91,8 @@ impl Exporter {
             Ok(()) => {
                 self.sent = now;
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!(server = %self.transport, "statsd is back");
+                    // As loud as its beginning: whoever hears of that must hear of this.
+                    tracing::warn!(server = %self.transport, "statsd is back");
                 }
             }
             Err(error) => {

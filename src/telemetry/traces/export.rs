@@ -149,7 +149,8 @@ impl Worker {
             Ok(()) => {
                 self.sent.inc_by(count);
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!(collector = self.address, "the trace collector is back");
+                    // As loud as its beginning: whoever hears of that must hear of this.
+                    tracing::warn!(collector = self.address, "the trace collector is back");
                 }
             }
             Err(error) => {

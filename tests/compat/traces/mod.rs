@@ -252,6 +252,8 @@ async fn a_collector_that_is_away_stops_nothing_and_is_said_once() {
         let url = format!("http://127.0.0.1:{port}");
         let variables = [
             ("TRACING_EXPORTER_PROTOCOL", protocol),
+            // The default: the end is heard where the beginning was.
+            ("LOG_LEVEL", "warn"),
             // Long enough for new attempts, so that spans wait.
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "2"),
