@@ -1,12 +1,13 @@
 //! One call under way for each key.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sluicegate::model::{AlgorithmKind, Check, Hits};
+use async_trait::async_trait;
+use sluicegate::model::{AlgorithmKind, Check, Hits, Transaction};
 use sluicegate::store::coalesce::Coalesce;
-use sluicegate::store::{Store, StoreError};
+use sluicegate::store::{Outcomes, Store, StoreError};
 
 use crate::sim::{Remote, limit, one, take};
 
@@ -82,11 +83,36 @@ async fn a_waiter_gives_up_when_its_time_is_up() {
     assert!(first.await.expect("no panic").is_ok());
 }
 
+/// What gives back comes too late for its own call every other time.
+struct Hurried {
+    remote: Arc<Remote>,
+    gives: AtomicU64,
+}
+
+#[async_trait]
+impl Store for Hurried {
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        self.remote.check(transaction).await
+    }
+
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        let mut checks = transactions.iter().flat_map(|transaction| &transaction.checks);
+        let gives = checks.any(|check| matches!(check.hits, Hits::Give(_)));
+        if gives && self.gives.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            return Err(StoreError::NotMade(Box::new(StoreError::Timeout(Duration::ZERO))));
+        }
+        self.remote.check_many(transactions).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_gave_up_has_taken_nothing_in_the_end() {
     for seed in 0..20 {
-        let remote = Remote::new(seed, 0);
-        let layer = Arc::new(Coalesce::new(Arc::clone(&remote), Duration::from_millis(10)));
+        let hurried = Hurried {
+            remote: Remote::new(seed, 0),
+            gives: AtomicU64::new(seed),
+        };
+        let layer = Arc::new(Coalesce::new(hurried, Duration::from_millis(10)));
         let rule = limit(AlgorithmKind::SlidingWindow, 1_000, 60);
         let mut tasks = Vec::new();
         for _ in 0..300 {
