@@ -88,7 +88,7 @@ impl Server {
             Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Covers::OneServer,
         };
         let metered = StoreMeter::new(store, name, metrics);
-        let follow = Arc::new(Follow::new(metered, Arc::clone(standby), serves));
+        let follow = Arc::new(Follow::new(metered, Arc::clone(standby), serves, timeout));
         Ok(Self {
             name,
             follow: Arc::downgrade(&follow),

@@ -22,8 +22,6 @@ use super::{Outcomes, Store, StoreError};
 const MAX_WAITING: usize = 1024;
 /// Checks that go in one call; a script that runs longer would hold everybody up.
 const MAX_BATCH: usize = 256;
-/// Attempts to give back what late calls had taken.
-const MAX_GIVING: usize = 4;
 /// Locks over the keys under way.
 const SHARDS: usize = 64;
 
@@ -105,7 +103,7 @@ impl<S: Store> Shared<S> {
     }
 
     /// Calls for those that wait until there are none.
-    async fn drain(&self, key: &CounterKey) {
+    async fn drain(self: &Arc<Self>, key: &CounterKey) {
         loop {
             let mut jobs = self.next(key);
             if jobs.is_empty() {
@@ -113,28 +111,31 @@ impl<S: Store> Shared<S> {
             }
             // Those who left need no answer, and their hits need not be counted.
             jobs.retain(Job::leaves);
-            let together: Vec<Transaction> = jobs.iter().flat_map(|job| job.transactions.iter().cloned()).collect();
+            // One caller's haste must not end the others' call: each leaves by itself.
+            let patient = |transaction: &Transaction| Transaction {
+                deadline: None,
+                ..transaction.clone()
+            };
+            let together: Vec<_> = jobs
+                .iter()
+                .flat_map(|job| job.transactions.iter().map(patient))
+                .collect();
             if together.is_empty() {
                 continue;
             }
-            let late = late::answer(jobs, self.inner.check_many(&together).await);
-            if !late.is_empty() {
-                self.give_back(&late).await;
+            let mut undo = late::answer(jobs, self.inner.check_many(&together).await);
+            if undo.is_empty() {
+                continue;
             }
+            // The key's next call does not wait for it.
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                while undo.is_due().await {
+                    let answer = shared.inner.check_many(undo.transactions()).await;
+                    undo.heard(&answer);
+                }
+            });
         }
-    }
-
-    /// Gives back what late calls had taken. Where the process itself stands still, the time of that call is over before
-    /// it is made, too: once more, then, for nobody else knows what is to be given.
-    async fn give_back(&self, late: &[Transaction]) {
-        let mut answer = self.inner.check_many(late).await;
-        for _ in 1..MAX_GIVING {
-            if !answer.as_ref().is_err_and(StoreError::is_out_of_time) {
-                break;
-            }
-            answer = self.inner.check_many(late).await;
-        }
-        late::given_back(&answer);
     }
 }
 

@@ -121,12 +121,6 @@ impl StoreError {
         matches!(self, Self::Timeout(_) | Self::Broken(_) | Self::Protocol(_))
     }
 
-    /// Whether the call was not made because its time was over.
-    #[must_use]
-    pub(super) fn is_out_of_time(&self) -> bool {
-        matches!(self, Self::NotMade(why) if matches!(**why, Self::Timeout(_)))
-    }
-
     /// A short fixed word for metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

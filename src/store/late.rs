@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::change::{Change, for_each_change};
 use super::{Outcomes, StoreError};
-use crate::model::{Check, Gate, Hits, Outcome, Transaction};
+use crate::model::{Check, Gate, Hits, Transaction};
 
 /// An answer is waited for so much longer than by its caller.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(1);
-/// What would come back with an age of more than this part of what is left of its window stays counted: given back once
-/// its window is over, it would free somebody else's hits.
+/// What is older than this part of what was left of its window stays counted, and giving it back is tried for so long at
+/// most: once its window is over, that would free somebody else's hits.
 const AGE_PART: u32 = 4;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(in crate::store) type Transactions = SmallVec<[Transaction; 1]>;
 pub(in crate::store) type Answer = Result<Vec<Outcomes>, StoreError>;
@@ -109,43 +111,50 @@ impl Job {
         !self.caller.is_closed() && becomes(&self.state, MADE)
     }
 
-    /// Answers the caller. If it has given up: what gives back what was taken for it.
-    pub fn answer(self, answer: Answer) -> Transactions {
-        let Err(Ok(all)) = self.caller.send(answer) else {
-            return Transactions::new();
+    /// Answers the caller. If it has given up: what was taken for it is to be given back, and so is what it wanted to
+    /// give back if that was not done, since it has to leave that to us.
+    pub fn answer(self, answer: Answer, undo: &mut Undo) {
+        let Err(answer) = self.caller.send(answer) else {
+            return;
         };
         let now = Instant::now();
         if now < self.gives_up {
             // It has not given up but gone away: nobody decided in the server's place.
-            return Transactions::new();
+            return;
         }
-        let age = now - self.start;
-        let taken = self.transactions.iter().zip(&all);
-        taken
-            .map(|(transaction, outcomes)| undo(transaction, outcomes, age))
-            .filter(|undo| !undo.checks.is_empty())
-            .collect()
+        match answer {
+            Ok(all) => {
+                for (transaction, outcomes) in self.transactions.iter().zip(&all) {
+                    undo.add_taken(transaction, outcomes, now - self.start);
+                }
+            }
+            Err(error) if error.may_have_counted() => {}
+            Err(_) => self
+                .transactions
+                .iter()
+                .for_each(|transaction| undo.add_given(transaction)),
+        }
     }
 }
 
-/// Answers those whose transactions went together in one call; what gives back what was taken for those who have given up.
-pub(in crate::store) fn answer(jobs: Vec<Job>, together: Answer) -> Transactions {
-    let mut late = Transactions::new();
+/// Answers those whose transactions went together in one call; what was taken for those who have given up.
+pub(in crate::store) fn answer(jobs: Vec<Job>, together: Answer) -> Undo {
+    let mut undo = Undo::default();
     match together {
         Ok(all) => {
             let mut all = all.into_iter();
             for job in jobs {
                 let own = all.by_ref().take(job.transactions.len()).collect();
-                late.extend(job.answer(Ok(own)));
+                job.answer(Ok(own), &mut undo);
             }
         }
         Err(error) => {
             for job in jobs {
-                job.answer(Err(error.clone()));
+                job.answer(Err(error.clone()), &mut undo);
             }
         }
     }
-    late
+    undo
 }
 
 /// As calls are made of them.
@@ -153,35 +162,85 @@ pub(in crate::store) fn refs(transactions: &Transactions) -> SmallVec<[&Transact
     transactions.iter().collect()
 }
 
-/// Takes the answer to what gave back what late calls had taken.
-pub(in crate::store) fn given_back(answer: &Answer) {
-    if let Err(error) = answer {
-        tracing::debug!(%error, "what late calls had taken could not be given back");
+/// What is to be given back, and for how long that may be tried.
+#[derive(Default)]
+pub(in crate::store) struct Undo {
+    transactions: Transactions,
+    until: Option<Instant>,
+    tries: u32,
+}
+
+impl Undo {
+    /// Whether it has to be told (again): at once the first time, then after a pause.
+    pub async fn is_due(&mut self) -> bool {
+        let Some(until) = self.until.filter(|_| !self.is_empty()) else {
+            return false;
+        };
+        if self.tries > 0 {
+            if Instant::now() + PAUSE > until {
+                tracing::debug!(tries = self.tries, "what late calls had taken could not be given back");
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+        self.tries += 1;
+        true
     }
-}
 
-/// What gives back what a call of this age has taken.
-fn undo(transaction: &Transaction, outcomes: &Outcomes, age: Duration) -> Transaction {
-    let mut undo = Transaction::default();
-    for_each_change(transaction, outcomes, |check, outcome, change| {
-        if let Some(hits) = to_give(check, outcome, change, age) {
-            undo.checks.push(Check {
-                hits,
-                gate: Gate::Observe,
-                ..check.clone()
-            });
-        }
-    });
-    undo
-}
+    /// Whether there is nothing to give back.
+    pub fn is_empty(&self) -> bool {
+        self.transactions.is_empty()
+    }
 
-fn to_give(check: &Check, outcome: &Outcome, change: Change, age: Duration) -> Option<Hits> {
-    match (check.hits, change) {
-        // Leased hits go back to the slice that they are from, if it is still there.
-        (Hits::Lease(_), Change::Counted(_)) => outcome.grant.map(Hits::from),
-        (_, Change::Counted(hits)) if age * AGE_PART <= Duration::from_micros(outcome.reset_after_us) => {
-            Some(Hits::Give(hits))
+    /// What gives it back.
+    pub const fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// Takes the answer to it. What may have been given back is not given back again.
+    pub fn heard(&mut self, answer: &Answer) {
+        if answer.as_ref().err().is_none_or(StoreError::may_have_counted) {
+            self.transactions.clear();
         }
-        _ => None,
+    }
+
+    /// Adds what a call wanted to give back.
+    fn add_given(&mut self, transaction: &Transaction) {
+        let gives = |check: &&Check| matches!(check.hits, Hits::Give(_) | Hits::Return { .. });
+        for check in transaction.checks.iter().filter(gives) {
+            let patience = Duration::from_micros(check.limit.window_us) / AGE_PART;
+            self.add(check, check.hits, patience);
+        }
+    }
+
+    /// Adds what a call of this age has taken.
+    fn add_taken(&mut self, transaction: &Transaction, outcomes: &Outcomes, age: Duration) {
+        for_each_change(transaction, outcomes, |check, outcome, change| {
+            let Change::Counted(hits) = change else {
+                return;
+            };
+            let may_age = Duration::from_micros(outcome.reset_after_us) / AGE_PART;
+            let (hits, patience) = match outcome.grant {
+                // Leased hits go back to the slice that they are from, if it is still there.
+                Some(grant) => (Hits::from(grant), PATIENCE),
+                None if age <= may_age => (Hits::Give(hits), may_age),
+                None => return,
+            };
+            self.add(check, hits, patience);
+        });
+    }
+
+    fn add(&mut self, check: &Check, hits: Hits, patience: Duration) {
+        let until = Instant::now() + patience.min(PATIENCE);
+        self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
+        let give = Check {
+            hits,
+            gate: Gate::Observe,
+            ..check.clone()
+        };
+        self.transactions.push(Transaction {
+            checks: [give].into_iter().collect(),
+            ..Transaction::default()
+        });
     }
 }

@@ -31,6 +31,8 @@ struct Shared {
 /// A counter that fails when others do not.
 const SPOILT: &str = "spoilt";
 
+/// More than a call takes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// There, or back again.
 const TRAVEL: Duration = Duration::from_micros(50);
 
@@ -90,7 +92,7 @@ struct Replica {
 impl Replica {
     fn start(shared: &Arc<Shared>, offset_us: u64, replicas: u32) -> Self {
         let standby = Arc::new(Standby::new(Arc::new(memory(SimClock::new(offset_us))), replicas));
-        let follow = Follow::new(Arc::clone(shared), Arc::clone(&standby), |_| true);
+        let follow = Follow::new(Arc::clone(shared), Arc::clone(&standby), |_| true, PATIENCE);
         let store = Breaker::new(Arc::new(follow), Covers::OneServer);
         let probe = one(take(&limit(AlgorithmKind::FixedWindow, 1_000_000, 1), "probe", 1));
         tokio::spawn(probe_forever(Arc::downgrade(&store), probe));

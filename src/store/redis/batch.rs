@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use super::call::{self, Budget, Mode};
 use super::link::Links;
 use crate::model::{Clock, Transaction};
-use crate::store::late::{self, Answer, Job, Transactions};
+use crate::store::late::{self, Answer, Job, Transactions, Undo};
 use crate::store::{Refusal, StoreError};
 
 /// Transactions in a call at most: a script that runs longer holds everybody up.
@@ -86,23 +86,24 @@ impl Batcher {
             return;
         }
         let together: Vec<&Transaction> = jobs.iter().flat_map(|job| &job.transactions).collect();
-        let late = match self.call(&together).await {
+        let mut undo = match self.call(&together).await {
             // A key that is not ours spoils the call that it is in. Nothing was counted: each by itself, then.
             Err(StoreError::Refused {
                 kind: Refusal::WrongType,
                 ..
             }) if jobs.len() > 1 => {
-                let mut late = Transactions::new();
+                let mut undo = Undo::default();
                 for job in jobs {
                     let answer = self.call(&late::refs(&job.transactions)).await;
-                    late.extend(job.answer(answer));
+                    job.answer(answer, &mut undo);
                 }
-                late
+                undo
             }
             answer => late::answer(jobs, answer),
         };
-        if !late.is_empty() {
-            late::given_back(&self.call(&late::refs(&late)).await);
+        while undo.is_due().await {
+            let answer = self.call(&late::refs(undo.transactions())).await;
+            undo.heard(&answer);
         }
     }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant as Deadline};
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::owed::Taken;
 use super::{Fate, Standby};
 use crate::model::{Check, Limit, Transaction};
 use crate::store::turns::Turns;
@@ -33,12 +34,19 @@ pub struct Follow<S> {
     standby: Arc<Standby>,
     /// Which limits' counters the store under it has.
     serves: fn(&Limit) -> bool,
+    /// How long a call may take, with all that has to be told first.
+    timeout: Duration,
 }
 
 impl<S: Store> Follow<S> {
     /// A layer over `inner`, which has the counters of the limits that `serves` picks.
-    pub const fn new(inner: S, standby: Arc<Standby>, serves: fn(&Limit) -> bool) -> Self {
-        Self { inner, standby, serves }
+    pub const fn new(inner: S, standby: Arc<Standby>, serves: fn(&Limit) -> bool, timeout: Duration) -> Self {
+        Self {
+            inner,
+            standby,
+            serves,
+            timeout,
+        }
     }
 
     /// Tells what is owed, for so long at most. What cannot be told is kept for later and keeps nobody else's
@@ -55,7 +63,7 @@ impl<S: Store> Follow<S> {
             if owed.is_empty() {
                 break;
             }
-            let owed = self.standby.due(owed.into_iter());
+            let owed: Vec<_> = owed.into_iter().map(|owed| Sending::new(&self.standby, owed)).collect();
             let sent = owed.len();
             let failed = self.tell_all(owed, None).await;
             let nobody_answers = sent > 0 && failed.len() == sent;
@@ -73,21 +81,24 @@ impl<S: Store> Follow<S> {
     }
 
     /// Tells these debts, all at the same time; those that did not arrive, and why not.
-    async fn tell_all(&self, owed: Vec<Check>, deadline: Option<Deadline>) -> Vec<(Sending<'_>, StoreError)> {
-        let calls = owed.into_iter().map(|check| self.tell_one(check, deadline));
+    async fn tell_all<'s>(&self, owed: Vec<Sending<'s>>, deadline: Option<Deadline>) -> Vec<(Sending<'s>, StoreError)> {
+        let calls = owed.into_iter().map(|owed| self.tell_one(owed, deadline));
         join_all(calls).await.into_iter().filter_map(Result::err).collect()
     }
 
-    async fn tell_one(&self, owed: Check, deadline: Option<Deadline>) -> Result<(), (Sending<'_>, StoreError)> {
+    async fn tell_one<'s>(
+        &self,
+        sending: Sending<'s>,
+        deadline: Option<Deadline>,
+    ) -> Result<(), (Sending<'s>, StoreError)> {
+        let Some(owed) = self.standby.due(&sending.owed) else {
+            sending.arrived();
+            return Ok(());
+        };
         let call = Transaction {
-            checks: [owed.clone()].into_iter().collect(),
+            checks: [owed].into_iter().collect(),
             deadline,
             ..Transaction::default()
-        };
-        let sending = Sending {
-            standby: &self.standby,
-            owed: Some(owed),
-            fate: Fate::Unknown,
         };
         match self.inner.check(&call).await {
             Ok(_) => sending.arrived(),
@@ -103,39 +114,73 @@ impl<S: Store> Follow<S> {
         Ok(())
     }
 
-    /// Asks the store once it knows what is owed on the same counters: an answer that was given without knowing of it
-    /// may let too many pass.
-    async fn with_owed<T>(
+    /// Sees to it that the store knows what is owed on these checks' counters: an answer that was given without knowing
+    /// of it may let too many pass, and what is given back before it was taken is lost.
+    ///
+    /// # Errors
+    /// When that is not so by the deadline.
+    async fn tell_first<'c>(
         &self,
-        owed: Vec<Check>,
-        deadline: Option<Deadline>,
-        ask: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
-        if !owed.is_empty()
-            && let Some((_, error)) = self.tell_all(owed, deadline).await.pop()
-        {
-            return Err(error.not_made());
+        checks: impl Iterator<Item = &'c Check> + Clone + Send,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        loop {
+            let (mut owed, mut on_the_way) = (Vec::new(), Vec::new());
+            for taken in checks.clone().filter_map(|check| self.standby.owed.take(&check.key)) {
+                match taken {
+                    Taken::Debt(debt) => owed.push(Sending::new(&self.standby, debt)),
+                    Taken::OnTheWay(ends) => on_the_way.push(ends),
+                }
+            }
+            if owed.is_empty() && on_the_way.is_empty() {
+                return Ok(());
+            }
+            if let Some((_, error)) = self.tell_all(owed, Some(deadline)).await.pop() {
+                return Err(error.not_made());
+            }
+            for mut ends in on_the_way {
+                let left = deadline.saturating_duration_since(Deadline::now());
+                // It ends with an error, as it says nothing else.
+                if timeout(left, ends.changed()).await.is_err() {
+                    return Err(StoreError::Timeout(self.timeout).not_made());
+                }
+            }
         }
-        ask.await
+    }
+
+    /// When a call must have been answered that has to tell something first.
+    fn deadline(&self, callers: impl Iterator<Item = Deadline>) -> Deadline {
+        callers.fold(Deadline::now() + self.timeout, Deadline::min)
     }
 }
 
 #[async_trait]
 impl<S: Store> Store for Follow<S> {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let owed = self.standby.take_owed(transaction.checks.iter());
-        let ask = self.inner.check(transaction);
-        let outcomes = self.with_owed(owed, transaction.deadline, ask).await?;
+        let outcomes = if self.standby.owed.is_empty() {
+            self.inner.check(transaction).await?
+        } else {
+            let deadline = self.deadline(transaction.deadline.into_iter());
+            self.tell_first(transaction.checks.iter(), deadline).await?;
+            self.inner.check(&by(deadline, transaction)).await?
+        };
         self.standby.follow(transaction, &outcomes);
         Ok(outcomes)
     }
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
-        let checks = transactions.iter().flat_map(|transaction| &transaction.checks);
-        let owed = self.standby.take_owed(checks);
-        let deadline = transactions.iter().filter_map(|transaction| transaction.deadline).min();
-        let ask = self.inner.check_many(transactions);
-        let answers = self.with_owed(owed, deadline, ask).await?;
+        let answers = if self.standby.owed.is_empty() {
+            self.inner.check_many(transactions).await?
+        } else {
+            let deadline = self.deadline(transactions.iter().filter_map(|transaction| transaction.deadline));
+            let checks = transactions.iter().flat_map(|transaction| &transaction.checks);
+            self.tell_first(checks, deadline).await?;
+            let hurried: Vec<_> = transactions
+                .iter()
+                .map(|transaction| by(deadline, transaction))
+                .collect();
+            self.inner.check_many(&hurried).await?
+        };
         for (transaction, outcomes) in transactions.iter().zip(&answers) {
             self.standby.follow(transaction, outcomes);
         }
@@ -152,17 +197,35 @@ impl<S: Store> Store for Follow<S> {
     }
 }
 
+/// The same with this deadline.
+fn by(deadline: Deadline, transaction: &Transaction) -> Transaction {
+    Transaction {
+        deadline: Some(deadline),
+        ..transaction.clone()
+    }
+}
+
 /// A debt on its way: noted again unless it arrives, also when the call is dropped.
 struct Sending<'s> {
     standby: &'s Standby,
-    owed: Option<Check>,
+    owed: Check,
+    arrived: bool,
     /// What is known of it if it does not arrive.
     fate: Fate,
 }
 
-impl Sending<'_> {
+impl<'s> Sending<'s> {
+    const fn new(standby: &'s Standby, owed: Check) -> Self {
+        Self {
+            standby,
+            owed,
+            arrived: false,
+            fate: Fate::Unknown,
+        }
+    }
+
     fn arrived(mut self) {
-        self.owed = None;
+        self.arrived = true;
     }
 
     fn failed(mut self, error: &StoreError) -> Self {
@@ -173,9 +236,10 @@ impl Sending<'_> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        if let Some(owed) = &self.owed {
-            self.standby.put_back(owed, self.fate);
+        if !self.arrived {
+            self.standby.put_back(&self.owed, self.fate);
         }
+        self.standby.owed.end(&self.owed.key);
     }
 }
 

@@ -8,7 +8,7 @@
 //!   notes what it admits as owed to the shared store.
 //! - *When it is back*, what is owed is charged to it: before it decides anything again if its circuit was open, but for
 //!   a bounded time; what is left, or owed while it was closed, before the key's next call or by [`settle_forever`],
-//!   whichever comes first.
+//!   whichever comes first. A call of a key whose debt is on its way waits until that has arrived.
 //!
 //! So a replica that is alone never passes a limit at these seams (but for calls under way at that moment), and several
 //! pass it only by what one has not heard of the others. A charge whose answer is lost is made again: that denies too
@@ -126,25 +126,13 @@ impl Standby {
         used.div_ceil(self.replicas.into())
     }
 
-    /// Takes out what is owed on these checks' counters.
-    fn take_owed<'c>(&self, checks: impl Iterator<Item = &'c Check>) -> Vec<Check> {
-        if self.owed.is_empty() {
-            return Vec::new();
-        }
-        self.due(checks.filter_map(|check| self.owed.take(&check.key)))
-    }
-
-    /// As it is told: what has left the window by now is owed no longer.
-    fn due(&self, owed: impl Iterator<Item = Check>) -> Vec<Check> {
-        let still = |mut check: Check| match check.hits {
-            Hits::Charge(hits) => {
-                let hits = hits.min(self.memory.used(&check.key, &self.counted_as(&check.limit)));
-                check.hits = Hits::Charge(hits);
-                (hits > 0).then_some(check)
-            }
-            _ => Some(check),
+    /// What is owed on a counter, as it is told: what has left the window by now is owed no longer.
+    fn due(&self, owed: &Check) -> Option<Check> {
+        let hits = match owed.hits {
+            Hits::Charge(hits) => Hits::Charge(hits.min(self.memory.used(&owed.key, &self.counted_as(&owed.limit)))),
+            hits => hits,
         };
-        owed.filter_map(still).collect()
+        (hits != Hits::Charge(0)).then(|| Check { hits, ..owed.clone() })
     }
 
     /// Notes what the shared store has to be told. A call of unknown fate counts again what it takes, which denies too

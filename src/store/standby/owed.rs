@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Change, Check, Gate, Hits};
@@ -20,13 +21,15 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     debts: Mutex<Debts>,
-    /// How many there are, to be looked at without the lock.
+    /// How many there are, with those on the way, to be looked at without the lock.
     len: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Debts {
     by_key: HashMap<CounterKey, Debt>,
+    /// Counters whose debt is being told; dropped when it is known how that went.
+    on_the_way: HashMap<CounterKey, watch::Sender<()>>,
     /// When those that had lapsed were dropped.
     swept: Option<Instant>,
 }
@@ -38,6 +41,14 @@ struct Debt {
     noted: Instant,
     /// Hits that were counted here, less those that were given back.
     hits: i64,
+}
+
+/// What there is on a counter.
+pub(super) enum Taken {
+    /// A debt, which counts as on the way from here on, until [`Owed::end`].
+    Debt(Check),
+    /// A debt that is on the way already; the sender is gone when that has ended.
+    OnTheWay(watch::Receiver<()>),
 }
 
 impl Owed {
@@ -65,28 +76,52 @@ impl Owed {
             };
             debts.by_key.insert(check.key.clone(), debt);
         }
-        self.len.store(debts.by_key.len(), Relaxed);
+        self.note_len(&debts);
     }
 
     /// Takes out what is owed on a counter.
-    pub(super) fn take(&self, key: &CounterKey) -> Option<Check> {
+    pub(super) fn take(&self, key: &CounterKey) -> Option<Taken> {
         let mut debts = self.debts.lock();
+        if let Some(ends) = debts.on_the_way.get(key) {
+            return Some(Taken::OnTheWay(ends.subscribe()));
+        }
         let (key, debt) = debts.by_key.remove_entry(key)?;
-        self.len.store(debts.by_key.len(), Relaxed);
-        debt.into_check(key)
+        let taken = debt.into_check(key);
+        debts.send(taken.iter());
+        self.note_len(&debts);
+        taken.map(Taken::Debt)
     }
 
-    /// Takes out what is owed on up to `most` counters of those whose limits `of` picks; empty when there are none.
+    /// Takes out what is owed on up to `most` counters of those whose limits `of` picks; empty when there are none. All
+    /// of it counts as on the way from here on, until [`end`](Self::end).
     pub(super) fn take_any(&self, most: usize, of: fn(&Limit) -> bool) -> Vec<Check> {
         let mut debts = self.debts.lock();
-        let mine = debts.by_key.extract_if(|_, debt| of(&debt.limit));
-        let taken = mine.filter_map(|(key, debt)| debt.into_check(key)).take(most).collect();
-        self.len.store(debts.by_key.len(), Relaxed);
+        let Debts { by_key, on_the_way, .. } = &mut *debts;
+        let mine = by_key.extract_if(|key, debt| of(&debt.limit) && !on_the_way.contains_key(key));
+        let taken: Vec<Check> = mine.filter_map(|(key, debt)| debt.into_check(key)).take(most).collect();
+        debts.send(taken.iter());
+        self.note_len(&debts);
         taken
+    }
+
+    /// The debt on this counter that was on its way has been told, or is noted again.
+    pub(super) fn end(&self, key: &CounterKey) {
+        let mut debts = self.debts.lock();
+        debts.on_the_way.remove(key);
+        self.note_len(&debts);
+    }
+
+    fn note_len(&self, debts: &Debts) {
+        self.len.store(debts.by_key.len() + debts.on_the_way.len(), Relaxed);
     }
 }
 
 impl Debts {
+    fn send<'c>(&mut self, checks: impl Iterator<Item = &'c Check>) {
+        self.on_the_way
+            .extend(checks.map(|check| (check.key.clone(), watch::Sender::new(()))));
+    }
+
     /// Whether one more can be noted; drops what has lapsed if there are too many.
     fn has_room(&mut self, now: Instant) -> bool {
         if self.by_key.len() < MAX_KEYS {

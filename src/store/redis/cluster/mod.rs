@@ -27,7 +27,7 @@ use super::sentinel::Master;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
-use crate::store::late::{self, Answer, Job, Transactions};
+use crate::store::late::{self, Answer, Job, Transactions, Undo};
 use crate::store::{Refusal, StoreError};
 
 /// Times that a call follows MOVED or ASK.
@@ -105,9 +105,11 @@ impl Cluster {
             return;
         }
         let answer = self.call(slot, &late::refs(&job.transactions), now_us).await;
-        let late = job.answer(answer);
-        if !late.is_empty() {
-            late::given_back(&self.call(slot, &late::refs(&late), now_us).await);
+        let mut undo = Undo::default();
+        job.answer(answer, &mut undo);
+        while undo.is_due().await {
+            let answer = self.call(slot, &late::refs(undo.transactions()), now_us).await;
+            undo.heard(&answer);
         }
     }
 
