@@ -1,5 +1,6 @@
 //! The layer that keeps [`Standby`] in step with the shared store under it, and the shared store with it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant as Deadline};
 
@@ -9,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::owed::Taken;
 use super::{Fate, Standby};
-use crate::model::{Check, Limit, Transaction};
+use crate::model::{Check, CounterKey, Limit, Transaction};
 use crate::store::turns::Turns;
 use crate::store::{Outcomes, Refusal, Store, StoreError};
 
@@ -56,10 +57,11 @@ impl<S: Store> Follow<S> {
     /// When a server is away.
     async fn tell(&self, patience: Duration) -> Result<(), StoreError> {
         let start = Instant::now();
-        let mut later = Vec::new();
+        let mut later = HashSet::new();
         let mut away = None;
         while start.elapsed() < patience {
-            let owed = self.standby.owed.take_any(AT_ONCE, self.serves);
+            let ripe = |key: &CounterKey, limit: &Limit| (self.serves)(limit) && !later.contains(key);
+            let owed = self.standby.owed.take_any(AT_ONCE, ripe);
             if owed.is_empty() {
                 break;
             }
@@ -68,7 +70,7 @@ impl<S: Store> Follow<S> {
             let failed = self.tell_all(owed, None).await;
             let nobody_answers = sent > 0 && failed.len() == sent;
             for (debt, error) in failed {
-                later.push(debt.failed(&error));
+                later.insert(debt.failed(&error));
                 if error.is_away() {
                     away = Some(error);
                 }
@@ -228,9 +230,10 @@ impl<'s> Sending<'s> {
         self.arrived = true;
     }
 
-    fn failed(mut self, error: &StoreError) -> Self {
+    /// Notes it again; on which counter that is.
+    fn failed(mut self, error: &StoreError) -> CounterKey {
         self.fate = Fate::of(error);
-        self
+        self.owed.key.clone()
     }
 }
 

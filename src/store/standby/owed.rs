@@ -92,12 +92,12 @@ impl Owed {
         taken.map(Taken::Debt)
     }
 
-    /// Takes out what is owed on up to `most` counters of those whose limits `of` picks; empty when there are none. All
-    /// of it counts as on the way from here on, until [`end`](Self::end).
-    pub(super) fn take_any(&self, most: usize, of: fn(&Limit) -> bool) -> Vec<Check> {
+    /// Takes out what is owed on up to `most` counters of those that `of` picks; empty when there are none. All of it
+    /// counts as on the way from here on, until [`end`](Self::end).
+    pub(super) fn take_any(&self, most: usize, of: impl Fn(&CounterKey, &Limit) -> bool) -> Vec<Check> {
         let mut debts = self.debts.lock();
         let Debts { by_key, on_the_way, .. } = &mut *debts;
-        let mine = by_key.extract_if(|key, debt| of(&debt.limit) && !on_the_way.contains_key(key));
+        let mine = by_key.extract_if(|key, debt| of(key, &debt.limit) && !on_the_way.contains_key(key));
         let taken: Vec<Check> = mine.filter_map(|(key, debt)| debt.into_check(key)).take(most).collect();
         debts.send(taken.iter());
         self.note_len(&debts);
