@@ -62,12 +62,12 @@ pub fn run(transaction: &Transaction, states: &mut impl States, now_us: u64) -> 
 
 /// Counts what has happened; an outcome for each check that is a charge, and nothing at all if none is.
 fn charge_all(transaction: &Transaction, states: &mut impl States, now_us: u64) -> SmallVec<[Option<Outcome>; 2]> {
-    let is_charge = |check: &Check| matches!(check.hits, Hits::Charge(_));
+    let is_charge = |check: &Check| matches!(check.hits, Hits::Debit(_));
     if !transaction.checks.iter().any(is_charge) {
         return SmallVec::new();
     }
     let one = |(index, check): (usize, &Check)| match check.hits {
-        Hits::Charge(hits) => Some(charge_one(&check.limit, states.write(index), now_us, hits)),
+        Hits::Debit(hits) => Some(charge_one(&check.limit, states.write(index), now_us, hits)),
         _ => None,
     };
     transaction.checks.iter().enumerate().map(one).collect()
@@ -83,9 +83,9 @@ fn charge_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Outco
     }
 }
 
-/// [`run`] for a transaction of one check, whose gate then makes no difference. Also tells whether the state changed.
+/// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also tells whether the state changed.
 pub fn run_one(check: &Check, state: &mut State, now_us: u64) -> (Outcome, bool) {
-    if let Hits::Charge(hits) = check.hits {
+    if let Hits::Debit(hits) = check.hits {
         return (charge_one(&check.limit, state, now_us, hits), true);
     }
     let outcome = judge(check, state, now_us, 0);
@@ -100,11 +100,11 @@ pub fn run_one(check: &Check, state: &mut State, now_us: u64) -> (Outcome, bool)
 fn judge(check: &Check, state: &State, now_us: u64, before: u64) -> Outcome {
     let limit = &check.limit;
     let hits = match check.hits {
-        Hits::Take(hits) => hits.min(MAX_CHECK_HITS),
+        Hits::Acquire(hits) => hits.min(MAX_CHECK_HITS),
         // A charge is not judged: it has been counted by now.
-        Hits::Peek | Hits::Charge(_) => 0,
+        Hits::Peek | Hits::Debit(_) => 0,
         Hits::Lease(most) => return judge_lease(check, state, now_us, before, most),
-        Hits::Give(_) | Hits::Return { .. } => return freed(decide(limit, state, now_us, 0)),
+        Hits::Refund(_) | Hits::Return { .. } => return freed(decide(limit, state, now_us, 0)),
     };
     if before == 0 {
         return decide(limit, state, now_us, hits);
@@ -143,7 +143,7 @@ fn judge_lease(check: &Check, state: &State, now_us: u64, before: u64, most: u64
 /// Hits that a check adds to its counter.
 fn counted(check: &Check, outcome: &Outcome, passes: bool) -> u64 {
     match check.hits {
-        Hits::Take(hits) if passes && outcome.allowed => hits.min(MAX_CHECK_HITS),
+        Hits::Acquire(hits) if passes && outcome.allowed => hits.min(MAX_CHECK_HITS),
         Hits::Lease(_) if passes => outcome.grant.map_or(0, |grant| grant.hits),
         _ => 0,
     }
@@ -152,9 +152,9 @@ fn counted(check: &Check, outcome: &Outcome, passes: bool) -> u64 {
 /// Whether a check changes its counter.
 fn changes(check: &Check, outcome: &Outcome, passes: bool) -> bool {
     match check.hits {
-        Hits::Take(_) | Hits::Lease(_) => counted(check, outcome, passes) > 0,
-        Hits::Give(_) | Hits::Return { .. } => passes,
-        Hits::Peek | Hits::Charge(_) => false,
+        Hits::Acquire(_) | Hits::Lease(_) => counted(check, outcome, passes) > 0,
+        Hits::Refund(_) | Hits::Return { .. } => passes,
+        Hits::Peek | Hits::Debit(_) => false,
     }
 }
 
@@ -162,11 +162,11 @@ fn changes(check: &Check, outcome: &Outcome, passes: bool) -> bool {
 fn commit(check: &Check, state: &mut State, now_us: u64, outcome: Outcome) -> Outcome {
     let limit = &check.limit;
     match check.hits {
-        Hits::Give(hits) => give(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
+        Hits::Refund(hits) => give(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
         Hits::Return { slice, hits } => {
             give_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS));
         }
-        Hits::Take(_) | Hits::Lease(_) | Hits::Peek | Hits::Charge(_) => {
+        Hits::Acquire(_) | Hits::Lease(_) | Hits::Peek | Hits::Debit(_) => {
             apply(limit, state, now_us, counted(check, &outcome, true));
             return outcome;
         }
@@ -203,7 +203,7 @@ const fn freed(stands: Outcome) -> Outcome {
 mod tests {
     use super::*;
     use crate::algorithms::limit::{LimitSpec, build};
-    use crate::model::{AlgorithmKind, CounterKey, Gate, Unit, Window};
+    use crate::model::{AlgorithmKind, CounterKey, Enforcement, Unit, Window};
 
     /// States by check, found by key.
     struct List(Vec<(CounterKey, State)>, Vec<usize>);
@@ -226,12 +226,12 @@ mod tests {
         build(&LimitSpec::new(algorithm, hits, window)).unwrap()
     }
 
-    fn check(key: &str, hits: Hits, gate: Gate) -> Check {
+    fn check(key: &str, hits: Hits, enforcement: Enforcement) -> Check {
         Check {
             key: CounterKey::from_raw(key),
             limit: limit(AlgorithmKind::SlidingWindow, 5),
             hits,
-            gate,
+            enforcement,
         }
     }
 
@@ -261,47 +261,47 @@ mod tests {
 
     #[test]
     fn all_or_nothing_with_duplicates_and_gates() {
-        use Gate::{Enforce, Observe, Quota};
-        use Hits::{Give, Peek, Take};
+        use Enforcement::{Enforce, Quota, Shadow};
+        use Hits::{Acquire, Peek, Refund};
         let list = &mut List(Vec::new(), Vec::new());
-        let a = |hits, gate| check("a", hits, gate);
-        let b = |hits, gate| check("b", hits, gate);
+        let a = |hits, enforcement| check("a", hits, enforcement);
+        let b = |hits, enforcement| check("b", hits, enforcement);
         // The second is decided with the first one's hits; together they pass, so both count.
         assert_eq!(
-            run_on(list, &[a(Take(3), Enforce), a(Take(2), Enforce)]),
+            run_on(list, &[a(Acquire(3), Enforce), a(Acquire(2), Enforce)]),
             [(true, 2), (true, 0)]
         );
         // a is full: nothing is taken from b, and b is told as it stands.
         assert_eq!(
-            run_on(list, &[b(Take(1), Enforce), a(Take(1), Enforce)]),
+            run_on(list, &[b(Acquire(1), Enforce), a(Acquire(1), Enforce)]),
             [(true, 5), (false, 0)]
         );
         // A shadow denial stops nobody.
         assert_eq!(
-            run_on(list, &[b(Take(1), Enforce), a(Take(1), Observe)]),
+            run_on(list, &[b(Acquire(1), Enforce), a(Acquire(1), Shadow)]),
             [(true, 4), (false, 0)]
         );
         // One quota of two is enough; a denied one takes nothing.
         assert_eq!(
-            run_on(list, &[b(Take(1), Quota), a(Take(1), Quota)]),
+            run_on(list, &[b(Acquire(1), Quota), a(Acquire(1), Quota)]),
             [(true, 3), (false, 0)]
         );
         // The only quota is over.
         assert_eq!(
-            run_on(list, &[b(Take(1), Observe), a(Take(1), Quota)]),
+            run_on(list, &[b(Acquire(1), Shadow), a(Acquire(1), Quota)]),
             [(true, 3), (false, 0)]
         );
         // A give helps later transactions only, and not at all if its own does not pass.
         assert_eq!(
-            run_on(list, &[a(Give(2), Enforce), a(Take(1), Enforce)]),
+            run_on(list, &[a(Refund(2), Enforce), a(Acquire(1), Enforce)]),
             [(true, 0), (false, 0)]
         );
         assert_eq!(
-            run_on(list, &[a(Give(2), Enforce), a(Peek, Observe)]),
+            run_on(list, &[a(Refund(2), Enforce), a(Peek, Shadow)]),
             [(true, 2), (false, 0)]
         );
         assert_eq!(
-            run_on(list, &[a(Peek, Enforce), a(Take(1), Enforce), a(Peek, Enforce)]),
+            run_on(list, &[a(Peek, Enforce), a(Acquire(1), Enforce), a(Peek, Enforce)]),
             [(true, 2), (true, 1), (true, 1)]
         );
     }

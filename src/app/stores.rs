@@ -15,7 +15,7 @@ use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
 use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings, Topology};
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Limit, Transaction, Unit, Window};
+use crate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Transaction, Unit, Window};
 use crate::store::breaker::{Breaker, Covers, probe_forever};
 use crate::store::coalesce::Coalesce;
 use crate::store::deny_cache::DenyCache;
@@ -190,8 +190,8 @@ fn probe(prefix: &str) -> Result<Transaction, limit::LimitError> {
     let check = Check {
         key,
         limit,
-        hits: Hits::Take(1),
-        gate: Gate::Enforce,
+        hits: Hits::Acquire(1),
+        enforcement: Enforcement::Enforce,
     };
     Ok(Transaction {
         checks: [check].into_iter().collect(),

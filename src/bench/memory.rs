@@ -14,7 +14,7 @@ use crate::algorithms::limit::{LimitSpec, build};
 use crate::config::settings::{RedisSettings, values};
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{
-    AlgorithmKind, Check, CounterKey, Gate, Hits, Limit, ManualClock, MonotonicClock, Transaction, Unit, Window,
+    AlgorithmKind, Check, CounterKey, Enforcement, Hits, Limit, ManualClock, MonotonicClock, Transaction, Unit, Window,
 };
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -124,8 +124,8 @@ fn hit(number: u64, limit: Limit) -> Transaction {
     let check = Check {
         key: key(number, &limit),
         limit,
-        hits: Hits::Take(1),
-        gate: Gate::Enforce,
+        hits: Hits::Acquire(1),
+        enforcement: Enforcement::Enforce,
     };
     Transaction {
         checks: [check].into_iter().collect(),

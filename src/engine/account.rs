@@ -59,14 +59,14 @@ fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool) {
 }
 
 fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: Hits, shadow: bool) {
-    let (Hits::Take(hits) | Hits::Charge(hits)) = asked else {
+    let (Hits::Acquire(hits) | Hits::Debit(hits)) = asked else {
         return;
     };
     stats.total_hits.fetch_add(hits, Relaxed);
     // A denied request is not in the counter, or it was charged and nothing remains: split it by where it would lie.
     let (left, on_top) = match (counted.denied, asked) {
         (false, _) => (counted.outcome.remaining, 0),
-        (true, Hits::Charge(_)) => (counted.outcome.room, hits),
+        (true, Hits::Debit(_)) => (counted.outcome.room, hits),
         (true, _) => (counted.outcome.remaining, hits),
     };
     let after = counted.limit_hits.saturating_sub(left).saturating_add(on_top);

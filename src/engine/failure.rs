@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::model::{Check, Gate, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Enforcement, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::standby::{Fate, Standby};
 use crate::store::{Outcomes, StoreError};
@@ -33,7 +33,9 @@ pub(super) fn answer(
     modes: &[OnStoreError],
     error: &StoreError,
 ) -> Outcomes {
-    let denies = |(check, mode): (&Check, &OnStoreError)| *mode == OnStoreError::Deny && check.gate == Gate::Enforce;
+    let denies = |(check, mode): (&Check, &OnStoreError)| {
+        *mode == OnStoreError::Deny && check.enforcement == Enforcement::Enforce
+    };
     let refused = transaction.checks.iter().zip(modes).any(denies);
     let local = match standby {
         Some(standby) => ask_local(standby, transaction, modes, refused, Fate::of(error)),
@@ -73,7 +75,7 @@ fn ask_local(
     let transaction = Transaction {
         checks,
         deadline: transaction.deadline,
-        no_lease: true,
+        exact: true,
     };
     standby.decide(&transaction, fate)
 }
@@ -81,7 +83,7 @@ fn ask_local(
 /// What is left of a check when its request is refused anyway: a look, unless it has happened already.
 const fn as_refused(hits: Hits) -> Hits {
     match hits {
-        Hits::Charge(_) => hits,
+        Hits::Debit(_) => hits,
         _ => Hits::Peek,
     }
 }

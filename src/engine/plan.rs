@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{Check, Descriptor, Gate, Hits, Limit, Request, Transaction, Window};
+use crate::model::{Check, Descriptor, Enforcement, Hits, Limit, Request, Transaction, Window};
 use crate::rules::{Matched, OnStoreError};
 
 use super::{Active, EngineOptions};
@@ -131,18 +131,23 @@ impl Plan {
             }
         });
         let key = counter_key(&options.key_prefix, Owner::Rule, &limit, &request.domain, parts);
-        let gate = match () {
-            () if options.shadow_mode || rule.shadow_mode => Gate::Observe,
-            () if options.quota_mode || rule.quota_mode => Gate::Quota,
-            () => Gate::Enforce,
+        let enforcement = match () {
+            () if options.shadow_mode || rule.shadow_mode => Enforcement::Shadow,
+            () if options.quota_mode || rule.quota_mode => Enforcement::Quota,
+            () => Enforcement::Enforce,
         };
-        self.transaction.no_lease |= rule.lease == Some(false);
+        self.transaction.exact |= rule.lease == Some(false);
         let is_charge = rule.count_denied
             || options.charge_after_peek
                 && limit.algorithm.kind().can_count_denied()
                 && is_afterwards(descriptor, |asks| active.is_asked(rule.index, asks));
         let hits = hits(request, descriptor, is_charge);
-        let check = self.push(Check { key, limit, hits, gate });
+        let check = self.push(Check {
+            key,
+            limit,
+            hits,
+            enforcement,
+        });
         Slot::Counted {
             check,
             rule: Some(rule.index),
@@ -171,10 +176,10 @@ impl Plan {
             .iter()
             .map(|entry| Part::Own(&entry.key, &entry.value));
         let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
-        let gate = match () {
-            () if options.shadow_mode => Gate::Observe,
-            () if options.quota_mode => Gate::Quota,
-            () => Gate::Enforce,
+        let enforcement = match () {
+            () if options.shadow_mode => Enforcement::Shadow,
+            () if options.quota_mode => Enforcement::Quota,
+            () => Enforcement::Enforce,
         };
         let is_asked = |asks| active.is_override_asked(&request.domain, asks);
         let is_charge = limit.algorithm.kind().can_count_denied()
@@ -183,7 +188,7 @@ impl Plan {
             key,
             limit,
             hits: hits(request, descriptor, is_charge),
-            gate,
+            enforcement,
         });
         Ok(Slot::Counted {
             check,
@@ -234,8 +239,8 @@ fn hits(request: &Request, descriptor: &Descriptor, is_charge: bool) -> Hits {
         .unwrap_or_else(|| u64::from(request.hits_addend.max(1)));
     match (addend, descriptor.is_negative_hits) {
         (0, _) => Hits::Peek,
-        (hits, true) => Hits::Give(hits),
-        (hits, false) if is_charge => Hits::Charge(hits),
-        (hits, false) => Hits::Take(hits),
+        (hits, true) => Hits::Refund(hits),
+        (hits, false) if is_charge => Hits::Debit(hits),
+        (hits, false) => Hits::Acquire(hits),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::model::{Algorithm, Check, Gate, Hits, Transaction};
+use crate::model::{Algorithm, Check, Enforcement, Hits, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::standby::{Fate, Standby};
 use crate::store::{Outcomes, Store, StoreError};
@@ -93,7 +93,7 @@ pub(super) async fn ask(counters: &Counters, transaction: &Transaction) -> Resul
 /// The slots that a check asks for.
 const fn asked(check: &Check) -> Option<u64> {
     match (check.limit.algorithm, check.hits) {
-        (Algorithm::Concurrency, Hits::Take(slots)) => Some(slots),
+        (Algorithm::Concurrency, Hits::Acquire(slots)) => Some(slots),
         _ => None,
     }
 }
@@ -106,8 +106,8 @@ fn taken(transaction: &Transaction, outcomes: &Outcomes) -> Option<Transaction> 
     let allowed = transaction.checks.iter().zip(outcomes).filter(|(_, o)| o.allowed);
     let give = allowed.filter_map(|(check, _)| {
         Some(Check {
-            hits: Hits::Give(asked(check)?),
-            gate: Gate::Observe,
+            hits: Hits::Refund(asked(check)?),
+            enforcement: Enforcement::Shadow,
             ..check.clone()
         })
     });

@@ -73,7 +73,7 @@ impl Undue {
             let Some(check) = plan.transaction.checks.get(*check) else {
                 continue;
             };
-            if let (Hits::Take(hits), Some(0)) = (check.hits, counted.slots) {
+            if let (Hits::Acquire(hits), Some(0)) = (check.hits, counted.slots) {
                 self.add(&check.key, hits, clock.now_us(), check.limit.window_us);
             }
         }
@@ -95,7 +95,7 @@ impl Undue {
     /// Leaves out of a transaction's releases what is not due. `from_all`: its caller makes them for all requests.
     pub(super) fn strike(&self, transaction: &mut Transaction, from_all: bool, clock: &dyn Clock) {
         for check in &mut transaction.checks {
-            let (Hits::Give(hits), Algorithm::Concurrency) = (&mut check.hits, check.limit.algorithm) else {
+            let (Hits::Refund(hits), Algorithm::Concurrency) = (&mut check.hits, check.limit.algorithm) else {
                 continue;
             };
             *hits = match hits.checked_sub(TOLD) {
@@ -129,7 +129,7 @@ impl Undue {
 mod tests {
     use super::*;
     use crate::algorithms::limit::{LimitSpec, build};
-    use crate::model::{AlgorithmKind, Check, Gate, ManualClock, Unit, Window};
+    use crate::model::{AlgorithmKind, Check, Enforcement, ManualClock, Unit, Window};
 
     /// What is left of a release of so many hits.
     fn released(undue: &Undue, hits: u64, from_all: bool, now_us: u64) -> u64 {
@@ -138,12 +138,12 @@ mod tests {
         transaction.checks.push(Check {
             key: CounterKey::from_raw("a"),
             limit,
-            hits: Hits::Give(hits),
-            gate: Gate::Enforce,
+            hits: Hits::Refund(hits),
+            enforcement: Enforcement::Enforce,
         });
         undue.strike(&mut transaction, from_all, &ManualClock::new(now_us));
         match transaction.checks[0].hits {
-            Hits::Give(hits) => hits,
+            Hits::Refund(hits) => hits,
             other => panic!("{other:?}"),
         }
     }

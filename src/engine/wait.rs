@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::model::{Gate, Hits, RetryAfter, Transaction};
+use crate::model::{Enforcement, Hits, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::Outcomes;
 
@@ -42,7 +42,7 @@ pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Du
         .checks
         .iter()
         .zip(outcomes)
-        .filter(|(check, outcome)| check.gate != Gate::Observe && outcome.allowed)
+        .filter(|(check, outcome)| check.enforcement != Enforcement::Shadow && outcome.allowed)
         .map(|(_, outcome)| outcome.delay_us)
         .max()?;
     let passes = || transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
@@ -66,11 +66,11 @@ pub(super) fn refund(
         .filter(|(_, (_, (before, after)))| before.allowed && !(passes && after.allowed))
         .filter(|(at, _)| failure::is_counted(modes, *at));
     let checks = taken.filter_map(|(_, (check, _))| match check.hits {
-        Hits::Take(hits) => Some(crate::model::Check {
-            hits: Hits::Give(hits),
+        Hits::Acquire(hits) => Some(crate::model::Check {
+            hits: Hits::Refund(hits),
             ..check.clone()
         }),
-        Hits::Charge(_) | Hits::Peek | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
+        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => None,
     });
     Transaction {
         checks: checks.collect(),
@@ -81,7 +81,7 @@ pub(super) fn refund(
 /// Denies what would be held back: it may come again when its turn would have been.
 pub(super) fn deny(transaction: &Transaction, outcomes: &mut Outcomes) {
     for (check, outcome) in transaction.checks.iter().zip(outcomes) {
-        if check.gate != Gate::Observe && outcome.allowed && outcome.delay_us > 0 {
+        if check.enforcement != Enforcement::Shadow && outcome.allowed && outcome.delay_us > 0 {
             outcome.allowed = false;
             outcome.retry_after = RetryAfter::Micros(outcome.delay_us);
             outcome.delay_us = 0;
@@ -96,21 +96,28 @@ mod tests {
     use crate::model::key::{Owner, Part, counter_key};
     use crate::model::{AlgorithmKind, Check, Outcome, Unit, Window};
 
-    fn check(name: &str, gate: Gate, hits: Hits) -> Check {
+    fn check(name: &str, enforcement: Enforcement, hits: Hits) -> Check {
         let spec = LimitSpec::new(AlgorithmKind::LeakyBucket, 10, Window::of(Unit::Second));
         let limit = limit::build(&spec).unwrap();
         Check {
             key: counter_key("", Owner::Rule, &limit, "test", [Part::Own("key", name)]),
             limit,
             hits,
-            gate,
+            enforcement,
         }
     }
 
     /// What comes back, as (number of the check, hits), when the first of these is held back in vain and the second
     /// passed at once.
-    fn given_back(gates: [Gate; 2], hits: [Hits; 2], modes: Option<[OnStoreError; 2]>) -> Vec<(usize, Hits)> {
-        let checks = [check("0", gates[0], hits[0]), check("1", gates[1], hits[1])];
+    fn given_back(
+        enforcements: [Enforcement; 2],
+        hits: [Hits; 2],
+        modes: Option<[OnStoreError; 2]>,
+    ) -> Vec<(usize, Hits)> {
+        let checks = [
+            check("0", enforcements[0], hits[0]),
+            check("1", enforcements[1], hits[1]),
+        ];
         let transaction = Transaction {
             checks: checks.clone().into_iter().collect(),
             ..Transaction::default()
@@ -129,24 +136,27 @@ mod tests {
 
     #[test]
     fn what_is_held_back_in_vain_gives_back_all_that_the_request_took_and_nothing_else() {
-        let two = [Hits::Take(3), Hits::Take(1)];
-        let both = vec![(0, Hits::Give(3)), (1, Hits::Give(1))];
-        assert_eq!(given_back([Gate::Enforce; 2], two, None), both);
+        let two = [Hits::Acquire(3), Hits::Acquire(1)];
+        let both = vec![(0, Hits::Refund(3)), (1, Hits::Refund(1))];
+        assert_eq!(given_back([Enforcement::Enforce; 2], two, None), both);
         // Another quota still lets it pass: only the denied one's hits come back.
-        assert_eq!(given_back([Gate::Quota; 2], two, None), [(0, Hits::Give(3))]);
+        assert_eq!(given_back([Enforcement::Quota; 2], two, None), [(0, Hits::Refund(3))]);
         // Nobody waits for a limit in shadow mode.
-        assert_eq!(given_back([Gate::Observe, Gate::Enforce], two, None), []);
+        assert_eq!(given_back([Enforcement::Shadow, Enforcement::Enforce], two, None), []);
         // Looks and charges took nothing that a denial gives back.
         assert_eq!(
-            given_back([Gate::Enforce; 2], [Hits::Take(3), Hits::Peek], None),
-            [(0, Hits::Give(3))]
+            given_back([Enforcement::Enforce; 2], [Hits::Acquire(3), Hits::Peek], None),
+            [(0, Hits::Refund(3))]
         );
         assert_eq!(
-            given_back([Gate::Enforce; 2], [Hits::Charge(3), Hits::Take(1)], None),
-            [(1, Hits::Give(1))]
+            given_back([Enforcement::Enforce; 2], [Hits::Debit(3), Hits::Acquire(1)], None),
+            [(1, Hits::Refund(1))]
         );
         // `allow` has counted nothing.
         let modes = [OnStoreError::Allow, OnStoreError::Local];
-        assert_eq!(given_back([Gate::Enforce; 2], two, Some(modes)), [(1, Hits::Give(1))]);
+        assert_eq!(
+            given_back([Enforcement::Enforce; 2], two, Some(modes)),
+            [(1, Hits::Refund(1))]
+        );
     }
 }

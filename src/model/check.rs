@@ -14,7 +14,7 @@ pub struct Transaction {
     /// When the answer stops being of use to the caller (its `grpc-timeout`); `None` = the store's own timeout only.
     pub deadline: Option<Instant>,
     /// A rule of the request says `lease: false`: every hit is counted in the store before it is admitted, one by one.
-    pub no_lease: bool,
+    pub exact: bool,
 }
 
 /// One counter to be asked.
@@ -27,23 +27,23 @@ pub struct Check {
     /// What it would cost.
     pub hits: Hits,
     /// What its denial means for the transaction.
-    pub gate: Gate,
+    pub enforcement: Enforcement,
 }
 
 /// What a check does to its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hits {
     /// Counts this many (at least 1) if they are admitted.
-    Take(u64),
+    Acquire(u64),
     /// Counts this many (at least 1) whether they fit or not, and whether the transaction passes or not: they have
     /// happened already. Allowed if they fit. They count before everything else in the transaction. A counter keeps what
     /// is charged above its limit (see [`charge`](crate::algorithms::charge) for how much), so that it is over for
     /// longer.
-    Charge(u64),
+    Debit(u64),
     /// Counts nothing; allowed if at least one more hit would be admitted.
     Peek,
     /// Gives this many back: never below zero use, never above the full quota. Always allowed.
-    Give(u64),
+    Refund(u64),
     /// Counts as many as are left, up to this many, for the asker to admit by itself until the slice ends (see
     /// [`Grant`]). Allowed if at least one was granted. sliding_window, fixed_window and token_bucket only; elsewhere
     /// nothing is granted. A replica's layer asks this, never a request.
@@ -79,14 +79,14 @@ impl From<Grant> for Hits {
 
 /// What a check's denial means for the transaction that it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Gate {
+pub enum Enforcement {
     /// A denial denies the transaction.
     #[default]
     Enforce,
     /// The transaction is denied if all of its quota checks (and there is one) are.
     Quota,
     /// Counted and reported, never denies (shadow mode).
-    Observe,
+    Shadow,
 }
 
 /// A store's answer to one check.
@@ -102,7 +102,7 @@ pub struct Outcome {
     pub reset_after_us: u64,
     /// Microseconds for which the answer must be held back (leaky bucket); 0 elsewhere.
     pub delay_us: u64,
-    /// Of a denied [`Hits::Charge`]: how many of its hits would have been admitted when it came; 0 elsewhere, where
+    /// Of a denied [`Hits::Debit`]: how many of its hits would have been admitted when it came; 0 elsewhere, where
     /// `remaining` says so.
     pub room: u64,
     /// What a [`Hits::Lease`] was granted; `None` for every other check.
@@ -157,13 +157,13 @@ impl Transaction {
     pub fn passes(&self, allowed: impl IntoIterator<Item = bool>) -> bool {
         let (mut quota, mut quota_over) = (0_usize, 0_usize);
         for (check, allowed) in self.checks.iter().zip(allowed) {
-            match check.gate {
-                Gate::Enforce if !allowed => return false,
-                Gate::Quota => {
+            match check.enforcement {
+                Enforcement::Enforce if !allowed => return false,
+                Enforcement::Quota => {
                     quota += 1;
                     quota_over += usize::from(!allowed);
                 }
-                Gate::Enforce | Gate::Observe => {}
+                Enforcement::Enforce | Enforcement::Shadow => {}
             }
         }
         quota == 0 || quota_over < quota

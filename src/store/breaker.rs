@@ -182,13 +182,13 @@ impl<S: Store> Store for Breaker<S> {
 mod tests {
     use super::*;
 
-    /// Two servers: the one that is asked for with `no_lease` is dead.
+    /// Two servers: the one that is asked for with `exact` is dead.
     struct HalfDead;
 
     #[async_trait]
     impl Store for HalfDead {
         async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-            if transaction.no_lease {
+            if transaction.exact {
                 return Err(StoreError::Unavailable("dead".to_owned()));
             }
             Ok(Outcomes::new())
@@ -198,7 +198,7 @@ mod tests {
     async fn the_living_after_a_failure(covers: Covers) -> Result<Outcomes, StoreError> {
         let breaker = Breaker::new(HalfDead, covers);
         let dead = Transaction {
-            no_lease: true,
+            exact: true,
             ..Transaction::default()
         };
         assert!(breaker.check(&dead).await.is_err());
@@ -210,7 +210,7 @@ mod tests {
     async fn the_loss_of_a_server_shows_when_nobody_asks() {
         let breaker = Breaker::new(HalfDead, Covers::OneServer);
         let dead = Transaction {
-            no_lease: true,
+            exact: true,
             ..Transaction::default()
         };
         tokio::spawn(probe_forever(Arc::downgrade(&breaker), dead));

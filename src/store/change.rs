@@ -23,10 +23,10 @@ pub(super) fn for_each_change(
     let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
     for (check, outcome) in transaction.checks.iter().zip(outcomes) {
         let change = match check.hits {
-            Hits::Take(hits) if passes && outcome.allowed => Change::Counted(hits),
-            Hits::Charge(hits) => Change::Counted(hits),
+            Hits::Acquire(hits) if passes && outcome.allowed => Change::Counted(hits),
+            Hits::Debit(hits) => Change::Counted(hits),
             Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
-            Hits::Give(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
+            Hits::Refund(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
             _ => Change::None,
         };
         each(check, outcome, change);

@@ -111,7 +111,7 @@ impl<S: Store> DenyCache<S> {
                     };
                     self.keep(check, denial, sent);
                 }
-                _ if passed || matches!(check.hits, Hits::Charge(_)) => self.forget(check),
+                _ if passed || matches!(check.hits, Hits::Debit(_)) => self.forget(check),
                 _ => {}
             }
         }
@@ -156,9 +156,9 @@ fn asked(check: &Check) -> Option<u64> {
         return None;
     }
     match check.hits {
-        Hits::Take(hits) => Some(hits),
+        Hits::Acquire(hits) => Some(hits),
         Hits::Peek => Some(1),
-        Hits::Charge(_) | Hits::Give(_) | Hits::Lease(_) | Hits::Return { .. } => None,
+        Hits::Debit(_) | Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => None,
     }
 }
 

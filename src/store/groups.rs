@@ -9,7 +9,7 @@ use futures::future::join_all;
 use smallvec::{SmallVec, smallvec};
 
 use super::{Outcomes, StoreError};
-use crate::model::{Check, Gate, Hits, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Enforcement, Hits, Outcome, RetryAfter, Transaction};
 
 /// The checks of a transaction that go together.
 struct Group {
@@ -66,9 +66,9 @@ where
         .zip(&merged)
         .zip(&taken)
         .map(|((check, outcome), &taken)| match check.hits {
-            Hits::Take(hits) if !passes && taken => Some(Hits::Give(hits)),
+            Hits::Acquire(hits) if !passes && taken => Some(Hits::Refund(hits)),
             Hits::Lease(_) if !passes && taken => outcome.grant.map(Hits::from),
-            give @ (Hits::Give(_) | Hits::Return { .. }) if passes => Some(give),
+            give @ (Hits::Refund(_) | Hits::Return { .. }) if passes => Some(give),
             _ => None,
         })
         .collect();
@@ -80,14 +80,14 @@ where
 const UNKNOWN: Outcome = Outcome::refused(0, RetryAfter::Never, 0);
 
 const fn gives(hits: Hits) -> bool {
-    matches!(hits, Hits::Give(_) | Hits::Return { .. })
+    matches!(hits, Hits::Refund(_) | Hits::Return { .. })
 }
 
 fn with(checks: SmallVec<[Check; 2]>, transaction: &Transaction) -> Transaction {
     Transaction {
         checks,
         deadline: transaction.deadline,
-        no_lease: transaction.no_lease,
+        exact: transaction.exact,
     }
 }
 
@@ -98,9 +98,9 @@ fn split(transaction: &Transaction, place_of: impl Fn(&Check) -> u64) -> SmallVe
         let place = place_of(check);
         let check = Check {
             // Whether all quota checks are over is only known over all groups, so no group decides by its own.
-            gate: match check.gate {
-                Gate::Enforce if !gives(check.hits) => Gate::Enforce,
-                _ => Gate::Observe,
+            enforcement: match check.enforcement {
+                Enforcement::Enforce if !gives(check.hits) => Enforcement::Enforce,
+                _ => Enforcement::Shadow,
             },
             // What is given must not be taken again when the transaction is denied: it waits for the second step.
             hits: if gives(check.hits) { Hits::Peek } else { check.hits },
@@ -127,10 +127,10 @@ fn note(group: &Group, outcomes: &Outcomes, merged: &mut Outcomes, taken: &mut [
         .checks
         .iter()
         .zip(outcomes)
-        .all(|(check, outcome)| check.gate != Gate::Enforce || outcome.allowed);
+        .all(|(check, outcome)| check.enforcement != Enforcement::Enforce || outcome.allowed);
     for ((check, outcome), &position) in group.checks.iter().zip(outcomes).zip(&group.positions) {
         merged[position] = *outcome;
-        taken[position] = committed && outcome.allowed && matches!(check.hits, Hits::Take(_) | Hits::Lease(_));
+        taken[position] = committed && outcome.allowed && matches!(check.hits, Hits::Acquire(_) | Hits::Lease(_));
     }
 }
 
@@ -159,7 +159,7 @@ async fn settle<C, F>(
             .iter()
             .map(|&(position, hits)| Check {
                 hits,
-                gate: Gate::Observe,
+                enforcement: Enforcement::Shadow,
                 ..transaction.checks[position].clone()
             })
             .collect();
@@ -182,7 +182,7 @@ async fn settle<C, F>(
                     outcome.remaining = after.remaining;
                     outcome.reset_after_us = after.reset_after_us;
                 }
-                (None, Hits::Give(hits) | Hits::Return { hits, .. }) => {
+                (None, Hits::Refund(hits) | Hits::Return { hits, .. }) => {
                     outcome.remaining = outcome.remaining.saturating_add(hits);
                 }
                 (None, _) => {}

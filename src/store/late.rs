@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::change::{Change, for_each_change};
 use super::{Outcomes, StoreError};
-use crate::model::{Check, Gate, Hits, Transaction};
+use crate::model::{Check, Enforcement, Hits, Transaction};
 
 /// An answer is waited for so much longer than by its caller.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(1);
@@ -206,7 +206,7 @@ impl Undo {
 
     /// Adds what a call wanted to give back.
     fn add_given(&mut self, transaction: &Transaction) {
-        let gives = |check: &&Check| matches!(check.hits, Hits::Give(_) | Hits::Return { .. });
+        let gives = |check: &&Check| matches!(check.hits, Hits::Refund(_) | Hits::Return { .. });
         for check in transaction.checks.iter().filter(gives) {
             let patience = Duration::from_micros(check.limit.window_us) / AGE_PART;
             self.add(check, check.hits, patience);
@@ -223,7 +223,7 @@ impl Undo {
             let (hits, patience) = match outcome.grant {
                 // Leased hits go back to the slice that they are from, if it is still there.
                 Some(grant) => (Hits::from(grant), PATIENCE),
-                None if age <= may_age => (Hits::Give(hits), may_age),
+                None if age <= may_age => (Hits::Refund(hits), may_age),
                 None => return,
             };
             self.add(check, hits, patience);
@@ -235,7 +235,7 @@ impl Undo {
         self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
         let give = Check {
             hits,
-            gate: Gate::Observe,
+            enforcement: Enforcement::Shadow,
             ..check.clone()
         };
         self.transactions.push(Transaction {

@@ -41,7 +41,7 @@ const fn line(at: u64, hits: Hits, allowed: bool, remaining: u64, retry: Retry, 
 }
 
 const fn take(at: u64, hits: u64, remaining: u64, reset: u64) -> Line {
-    line(at, Hits::Take(hits), true, remaining, Now, reset)
+    line(at, Hits::Acquire(hits), true, remaining, Now, reset)
 }
 
 const fn held(at: u64, hits: u64, remaining: u64, reset: u64, delay: u64) -> Line {
@@ -52,11 +52,11 @@ const fn held(at: u64, hits: u64, remaining: u64, reset: u64, delay: u64) -> Lin
 }
 
 const fn deny(at: u64, hits: u64, remaining: u64, retry: Retry, reset: u64) -> Line {
-    line(at, Hits::Take(hits), false, remaining, retry, reset)
+    line(at, Hits::Acquire(hits), false, remaining, retry, reset)
 }
 
 const fn give(at: u64, hits: u64, remaining: u64, reset: u64) -> Line {
-    line(at, Hits::Give(hits), true, remaining, Now, reset)
+    line(at, Hits::Refund(hits), true, remaining, Now, reset)
 }
 
 /// Five hits (unless it says otherwise) in 10 s.
@@ -204,7 +204,11 @@ pub fn ban(open: Open, algorithm: AlgorithmKind) {
     let subject = open();
     let key = fresh_key();
     let limit = traces::limit(algorithm, 0, 60);
-    for (at_us, hits) in [(1, Hits::Take(1)), (START_US, Hits::Peek), (START_US, Hits::Lease(5))] {
+    for (at_us, hits) in [
+        (1, Hits::Acquire(1)),
+        (START_US, Hits::Peek),
+        (START_US, Hits::Lease(5)),
+    ] {
         let outcome = subject.one(at_us, &key, limit, hits);
         assert!(!outcome.allowed);
         assert_eq!(

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use sluicegate::algorithms::limit::MAX_HITS;
-use sluicegate::model::{Algorithm, Check, CounterKey, Gate, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
+use sluicegate::model::{
+    Algorithm, Check, CounterKey, Enforcement, Grant, Hits, Limit, Outcome, RetryAfter, Transaction,
+};
 
 /// One counter.
 #[derive(Debug, Clone)]
@@ -313,7 +315,7 @@ impl Oracle {
         // What has happened counts first.
         let mut charged: HashMap<usize, Outcome> = HashMap::new();
         for (index, check) in transaction.checks.iter().enumerate() {
-            if let Hits::Charge(hits) = check.hits {
+            if let Hits::Debit(hits) = check.hits {
                 charged.insert(index, self.counter(check).charged(now, hits));
             }
         }
@@ -334,25 +336,25 @@ impl Oracle {
                 outcome
             })
             .collect();
-        let over = |gate| {
+        let over = |enforcement| {
             let of_gate = transaction
                 .checks
                 .iter()
                 .zip(&judged)
-                .filter(move |(check, _)| check.gate == gate);
+                .filter(move |(check, _)| check.enforcement == enforcement);
             of_gate.map(|(_, outcome)| !outcome.allowed).collect::<Vec<_>>()
         };
-        let quotas = over(Gate::Quota);
-        let passes = !over(Gate::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
+        let quotas = over(Enforcement::Quota);
+        let passes = !over(Enforcement::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
         // … then for good.
         let mut outcomes = Vec::new();
         for (check, mut outcome) in transaction.checks.iter().zip(judged) {
-            if matches!(check.hits, Hits::Charge(_)) {
+            if matches!(check.hits, Hits::Debit(_)) {
                 outcomes.push(outcome);
                 continue;
             }
             match check.hits {
-                Hits::Take(hits) if passes && outcome.allowed => {
+                Hits::Acquire(hits) if passes && outcome.allowed => {
                     self.counter(check).take(now, hits);
                 }
                 Hits::Lease(_) if passes => {
@@ -361,11 +363,11 @@ impl Oracle {
                         self.counter(check).take(now, granted);
                     }
                 }
-                Hits::Give(hits) if passes => self.counter(check).give(now, hits),
+                Hits::Refund(hits) if passes => self.counter(check).give(now, hits),
                 Hits::Return { slice, hits } if passes => self.counter(check).give_to(now, slice, hits),
                 _ => {}
             }
-            let gives = matches!(check.hits, Hits::Give(_) | Hits::Return { .. });
+            let gives = matches!(check.hits, Hits::Refund(_) | Hits::Return { .. });
             if gives || !passes {
                 let counter = self.counter(check);
                 outcome.remaining = counter.remaining(now);
@@ -400,9 +402,9 @@ impl Oracle {
         };
         let mut counted = 0;
         let needed = match check.hits {
-            Hits::Take(hits) => hits,
+            Hits::Acquire(hits) => hits,
             Hits::Peek | Hits::Lease(_) => 1,
-            Hits::Charge(_) | Hits::Give(_) | Hits::Return { .. } => 0,
+            Hits::Debit(_) | Hits::Refund(_) | Hits::Return { .. } => 0,
         };
         outcome.allowed = counter.fits(now, needed);
         if !outcome.allowed {
@@ -410,7 +412,7 @@ impl Oracle {
             outcome.retry_after = origin.retry_after(now, prior.saturating_add(needed));
         }
         match check.hits {
-            Hits::Take(hits) if outcome.allowed => counted = hits,
+            Hits::Acquire(hits) if outcome.allowed => counted = hits,
             Hits::Lease(most) => match counter.slice(now) {
                 None => {
                     outcome.allowed = false;

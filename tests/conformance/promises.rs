@@ -37,7 +37,7 @@ fn admit(subject: &Subject, limit: Limit, start_us: u64, demand: &[(u64, u64)]) 
     let mut admitted = Vec::new();
     for (pause_us, hits) in demand {
         now_us += pause_us;
-        let outcome = subject.one(now_us, &key, limit, Hits::Take(*hits));
+        let outcome = subject.one(now_us, &key, limit, Hits::Acquire(*hits));
         if outcome.allowed {
             admitted.push((now_us + outcome.delay_us, *hits));
         }
@@ -134,7 +134,7 @@ fn retry_after(open: Open, algorithm: AlgorithmKind, exact: bool) {
             let mut now_us = start_us;
             for (pause_us, hits) in demand {
                 now_us += pause_us;
-                let take = |now_us| subject.one(now_us, &key, limit, Hits::Take(hits));
+                let take = |now_us| subject.one(now_us, &key, limit, Hits::Acquire(hits));
                 let outcome = take(now_us);
                 match outcome.retry_after {
                     RetryAfter::Now => prop_assert!(outcome.allowed),
@@ -152,7 +152,7 @@ fn retry_after(open: Open, algorithm: AlgorithmKind, exact: bool) {
                     }
                     RetryAfter::Never => {
                         prop_assert!(!outcome.allowed);
-                        let unused = subject.one(now_us, &fresh_key(), limit, Hits::Take(hits));
+                        let unused = subject.one(now_us, &fresh_key(), limit, Hits::Acquire(hits));
                         prop_assert!(!unused.allowed, "an unused counter takes {hits}");
                     }
                 }
@@ -184,13 +184,13 @@ fn denial(open: Open, algorithm: AlgorithmKind, exact: bool) {
             for (pause_us, hits) in demand {
                 now_us += pause_us;
                 let before = subject.one(now_us, &key, limit, Hits::Peek);
-                let denied = subject.one(now_us, &key, limit, Hits::Take(limit.hits + hits + 1));
+                let denied = subject.one(now_us, &key, limit, Hits::Acquire(limit.hits + hits + 1));
                 if denied.allowed {
                     continue;
                 }
                 prop_assert_eq!(before, subject.one(now_us, &key, limit, Hits::Peek));
                 prop_assert!(denied.remaining == before.remaining || (!exact && denied.remaining <= before.remaining));
-                subject.one(now_us, &key, limit, Hits::Take(hits));
+                subject.one(now_us, &key, limit, Hits::Acquire(hits));
             }
             Ok(())
         },
@@ -211,8 +211,8 @@ pub fn keys_are_independent(open: Open, algorithm: AlgorithmKind) {
             let mut crowded = Vec::new();
             for (pause_us, hits) in demand {
                 now_us += pause_us;
-                subject.one(now_us, &other, limit, Hits::Take(1));
-                let outcome = subject.one(now_us, &key, limit, Hits::Take(hits));
+                subject.one(now_us, &other, limit, Hits::Acquire(1));
+                let outcome = subject.one(now_us, &key, limit, Hits::Acquire(hits));
                 if outcome.allowed {
                     crowded.push((now_us + outcome.delay_us, hits));
                 }
@@ -245,10 +245,10 @@ pub fn slots(open: Open) {
             while let Some(&(end_us, is_heard)) = in_flight.first().filter(|(end_us, _)| *end_us <= now_us) {
                 in_flight.remove(0);
                 if is_heard {
-                    subject.one(end_us, &key, limit, Hits::Give(1));
+                    subject.one(end_us, &key, limit, Hits::Refund(1));
                 }
             }
-            if subject.one(now_us, &key, limit, Hits::Take(1)).allowed {
+            if subject.one(now_us, &key, limit, Hits::Acquire(1)).allowed {
                 in_flight.push((now_us + takes_us, !is_lost));
                 prop_assert!(
                     in_flight.len() as u64 <= limit.hits,
@@ -258,7 +258,7 @@ pub fn slots(open: Open) {
             }
         }
         let quiet_us = now_us + limit.window_us + limit.window_us.div_ceil(32);
-        let everything = single(&key, limit, Hits::Take(limit.hits));
+        let everything = single(&key, limit, Hits::Acquire(limit.hits));
         prop_assert!(subject.check(quiet_us, &everything)[0].allowed, "a slot is stuck");
         Ok(())
     });

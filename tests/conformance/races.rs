@@ -18,7 +18,7 @@ const DAY: u32 = 86_400;
 fn hammer(subject: &Subject, key: &CounterKey, algorithm: AlgorithmKind, tasks: u64, takes: u64) -> u64 {
     let limit = traces::limit(algorithm, LIMIT, DAY);
     subject.clock.set(NOW_US);
-    let transaction = Arc::new(single(key, limit, Hits::Take(1)));
+    let transaction = Arc::new(single(key, limit, Hits::Acquire(1)));
     subject.runtime.block_on(async {
         let tasks: Vec<_> = (0..tasks)
             .map(|_| {

@@ -49,10 +49,10 @@ fn a_denial_writes_nothing() {
     for kind in AlgorithmKind::ALL {
         let (key, limit) = (fresh_key(), traces::limit(kind, 3, 60));
         let quota = subject.one(NOW_US, &key, limit, Hits::Peek).remaining;
-        subject.one(NOW_US, &key, limit, Hits::Take(quota));
+        subject.one(NOW_US, &key, limit, Hits::Acquire(quota));
         let before = number(&server, "persistence", "rdb_changes_since_last_save");
         for at_us in [NOW_US, NOW_US + 1] {
-            assert!(!subject.one(at_us, &key, limit, Hits::Take(1)).allowed);
+            assert!(!subject.one(at_us, &key, limit, Hits::Acquire(1)).allowed);
             assert!(!subject.one(at_us, &key, limit, Hits::Peek).allowed);
         }
         let after = number(&server, "persistence", "rdb_changes_since_last_save");
@@ -69,7 +69,7 @@ fn commands_of_a_decision() {
     let store = runtime.block_on(connected(&server.url(), None));
     for kind in AlgorithmKind::ALL {
         let limit = traces::limit(kind, 1000, 86_400);
-        let transaction = single(&fresh_key(), limit, Hits::Take(1));
+        let transaction = single(&fresh_key(), limit, Hits::Acquire(1));
         // The first of a key may find no script, and writes all of its state.
         runtime.block_on(store.check(&transaction)).expect("an answer");
         let before = calls(&server);
@@ -102,13 +102,13 @@ fn keys_expire() {
     for kind in AlgorithmKind::ALL {
         let key = fresh_key();
         let limit = traces::limit(kind, 10, 60);
-        let take = runtime.block_on(store.check(&single(&key, limit, Hits::Take(1))));
+        let take = runtime.block_on(store.check(&single(&key, limit, Hits::Acquire(1))));
         let reset_ms = take.expect("an answer")[0].reset_after_us / 1000;
         let left_ms: u64 = server.cli(&["pttl", key.as_str()]).parse().expect("an expiry");
         assert!(left_ms <= 65_000, "{kind}: {left_ms}");
         // What has passed since the answer is not known, but it is less than this.
         assert!(left_ms + 5_000 > reset_ms, "{kind}: {left_ms} of {reset_ms}");
-        let full = runtime.block_on(store.check(&single(&key, limit, Hits::Give(10))));
+        let full = runtime.block_on(store.check(&single(&key, limit, Hits::Refund(10))));
         assert!(full.is_ok());
         assert_eq!(
             server.cli(&["exists", key.as_str()]),
@@ -139,7 +139,7 @@ fn foreign_values_are_refused() {
             server.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
             let before = server.cli(&["dump", key.as_str()]);
             subject.clock.set(NOW_US);
-            let transaction = single(&key, traces::limit(kind, 3, 60), Hits::Take(1));
+            let transaction = single(&key, traces::limit(kind, 3, 60), Hits::Acquire(1));
             let error = subject
                 .runtime
                 .block_on(subject.store.check(&transaction))
@@ -158,20 +158,20 @@ const RIGHTS: &str = "+eval +evalsha +time +get +set +setrange +del +pexpire +za
 #[test]
 fn a_user_with_no_more_rights_than_needed() {
     let server = own();
-    let mut words = vec!["acl", "setuser", "gate", "on", ">s3cret", "~*:{conformance}"];
+    let mut words = vec!["acl", "setuser", "enforcement", "on", ">s3cret", "~*:{conformance}"];
     words.extend(RIGHTS.split_whitespace());
     assert_eq!(server.cli(&words), "OK");
-    let subject = redis_client(&format!("redis://gate:s3cret@127.0.0.1:{}", server.port));
+    let subject = redis_client(&format!("redis://enforcement:s3cret@127.0.0.1:{}", server.port));
     for kind in AlgorithmKind::ALL {
         golden::trace_on(&subject, kind);
     }
     // A log that is long enough to be searched and cleaned up.
     let (key, limit) = (fresh_key(), traces::limit(AlgorithmKind::SlidingLog, 100, 1));
     for step in 0..200 {
-        subject.one(NOW_US + step * 10_000, &key, limit, Hits::Take(1));
+        subject.one(NOW_US + step * 10_000, &key, limit, Hits::Acquire(1));
     }
-    assert!(!subject.one(NOW_US + 1_995_000, &key, limit, Hits::Take(50)).allowed);
-    subject.one(NOW_US + 1_995_000, &key, limit, Hits::Give(50));
+    assert!(!subject.one(NOW_US + 1_995_000, &key, limit, Hits::Acquire(50)).allowed);
+    subject.one(NOW_US + 1_995_000, &key, limit, Hits::Refund(50));
     let documented = include_str!("../../docs/redis.md");
     for right in RIGHTS.split_whitespace() {
         assert!(documented.contains(right), "docs/redis.md does not name {right}");
@@ -227,7 +227,7 @@ fn memory_of_a_key() {
         let key = counter_key("sg:", Owner::Rule, &limit, "d", [Part::Own("user", &user)]);
         for step in 0..steps {
             let now_us = NOW_US + step * limit.window_us.div_ceil(32);
-            assert!(subject.one(now_us, &key, limit, Hits::Take(hits / 40)).allowed);
+            assert!(subject.one(now_us, &key, limit, Hits::Acquire(hits / 40)).allowed);
         }
         let bytes: u64 = server.cli(&["memory", "usage", key.as_str()]).parse().expect("bytes");
         assert!(bytes <= most, "{key}: {bytes} bytes");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sluicegate::config::settings::RedisSettings;
-use sluicegate::model::{Check, Clock, CounterKey, Gate, Hits, Limit, ManualClock, Outcome, Transaction};
+use sluicegate::model::{Check, Clock, CounterKey, Enforcement, Hits, Limit, ManualClock, Outcome, Transaction};
 use sluicegate::store::coalesce::Coalesce;
 use sluicegate::store::deny_cache::DenyCache;
 use sluicegate::store::lease::Lease;
@@ -54,16 +54,16 @@ impl Subject {
 
 /// A transaction of one check.
 pub fn single(key: &CounterKey, limit: Limit, hits: Hits) -> Transaction {
-    all([check(key, limit, hits, Gate::Enforce)])
+    all([check(key, limit, hits, Enforcement::Enforce)])
 }
 
 /// A check.
-pub fn check(key: &CounterKey, limit: Limit, hits: Hits, gate: Gate) -> Check {
+pub fn check(key: &CounterKey, limit: Limit, hits: Hits, enforcement: Enforcement) -> Check {
     Check {
         key: key.clone(),
         limit,
         hits,
-        gate,
+        enforcement,
     }
 }
 

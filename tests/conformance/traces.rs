@@ -2,15 +2,15 @@
 
 use proptest::prelude::*;
 use sluicegate::algorithms::limit::{LimitSpec, build};
-use sluicegate::model::{Algorithm, AlgorithmKind, Gate, Hits, Limit, Unit, Window};
+use sluicegate::model::{Algorithm, AlgorithmKind, Enforcement, Hits, Limit, Unit, Window};
 
 /// One question to a store.
 #[derive(Debug, Clone)]
 pub struct Step {
     /// Microseconds since the trace's start.
     pub at_us: u64,
-    /// Which of the trace's keys, hits and gate, for each check.
-    pub checks: Vec<(usize, Hits, Gate)>,
+    /// Which of the trace's keys, hits and enforcement, for each check.
+    pub checks: Vec<(usize, Hits, Enforcement)>,
 }
 
 /// A limit and what is asked of it.
@@ -89,25 +89,25 @@ fn amount(limit: &Limit) -> impl Strategy<Value = u64> + use<> {
 
 fn hits(limit: &Limit) -> impl Strategy<Value = Hits> + use<> {
     prop_oneof![
-        12 => amount(limit).prop_map(Hits::Take),
+        12 => amount(limit).prop_map(Hits::Acquire),
         3 => Just(Hits::Peek),
-        2 => amount(limit).prop_map(Hits::Charge),
-        2 => amount(limit).prop_map(Hits::Give),
+        2 => amount(limit).prop_map(Hits::Debit),
+        2 => amount(limit).prop_map(Hits::Refund),
         2 => amount(limit).prop_map(Hits::Lease),
         // The slice is counted back from the step's own; see `resolve`.
         2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Hits::Return { slice, hits }),
     ]
 }
 
-fn gate() -> impl Strategy<Value = Gate> {
-    prop_oneof![3 => Just(Gate::Enforce), 1 => Just(Gate::Quota), 1 => Just(Gate::Observe)]
+fn enforcement() -> impl Strategy<Value = Enforcement> {
+    prop_oneof![3 => Just(Enforcement::Enforce), 1 => Just(Enforcement::Quota), 1 => Just(Enforcement::Shadow)]
 }
 
 /// Traces of one check a step on one key.
 pub fn simple(algorithm: AlgorithmKind, may_go_back: bool) -> impl Strategy<Value = Trace> {
     any_limit(algorithm).prop_flat_map(move |limit| {
         let step = (pause(&limit, may_go_back), hits(&limit))
-            .prop_map(|(pause, hits)| (pause, vec![(0, hits, Gate::Enforce)]));
+            .prop_map(|(pause, hits)| (pause, vec![(0, hits, Enforcement::Enforce)]));
         trace(vec![limit], step.boxed())
     })
 }
@@ -119,7 +119,7 @@ pub fn crossed(algorithms: &[AlgorithmKind], may_go_back: bool) -> impl Strategy
         let checks: Vec<_> = limits
             .iter()
             .enumerate()
-            .map(|(key, limit)| (Just(key), hits(limit), gate()).boxed())
+            .map(|(key, limit)| (Just(key), hits(limit), enforcement()).boxed())
             .collect();
         let checks = proptest::collection::vec(proptest::strategy::Union::new(checks), 1..=5);
         let pauses: Vec<_> = limits.iter().map(|limit| pause(limit, may_go_back).boxed()).collect();
@@ -134,7 +134,7 @@ pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
         let limits = vec![one, rescaled(&one, &two)];
         let checks = (0..2_usize).prop_flat_map({
             let limits = limits.clone();
-            move |limit| hits(&limits[limit]).prop_map(move |hits| vec![(limit, hits, Gate::Enforce)])
+            move |limit| hits(&limits[limit]).prop_map(move |hits| vec![(limit, hits, Enforcement::Enforce)])
         });
         trace(limits, (pause(&one, false), checks).boxed())
     })
@@ -152,7 +152,7 @@ fn rescaled(one: &Limit, two: &Limit) -> Limit {
     limit
 }
 
-type RawStep = (i64, Vec<(usize, Hits, Gate)>);
+type RawStep = (i64, Vec<(usize, Hits, Enforcement)>);
 
 fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Value = Trace> {
     let start = prop_oneof![
@@ -168,7 +168,7 @@ fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Valu
             let now_us = start_us + at_us;
             let checks = checks
                 .into_iter()
-                .map(|(key, hits, gate)| (key, resolve(&limits[key], now_us, hits), gate));
+                .map(|(key, hits, enforcement)| (key, resolve(&limits[key], now_us, hits), enforcement));
             Step {
                 at_us,
                 checks: checks.collect(),

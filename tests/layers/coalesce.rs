@@ -97,7 +97,7 @@ impl Store for Hurried {
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         let mut checks = transactions.iter().flat_map(|transaction| &transaction.checks);
-        let gives = checks.any(|check| matches!(check.hits, Hits::Give(_)));
+        let gives = checks.any(|check| matches!(check.hits, Hits::Refund(_)));
         if gives && self.gives.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             return Err(StoreError::NotMade(Box::new(StoreError::Timeout(Duration::ZERO))));
         }

@@ -56,7 +56,7 @@ async fn other_sizes_other_keys_and_give_backs_are_asked() {
     assert!(cache.check(&one(take(&rule, "y", 1))).await.expect("answered")[0].allowed);
     // Given back hits end the denial at once.
     let mut give = take(&rule, "x", 1);
-    give.hits = Hits::Give(1);
+    give.hits = Hits::Refund(1);
     cache.check(&one(give)).await.expect("answered");
     assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
 }

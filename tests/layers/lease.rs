@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sluicegate::model::{AlgorithmKind, Clock, Gate, Hits, Transaction};
+use sluicegate::model::{AlgorithmKind, Clock, Enforcement, Hits, Transaction};
 use sluicegate::store::Store;
 use sluicegate::store::coalesce::Coalesce;
 use sluicegate::store::deny_cache::DenyCache;
@@ -273,7 +273,7 @@ async fn quota_checks_all_go_to_the_store() {
     }
     let before = remote.calls.load(Ordering::Relaxed);
     let mut quota = take(&rule, "w", 1);
-    quota.gate = Gate::Quota;
+    quota.enforcement = Enforcement::Quota;
     lease.check(&one(quota)).await.expect("answered");
     assert_eq!(remote.calls.load(Ordering::Relaxed), before + 1);
 }

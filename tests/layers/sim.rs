@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sluicegate::algorithms::limit::{self, LimitSpec};
 use sluicegate::model::key::{Owner, Part, counter_key};
-use sluicegate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Limit, Transaction, Unit, Window};
+use sluicegate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Transaction, Unit, Window};
 use sluicegate::store::memory::MemoryStore;
 use sluicegate::store::{Outcomes, Store, StoreError};
 use tokio::time::Instant;
@@ -101,7 +101,7 @@ impl Store for Remote {
             let outcomes = self.store.check_now(transaction);
             if transaction.passes(outcomes.iter().map(|outcome| outcome.allowed)) {
                 for (check, outcome) in transaction.checks.iter().zip(&outcomes) {
-                    if let (Hits::Take(hits), true) = (check.hits, outcome.allowed) {
+                    if let (Hits::Acquire(hits), true) = (check.hits, outcome.allowed) {
                         let now = self.now_us();
                         self.counted.lock().extend((0..hits).map(|_| now));
                     }
@@ -128,8 +128,8 @@ pub fn take(limit: &Limit, value: &str, hits: u64) -> Check {
     Check {
         key,
         limit: *limit,
-        hits: Hits::Take(hits),
-        gate: Gate::Enforce,
+        hits: Hits::Acquire(hits),
+        enforcement: Enforcement::Enforce,
     }
 }
 

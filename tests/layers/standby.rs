@@ -242,12 +242,12 @@ async fn what_was_admitted_meanwhile_is_charged() {
             replica.admits(&one(check)).await
         };
         let left = || shared.store.check_now(&one(peek(&rule)))[0].remaining;
-        assert!(ask(Hits::Take(5)).await, "{kind}");
+        assert!(ask(Hits::Acquire(5)).await, "{kind}");
         shared.away.store(true, Ordering::Relaxed);
         // One of the five is given back; then four are taken, and no third more fits.
-        assert!(ask(Hits::Give(1)).await, "{kind}");
-        assert!(ask(Hits::Take(4)).await, "{kind}");
-        assert!(!ask(Hits::Take(3)).await, "{kind}: eight are in use");
+        assert!(ask(Hits::Refund(1)).await, "{kind}");
+        assert!(ask(Hits::Acquire(4)).await, "{kind}");
+        assert!(!ask(Hits::Acquire(3)).await, "{kind}: eight are in use");
         assert_eq!(left(), 5, "{kind}");
         shared.away.store(false, Ordering::Relaxed);
         let start = Instant::now();
@@ -259,8 +259,8 @@ async fn what_was_admitted_meanwhile_is_charged() {
             sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(left(), 2, "{kind}");
-        assert!(!ask(Hits::Take(3)).await, "{kind}");
-        assert!(ask(Hits::Take(2)).await, "{kind}");
+        assert!(!ask(Hits::Acquire(3)).await, "{kind}");
+        assert!(ask(Hits::Acquire(2)).await, "{kind}");
         assert_eq!(left(), 0, "{kind}");
     }
 }

@@ -1,7 +1,7 @@
 //! Limits, keys and transactions for the tests of this binary.
 
 use sluicegate::algorithms::limit::{LimitSpec, build};
-use sluicegate::model::{AlgorithmKind, Check, CounterKey, Gate, Hits, Limit, Transaction, Unit, Window};
+use sluicegate::model::{AlgorithmKind, Check, CounterKey, Enforcement, Hits, Limit, Transaction, Unit, Window};
 
 /// `hits` in a minute.
 pub fn per_minute(algorithm: AlgorithmKind, hits: u64) -> Limit {
@@ -27,14 +27,14 @@ pub fn take(name: &str, limit: Limit, hits: u64) -> Check {
     Check {
         key: CounterKey::from_raw(&format!("test:{{{name}}}")),
         limit,
-        hits: Hits::Take(hits),
-        gate: Gate::Enforce,
+        hits: Hits::Acquire(hits),
+        enforcement: Enforcement::Enforce,
     }
 }
 
-/// The same check with a gate.
-pub fn gated(gate: Gate, check: Check) -> Check {
-    Check { gate, ..check }
+/// The same check with a enforcement.
+pub fn gated(enforcement: Enforcement, check: Check) -> Check {
+    Check { enforcement, ..check }
 }
 
 /// A transaction of these checks, without a deadline.

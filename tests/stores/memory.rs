@@ -7,7 +7,7 @@ use std::thread;
 use sluicegate::algorithms::State;
 use sluicegate::model::time::SECOND_US;
 use sluicegate::model::{
-    AlgorithmKind, Clock, Gate, Hits, Limit, ManualClock, MonotonicClock, RetryAfter, Transaction,
+    AlgorithmKind, Clock, Enforcement, Hits, Limit, ManualClock, MonotonicClock, RetryAfter, Transaction,
 };
 use sluicegate::store::MemoryStore;
 use sluicegate::store::memory::sweep_forever;
@@ -146,7 +146,7 @@ fn bytes_for_each_key_stay_in_their_bounds() {
 fn what_counts_nothing_takes_no_room() {
     let (store, _) = store(1000);
     let limit = sliding(10);
-    for hits in [Hits::Peek, Hits::Give(5), Hits::Take(11)] {
+    for hits in [Hits::Peek, Hits::Refund(5), Hits::Acquire(11)] {
         let mut check = take("nobody", limit, 1);
         check.hits = hits;
         let _ = store.check_now(&all([check.clone()]));
@@ -167,7 +167,7 @@ fn a_denied_transaction_takes_nothing_anywhere() {
     assert_eq!(denied[0].remaining, 98, "as things stand");
     assert!(matches!(denied[1].retry_after, RetryAfter::Micros(1..)));
     // In shadow mode the denial stands alone.
-    let shadow = all([take("many", many, 1), gated(Gate::Observe, take("few", few, 1))]);
+    let shadow = all([take("many", many, 1), gated(Enforcement::Shadow, take("few", few, 1))]);
     assert_eq!(store.check_now(&shadow)[0].remaining, 97);
 }
 

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::model::{Algorithm, Check, CounterKey, Gate, Grant, Hits, Limit, Outcome, Transaction};
+use crate::model::{Algorithm, Check, CounterKey, Enforcement, Grant, Hits, Limit, Outcome, Transaction};
 
 use super::MAX_LIFE_US;
 use super::demand::Demand;
@@ -168,7 +168,7 @@ pub(super) fn give_back(key: &CounterKey, limit: Limit, slice: u64, hits: u64) -
         key: key.clone(),
         limit,
         hits: Hits::Return { slice, hits },
-        gate: Gate::Observe,
+        enforcement: Enforcement::Shadow,
     }
 }
 

@@ -87,7 +87,7 @@ impl<S: Store> Lease<S> {
 #[async_trait]
 impl<S: Store> Store for Lease<S> {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        if transaction.no_lease {
+        if transaction.exact {
             return self.inner.check(transaction).await;
         }
         let sent = self.clock.now_us();

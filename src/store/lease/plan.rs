@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::model::{Check, CounterKey, Gate, Hits, Outcome, Transaction};
+use crate::model::{Check, CounterKey, Enforcement, Hits, Outcome, Transaction};
 
 use super::held::{Found, Leases, give_back, leasable};
 use super::{Outcomes, StoreError};
@@ -24,7 +24,10 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     pub(super) fn new(leases: &'a Leases, transaction: &'a Transaction, now: u64) -> Self {
         // The store judges quota checks together: it must see all of them.
-        let may_spend = transaction.checks.iter().all(|check| check.gate != Gate::Quota);
+        let may_spend = transaction
+            .checks
+            .iter()
+            .all(|check| check.enforcement != Enforcement::Quota);
         let mut plan = Self {
             leases,
             transaction,
@@ -51,7 +54,7 @@ impl<'a> Plan<'a> {
                 if ahead > 0 {
                     self.asks.push(Check {
                         hits: Hits::Lease(ahead),
-                        gate: Gate::Observe,
+                        enforcement: Enforcement::Shadow,
                         ..check.clone()
                     });
                 }
@@ -77,7 +80,7 @@ impl<'a> Plan<'a> {
         let call = |checks: SmallVec<[Check; 2]>| Transaction {
             checks,
             deadline,
-            no_lease: false,
+            exact: false,
         };
         let mut calls = SmallVec::new();
         if !self.returns.is_empty() {
@@ -180,7 +183,7 @@ impl Drop for Plan<'_> {
 /// The hits of a check that a lease can serve.
 const fn leased_hits(check: &Check) -> Option<u64> {
     match check.hits {
-        Hits::Take(hits) if leasable(&check.limit) => Some(hits),
+        Hits::Acquire(hits) if leasable(&check.limit) => Some(hits),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::algorithms::{MAX_CHECK_HITS, Params};
 use crate::model::time::MAX_EXACT;
-use crate::model::{AlgorithmKind, Check, CounterKey, Gate, Grant, Hits, Limit};
+use crate::model::{AlgorithmKind, Check, CounterKey, Enforcement, Grant, Hits, Limit};
 use crate::model::{Outcome, RetryAfter, Transaction};
 use crate::store::{Outcomes, StoreError};
 
@@ -198,19 +198,19 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
 
 fn push_check(out: &mut Vec<u8>, check: &Check) {
     let (kind, hits, slice) = match check.hits {
-        Hits::Take(hits) => (0, hits, 0),
+        Hits::Acquire(hits) => (0, hits, 0),
         Hits::Peek => (0, 0, 0),
-        Hits::Give(hits) => (1, hits, 0),
+        Hits::Refund(hits) => (1, hits, 0),
         Hits::Lease(hits) => (2, hits, 0),
         Hits::Return { slice, hits } => (3, hits, slice),
-        Hits::Charge(hits) => (4, hits, 0),
+        Hits::Debit(hits) => (4, hits, 0),
     };
-    let gate = match check.gate {
-        Gate::Enforce => 0,
-        Gate::Quota => 1,
-        Gate::Observe => 2,
+    let enforcement = match check.enforcement {
+        Enforcement::Enforce => 0,
+        Enforcement::Quota => 1,
+        Enforcement::Shadow => 2,
     };
-    for number in [kind, gate, hits.min(MAX_CHECK_HITS), slice] {
+    for number in [kind, enforcement, hits.min(MAX_CHECK_HITS), slice] {
         push(out, number);
     }
 }
@@ -247,7 +247,7 @@ pub fn decode(transactions: &[&Transaction], reply: &[u8]) -> Result<Vec<Outcome
 
 fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Outcome> {
     let is_lease = matches!(check.hits, Hits::Lease(_));
-    let is_charge = matches!(check.hits, Hits::Charge(_));
+    let is_charge = matches!(check.hits, Hits::Debit(_));
     let allowed = count(numbers.next()?)? == 1;
     let remaining = count(numbers.next()?)?;
     let retry_after = numbers.next()?;

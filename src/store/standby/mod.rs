@@ -25,7 +25,7 @@ use self::owed::Owed;
 use super::change::{Change, for_each_change};
 use super::{MemoryStore, Outcomes, StoreError};
 use crate::algorithms::{limit, quota};
-use crate::model::{AlgorithmKind, Check, Gate, Hits, Limit, Outcome, Transaction};
+use crate::model::{AlgorithmKind, Check, Enforcement, Hits, Limit, Outcome, Transaction};
 
 pub use self::follow::{Follow, settle_forever};
 
@@ -89,7 +89,7 @@ impl Standby {
         let outcomes = self.memory.check_now(&Transaction {
             checks: transaction.checks.iter().map(part).collect(),
             deadline: transaction.deadline,
-            no_lease: true,
+            exact: true,
         });
         for_each_change(transaction, &outcomes, |check, _, change| self.owe(check, change, fate));
         outcomes
@@ -129,10 +129,10 @@ impl Standby {
     /// What is owed on a counter, as it is told: what has left the window by now is owed no longer.
     fn due(&self, owed: &Check) -> Option<Check> {
         let hits = match owed.hits {
-            Hits::Charge(hits) => Hits::Charge(hits.min(self.memory.used(&owed.key, &self.counted_as(&owed.limit)))),
+            Hits::Debit(hits) => Hits::Debit(hits.min(self.memory.used(&owed.key, &self.counted_as(&owed.limit)))),
             hits => hits,
         };
-        (hits != Hits::Charge(0)).then(|| Check { hits, ..owed.clone() })
+        (hits != Hits::Debit(0)).then(|| Check { hits, ..owed.clone() })
     }
 
     /// Notes what the shared store has to be told. A call of unknown fate counts again what it takes, which denies too
@@ -147,8 +147,8 @@ impl Standby {
     /// Notes again what could not be told.
     fn put_back(&self, owed: &Check, fate: Fate) {
         match owed.hits {
-            Hits::Charge(hits) => self.owe(owed, Change::Counted(hits), fate),
-            Hits::Give(hits) => self.owe(owed, Change::Given(hits), fate),
+            Hits::Debit(hits) => self.owe(owed, Change::Counted(hits), fate),
+            Hits::Refund(hits) => self.owe(owed, Change::Given(hits), fate),
             _ => {}
         }
     }

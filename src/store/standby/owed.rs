@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Change, Check, Gate, Hits};
+use super::{Change, Check, Enforcement, Hits};
 use crate::algorithms::quota;
 use crate::model::{CounterKey, Limit};
 
@@ -147,14 +147,14 @@ impl Debt {
     fn into_check(self, key: CounterKey) -> Option<Check> {
         let hits = match self.hits {
             0 => return None,
-            counted @ 1.. => Hits::Charge(counted.unsigned_abs()),
-            given => Hits::Give(given.unsigned_abs()),
+            counted @ 1.. => Hits::Debit(counted.unsigned_abs()),
+            given => Hits::Refund(given.unsigned_abs()),
         };
         Some(Check {
             key,
             limit: self.limit,
             hits,
-            gate: Gate::Observe,
+            enforcement: Enforcement::Shadow,
         })
     }
 }
@@ -172,8 +172,8 @@ mod tests {
         Check {
             key: counter_key("", Owner::Rule, &limit, "test", [Part::Own("key", name)]),
             limit,
-            hits: Hits::Take(1),
-            gate: Gate::Enforce,
+            hits: Hits::Acquire(1),
+            enforcement: Enforcement::Enforce,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluicegate::config::settings::RedisSettings;
-use sluicegate::model::{Gate, Hits, Limit, Transaction};
+use sluicegate::model::{Enforcement, Hits, Limit, Transaction};
 use sluicegate::store::{RedisStore, Store};
 
 use super::{PATIENCE, TIMEOUT, all_up, connect, connect_with, hit, patient, recover, settings};
@@ -123,7 +123,7 @@ async fn gates_and_gives_mean_the_same_over_several_slots() {
     let (ban, many) = (sliding(0), sliding(100));
     // Shadow mode: a denial alone, the others count.
     let shadow = all([
-        gated(Gate::Observe, take("ban", ban, 1)),
+        gated(Enforcement::Shadow, take("ban", ban, 1)),
         take("a", many, 1),
         take("b", many, 1),
     ]);
@@ -135,8 +135,8 @@ async fn gates_and_gives_mean_the_same_over_several_slots() {
     // One quota of two is left: it passes, also where they are on different nodes.
     let quota = |second: Limit| {
         all([
-            gated(Gate::Quota, take("ban", ban, 1)),
-            gated(Gate::Quota, take("b2", second, 1)),
+            gated(Enforcement::Quota, take("ban", ban, 1)),
+            gated(Enforcement::Quota, take("b2", second, 1)),
             take("a", many, 1),
         ])
     };
@@ -151,7 +151,7 @@ async fn gates_and_gives_mean_the_same_over_several_slots() {
     // What is given back is given only if the transaction passes.
     let give = |last: Limit| {
         let mut give = take("a", many, 1);
-        give.hits = Hits::Give(2);
+        give.hits = Hits::Refund(2);
         all([give, take("b", last, 1), take("c", last, 1)])
     };
     let outcomes = store.check(&give(ban)).await.expect("an answer");

@@ -8,7 +8,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::model::time::SECOND_US;
-use sluicegate::model::{AlgorithmKind, Check, Clock, Gate, Hits, Limit, ManualClock, Transaction, Unit, Window};
+use sluicegate::model::{
+    AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, ManualClock, Transaction, Unit, Window,
+};
 use sluicegate::store::per_second::PerSecond;
 use sluicegate::store::{MemoryStore, Outcomes, RedisStore, Store};
 use tokio::task::JoinSet;
@@ -100,7 +102,7 @@ async fn what_one_server_took_is_given_back_when_the_other_denies() {
     }
 }
 
-/// Whatever is asked, in whatever order and with whatever gates: the same is decided, told and counted as by one store.
+/// Whatever is asked, in whatever order and with whatever enforcements: the same is decided, told and counted as by one store.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_decide_as_one_store() {
     const STEPS: usize = 150;
@@ -145,21 +147,21 @@ async fn two_servers_decide_as_one_store() {
     }
 }
 
-/// The check with other hits and another gate.
+/// The check with other hits and another enforcement.
 fn any(check: &Check, random: &mut StdRng) -> Check {
-    let gate = match random.random_range(0..6) {
-        0 => Gate::Observe,
-        1 | 2 => Gate::Quota,
-        _ => Gate::Enforce,
+    let enforcement = match random.random_range(0..6) {
+        0 => Enforcement::Shadow,
+        1 | 2 => Enforcement::Quota,
+        _ => Enforcement::Enforce,
     };
     let hits = match random.random_range(0..8) {
         0 => Hits::Peek,
-        1 => Hits::Give(random.random_range(1..4)),
-        _ => Hits::Take(random.random_range(1..7)),
+        1 => Hits::Refund(random.random_range(1..4)),
+        _ => Hits::Acquire(random.random_range(1..7)),
     };
     Check {
         hits,
-        ..gated(gate, check.clone())
+        ..gated(enforcement, check.clone())
     }
 }
 
