@@ -298,7 +298,6 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
         limit_headers: settings.limit_headers.clone(),
         ietf_headers: settings.ietf_headers,
         dynamic_metadata: settings.dynamic_metadata,
-        whole_second_resets: settings.whole_second_resets,
         bounds: Bounds::default(),
     }
 }

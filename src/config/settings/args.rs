@@ -173,9 +173,6 @@ struct AnswerArgs {
     /// Give every answer dynamic metadata: the request's descriptors and the rules' metadata [default: false]
     #[arg(long, env = "RESPONSE_DYNAMIC_METADATA", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     dynamic_metadata: Option<bool>,
-    /// Round duration_until_reset up to whole seconds: Envoy's x-ratelimit-reset cuts fractions off [default: false]
-    #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
-    whole_second_resets: Option<bool>,
     /// Decide and count, but never deny [default: false]
     #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     shadow_mode: Option<bool>,
@@ -351,7 +348,6 @@ impl AnswerArgs {
         set(&mut answers.ietf_headers, self.ietf_headers);
         set(&mut answers.problem_body, self.problem_body);
         set(&mut answers.dynamic_metadata, self.dynamic_metadata);
-        set(&mut answers.whole_second_resets, self.whole_second_resets);
         set(&mut answers.shadow_mode, self.shadow_mode);
         set(&mut answers.quota_mode, self.quota_mode);
         set(&mut answers.near_limit_ratio, self.near_limit_ratio);

@@ -152,8 +152,6 @@ pub struct AnswerSettings {
     pub problem_body: bool,
     /// Request and rule metadata in every answer's dynamic metadata (`RESPONSE_DYNAMIC_METADATA`).
     pub dynamic_metadata: bool,
-    /// `duration_until_reset` rounded up to whole seconds.
-    pub whole_second_resets: bool,
     /// Nothing is ever denied: decisions are counted, the overall code is OK (`SHADOW_MODE`).
     pub shadow_mode: bool,
     /// Every rule is a quota rule (`QUOTA_MODE`).
@@ -343,7 +341,6 @@ impl Default for AnswerSettings {
             ietf_headers: false,
             problem_body: true,
             dynamic_metadata: false,
-            whole_second_resets: false,
             shadow_mode: false,
             quota_mode: false,
             near_limit_ratio: 0.8,

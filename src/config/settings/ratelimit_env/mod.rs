@@ -271,7 +271,6 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     );
     reader.set(&mut store.coalesce, "COALESCE", values::boolean);
     reader.set(&mut store.lease, "LEASE", values::boolean);
-    reader.set(&mut answers.whole_second_resets, "WHOLE_SECOND_RESETS", values::boolean);
     reader.set(&mut answers.ietf_headers, "IETF_HEADERS", values::boolean);
     reader.set(&mut answers.problem_body, "PROBLEM_BODY", values::boolean);
     reader.set(&mut limits.max_concurrent, "MAX_CONCURRENT", values::at_least_one);

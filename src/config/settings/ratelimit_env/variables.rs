@@ -128,7 +128,6 @@ pub const VARIABLES: &[Variable] = &[
     v("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "name of the second", Same),
     v("LIMIT_RESET_HEADER", "RateLimit-Reset", "name of the third", Same),
     v("RESPONSE_DYNAMIC_METADATA", "false", "request and rule metadata in dynamic metadata", Better("on a denial the rule that fired is always there (#509)")),
-    v("WHOLE_SECOND_RESETS", "false", "duration_until_reset rounded up to whole seconds: Envoy's x-ratelimit-reset cuts fractions off", Ours),
     v("IETF_HEADERS", "false", "RateLimit and RateLimit-Policy headers of the IETF draft", Ours),
     v("PROBLEM_BODY", "true", "a problem+json body on denials", Ours),
     // Metrics
