@@ -14,6 +14,7 @@
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs, metrics with bounded labels, traces |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
+//! | [`prove`] | rule tests, replay of access logs, what a change of rules means: the engine on a virtual clock |
 //! | [`proto`] | the wire types |
 //! | [`service`] | gRPC: wire ↔ model, the server |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
@@ -32,6 +33,7 @@ pub mod mapping;
 pub mod model;
 pub mod proto;
 pub mod proto_codec;
+pub mod prove;
 pub mod rules;
 pub mod service;
 pub mod store;

@@ -268,6 +268,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         charge_after_peek: settings.rules.charge_after_peek,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
+        holds_back: true,
         max_concurrent: settings.limits.max_concurrent,
         on_overload: settings.limits.on_overload,
     }

@@ -54,6 +54,9 @@ pub struct EngineOptions {
     pub near_limit_ppm: u32,
     /// Leaky-bucket answers held back at the same time, at most.
     pub max_waiting: usize,
+    /// Whether a leaky bucket's answers wait for their turn; without, `Outcome::delay_us` only says how long they would:
+    /// for an engine on a virtual clock.
+    pub holds_back: bool,
     /// Requests worked on at the same time, at most; more are answered at once, as `on_overload` says.
     pub max_concurrent: usize,
     /// What a request above that gets.
@@ -71,6 +74,7 @@ impl Default for EngineOptions {
             charge_after_peek: false,
             near_limit_ppm: 800_000,
             max_waiting: 10_000,
+            holds_back: true,
             max_concurrent: 10_000,
             on_overload: OnOverload::Unavailable,
         }
@@ -229,7 +233,7 @@ impl Engine {
         modes: Option<&[OnStoreError]>,
         deadline: Option<Instant>,
     ) {
-        let Some(delay) = wait::delay(transaction, &held.outcomes) else {
+        let Some(delay) = wait::delay(transaction, &held.outcomes).filter(|_| self.options.holds_back) else {
             return;
         };
         if self.waiting.wait(delay, deadline).await {
