@@ -18,12 +18,14 @@
 //! | [`proto`] | the wire types |
 //! | [`service`] | gRPC: wire ↔ model, the server |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
+//! | [`api`] | HTTP: the operator's API, `/api/v1` |
 //! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
 //! | [`app`] | the composition root: the only room that names concrete types |
 //! | [`cli`] | subcommands and their flags |
 
 pub mod admin;
 pub mod algorithms;
+pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;

@@ -20,8 +20,8 @@ use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::Store;
 use crate::store::standby::Standby;
-use crate::telemetry::Metrics;
 use crate::telemetry::throttle::Throttle;
+use crate::telemetry::{Activity, Metrics};
 
 pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
@@ -91,6 +91,7 @@ pub struct Engine {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    activity: Option<Arc<Activity>>,
     store_errors: Throttle,
     overloads: Throttle,
 }
@@ -118,8 +119,18 @@ impl Engine {
             options,
             clock,
             metrics,
+            activity: None,
             store_errors: Throttle::new(),
             overloads: Throttle::new(),
+        }
+    }
+
+    /// Also records decisions for the operator's API.
+    #[must_use]
+    pub fn observed(self, activity: Arc<Activity>) -> Self {
+        Self {
+            activity: Some(activity),
+            ..self
         }
     }
 
@@ -203,6 +214,9 @@ impl Engine {
             self.undue.note(&plan, &decision.statuses, &*self.clock);
         }
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
+        if let Some(activity) = &self.activity {
+            account::observe(activity, &plan, &decision);
+        }
         if self.options.shadow_mode && decision.would_deny(self.options.quota_mode) {
             self.metrics.global_shadow_mode.inc();
         }

@@ -252,8 +252,12 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
         store,
         answers,
         limits,
-        ..
+        listen,
+        telemetry,
     } = settings;
+    listen.admin_token_file = reader.path("ADMIN_TOKEN_FILE");
+    reader.set(&mut telemetry.top, "ADMIN_TOP", values::boolean);
+    reader.set(&mut telemetry.mask_values, "MASK_VALUES", values::mask_values);
     reader.set(&mut rules.default_algorithm, "DEFAULT_ALGORITHM", values::algorithm);
     reader.set(&mut rules.count_denied, "COUNT_DENIED", values::boolean);
     // A control plane for envoyproxy/ratelimit cannot say it of a rule, and gateways charge costs that way.
