@@ -17,6 +17,7 @@ pub mod concurrency;
 pub mod fixed_window;
 pub mod leaky_bucket;
 pub mod limit;
+pub mod op;
 pub mod sliding_log;
 pub mod sliding_window;
 pub mod token_bucket;
@@ -147,65 +148,69 @@ pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
 
 /// Counts hits that have happened, whether they fit or not, up to a bound that each algorithm sets: 2^32 - 1 hits in a
 /// window, 2^24 - 1 in a log, and twice what a bucket holds.
-pub fn charge(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
+pub fn debit(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
-        (Params::Slices(params), State::Slices(state)) => sliding_window::charge(params, state, now_us, hits),
-        (Params::Log(params), State::Log(state)) => sliding_log::charge(params, state, now_us, hits),
-        (Params::Bucket(params), State::Bucket(state)) => token_bucket::charge(params, state, now_us, hits),
+        (Params::Slices(params), State::Slices(state)) => sliding_window::debit(params, state, now_us, hits),
+        (Params::Log(params), State::Log(state)) => sliding_log::debit(params, state, now_us, hits),
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::debit(params, state, now_us, hits),
         // Its count stops by itself.
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::apply(params, state, now_us, hits),
         _ => {
             *state = State::new(limit);
-            charge(limit, state, now_us, hits);
+            debit(limit, state, now_us, hits);
         }
     }
 }
 
-/// Gives hits back: the oldest that still count go first, so that what stays is counted no shorter than it was taken
+/// Gives hits back, the oldest that still count first, so that what stays is counted no shorter than it was taken
 /// for; never below zero use. With nothing left the state is an unused one again.
-pub fn give(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
+pub fn refund(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
-        (Params::Slices(params), State::Slices(state)) => sliding_window::give(params, state, now_us, hits),
-        (Params::Log(params), State::Log(state)) => sliding_log::give(params, state, now_us, hits),
-        (Params::Bucket(params), State::Bucket(state)) => token_bucket::give(params, state, now_us, hits),
-        (Params::Fixed(params), State::Fixed(state)) => fixed_window::give(params, state, now_us, hits),
+        (Params::Slices(params), State::Slices(state)) => sliding_window::refund(params, state, now_us, hits),
+        (Params::Log(params), State::Log(state)) => sliding_log::refund(params, state, now_us, hits),
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::refund(params, state, now_us, hits),
+        (Params::Fixed(params), State::Fixed(state)) => fixed_window::refund(params, state, now_us, hits),
         _ => *state = State::new(limit),
     }
 }
 
-/// Gives hits back to the slice or window that a lease counted them in, if that still counts: never below zero use.
-pub fn give_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits: u64) {
-    if lease(limit, state, now_us).is_none() {
-        return;
-    }
+/// Takes hits out of the slice, window, microsecond or bucket state that they were counted in ([`Outcome::slice`]), if it
+/// still counts: never below zero use, and nobody else's. With nothing left the state is an unused one again.
+///
+/// A log that has counted more than [`sliding_log::MOST_MOVED`] requests since keeps them until they leave its window.
+pub fn return_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
-        (Params::Slices(params), State::Slices(state)) => {
-            sliding_window::give_to(params, state, now_us, slice, hits);
-        }
-        (Params::Bucket(params), State::Bucket(state)) => {
-            token_bucket::give(params, state, now_us, hits);
-        }
-        (Params::Fixed(params), State::Fixed(state)) => {
-            fixed_window::give_to(params, state, now_us, slice, hits);
-        }
-        _ => {}
+        (Params::Slices(params), State::Slices(state)) => sliding_window::return_to(params, state, now_us, slice, hits),
+        (Params::Log(params), State::Log(state)) => sliding_log::return_to(params, state, now_us, slice, hits),
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::return_to(params, state, now_us, slice, hits),
+        (Params::Fixed(params), State::Fixed(state)) => fixed_window::return_to(params, state, now_us, slice, hits),
+        _ => *state = State::new(limit),
     }
 }
 
-/// In which slice or window hits would be counted now, and how long until it ends; `None` if the algorithm leases
-/// nothing. See [`Grant`](crate::model::Grant).
+/// The slice ([`Outcome::slice`]) of a counter's newest hits, if it is full again at `full_at_us`.
 #[must_use]
-pub fn lease(limit: &Limit, state: &State, now_us: u64) -> Option<(u64, u64)> {
-    match (limit.algorithm, Params::new(limit), state) {
-        (Algorithm::SlidingWindow { .. }, Params::Slices(params), State::Slices(state)) => {
-            Some(sliding_window::lease(&params, state, now_us))
-        }
-        (Algorithm::TokenBucket { .. }, ..) => Some((0, u64::MAX)),
-        (Algorithm::FixedWindow, Params::Fixed(params), State::Fixed(state)) => {
-            Some(fixed_window::lease(&params, state, now_us))
-        }
-        _ => None,
+pub const fn slice_full_at(limit: &Limit, full_at_us: u64) -> u64 {
+    match Params::new(limit) {
+        Params::Slices(params) => (full_at_us / params.slice_us).saturating_sub(params.slices + 1),
+        Params::Log(params) => full_at_us.saturating_sub(params.window_us),
+        Params::Bucket(_) => full_at_us,
+        Params::Fixed(params) => (full_at_us / params.window_us).saturating_sub(1),
     }
+}
+
+/// Microseconds from `now_us` until hits leased in `slice` must have been admitted; `None` if the algorithm leases
+/// nothing. See [`Grant`](op::Grant).
+#[must_use]
+pub const fn lease_left_us(limit: &Limit, slice: u64, now_us: u64) -> Option<u64> {
+    let length_us = match (limit.algorithm, Params::new(limit)) {
+        (Algorithm::SlidingWindow { .. }, Params::Slices(params)) => params.slice_us,
+        (Algorithm::FixedWindow, Params::Fixed(params)) => params.window_us,
+        (Algorithm::TokenBucket { .. }, _) => return Some(u64::MAX),
+        _ => return None,
+    };
+    let end_us = slice.saturating_add(1).saturating_mul(length_us);
+    Some(end_us.saturating_sub(now_us))
 }
 
 /// The time from which the state means the same as an unused one. For garbage collection only.

@@ -1,17 +1,23 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/check.lua`) share.
 //!
-//! 0. Charges have happened already: they are counted first, whatever becomes of the rest.
-//! 1. Each other check is judged in order. A take or lease on a counter that earlier ones of the same transaction
-//!    passed is judged with their hits added; what is given back helps only later transactions.
-//! 2. [`Transaction::passes`] says whether it passes. If it does, allowed takes and leases are counted and gives and
-//!    returns given; if not, nothing is.
-//! 3. `remaining` and `reset_after_us` are told as of after the check if the transaction passed, and as things stand
-//!    if not.
+//! 0. Debits have happened already: they are counted first, whatever becomes of the rest.
+//! 1. Each other check is judged in order. An acquisition or lease on a counter that earlier ones of the same transaction
+//!    passed is judged with their hits added; refunds and returns help only later transactions.
+//! 2. [`Transaction::passes`] says whether it passes.
+//! 3. Refunds and returns are done, whatever the transaction comes to: their hits are not in use any more.
+//! 4. If it passes, allowed acquisitions and leases are counted; if not, none is.
+//! 5. `remaining` and `reset_after_us` of an acquisition, lease or peek are told as of after the check if the transaction
+//!    passed, and as things stand if not, in both cases without its refunds; those of a refund or return as of the
+//!    transaction's end.
 
 use smallvec::SmallVec;
 
-use super::{MAX_CHECK_HITS, State, apply, charge, decide, give, give_to, lease};
-use crate::model::{Check, Grant, Hits, Limit, Outcome, RetryAfter, Transaction};
+use super::op::{Answer, Grant, Op};
+use super::{MAX_CHECK_HITS, State, apply, debit, decide, lease_left_us, refund, return_to, slice_full_at};
+use crate::model::{Check, Limit, Outcome, RetryAfter, Transaction};
+
+/// One answer for each check of a transaction, in order.
+pub type Answers = SmallVec<[Answer; 2]>;
 
 /// Where [`run`] finds the states of a transaction's counters.
 pub trait States {
@@ -25,158 +31,179 @@ pub trait States {
     fn first(&self, index: usize) -> usize;
 }
 
-/// Decides a transaction and counts what it admits. One outcome for each check, in order.
-pub fn run(transaction: &Transaction, states: &mut impl States, now_us: u64) -> SmallVec<[Outcome; 2]> {
-    let charged = charge_all(transaction, states, now_us);
+/// Decides a transaction and counts what it admits. One answer for each check, in order.
+pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl States, now_us: u64) -> Answers {
+    let checks = || transaction.checks.iter().map(|check| (&check.limit, check.hits.into()));
+    let mut answers: Answers = SmallVec::from_elem(UNDECIDED, transaction.checks.len());
+    for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
+        if let Op::Debit(hits) = op {
+            *answer = debit_one(limit, states.write(index), now_us, hits);
+        }
+    }
     // Hits that count before a check, kept at the first check of its counter.
-    let mut prior: SmallVec<[u64; 2]> = SmallVec::from_elem(0, transaction.checks.len());
-    let mut judged: SmallVec<[(Outcome, u64); 2]> = SmallVec::new();
-    for (index, check) in transaction.checks.iter().enumerate() {
-        if let Some(outcome) = charged.get(index).copied().flatten() {
-            judged.push((outcome, 0));
-            continue;
-        }
+    let mut prior: SmallVec<[u64; 2]> = SmallVec::from_elem(0, answers.len());
+    let mut joined: SmallVec<[bool; 2]> = SmallVec::from_elem(false, answers.len());
+    for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
         let first = states.first(index);
-        let before = prior.get(first).copied().unwrap_or(0);
-        let outcome = judge(check, states.read(index), now_us, before);
-        if let Some(prior) = prior.get_mut(first) {
-            *prior += counted(check, &outcome, true);
+        let (Some(prior), Some(joined)) = (prior.get_mut(first), joined.get_mut(index)) else {
+            continue;
+        };
+        if !matches!(op, Op::Debit(_)) {
+            *joined = *prior > 0;
+            *answer = judge(limit, op, states.read(index), now_us, *prior);
+            *prior += counted(op, answer, true);
         }
-        judged.push((outcome, before));
     }
-    let passes = transaction.passes(judged.iter().map(|(outcome, _)| outcome.allowed));
-    let mut outcomes = SmallVec::with_capacity(judged.len());
-    for (index, (check, (outcome, before))) in transaction.checks.iter().zip(judged).enumerate() {
-        outcomes.push(if charged.get(index).is_some_and(Option::is_some) {
-            outcome
-        } else if changes(check, &outcome, passes) {
-            commit(check, states.write(index), now_us, outcome)
-        } else if passes || before == 0 && !outcome.allowed {
-            outcome
-        } else {
-            as_things_stand(&check.limit, states.read(index), now_us, outcome)
-        });
+    let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
+    if !passes {
+        for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
+            let is_joined = joined.get(index).copied().unwrap_or(false);
+            if !matches!(op, Op::Debit(_)) && (is_joined || answer.outcome.allowed) {
+                let stands = decide(limit, states.read(index), now_us, 0);
+                *answer = plain(with_stand_of(answer.outcome, &stands));
+            }
+        }
     }
-    outcomes
+    for (index, (limit, op)) in checks().enumerate() {
+        if op.frees() {
+            free(limit, op, states.write(index), now_us);
+        }
+    }
+    for (index, ((limit, op), answer)) in checks().zip(&answers).enumerate() {
+        let hits = counted(op, answer, passes);
+        if hits > 0 && !matches!(op, Op::Debit(_)) {
+            apply(limit, states.write(index), now_us, hits);
+        }
+    }
+    for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
+        if op.frees() {
+            *answer = freed(limit, states.read(index), now_us);
+        }
+    }
+    complete(transaction, &mut answers, now_us);
+    answers
 }
 
-/// Counts what has happened; an outcome for each check that is a charge, and nothing at all if none is.
-fn charge_all(transaction: &Transaction, states: &mut impl States, now_us: u64) -> SmallVec<[Option<Outcome>; 2]> {
-    let is_charge = |check: &Check| matches!(check.hits, Hits::Debit(_));
-    if !transaction.checks.iter().any(is_charge) {
-        return SmallVec::new();
-    }
-    let one = |(index, check): (usize, &Check)| match check.hits {
-        Hits::Debit(hits) => Some(charge_one(&check.limit, states.write(index), now_us, hits)),
-        _ => None,
+/// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also tells whether the state
+/// changed.
+pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: u64) -> (Answer, bool) {
+    let (limit, op) = (&check.limit, check.hits.into());
+    let mut answer = match op {
+        Op::Debit(hits) => debit_one(limit, state, now_us, hits),
+        Op::Refund(_) | Op::Return { .. } => {
+            free(limit, op, state, now_us);
+            return (freed(limit, state, now_us), true);
+        }
+        Op::Acquire(_) | Op::Peek | Op::Lease(_) => judge(limit, op, state, now_us, 0),
     };
-    transaction.checks.iter().enumerate().map(one).collect()
+    let hits = counted(op, &answer, answer.outcome.allowed);
+    if hits > 0 && !matches!(op, Op::Debit(_)) {
+        apply(limit, state, now_us, hits);
+    }
+    complete_one(limit, hits, &mut answer, now_us);
+    (answer, hits > 0)
 }
 
-fn charge_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Outcome {
+/// Fills in what follows from a transaction's other answers and the store's time, in memory as for a reply of Redis:
+/// [`Outcome::slice`] and [`Grant::left_us`].
+pub fn complete<H: Copy + Into<Op>>(transaction: &Transaction<H>, answers: &mut Answers, now_us: u64) {
+    let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
+    for (check, answer) in transaction.checks.iter().zip(answers) {
+        let hits = counted(check.hits.into(), answer, passes);
+        complete_one(&check.limit, hits, answer, now_us);
+    }
+}
+
+/// A check that counted hits left them in its counter's newest slice, and the counter is full again when that slice has
+/// left: so the slice follows from the answer.
+fn complete_one(limit: &Limit, counted: u64, answer: &mut Answer, now_us: u64) {
+    // A bucket that holds nothing keeps no debit.
+    if counted == 0 || answer.outcome.reset_after_us == 0 {
+        return;
+    }
+    let full_at_us = now_us.saturating_add(answer.outcome.reset_after_us);
+    answer.outcome.slice = slice_full_at(limit, full_at_us);
+    if let Some(grant) = &mut answer.grant {
+        grant.left_us = lease_left_us(limit, answer.outcome.slice, now_us).unwrap_or(0);
+    }
+}
+
+/// Stands where no check has been judged yet.
+const UNDECIDED: Answer = plain(Outcome::refused(0, RetryAfter::Never, 0));
+
+const fn plain(outcome: Outcome) -> Answer {
+    Answer { outcome, grant: None }
+}
+
+fn debit_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer {
     let hits = hits.min(MAX_CHECK_HITS);
     let verdict = decide(limit, state, now_us, hits);
-    charge(limit, state, now_us, hits);
-    Outcome {
+    debit(limit, state, now_us, hits);
+    plain(Outcome {
         room: if verdict.allowed { 0 } else { verdict.remaining },
         ..with_stand_of(verdict, &decide(limit, state, now_us, 0))
-    }
-}
-
-/// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also tells whether the state changed.
-pub fn run_one(check: &Check, state: &mut State, now_us: u64) -> (Outcome, bool) {
-    if let Hits::Debit(hits) = check.hits {
-        return (charge_one(&check.limit, state, now_us, hits), true);
-    }
-    let outcome = judge(check, state, now_us, 0);
-    if changes(check, &outcome, outcome.allowed) {
-        (commit(check, state, now_us, outcome), true)
-    } else {
-        (outcome, false)
-    }
+    })
 }
 
 /// What a check comes to if its transaction passes, `before` being the hits that count before it.
-fn judge(check: &Check, state: &State, now_us: u64, before: u64) -> Outcome {
-    let limit = &check.limit;
-    let hits = match check.hits {
-        Hits::Acquire(hits) => hits.min(MAX_CHECK_HITS),
-        // A charge is not judged: it has been counted by now.
-        Hits::Peek | Hits::Debit(_) => 0,
-        Hits::Lease(most) => return judge_lease(check, state, now_us, before, most),
-        Hits::Refund(_) | Hits::Return { .. } => return freed(decide(limit, state, now_us, 0)),
+fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
+    let hits = match op {
+        Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
+        Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
+        // Told at the end of the transaction.
+        Op::Refund(_) | Op::Return { .. } => return freed(limit, state, now_us),
+        // A debit is not judged: it has been counted by now.
+        Op::Peek | Op::Debit(_) => 0,
     };
     if before == 0 {
-        return decide(limit, state, now_us, hits);
+        return plain(decide(limit, state, now_us, hits));
     }
     let outcome = decide(limit, state, now_us, before + hits.max(1));
     if hits > 0 && outcome.allowed {
-        return outcome;
+        return plain(outcome);
     }
     // A peek or a denial adds nothing to what stood before it.
-    with_stand_of(outcome, &decide(limit, state, now_us, before))
+    plain(with_stand_of(outcome, &decide(limit, state, now_us, before)))
 }
 
 /// Grants what is left, up to `most` hits.
-fn judge_lease(check: &Check, state: &State, now_us: u64, before: u64, most: u64) -> Outcome {
-    let limit = &check.limit;
+fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64) -> Answer {
     let stands = decide(limit, state, now_us, before);
-    let hits = most.min(stands.remaining).min(MAX_CHECK_HITS);
-    match lease(limit, state, now_us) {
-        None => Outcome {
+    if lease_left_us(limit, 0, now_us).is_none() {
+        return plain(Outcome {
             allowed: false,
             retry_after: RetryAfter::Never,
             delay_us: 0,
             ..stands
-        },
-        Some(_) if hits == 0 => {
-            let denied = decide(limit, state, now_us, before + 1);
-            with_stand_of(denied, &stands)
-        }
-        Some((slice, left_us)) => Outcome {
-            grant: Some(Grant { hits, slice, left_us }),
-            ..decide(limit, state, now_us, before + hits)
-        },
+        });
+    }
+    let hits = most.min(stands.remaining).min(MAX_CHECK_HITS);
+    if hits == 0 {
+        let denied = decide(limit, state, now_us, before + 1);
+        return plain(with_stand_of(denied, &stands));
+    }
+    Answer {
+        outcome: decide(limit, state, now_us, before + hits),
+        grant: Some(Grant { hits, left_us: 0 }),
     }
 }
 
 /// Hits that a check adds to its counter.
-fn counted(check: &Check, outcome: &Outcome, passes: bool) -> u64 {
-    match check.hits {
-        Hits::Acquire(hits) if passes && outcome.allowed => hits.min(MAX_CHECK_HITS),
-        Hits::Lease(_) if passes => outcome.grant.map_or(0, |grant| grant.hits),
+fn counted(op: Op, answer: &Answer, passes: bool) -> u64 {
+    match op {
+        Op::Acquire(hits) if passes && answer.outcome.allowed => hits.min(MAX_CHECK_HITS),
+        Op::Lease(_) if passes => answer.grant.map_or(0, |grant| grant.hits),
+        Op::Debit(hits) => hits.min(MAX_CHECK_HITS),
         _ => 0,
     }
 }
 
-/// Whether a check changes its counter.
-fn changes(check: &Check, outcome: &Outcome, passes: bool) -> bool {
-    match check.hits {
-        Hits::Acquire(_) | Hits::Lease(_) => counted(check, outcome, passes) > 0,
-        Hits::Refund(_) | Hits::Return { .. } => passes,
-        Hits::Peek | Hits::Debit(_) => false,
+fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
+    match op {
+        Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
+        Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
+        Op::Acquire(_) | Op::Debit(_) | Op::Peek | Op::Lease(_) => {}
     }
-}
-
-/// Changes the counter. What is given back is told as of after it.
-fn commit(check: &Check, state: &mut State, now_us: u64, outcome: Outcome) -> Outcome {
-    let limit = &check.limit;
-    match check.hits {
-        Hits::Refund(hits) => give(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
-        Hits::Return { slice, hits } => {
-            give_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS));
-        }
-        Hits::Acquire(_) | Hits::Lease(_) | Hits::Peek | Hits::Debit(_) => {
-            apply(limit, state, now_us, counted(check, &outcome, true));
-            return outcome;
-        }
-    }
-    freed(decide(limit, state, now_us, 0))
-}
-
-/// The outcome of a check whose transaction did not pass.
-fn as_things_stand(limit: &Limit, state: &State, now_us: u64, outcome: Outcome) -> Outcome {
-    with_stand_of(outcome, &decide(limit, state, now_us, 0))
 }
 
 /// The verdict of one outcome with the numbers of another.
@@ -185,25 +212,24 @@ fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
         remaining: stands.remaining,
         reset_after_us: stands.reset_after_us,
         delay_us: 0,
-        grant: None,
         ..verdict
     }
 }
 
-/// What is given back is always allowed, however things stand.
-const fn freed(stands: Outcome) -> Outcome {
-    Outcome {
+/// A refund or return is always allowed, however things stand.
+fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
+    plain(Outcome {
         allowed: true,
         retry_after: RetryAfter::Now,
-        ..stands
-    }
+        ..decide(limit, state, now_us, 0)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::algorithms::limit::{LimitSpec, build};
-    use crate::model::{AlgorithmKind, CounterKey, Enforcement, Unit, Window};
+    use crate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, Unit, Window};
 
     /// States by check, found by key.
     struct List(Vec<(CounterKey, State)>, Vec<usize>);
@@ -250,7 +276,7 @@ mod tests {
         };
         run(&transaction, list, 0)
             .iter()
-            .map(|outcome| (outcome.allowed, outcome.remaining))
+            .map(|answer| (answer.outcome.allowed, answer.outcome.remaining))
             .collect()
     }
 
@@ -291,14 +317,14 @@ mod tests {
             run_on(list, &[b(Acquire(1), Shadow), a(Acquire(1), Quota)]),
             [(true, 3), (false, 0)]
         );
-        // A give helps later transactions only, and not at all if its own does not pass.
+        // A refund helps later transactions only, and is made although its own does not pass.
         assert_eq!(
-            run_on(list, &[a(Refund(2), Enforce), a(Acquire(1), Enforce)]),
-            [(true, 0), (false, 0)]
+            run_on(list, &[a(Refund(1), Enforce), a(Acquire(1), Enforce)]),
+            [(true, 1), (false, 0)]
         );
         assert_eq!(
-            run_on(list, &[a(Refund(2), Enforce), a(Peek, Shadow)]),
-            [(true, 2), (false, 0)]
+            run_on(list, &[a(Refund(1), Enforce), a(Peek, Shadow)]),
+            [(true, 2), (true, 1)]
         );
         assert_eq!(
             run_on(list, &[a(Peek, Enforce), a(Acquire(1), Enforce), a(Peek, Enforce)]),

@@ -7,25 +7,37 @@ use smallvec::SmallVec;
 use super::{CounterKey, Limit};
 
 /// The checks of one request: consumed together or not at all.
-#[derive(Debug, Clone, Default)]
-pub struct Transaction {
+///
+/// `H` is what its checks do to their counters: [`Hits`] in a request, `algorithms::op::Op` on the way to a store.
+#[derive(Debug, Clone)]
+pub struct Transaction<H = Hits> {
     /// In the order of the request's descriptors; the same key may stand in it more than once.
-    pub checks: SmallVec<[Check; 2]>,
+    pub checks: SmallVec<[Check<H>; 2]>,
     /// When the answer stops being of use to the caller (its `grpc-timeout`); `None` = the store's own timeout only.
     pub deadline: Option<Instant>,
     /// A rule of the request says `lease: false`: every hit is counted in the store before it is admitted, one by one.
     pub exact: bool,
 }
 
+impl<H> Default for Transaction<H> {
+    fn default() -> Self {
+        Self {
+            checks: SmallVec::new(),
+            deadline: None,
+            exact: false,
+        }
+    }
+}
+
 /// One counter to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub struct Check<H = Hits> {
     /// Which counter.
     pub key: CounterKey,
     /// What it must not pass.
     pub limit: Limit,
     /// What it would cost.
-    pub hits: Hits,
+    pub hits: H,
     /// What its denial means for the transaction.
     pub enforcement: Enforcement,
 }
@@ -37,21 +49,22 @@ pub enum Hits {
     Acquire(u64),
     /// Counts this many (at least 1) whether they fit or not, and whether the transaction passes or not: they have
     /// happened already. Allowed if they fit. They count before everything else in the transaction. A counter keeps what
-    /// is charged above its limit (see [`charge`](crate::algorithms::charge) for how much), so that it is over for
+    /// is charged above its limit (see [`debit`](crate::algorithms::debit) for how much), so that it is over for
     /// longer.
     Debit(u64),
     /// Counts nothing; allowed if at least one more hit would be admitted.
     Peek,
-    /// Gives this many back: never below zero use, never above the full quota. Always allowed.
+    /// Gives this many back: never below zero use, never above the full quota. Always allowed, and done whatever else
+    /// the transaction comes to; it helps later transactions only.
     Refund(u64),
     /// Counts as many as are left, up to this many, for the asker to admit by itself until the slice ends (see
     /// [`Grant`]). Allowed if at least one was granted. sliding_window, fixed_window and token_bucket only; elsewhere
     /// nothing is granted. A replica's layer asks this, never a request.
     Lease(u64),
-    /// Gives unused hits of a lease back to the slice that they were counted in, if that slice still counts: never
-    /// below zero use. Always allowed.
+    /// Takes hits out of the slice that they were counted in, if that slice still counts: never below zero use. Always
+    /// allowed, and done whatever else the transaction comes to.
     Return {
-        /// [`Grant::slice`] of the lease.
+        /// [`Outcome::slice`] of the check that counted them.
         slice: u64,
         /// How many.
         hits: u64,
@@ -105,6 +118,10 @@ pub struct Outcome {
     /// Of a denied [`Hits::Debit`]: how many of its hits would have been admitted when it came; 0 elsewhere, where
     /// `remaining` says so.
     pub room: u64,
+    /// Of a check that counted hits: the slice (sliding_window, concurrency), window (fixed_window) or microsecond
+    /// (sliding_log) that they were counted in; for a bucket the server's time in microseconds at which it is full again
+    /// if nobody else comes. 0 where nothing was counted. `algorithms::return_to` takes hits back out of it.
+    pub slice: u64,
     /// What a [`Hits::Lease`] was granted; `None` for every other check.
     pub grant: Option<Grant>,
     /// A denial that was certain without asking the store (`store/deny_cache.rs`); says nothing about the counter.
@@ -122,6 +139,7 @@ impl Outcome {
             reset_after_us,
             delay_us: 0,
             room: 0,
+            slice: 0,
             grant: None,
             cached: false,
         }
@@ -149,7 +167,7 @@ pub enum RetryAfter {
     Never,
 }
 
-impl Transaction {
+impl<H> Transaction<H> {
     /// Whether the transaction as a whole passes, given each check's verdict in order.
     ///
     /// The one definition of all-or-nothing; the Lua driver (`store/redis/check.lua`) mirrors it.

@@ -26,7 +26,7 @@ pub(super) fn for_each_change(
             Hits::Acquire(hits) if passes && outcome.allowed => Change::Counted(hits),
             Hits::Debit(hits) => Change::Counted(hits),
             Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
-            Hits::Refund(hits) | Hits::Return { hits, .. } if passes => Change::Given(hits),
+            Hits::Refund(hits) | Hits::Return { hits, .. } => Change::Given(hits),
             _ => Change::None,
         };
         each(check, outcome, change);

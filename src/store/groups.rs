@@ -68,7 +68,7 @@ where
         .map(|((check, outcome), &taken)| match check.hits {
             Hits::Acquire(hits) if !passes && taken => Some(Hits::Refund(hits)),
             Hits::Lease(_) if !passes && taken => outcome.grant.map(Hits::from),
-            give @ (Hits::Refund(_) | Hits::Return { .. }) if passes => Some(give),
+            give @ (Hits::Refund(_) | Hits::Return { .. }) if failed.is_none() => Some(give),
             _ => None,
         })
         .collect();

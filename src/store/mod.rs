@@ -20,10 +20,24 @@ use smallvec::SmallVec;
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
 pub use self::redis::RedisStore;
-use crate::model::{Outcome, Transaction};
+use crate::algorithms::transaction::Answers;
+use crate::model::{Grant, Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
 pub type Outcomes = SmallVec<[Outcome; 2]>;
+
+/// Answers as the layers between the engine and a store pass them on: with the grant in the outcome.
+fn outcomes(answers: Answers) -> Outcomes {
+    let outcome = |answer: crate::algorithms::op::Answer| Outcome {
+        grant: answer.grant.map(|grant| Grant {
+            hits: grant.hits,
+            slice: answer.outcome.slice,
+            left_us: grant.left_us,
+        }),
+        ..answer.outcome
+    };
+    answers.into_iter().map(outcome).collect()
+}
 
 /// The contract of every store and of every layer over one.
 ///

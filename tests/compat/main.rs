@@ -15,6 +15,5 @@ mod settings;
 mod statsd;
 mod tls;
 mod traces;
-mod trust;
 mod xds;
 mod xds_rules;

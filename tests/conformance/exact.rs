@@ -1,8 +1,10 @@
 //! Every store answers exactly what the definitions say, check by check, microsecond by microsecond.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
-use sluicegate::model::{AlgorithmKind, CounterKey, Transaction};
+use sluicegate::model::{AlgorithmKind, CounterKey, Hits, Outcome, Transaction};
 
 use crate::oracle::Oracle;
 use crate::subject::{Open, Subject, all, check, fresh_key};
@@ -33,16 +35,46 @@ pub fn for_all<T: std::fmt::Debug>(
     }
 }
 
+/// The slices that a store has told of, newest last, for each key.
+#[derive(Default)]
+struct Slices(HashMap<CounterKey, Vec<u64>>);
+
+impl Slices {
+    /// Turns "so many slices ago" into a slice that hits were counted in, or into one that never was.
+    fn resolve(&self, key: &CounterKey, hits: Hits) -> Hits {
+        let Hits::Return { slice: ago, hits } = hits else {
+            return hits;
+        };
+        let told = self.0.get(key).and_then(|told| told.iter().rev().nth(ago as usize));
+        Hits::Return {
+            slice: told.copied().unwrap_or(ago),
+            hits,
+        }
+    }
+
+    fn note(&mut self, transaction: &Transaction, outcomes: &[Outcome]) {
+        for (check, outcome) in transaction.checks.iter().zip(outcomes) {
+            if outcome.slice > 0 {
+                self.0.entry(check.key.clone()).or_default().push(outcome.slice);
+            }
+        }
+    }
+}
+
 /// The same trace for a store and the oracle.
 fn follow(subject: &Subject, trace: &Trace) -> Result<(), TestCaseError> {
     let keys: Vec<CounterKey> = trace.limits.iter().map(|_| fresh_key()).collect();
-    let mut oracle = Oracle::default();
+    let (mut oracle, mut slices) = (Oracle::default(), Slices::default());
     for step in &trace.steps {
         let now_us = trace.start_us + step.at_us;
         let checks = step.checks.iter();
-        let transaction = all(checks.map(|&(key, hits, gate)| check(&keys[key], trace.limits[key], hits, gate)));
+        let transaction = all(checks.map(|&(key, hits, enforcement)| {
+            let hits = slices.resolve(&keys[key], hits);
+            check(&keys[key], trace.limits[key], hits, enforcement)
+        }));
         let expected = oracle.check(now_us, &transaction);
         let found = subject.check(now_us, &transaction);
+        slices.note(&transaction, &found);
         prop_assert_eq!(found.as_slice(), expected, "at {}: {:?}", now_us, transaction);
     }
     Ok(())
@@ -69,13 +101,16 @@ pub fn changed_rules(open: Open, algorithm: AlgorithmKind) {
     for_all(&subject, "changed_rules", traces, |trace| {
         // One key, whichever limit a check names.
         let key = fresh_key();
-        let mut oracle = Oracle::default();
+        let (mut oracle, mut slices) = (Oracle::default(), Slices::default());
         for step in &trace.steps {
             let now_us = trace.start_us + step.at_us;
             let checks = step.checks.iter();
-            let transaction = all(checks.map(|&(limit, hits, gate)| check(&key, trace.limits[limit], hits, gate)));
+            let transaction = all(checks.map(|&(limit, hits, enforcement)| {
+                check(&key, trace.limits[limit], slices.resolve(&key, hits), enforcement)
+            }));
             let expected = oracle.check(now_us, &transaction);
             let found = subject.check(now_us, &transaction);
+            slices.note(&transaction, &found);
             prop_assert_eq!(found.as_slice(), expected, "at {}: {:?}", now_us, transaction);
         }
         Ok(())
@@ -88,14 +123,17 @@ pub fn batches(open: Open) {
     let traces = traces::crossed(&AlgorithmKind::ALL, false);
     for_all(&subject, "batches", traces, |trace| {
         let keys: Vec<CounterKey> = trace.limits.iter().map(|_| fresh_key()).collect();
-        let mut oracle = Oracle::default();
+        let (mut oracle, mut slices) = (Oracle::default(), Slices::default());
         for (number, batch) in trace.steps.chunks(5).enumerate() {
             let now_us = trace.start_us + batch[0].at_us;
             let transactions: Vec<Transaction> = batch
                 .iter()
                 .map(|step| {
                     let checks = step.checks.iter();
-                    all(checks.map(|&(key, hits, gate)| check(&keys[key], trace.limits[key], hits, gate)))
+                    all(checks.map(|&(key, hits, enforcement)| {
+                        let hits = slices.resolve(&keys[key], hits);
+                        check(&keys[key], trace.limits[key], hits, enforcement)
+                    }))
                 })
                 .collect();
             let expected: Vec<_> = transactions
@@ -109,6 +147,9 @@ pub fn batches(open: Open) {
                 .into_iter()
                 .map(|outcomes| outcomes.to_vec())
                 .collect();
+            for (transaction, outcomes) in transactions.iter().zip(&found) {
+                slices.note(transaction, outcomes);
+            }
             prop_assert_eq!(found, expected, "batch {}: {:?}", number, transactions);
         }
         Ok(())

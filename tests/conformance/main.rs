@@ -8,6 +8,7 @@
 mod support;
 
 mod exact;
+mod frees;
 mod golden;
 mod keys;
 mod oracle;
@@ -50,6 +51,8 @@ macro_rules! conformance {
             conformance!(# $open, exact, one_check);
             conformance!(# $open, exact, transactions);
             conformance!(# $open, exact, changed_rules);
+            conformance!(# $open, frees, a_denied_transaction_refunds);
+            conformance!(# $open, frees, a_return_leaves_its_own_slice);
             conformance!(# $open, promises, limit_is_never_passed);
             conformance!(# $open, promises, retry_after_is_exact);
             conformance!(# $open, promises, a_denial_changes_nothing);

@@ -181,7 +181,7 @@ impl Counter {
     }
 
     /// Counts hits that have happened, as many as the counter keeps.
-    pub fn charge(&mut self, now: u64, hits: u64) {
+    pub fn debit(&mut self, now: u64, hits: u64) {
         let room = match (self.limit.algorithm, self.units()) {
             (_, Some((rate, hit, capacity))) => {
                 let most = 2 * capacity;
@@ -200,7 +200,7 @@ impl Counter {
     }
 
     /// Gives back the oldest hits that still count.
-    pub fn give(&mut self, now: u64, hits: u64) {
+    pub fn refund(&mut self, now: u64, hits: u64) {
         if let Some((rate, hit, capacity)) = self.units() {
             let at = i128::from(now) * rate;
             // After a step back of the clock more may be missing than the bucket holds: not after a give.
@@ -238,12 +238,12 @@ impl Counter {
         }
     }
 
-    /// [`charge`](Self::charge), and what is told of it: whether the hits fitted, and how things stand then.
-    fn charged(&mut self, now: u64, hits: u64) -> Outcome {
+    /// [`debit`](Self::debit), and what is told of it: whether the hits fitted, and how things stand then.
+    fn debited(&mut self, now: u64, hits: u64) -> Outcome {
         let allowed = self.fits(now, hits);
         let retry_after = self.retry_after(now, hits);
         let room = if allowed { 0 } else { self.remaining(now) };
-        self.charge(now, hits);
+        self.debit(now, hits);
         Outcome {
             allowed,
             remaining: self.remaining(now),
@@ -251,44 +251,63 @@ impl Counter {
             reset_after_us: self.reset_after(now),
             delay_us: 0,
             room,
+            slice: self.newest_slice(now),
             grant: None,
             cached: false,
         }
     }
 
     /// Gives back to one slice.
-    pub fn give_to(&mut self, now: u64, slice: u64, hits: u64) {
-        match self.limit.algorithm {
-            Algorithm::TokenBucket { .. } => self.give(now, hits),
-            Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow => {
-                let mark = self.mark(now);
-                let counts: Vec<_> = self.events.iter().map(|event| self.counts(now, *event)).collect();
-                let mut left = hits;
-                for (event, counts) in self.events.iter_mut().zip(&counts) {
-                    if *counts && event.0 == slice {
-                        let taken = left.min(event.1);
-                        event.1 -= taken;
-                        left -= taken;
-                    }
-                }
-                if matches!(self.limit.algorithm, Algorithm::SlidingWindow { .. }) || mark == slice {
-                    let mut events = counts.into_iter();
-                    self.newest = mark;
-                    self.events.retain(|_| events.next() == Some(true));
-                    self.forget();
-                }
+    pub fn return_to(&mut self, now: u64, slice: u64, hits: u64) {
+        if self.units().is_some() {
+            // Before it was to be full again, the bucket has not been full.
+            if now < slice {
+                self.refund(now, hits);
             }
-            _ => {}
+            return;
+        }
+        let mark = self.mark(now);
+        let found = |event: &&(u64, u64)| event.0 == slice && self.counts(now, **event);
+        if self.events.iter().find(found).is_none()
+            && !matches!(
+                self.limit.algorithm,
+                Algorithm::SlidingWindow { .. } | Algorithm::Concurrency
+            )
+        {
+            return;
+        }
+        let mut counted: Vec<_> = self
+            .events
+            .iter()
+            .copied()
+            .filter(|event| self.counts(now, *event))
+            .collect();
+        let mut left = hits;
+        for event in counted.iter_mut().filter(|event| event.0 == slice) {
+            let taken = left.min(event.1);
+            event.1 -= taken;
+            left -= taken;
+        }
+        counted.retain(|event| event.1 > 0);
+        (self.events, self.newest) = (counted, mark);
+        self.forget();
+    }
+
+    /// The slice, window or microsecond of the newest hits; when a bucket is full.
+    fn newest_slice(&self, now: u64) -> u64 {
+        match self.units() {
+            _ if self.is_full(now) => 0,
+            Some(_) => now + self.reset_after(now),
+            None => self.events.iter().map(|event| event.0).max().unwrap_or(0),
         }
     }
 
-    /// The slice and the time left in it, of what can be leased.
-    fn slice(&self, now: u64) -> Option<(u64, u64)> {
-        let mark = self.mark(now);
+    /// The time left for hits that are leased in this slice, if they can be.
+    fn left(&self, now: u64, slice: u64) -> Option<u64> {
         match self.limit.algorithm {
-            Algorithm::SlidingWindow { .. } => Some((mark, (mark + 1) * self.slices().1 - now)),
-            Algorithm::FixedWindow => Some((mark, (mark + 1) * self.limit.window_us - now)),
-            Algorithm::TokenBucket { .. } => Some((0, u64::MAX)),
+            Algorithm::SlidingWindow { .. } => Some(((slice + 1) * self.slices().1).saturating_sub(now)),
+            Algorithm::FixedWindow => Some(((slice + 1) * self.limit.window_us).saturating_sub(now)),
+            Algorithm::TokenBucket { .. } => Some(u64::MAX),
             _ => None,
         }
     }
@@ -316,7 +335,7 @@ impl Oracle {
         let mut charged: HashMap<usize, Outcome> = HashMap::new();
         for (index, check) in transaction.checks.iter().enumerate() {
             if let Hits::Debit(hits) = check.hits {
-                charged.insert(index, self.counter(check).charged(now, hits));
+                charged.insert(index, self.counter(check).debited(now, hits));
             }
         }
         // Then as if nothing could stop it, to see what each check comes to …
@@ -346,36 +365,41 @@ impl Oracle {
         };
         let quotas = over(Enforcement::Quota);
         let passes = !over(Enforcement::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
-        // … then for good.
-        let mut outcomes = Vec::new();
-        for (check, mut outcome) in transaction.checks.iter().zip(judged) {
-            if matches!(check.hits, Hits::Debit(_)) {
-                outcomes.push(outcome);
-                continue;
-            }
-            match check.hits {
-                Hits::Acquire(hits) if passes && outcome.allowed => {
-                    self.counter(check).take(now, hits);
-                }
-                Hits::Lease(_) if passes => {
-                    let granted = outcome.grant.map_or(0, |grant| grant.hits);
-                    if granted > 0 {
-                        self.counter(check).take(now, granted);
-                    }
-                }
-                Hits::Refund(hits) if passes => self.counter(check).give(now, hits),
-                Hits::Return { slice, hits } if passes => self.counter(check).give_to(now, slice, hits),
-                _ => {}
-            }
-            let gives = matches!(check.hits, Hits::Refund(_) | Hits::Return { .. });
-            if gives || !passes {
+        // … then for good: without what is given back for those that take, …
+        let mut outcomes = judged;
+        for (check, outcome) in transaction.checks.iter().zip(&mut outcomes) {
+            if !passes && !matches!(check.hits, Hits::Debit(_)) {
                 let counter = self.counter(check);
                 outcome.remaining = counter.remaining(now);
                 outcome.reset_after_us = counter.reset_after(now);
-                outcome.delay_us = 0;
-                outcome.grant = None;
+                (outcome.delay_us, outcome.slice, outcome.grant) = (0, 0, None);
             }
-            outcomes.push(outcome);
+        }
+        for check in &transaction.checks {
+            match check.hits {
+                Hits::Refund(hits) => self.counter(check).refund(now, hits),
+                Hits::Return { slice, hits } => self.counter(check).return_to(now, slice, hits),
+                _ => {}
+            }
+        }
+        for (check, outcome) in transaction.checks.iter().zip(&outcomes) {
+            match (check.hits, outcome.grant) {
+                (Hits::Acquire(hits), _) if passes && outcome.allowed => {
+                    self.counter(check).take(now, hits);
+                }
+                (Hits::Lease(_), Some(grant)) => {
+                    self.counter(check).take(now, grant.hits);
+                }
+                _ => {}
+            }
+        }
+        // … and as of the end for those that give.
+        for (check, outcome) in transaction.checks.iter().zip(&mut outcomes) {
+            if matches!(check.hits, Hits::Refund(_) | Hits::Return { .. }) {
+                let counter = self.counter(check);
+                outcome.remaining = counter.remaining(now);
+                outcome.reset_after_us = counter.reset_after(now);
+            }
         }
         outcomes
     }
@@ -397,6 +421,7 @@ impl Oracle {
             reset_after_us: 0,
             delay_us: 0,
             room: 0,
+            slice: 0,
             grant: None,
             cached: false,
         };
@@ -413,25 +438,23 @@ impl Oracle {
         }
         match check.hits {
             Hits::Acquire(hits) if outcome.allowed => counted = hits,
-            Hits::Lease(most) => match counter.slice(now) {
-                None => {
-                    outcome.allowed = false;
-                    outcome.retry_after = RetryAfter::Never;
-                }
-                Some((slice, left_us)) if outcome.allowed => {
-                    counted = most.min(counter.remaining(now));
-                    outcome.grant = Some(Grant {
-                        hits: counted,
-                        slice,
-                        left_us,
-                    });
-                }
-                Some(_) => {}
-            },
+            Hits::Lease(_) if counter.left(now, 0).is_none() => {
+                (outcome.allowed, outcome.retry_after) = (false, RetryAfter::Never);
+            }
+            Hits::Lease(most) if outcome.allowed => counted = most.min(counter.remaining(now)),
             _ => {}
         }
         if counted > 0 {
             outcome.delay_us = counter.take(now, counted);
+            outcome.slice = counter.newest_slice(now);
+        }
+        if let (Hits::Lease(_), 1..) = (check.hits, counted) {
+            let left_us = counter.left(now, outcome.slice).unwrap_or(0);
+            outcome.grant = Some(Grant {
+                hits: counted,
+                slice: outcome.slice,
+                left_us,
+            });
         }
         outcome.remaining = counter.remaining(now);
         outcome.reset_after_us = counter.reset_after(now);

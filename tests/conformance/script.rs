@@ -186,13 +186,13 @@ fn scripts_run_by_hand() {
     std::fs::write(file.path(), ScriptId::of(AlgorithmKind::SlidingWindow).source()).expect("written");
     let eval = |arguments: &str| by_hand(&server, file.path(), arguments);
     let one = "my-key , 1000 1 0 2 1875000 32 0 1 1 1 0 0 1 0";
-    assert_eq!(eval(one), "1 1 0 61874000 0");
-    assert_eq!(eval(one), "1 0 0 61874000 0");
-    assert_eq!(eval(one), "0 0 61874000 61874000 0");
-    // A give, then a lease of as many as there are.
+    assert_eq!(eval(one), "1000 1 1 0 61874000 0");
+    assert_eq!(eval(one), "1000 1 0 0 61874000 0");
+    assert_eq!(eval(one), "1000 0 0 61874000 61874000 0");
+    // A refund, then a lease of as many as there are.
     assert_eq!(
         eval("my-key , 1000 1 0 2 1875000 32 0 1 1 1 1 0 1 0 1 1 1 2 2 9 0"),
-        "1 1 0 61874000 0 1 0 0 61874000 0 1 0 1874000"
+        "1000 1 1 0 61874000 0 1 0 0 61874000 0 1"
     );
 }
 

@@ -94,7 +94,7 @@ fn hits(limit: &Limit) -> impl Strategy<Value = Hits> + use<> {
         2 => amount(limit).prop_map(Hits::Debit),
         2 => amount(limit).prop_map(Hits::Refund),
         2 => amount(limit).prop_map(Hits::Lease),
-        // The slice is counted back from the step's own; see `resolve`.
+        // The slice is counted back from the newest that the store told of; see `exact::Slices`.
         2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Hits::Return { slice, hits }),
     ]
 }
@@ -165,14 +165,7 @@ fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Valu
         let mut at_us = 0_u64;
         let steps = raw.into_iter().map(|(pause, checks)| {
             at_us = at_us.saturating_add_signed(pause);
-            let now_us = start_us + at_us;
-            let checks = checks
-                .into_iter()
-                .map(|(key, hits, enforcement)| (key, resolve(&limits[key], now_us, hits), enforcement));
-            Step {
-                at_us,
-                checks: checks.collect(),
-            }
+            Step { at_us, checks }
         });
         Trace {
             start_us,
@@ -180,19 +173,4 @@ fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Valu
             limits: limits.clone(),
         }
     })
-}
-
-/// Turns "so many slices ago" into a slice.
-fn resolve(limit: &Limit, now_us: u64, hits: Hits) -> Hits {
-    let Hits::Return { slice: ago, hits } = hits else {
-        return hits;
-    };
-    let slice_us = match limit.algorithm {
-        Algorithm::SlidingWindow { precision } => limit.window_us.div_ceil(u64::from(precision)),
-        _ => limit.window_us,
-    };
-    Hits::Return {
-        slice: (now_us / slice_us).saturating_sub(ago),
-        hits,
-    }
 }

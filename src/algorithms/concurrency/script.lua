@@ -7,7 +7,8 @@ algorithms[5] = {
   load = algorithms[0].load,
   decide = algorithms[0].decide,
   apply = algorithms[0].apply,
-  charge = algorithms[0].charge,
-  give = algorithms[0].give,
+  debit = algorithms[0].debit,
+  refund = algorithms[0].refund,
+  return_to = algorithms[0].return_to,
   save = algorithms[0].save,
 }

@@ -5,7 +5,7 @@ mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, decide, expires_us, give, give_to, lease};
+pub use step::{State, apply, decide, expires_us, refund, return_to};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

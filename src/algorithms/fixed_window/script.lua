@@ -50,11 +50,11 @@ algorithms[4] = {
   end,
 
   -- The count stops by itself.
-  charge = function(state, now, hits, limit, window_us)
+  debit = function(state, now, hits, limit, window_us)
     algorithms[4].apply(state, now, hits, limit, window_us)
   end,
 
-  give = function(state, now, hits, _, window_us)
+  refund = function(state, now, hits, _, window_us)
     local window, count = current(state, now, window_us)
     if count > hits then
       state.window, state.count = window, count - hits
@@ -63,16 +63,13 @@ algorithms[4] = {
     end
   end,
 
-  give_to = function(state, now, slice, hits, limit, window_us)
+  return_to = function(state, now, slice, hits, limit, window_us)
     if slice == current(state, now, window_us) then
-      algorithms[4].give(state, now, hits, limit, window_us)
+      algorithms[4].refund(state, now, hits, limit, window_us)
     end
   end,
 
-  lease = function(state, now, _, window_us)
-    local window = current(state, now, window_us)
-    return window, (window + 1) * window_us - now
-  end,
+  leases = true,
 
   save = function(state, key, now, spare_ms, _, window_us)
     if state.count == 0 then

@@ -54,8 +54,8 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     };
 }
 
-/// See [`crate::algorithms::give`].
-pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::refund`].
+pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let (window, count) = current(params, state, now_us);
     *state = match u32::try_from(count.saturating_sub(hits)).unwrap_or(u32::MAX) {
         0 => State::default(),
@@ -63,18 +63,11 @@ pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     };
 }
 
-/// See [`crate::algorithms::give_to`].
-pub fn give_to(params: &Params, state: &mut State, now_us: u64, window: u64, hits: u64) {
+/// See [`crate::algorithms::return_to`].
+pub fn return_to(params: &Params, state: &mut State, now_us: u64, window: u64, hits: u64) {
     if window == current(params, state, now_us).0 {
-        give(params, state, now_us, hits);
+        refund(params, state, now_us, hits);
     }
-}
-
-/// See [`crate::algorithms::lease`].
-#[must_use]
-pub fn lease(params: &Params, state: &State, now_us: u64) -> (u64, u64) {
-    let (window, _) = current(params, state, now_us);
-    (window, (window + 1) * params.window_us - now_us)
 }
 
 /// See [`crate::algorithms::expires_us`].

@@ -8,7 +8,8 @@ algorithms[3] = {
   load = algorithms[2].load,
   decide = algorithms[2].decide,
   apply = algorithms[2].apply,
-  charge = algorithms[2].charge,
-  give = algorithms[2].give,
+  debit = algorithms[2].debit,
+  refund = algorithms[2].refund,
+  return_to = algorithms[2].return_to,
   save = algorithms[2].save,
 }

@@ -5,13 +5,14 @@
 //! than 100,000 hits in a window. Entries carry the running total of all hits, so the sum over a window is the
 //! difference of two of them, found by bisection.
 //!
-//! Hits given back are the oldest that still count.
+//! A refund takes the oldest hits that still count. A return takes those of one microsecond, and moves the totals of all
+//! entries after it: where there are more than [`MOST_MOVED`] of them, the hits stay counted.
 
 mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, charge, decide, expires_us, give};
+pub use step::{MOST_MOVED, State, apply, debit, decide, expires_us, refund, return_to};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

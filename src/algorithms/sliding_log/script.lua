@@ -11,6 +11,9 @@ local PARTS = 64
 -- Hits in a window that are kept at most: what I3 has room for, and more than any limit.
 local MOST = 16777215
 
+-- Entries that a return rewrites at most.
+local MOST_MOVED = 1024
+
 -- An entry's total, the total before it, and its time.
 local function entry(key, reply)
   if #reply[1] ~= 9 then
@@ -44,12 +47,15 @@ algorithms[1] = {
   load = function(key, now, _, window_us)
     local last = call("ZREVRANGE", key, 0, 0, "WITHSCORES")
     if #last == 0 then
-      -- stored: total of what is in Redis; added: hits since; given: hits were given back
-      return { last = 0, total = 0, before = 0, stored = 0, stored_last = -1, added = 0, given = false, key = key }
+      -- stored: total of what is in Redis; added: hits since; given: hits were refunded; renew: the expiry was lost
+      return {
+        last = 0, total = 0, before = 0, stored = 0, stored_last = -1, added = 0, given = false, renew = false, key = key,
+      }
     end
     local total, _, at = entry(key, last)
     local state = {
-      last = at, total = total, before = total, stored = total, stored_last = at, added = 0, given = false, key = key,
+      last = at, total = total, before = total, stored = total, stored_last = at, added = 0, given = false, renew = false,
+      key = key,
     }
     if at < now then
       at = now
@@ -102,14 +108,14 @@ algorithms[1] = {
     state.added = state.added + hits
   end,
 
-  charge = function(state, now, hits)
+  debit = function(state, now, hits)
     local room = MOST - (state.total - state.before)
     if room > 0 then
       algorithms[1].apply(state, now, hits < room and hits or room)
     end
   end,
 
-  give = function(state, _, hits)
+  refund = function(state, _, hits)
     local used = state.total - state.before
     state.before = state.before + (hits < used and hits or used)
     state.given = true
@@ -118,9 +124,54 @@ algorithms[1] = {
     end
   end,
 
+  return_to = function(state, now, at, hits, limit, window_us, _, spare_ms)
+    local log, key = algorithms[1], state.key
+    -- What this call has changed before is written first, so that the set is whole.
+    log.save(state, key, now, spare_ms, limit, window_us)
+    local function reload()
+      local stored = log.load(key, now, limit, window_us)
+      for name in pairs(state) do
+        state[name] = nil
+      end
+      for name, value in pairs(stored) do
+        state[name] = value
+      end
+    end
+    reload()
+    local newest = now > state.last and now or state.last
+    local first = call("ZRANGEBYSCORE", key, at, at, "LIMIT", 0, 1)[1]
+    if not first or at + window_us <= newest then
+      return
+    end
+    local rank = call("ZRANK", key, first)
+    if call("ZCARD", key) - rank > MOST_MOVED then
+      return
+    end
+    local stored, moved, given = call("ZRANGE", key, rank, -1, "WITHSCORES"), {}, 0
+    for index = 1, #stored, 2 do
+      local total, before, score = entry(key, { stored[index], stored[index + 1] })
+      local own = total - before
+      if score == at then
+        local taken = hits - given < own and hits - given or own
+        own, given = own - taken, given + taken
+      end
+      if own > 0 then
+        moved[#moved + 1], moved[#moved + 2] = score, struct.pack(">I6I3", total - given, own)
+      end
+    end
+    call("ZREMRANGEBYRANK", key, rank, -1)
+    -- What has left the window does not count again when the newest entry is gone and the clock goes back.
+    call("ZREMRANGEBYSCORE", key, "-inf", newest - window_us)
+    if #moved > 0 then
+      call("ZADD", key, unpack(moved))
+    end
+    reload()
+    state.renew = true
+  end,
+
   save = function(state, key, now, spare_ms, _, window_us)
     local part = (window_us + -window_us % PARTS) / PARTS
-    local renew = state.given or state.stored_last < 0
+    local renew = state.renew or state.given or state.stored_last < 0
       or state.last - state.last % part ~= state.stored_last - state.stored_last % part
     if state.given and state.stored_last >= 0 then
       if state.before >= state.stored then

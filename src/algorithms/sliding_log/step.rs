@@ -8,6 +8,9 @@ use crate::model::{Outcome, RetryAfter};
 /// Hits in a window that are kept at most: what an entry in Redis has room for, and more than any limit.
 const MOST: u64 = (1 << 24) - 1;
 
+/// Entries that a return rewrites at most, so that it holds a Redis server up for no more than a few milliseconds.
+pub const MOST_MOVED: usize = 1024;
+
 /// Admitted hits in order of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -100,8 +103,8 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     }
 }
 
-/// See [`crate::algorithms::charge`].
-pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::debit`].
+pub fn debit(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let last = state.last();
     let (_, before) = state.left(params, last.at_us.max(now_us));
     let room = MOST.saturating_sub(last.total - before);
@@ -110,13 +113,37 @@ pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     }
 }
 
-/// See [`crate::algorithms::give`].
-pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::refund`].
+pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let last = state.last();
     let (_, before) = state.left(params, last.at_us.max(now_us));
     state.base = before.saturating_add(hits).min(last.total);
     let spent = state.entries.partition_point(|entry| entry.total <= state.base);
     state.entries.drain(..spent);
+}
+
+/// See [`crate::algorithms::return_to`].
+pub fn return_to(params: &Params, state: &mut State, now_us: u64, at_us: u64, hits: u64) {
+    let last = state.last();
+    let (gone, before) = state.left(params, last.at_us.max(now_us));
+    let index = state.entries.partition_point(|entry| entry.at_us < at_us);
+    let found = state.entries.get(index).filter(|entry| entry.at_us == at_us);
+    if index < gone || state.entries.len() - index > MOST_MOVED {
+        return;
+    }
+    let Some(entry) = found else { return };
+    let earlier = index.checked_sub(1).and_then(|index| state.entries.get(index));
+    let earlier = earlier.map_or(before, |entry| entry.total.max(before));
+    let given = hits.min(entry.total.saturating_sub(earlier));
+    for entry in state.entries.range_mut(index..) {
+        entry.total -= given;
+    }
+    if state.entries.get(index).is_some_and(|entry| entry.total <= earlier) {
+        state.entries.remove(index);
+    }
+    // What has left the window does not count again when the newest entry is gone and the clock goes back.
+    state.entries.drain(..gone);
+    state.base = before;
 }
 
 /// See [`crate::algorithms::expires_us`].

@@ -13,14 +13,14 @@
 //! whatever the limit and the hits. This is not the weighted sum of two counters, which admits up to 2 L in the worst
 //! window.
 //!
-//! Hits given back are taken from the oldest slices that are counted: without knowing which hits they were, this is
+//! A refund is taken from the oldest slices that are counted: without knowing which hits they were, this is
 //! the choice that can never free quota early.
 
 mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, charge, decide, expires_us, give, give_to, lease, remaining};
+pub use step::{State, apply, debit, decide, expires_us, refund, remaining, return_to};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -134,13 +134,13 @@ algorithms[0] = {
     state.head = state.head + hits
   end,
 
-  charge = function(state, now, hits, limit, slice_us, slices)
+  debit = function(state, now, hits, limit, slice_us, slices)
     advance(state, now, slice_us, slices)
     local room = 4294967295 - state.sum
     algorithms[0].apply(state, now, hits < room and hits or room, limit, slice_us, slices)
   end,
 
-  give = function(state, now, hits, _, slice_us, slices)
+  refund = function(state, now, hits, _, slice_us, slices)
     advance(state, now, slice_us, slices)
     local left = hits < state.sum and hits or state.sum
     state.sum, state.in_place = state.sum - left, false
@@ -159,7 +159,7 @@ algorithms[0] = {
     state.head = state.head - left
   end,
 
-  give_to = function(state, now, slice, hits, _, slice_us, slices)
+  return_to = function(state, now, slice, hits, _, slice_us, slices)
     advance(state, now, slice_us, slices)
     local age = state.newest - slice
     if age == 0 then
@@ -178,13 +178,7 @@ algorithms[0] = {
     end
   end,
 
-  lease = function(state, now, _, slice_us)
-    local slice = (now - now % slice_us) / slice_us
-    if slice < state.newest then
-      slice = state.newest
-    end
-    return slice, (slice + 1) * slice_us - now
-  end,
+  leases = true,
 
   save = function(state, key, now, spare_ms, _, slice_us, slices)
     if state.sum == 0 then

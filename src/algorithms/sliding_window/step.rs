@@ -140,15 +140,15 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.head = state.head.saturating_add(hits);
 }
 
-/// See [`crate::algorithms::charge`].
-pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::debit`].
+pub fn debit(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.advance(params, now_us / params.slice_us);
     let room = u32::MAX - state.sum;
     apply(params, state, now_us, hits.min(u64::from(room)));
 }
 
-/// See [`crate::algorithms::give`].
-pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::refund`].
+pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.advance(params, now_us / params.slice_us);
     let mut left = u32::try_from(hits).unwrap_or(u32::MAX).min(state.sum);
     state.sum -= left;
@@ -167,8 +167,8 @@ pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     state.head -= left.min(state.head);
 }
 
-/// See [`crate::algorithms::give_to`].
-pub fn give_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits: u64) {
+/// See [`crate::algorithms::return_to`].
+pub fn return_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits: u64) {
     state.advance(params, now_us / params.slice_us);
     let hits = u32::try_from(hits).unwrap_or(u32::MAX);
     let count = if slice == state.newest {
@@ -187,13 +187,6 @@ pub fn give_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits
     if state.sum == 0 {
         *state = State::default();
     }
-}
-
-/// See [`crate::algorithms::lease`].
-#[must_use]
-pub fn lease(params: &Params, state: &State, now_us: u64) -> (u64, u64) {
-    let slice = state.newest.max(now_us / params.slice_us);
-    (slice, (slice + 1) * params.slice_us - now_us)
 }
 
 /// See [`crate::algorithms::expires_us`].

@@ -13,7 +13,7 @@
 
 mod step;
 
-pub use step::{State, apply, charge, decide, expires_us, give};
+pub use step::{State, apply, debit, decide, expires_us, refund, return_to};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -82,7 +82,7 @@ algorithms[2] = {
     set(state, now, wait * unit_rate + frac + hits * hit_units, unit_rate)
   end,
 
-  charge = function(state, now, hits, capacity, hit_units, unit_rate)
+  debit = function(state, now, hits, capacity, hit_units, unit_rate)
     local most = 2 * capacity
     local wait, frac = missing(state, now, unit_rate)
     if wait >= (most - most % unit_rate) / unit_rate then
@@ -95,7 +95,7 @@ algorithms[2] = {
     end
   end,
 
-  give = function(state, now, hits, capacity, hit_units, unit_rate)
+  refund = function(state, now, hits, capacity, hit_units, unit_rate)
     local wait, frac = missing(state, now, unit_rate)
     local most = (capacity - capacity % unit_rate) / unit_rate
     if wait > most then
@@ -104,14 +104,14 @@ algorithms[2] = {
     set(state, now, wait * unit_rate + frac - hits * hit_units, unit_rate)
   end,
 
-  -- Leased tokens are out of the bucket; unused ones go back into it, whenever they come.
-  give_to = function(state, now, _, hits, capacity, hit_units, unit_rate)
-    algorithms[2].give(state, now, hits, capacity, hit_units, unit_rate)
+  -- Before it was to be full again, the bucket has not been full (unless others' refunds have filled it).
+  return_to = function(state, now, full_at, hits, capacity, hit_units, unit_rate)
+    if now < full_at then
+      algorithms[2].refund(state, now, hits, capacity, hit_units, unit_rate)
+    end
   end,
 
-  lease = function()
-    return 0, -1
-  end,
+  leases = true,
 
   save = function(state, key, now, spare_ms)
     local value = state.tat

@@ -71,8 +71,8 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     );
 }
 
-/// See [`crate::algorithms::charge`].
-pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::debit`].
+pub fn debit(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let most = 2 * params.capacity;
     let (wait_us, frac) = missing(params, state, now_us);
     // So much is missing only if the rule has changed or the clock went back; below that all sums are exact.
@@ -85,8 +85,8 @@ pub fn charge(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     }
 }
 
-/// See [`crate::algorithms::give`].
-pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+/// See [`crate::algorithms::refund`].
+pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
     let (wait_us, frac) = missing(params, state, now_us);
     let wait_us = wait_us.min(params.capacity / params.unit_rate);
     let units = wait_us * params.unit_rate + frac;
@@ -96,6 +96,14 @@ pub fn give(params: &Params, state: &mut State, now_us: u64, hits: u64) {
         now_us,
         units.saturating_sub(hits.saturating_mul(params.hit_units)),
     );
+}
+
+/// See [`crate::algorithms::return_to`]. `full_at_us` is when the bucket was to be full again once the hits were counted:
+/// before that it has not been full, unless others' refunds have filled it, so the hits are still missing.
+pub fn return_to(params: &Params, state: &mut State, now_us: u64, full_at_us: u64, hits: u64) {
+    if now_us < full_at_us {
+        refund(params, state, now_us, hits);
+    }
 }
 
 fn set(params: &Params, state: &mut State, now_us: u64, units: u64) {

@@ -22,7 +22,9 @@ use smallvec::smallvec;
 use self::hash::{KeyHash, KeyHasher};
 use self::shard::{Shard, ticks_down, ticks_up};
 pub use self::sweep::sweep_forever;
-use super::{Outcomes, Store, StoreError};
+use super::{Outcomes, Store, StoreError, outcomes};
+use crate::algorithms::op::Op;
+use crate::algorithms::transaction::Answers;
 use crate::model::{Clock, Transaction};
 
 /// Keys that are kept unless the settings say otherwise.
@@ -99,6 +101,12 @@ impl MemoryStore {
     /// Decides and counts without leaving the thread.
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
+        outcomes(self.check_ops(transaction))
+    }
+
+    /// The same for all that a replica can ask of a counter.
+    #[must_use]
+    pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
             [check] => smallvec![self.check_one(check)],
             _ => self.check_several(transaction),

@@ -3,20 +3,21 @@
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use super::MemoryStore;
 use super::hash::KeyHash;
 use super::shard::{Shard, Weight};
-use super::{MemoryStore, Outcomes};
-use crate::algorithms::transaction::{States, run, run_one};
-use crate::algorithms::{State, charge, expires_us, fixed_window, give, quota, remaining};
-use crate::model::{Check, CounterKey, Limit, Outcome, Transaction};
+use crate::algorithms::op::{Answer, Op};
+use crate::algorithms::transaction::{Answers, States, run, run_one};
+use crate::algorithms::{State, debit, expires_us, fixed_window, quota, refund, remaining};
+use crate::model::{Check, CounterKey, Limit, Transaction};
 use crate::store::change::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.
-    pub(super) fn check_one(&self, check: &Check) -> Outcome {
+    pub(super) fn check_one<H: Copy + Into<Op>>(&self, check: &Check<H>) -> Answer {
         self.step(&check.key, &check.limit, |state, now_us| {
-            let (outcome, changed) = run_one(check, state, now_us);
-            (outcome, changed.then_some(outcome.remaining))
+            let (answer, changed) = run_one(check, state, now_us);
+            (answer, changed.then_some(answer.outcome.remaining))
         })
     }
 
@@ -24,14 +25,14 @@ impl MemoryStore {
     pub(crate) fn follow(&self, key: &CounterKey, limit: &Limit, change: Change, used: u64) {
         self.step(key, limit, |state, now_us| {
             match change {
-                Change::Counted(hits) => charge(limit, state, now_us, hits),
-                Change::Given(hits) => give(limit, state, now_us, hits),
+                Change::Counted(hits) => debit(limit, state, now_us, hits),
+                Change::Given(hits) => refund(limit, state, now_us, hits),
                 Change::None => {}
             }
             let left = remaining(limit, state, now_us);
             let missing = used.saturating_sub(quota(limit).saturating_sub(left));
             if missing > 0 {
-                charge(limit, state, now_us, missing);
+                debit(limit, state, now_us, missing);
             }
             let changed = missing > 0 || change != Change::None;
             ((), changed.then(|| left.saturating_sub(missing)))
@@ -67,7 +68,7 @@ impl MemoryStore {
     }
 
     /// Any number of checks: all locks that are needed, in ascending order, then one decision.
-    pub(super) fn check_several(&self, transaction: &Transaction) -> Outcomes {
+    pub(super) fn check_several<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         let hashes: SmallVec<[KeyHash; 8]> = transaction
             .checks
             .iter()
@@ -81,13 +82,13 @@ impl MemoryStore {
         let mut held = Held::new(transaction, &hashes, guards, |hash| {
             shards.binary_search(&self.shard_index(hash)).unwrap_or(0)
         });
-        let outcomes = run(transaction, &mut held, now_us);
-        self.save(held, transaction, &outcomes, now_us);
-        outcomes
+        let answers = run(transaction, &mut held, now_us);
+        self.save(held, transaction, now_us);
+        answers
     }
 
     /// Notes what changed, and adds what is new.
-    fn save(&self, mut held: Held<'_>, transaction: &Transaction, outcomes: &Outcomes, now_us: u64) {
+    fn save<H>(&self, mut held: Held<'_>, transaction: &Transaction<H>, now_us: u64) {
         // What exists goes first: adding moves buckets, and may evict.
         let mut new: SmallVec<[(usize, State); 4]> = SmallVec::new();
         for (index, slot) in held.slots.iter_mut().enumerate().filter(|(_, slot)| slot.written) {
@@ -95,7 +96,7 @@ impl MemoryStore {
                 Place::Bucket(bucket) => {
                     if let Some(entry) = held.guards[slot.guard].bucket_mut(bucket) {
                         let limit = &transaction.checks[index].limit;
-                        let weight = self.weight(limit, &entry.state, left(outcomes, slot));
+                        let weight = self.weight(limit, &entry.state, remaining(limit, &entry.state, now_us));
                         entry.weigh(weight);
                     }
                 }
@@ -106,7 +107,7 @@ impl MemoryStore {
         for (index, state) in new {
             let slot = &held.slots[index];
             let limit = &transaction.checks[index].limit;
-            let left = left(outcomes, slot);
+            let left = remaining(limit, &state, now_us);
             self.add(&mut held.guards[slot.guard], slot.hash, state, limit, left, now_us);
         }
     }
@@ -127,11 +128,6 @@ impl MemoryStore {
     }
 }
 
-/// What is left of a counter after the last check that is about it.
-fn left(outcomes: &Outcomes, slot: &Slot) -> u64 {
-    outcomes.get(slot.last).map_or(0, |outcome| outcome.remaining)
-}
-
 /// The share of the quota in use, in 1/65535.
 fn fill(quota: u64, left: u64) -> u16 {
     let used = u128::from(quota.saturating_sub(left)) * u128::from(u16::MAX);
@@ -150,8 +146,6 @@ struct Slot {
     hash: KeyHash,
     guard: usize,
     place: Place,
-    /// The last check that is about this counter: its outcome is the last word on it.
-    last: usize,
     written: bool,
 }
 
@@ -165,20 +159,17 @@ enum Place {
 }
 
 impl<'a> Held<'a> {
-    fn new(
-        transaction: &Transaction,
+    fn new<H>(
+        transaction: &Transaction<H>,
         hashes: &[KeyHash],
         guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
         guard_of: impl Fn(KeyHash) -> usize,
     ) -> Self {
         let mut slots: SmallVec<[Slot; 8]> = SmallVec::with_capacity(hashes.len());
-        for (index, (&hash, check)) in hashes.iter().zip(&transaction.checks).enumerate() {
+        for (&hash, check) in hashes.iter().zip(&transaction.checks) {
             let guard = guard_of(hash);
             let place = match slots.iter().position(|slot| slot.hash == hash) {
-                Some(first) => {
-                    slots[first].last = index;
-                    Place::Elsewhere(first)
-                }
+                Some(first) => Place::Elsewhere(first),
                 None => match guards[guard].find_bucket(hash) {
                     Some(bucket) => Place::Bucket(bucket),
                     None => Place::New(State::new(&check.limit)),
@@ -188,7 +179,6 @@ impl<'a> Held<'a> {
                 hash,
                 guard,
                 place,
-                last: index,
                 written: false,
             });
         }

@@ -18,7 +18,7 @@ use super::client::store_error;
 use super::link::Link;
 use super::script::{self, Call, ScriptId};
 use crate::model::{CounterKey, Transaction};
-use crate::store::{Outcomes, StoreError, late};
+use crate::store::{Outcomes, StoreError, late, outcomes};
 
 /// Why a call has no outcomes.
 pub(super) enum Failure {
@@ -65,7 +65,10 @@ pub(super) async fn decide(
     match reply.await {
         Ok(reply) => {
             link.answered(&client);
-            Ok(script::decode(transactions, &reply)?)
+            Ok(script::decode(transactions, &reply)?
+                .into_iter()
+                .map(outcomes)
+                .collect())
         }
         Err(error) => {
             if error.is_moved() || error.is_ask() {

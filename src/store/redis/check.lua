@@ -15,14 +15,14 @@
 --           then to the end, for each transaction: how many checks, and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 take, 1 give, 2 lease, 3 return, 4 charge
---             gate    0 enforce, 1 quota, 2 observe
---             hits    a take of 0 is a peek
+--             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit
+--             enforcement    0 enforce, 1 quota, 2 shadow
+--             hits    an acquisition of 0 is a peek
 --             slice   of a return; else 0
--- Returns one string of little-endian doubles (or a list of integers), for each check in order:
+-- Returns one string of little-endian doubles (or a list of integers): now_us, then for each check in order
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
---           and of a lease also: hits granted, slice, microseconds left in it (-1 no end);
---           of a charge also: its hits that would have been admitted, if not all would (0 if so)
+--           and of a lease also: hits granted;
+--           of a debit also: its hits that would have been admitted, if not all would (0 if so)
 
 local data, in_words = ARGV[1], #ARGV > 1
 if in_words then
@@ -37,7 +37,7 @@ if now == 0 then
   now, spare_ms = time[1] * 1000000 + time[2], 0
 end
 
--- The common case: one take or peek. There is nothing to be weighed against it.
+-- The common case: one acquisition or peek. There is nothing to be weighed against it.
 if #data == 112 then
   local number, p1, p2, p3, p4, _, _, _, kind, _, hits = struct.unpack("<ddddddddddd", data, at)
   if kind == 0 then
@@ -49,17 +49,17 @@ if #data == 112 then
       algorithm.save(state, key, now, spare_ms, p1, p2, p3)
     end
     if in_words then
-      return { allowed, remaining, retry_after, reset_after, delay }
+      return { now, allowed, remaining, retry_after, reset_after, delay }
     end
-    return struct.pack("<ddddd", allowed, remaining, retry_after, reset_after, delay)
+    return struct.pack("<dddddd", now, allowed, remaining, retry_after, reset_after, delay)
   end
 end
 
-local TAKE, GIVE, LEASE, CHARGE = 0, 1, 2, 4
+local ACQUIRE, REFUND, LEASE, RETURN, DEBIT = 0, 1, 2, 3, 4
 local ENFORCE, QUOTA = 0, 1
 
 -- By position in the limits and in KEYS.
-local limits, states, changed, prior = {}, {}, {}, {}
+local limits, states, changed = {}, {}, {}
 
 for index = 1, limit_count do
   local number, p1, p2, p3, p4, next_at = struct.unpack("<ddddd", data, at)
@@ -88,21 +88,19 @@ local function with_stand_of(check, hits)
 end
 
 local function judge_lease(check, before)
-  local limit = check.limit
+  local _
   with_stand_of(check, before)
-  if not limit.algorithm.lease then
+  if not check.limit.algorithm.leases then
     check.allowed, check.retry_after = 0, -1
     return
   end
   local hits = check.hits < check.remaining and check.hits or check.remaining
   if hits == 0 then
-    local _
     check.allowed, _, check.retry_after = decide(check, before + 1)
     return
   end
   check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay = decide(check, before + hits)
   check.granted = hits
-  check.slice, check.left = limit.algorithm.lease(state_of(check), now, limit[1], limit[2])
 end
 
 -- What a check comes to if its transaction passes, `before` being the hits that count before it.
@@ -110,8 +108,7 @@ local function judge(check, before)
   if check.kind == LEASE then
     return judge_lease(check, before)
   end
-  if check.kind ~= TAKE then
-    with_stand_of(check, 0)
+  if check.kind ~= ACQUIRE then
     check.allowed, check.retry_after = 1, 0
     return
   end
@@ -127,7 +124,7 @@ end
 
 -- Hits that a check adds to its counter.
 local function counted(check, passes)
-  if check.kind == TAKE and passes and check.allowed == 1 then
+  if check.kind == ACQUIRE and passes and check.allowed == 1 then
     return check.hits
   end
   if check.kind == LEASE and passes then
@@ -136,37 +133,44 @@ local function counted(check, passes)
   return 0
 end
 
-local function commit(check, passes)
-  local limit, state = check.limit, state_of(check)
-  if check.kind == TAKE or check.kind == LEASE then
-    limit.algorithm.apply(state, now, counted(check, passes), limit[1], limit[2], limit[3])
-  elseif check.kind == GIVE then
-    limit.algorithm.give(state, now, check.hits, limit[1], limit[2], limit[3])
-  elseif limit.algorithm.give_to then
-    limit.algorithm.give_to(state, now, check.slice, check.hits, limit[1], limit[2], limit[3])
-  end
-  if check.kind ~= TAKE and check.kind ~= LEASE then
-    with_stand_of(check, 0)
-  end
+-- Calls one of the check's algorithm's functions that change a state.
+local function change(check, name, ...)
+  local limit = check.limit
+  local arguments = { ... }
+  local count = #arguments
+  arguments[count + 1], arguments[count + 2], arguments[count + 3] = limit[1], limit[2], limit[3]
+  arguments[count + 4] = spare_ms
+  limit.algorithm[name](state_of(check), now, unpack(arguments))
   changed[check.key] = limit
 end
 
 -- Counts what has happened, whatever becomes of the rest.
-local function charge(check)
-  local limit, state = check.limit, state_of(check)
+local function debit(check)
   check.allowed, check.room, check.retry_after = decide(check, check.hits)
-  limit.algorithm.charge(state, now, check.hits, limit[1], limit[2], limit[3])
+  change(check, "debit", check.hits)
   with_stand_of(check, 0)
-  changed[check.key] = limit
+end
+
+-- Takes hits out of the counter, whatever becomes of the rest.
+local function free(check)
+  if check.kind == REFUND then
+    change(check, "refund", check.hits)
+  else
+    change(check, "return_to", check.slice, check.hits)
+  end
+end
+
+local function frees(check)
+  return check.kind == REFUND or check.kind == RETURN
 end
 
 local function passes_all(checks)
   local quota, quota_over = 0, 0
   for _, check in ipairs(checks) do
-    if check.gate == ENFORCE and check.allowed == 0 then
+    if check.enforcement == ENFORCE and check.allowed == 0 then
       return false
     end
-    if check.gate == QUOTA then
+    if check.enforcement == QUOTA then
       quota = quota + 1
       quota_over = quota_over + 1 - check.allowed
     end
@@ -174,15 +178,14 @@ local function passes_all(checks)
   return quota == 0 or quota_over < quota
 end
 
-local outcomes = {}
+local outcomes = { in_words and now or struct.pack("<d", now) }
 
 local function tell(check)
   local numbers = { check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay }
   if check.kind == LEASE then
-    local granted = check.granted > 0
-    numbers[6], numbers[7], numbers[8] = check.granted, granted and check.slice or 0, granted and check.left or 0
+    numbers[6] = check.granted
   end
-  if check.kind == CHARGE then
+  if check.kind == DEBIT then
     numbers[6] = check.allowed == 0 and check.room or 0
   end
   if not in_words then
@@ -191,45 +194,71 @@ local function tell(check)
   outcomes[#outcomes + 1] = numbers
 end
 
+-- Calls `step` with each check that is no debit.
+local function each(checks, step)
+  for _, check in ipairs(checks) do
+    if check.kind ~= DEBIT then
+      step(check)
+    end
+  end
+end
+
 local function run(checks)
-  for key in pairs(prior) do
-    prior[key] = nil
-  end
   for _, check in ipairs(checks) do
-    if check.kind == CHARGE then
-      charge(check)
+    if check.kind == DEBIT then
+      debit(check)
     end
   end
-  for _, check in ipairs(checks) do
-    if check.kind ~= CHARGE then
-      check.before = prior[check.key] or 0
-      judge(check, check.before)
-      prior[check.key] = check.before + counted(check, true)
-    end
-  end
+  local prior = {}
+  each(checks, function(check)
+    check.before = prior[check.key] or 0
+    judge(check, check.before)
+    prior[check.key] = check.before + counted(check, true)
+  end)
   local passes = passes_all(checks)
-  for _, check in ipairs(checks) do
-    if check.kind ~= CHARGE then
-      local counts = counted(check, passes) > 0
-      if counts or passes and check.kind ~= TAKE and check.kind ~= LEASE then
-        commit(check, passes)
-      elseif not passes and (check.before > 0 or check.allowed == 1) then
+  if not passes then
+    each(checks, function(check)
+      if check.before > 0 or check.allowed == 1 then
         with_stand_of(check, 0)
       end
+    end)
+  end
+  each(checks, function(check)
+    if frees(check) then
+      free(check)
+    end
+  end)
+  each(checks, function(check)
+    local hits = counted(check, passes)
+    if hits > 0 then
+      change(check, "apply", hits)
+    end
+  end)
+  for _, check in ipairs(checks) do
+    if frees(check) then
+      with_stand_of(check, 0)
     end
     tell(check)
   end
 end
 
+-- All states are read before the first is changed: a value that is not ours stops the call while nothing is written.
+local transactions = {}
 while at <= #data do
   local count
   count, at = struct.unpack("<d", data, at)
   local checks = {}
   for index = 1, count do
-    local key, limit, kind, gate, hits, slice, next_at = struct.unpack("<dddddd", data, at)
-    checks[index] = { key = key, limit = limits[limit], kind = kind, gate = gate, hits = hits, slice = slice, granted = 0 }
+    local key, limit, kind, enforcement, hits, slice, next_at = struct.unpack("<dddddd", data, at)
+    checks[index] = {
+      key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
+    }
+    state_of(checks[index])
     at = next_at
   end
+  transactions[#transactions + 1] = checks
+end
+for _, checks in ipairs(transactions) do
   run(checks)
 end
 

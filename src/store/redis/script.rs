@@ -5,11 +5,12 @@ use std::sync::OnceLock;
 
 use smallvec::SmallVec;
 
+use crate::algorithms::op::{Answer, Grant, Op};
+use crate::algorithms::transaction::{Answers, complete};
 use crate::algorithms::{MAX_CHECK_HITS, Params};
 use crate::model::time::MAX_EXACT;
-use crate::model::{AlgorithmKind, Check, CounterKey, Enforcement, Grant, Hits, Limit};
-use crate::model::{Outcome, RetryAfter, Transaction};
-use crate::store::{Outcomes, StoreError};
+use crate::model::{AlgorithmKind, Check, CounterKey, Enforcement, Limit, Outcome, RetryAfter, Transaction};
+use crate::store::StoreError;
 
 const PRELUDE: &str = include_str!("prelude.lua");
 const DRIVER: &str = include_str!("check.lua");
@@ -104,7 +105,7 @@ pub struct Call<'a> {
 
 /// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
 #[must_use]
-pub fn encode<'a>(transactions: &[&'a Transaction], now_us: u64) -> Call<'a> {
+pub fn encode<'a, H: Copy + Into<Op>>(transactions: &[&'a Transaction<H>], now_us: u64) -> Call<'a> {
     let mut keys = Positions::default();
     let mut limits = Positions::default();
     let mut script = ScriptId(0);
@@ -196,14 +197,14 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
     }
 }
 
-fn push_check(out: &mut Vec<u8>, check: &Check) {
-    let (kind, hits, slice) = match check.hits {
-        Hits::Acquire(hits) => (0, hits, 0),
-        Hits::Peek => (0, 0, 0),
-        Hits::Refund(hits) => (1, hits, 0),
-        Hits::Lease(hits) => (2, hits, 0),
-        Hits::Return { slice, hits } => (3, hits, slice),
-        Hits::Debit(hits) => (4, hits, 0),
+fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>) {
+    let (kind, hits, slice) = match check.hits.into() {
+        Op::Acquire(hits) => (0, hits, 0),
+        Op::Peek => (0, 0, 0),
+        Op::Refund(hits) => (1, hits, 0),
+        Op::Lease(hits) => (2, hits, 0),
+        Op::Return { slice, hits } => (3, hits, slice),
+        Op::Debit(hits) => (4, hits, 0),
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,
@@ -225,16 +226,19 @@ fn push(out: &mut Vec<u8>, number: u64) {
 ///
 /// # Errors
 /// [`StoreError::Protocol`] if it is not one.
-pub fn decode(transactions: &[&Transaction], reply: &[u8]) -> Result<Vec<Outcomes>, StoreError> {
+pub fn decode<H: Copy + Into<Op>>(transactions: &[&Transaction<H>], reply: &[u8]) -> Result<Vec<Answers>, StoreError> {
     let (doubles, rest) = reply.as_chunks::<DOUBLE>();
     let mut numbers = doubles.iter().map(|bytes| f64::from_le_bytes(*bytes));
-    let all = transactions
-        .iter()
-        .map(|transaction| {
+    let all = numbers.next().and_then(count).and_then(|now_us| {
+        let each = transactions.iter().map(|transaction| {
             let checks = transaction.checks.iter();
-            checks.map(|check| outcome(check, &mut numbers)).collect()
-        })
-        .collect::<Option<Vec<Outcomes>>>();
+            let answers = checks.map(|check| answer(check.hits.into(), &mut numbers));
+            let mut answers = answers.collect::<Option<Answers>>()?;
+            complete(transaction, &mut answers, now_us);
+            Some(answers)
+        });
+        each.collect::<Option<Vec<Answers>>>()
+    });
     match all {
         Some(all) if rest.is_empty() && numbers.next().is_none() => Ok(all),
         _ => Err(StoreError::Protocol(format!(
@@ -245,36 +249,31 @@ pub fn decode(transactions: &[&Transaction], reply: &[u8]) -> Result<Vec<Outcome
     }
 }
 
-fn outcome(check: &Check, numbers: &mut impl Iterator<Item = f64>) -> Option<Outcome> {
-    let is_lease = matches!(check.hits, Hits::Lease(_));
-    let is_charge = matches!(check.hits, Hits::Debit(_));
+fn answer(op: Op, numbers: &mut impl Iterator<Item = f64>) -> Option<Answer> {
     let allowed = count(numbers.next()?)? == 1;
     let remaining = count(numbers.next()?)?;
     let retry_after = numbers.next()?;
-    Some(Outcome {
-        allowed,
-        remaining,
+    let mut outcome = Outcome {
         retry_after: match retry_after {
             _ if allowed => RetryAfter::Now,
             -1.0 => RetryAfter::Never,
             micros => RetryAfter::Micros(count(micros)?),
         },
-        reset_after_us: count(numbers.next()?)?,
-        delay_us: count(numbers.next()?)?,
-        room: if is_charge { count(numbers.next()?)? } else { 0 },
-        grant: if is_lease { grant(numbers)? } else { None },
-        cached: false,
-    })
-}
-
-fn grant(numbers: &mut impl Iterator<Item = f64>) -> Option<Option<Grant>> {
-    let hits = count(numbers.next()?)?;
-    let slice = count(numbers.next()?)?;
-    let left_us = match numbers.next()? {
-        -1.0 => u64::MAX,
-        left_us => count(left_us)?,
+        allowed,
+        ..Outcome::admitted(remaining, count(numbers.next()?)?)
     };
-    Some((hits > 0).then_some(Grant { hits, slice, left_us }))
+    outcome.delay_us = count(numbers.next()?)?;
+    let mut grant = None;
+    match op {
+        Op::Debit(_) => outcome.room = count(numbers.next()?)?,
+        Op::Lease(_) => {
+            let hits = count(numbers.next()?)?;
+            // `complete` fills in how long it lasts.
+            grant = (hits > 0).then_some(Grant { hits, left_us: 0 });
+        }
+        Op::Acquire(_) | Op::Peek | Op::Refund(_) | Op::Return { .. } => {}
+    }
+    Some(Answer { outcome, grant })
 }
 
 /// A whole number that a double holds exactly.

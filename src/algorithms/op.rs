@@ -1,0 +1,69 @@
+//! Operations on a counter as a store knows them: what a request can ask ([`Hits`]), and what only a replica asks for
+//! itself (leases and their return).
+
+use crate::model::{Hits, Outcome};
+
+/// What a check does to its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// See [`Hits::Acquire`].
+    Acquire(u64),
+    /// See [`Hits::Debit`].
+    Debit(u64),
+    /// See [`Hits::Peek`].
+    Peek,
+    /// See [`Hits::Refund`].
+    Refund(u64),
+    /// Counts as many hits as are left, up to this many, for the caller to admit by itself until the slice ends (see
+    /// [`Grant`]). Allowed if at least one was granted. sliding_window, fixed_window and token_bucket only; the other
+    /// algorithms grant nothing.
+    Lease(u64),
+    /// Takes hits out of the slice that they were counted in, if that slice still counts: never below zero use. Always
+    /// allowed, and done whatever else the transaction comes to.
+    Return {
+        /// [`Outcome::slice`] of the check that counted them.
+        slice: u64,
+        /// How many.
+        hits: u64,
+    },
+}
+
+impl From<Hits> for Op {
+    fn from(hits: Hits) -> Self {
+        match hits {
+            Hits::Acquire(hits) => Self::Acquire(hits),
+            Hits::Debit(hits) => Self::Debit(hits),
+            Hits::Peek => Self::Peek,
+            Hits::Refund(hits) => Self::Refund(hits),
+            Hits::Lease(most) => Self::Lease(most),
+            Hits::Return { slice, hits } => Self::Return { slice, hits },
+        }
+    }
+}
+
+impl Op {
+    /// Whether it takes hits out of the counter.
+    #[must_use]
+    pub const fn frees(self) -> bool {
+        matches!(self, Self::Refund(_) | Self::Return { .. })
+    }
+}
+
+/// Hits that were counted ahead for one caller, in [`Outcome::slice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// How many; at least 1.
+    pub hits: u64,
+    /// Microseconds until their slice ends: the caller must have admitted them by then, on a clock that it started
+    /// before it asked. `u64::MAX` for a token bucket, whose hits stay counted whenever they are admitted.
+    pub left_us: u64,
+}
+
+/// A store's answer to one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// What the check came to.
+    pub outcome: Outcome,
+    /// What an [`Op::Lease`] was granted; `None` for every other check.
+    pub grant: Option<Grant>,
+}
