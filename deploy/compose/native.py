@@ -239,7 +239,7 @@ def wait(project, seconds):
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default=str(ROOT / "target/release/sluicegate"), help="the sluicegate to run")
+    parser.add_argument("--binary", default=str(ROOT / "target/debug/sluicegate"), help="the sluicegate to run")
     parser.add_argument("--envoy", default=str(ROOT / ".venv/bin/envoy"), help="the Envoy to run")
     parser.add_argument("--prometheus", default=str(ROOT / ".cache/prometheus/usr/bin/prometheus"),
                         help="the Prometheus to run, if it is there")

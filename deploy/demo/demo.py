@@ -170,7 +170,7 @@ def keep_serving(stack, ports, mode):
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", default=str(ROOT / "target/release/sluicegate"), help="the sluicegate to run")
+    parser.add_argument("--binary", default=str(ROOT / "target/debug/sluicegate"), help="the sluicegate to run")
     parser.add_argument("--envoy", default=str(ROOT / ".venv/bin/envoy"), help="the Envoy to run")
     parser.add_argument("--store", choices=("memory", "redis"), default="memory", help="where counters live")
     parser.add_argument("--mode", choices=MODES, default="ratelimit", help="how Envoy asks the service")
@@ -178,7 +178,7 @@ def parse_options():
                         help="those of envoy.yaml, or any that are free")
     parser.add_argument("--once", action="store_true", help="exit after the tour: 0 if every answer was as expected")
     options = parser.parse_args()
-    for path, cure in ((options.binary, "cargo build --release"), (options.envoy, "make setup")):
+    for path, cure in ((options.binary, "cargo build"), (options.envoy, "make setup")):
         if not os.access(path, os.X_OK):
             parser.error(f"{path} is not there: run `{cure}`")
     return options
