@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy chaos soak fuzz image-steps bench fmt lint
+.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps bench fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ test: ## every test: unit, conformance, real Redis, real Envoy
 	scripts/setup
 	$(CARGO) test --locked --no-fail-fast
 	$(MAKE) --no-print-directory test-deploy
+	$(MAKE) --no-print-directory test-console
+
+test-console: ## the admin API by its OpenAPI document, and the console in a real Chromium
+	@scripts/setup console
+	$(CARGO) build --locked --bin sluicegate
+	.venv/bin/python -m pytest -q -p no:cacheprovider tests/console
 
 test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it that can run here, run
 	@scripts/setup deploy

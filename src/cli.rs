@@ -1,5 +1,7 @@
 //! Subcommands. Each is one function that turns its flags into a call of the room that does the work.
 
+mod prove;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -16,8 +18,6 @@ use crate::bench::{self, BenchArgs, memory::MemoryArgs, noop::NoopArgs};
 use crate::config::settings::ratelimit_env::table;
 use crate::config::settings::{self, Notice, ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
-use crate::model::AlgorithmKind;
-use crate::rules::Defaults;
 use crate::telemetry::logs;
 
 /// A rate limiter for Envoy whose limits are never passed.
@@ -67,6 +67,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Validate rules files without serving; every error in every file, exit code 1 if there is one
     Check(CheckArgs),
+    /// Run tests of rules on a virtual clock: requests at their times, and what must come; exit code 1 if a test fails
+    Test(prove::TestArgs),
     /// Ask a running process whether it is healthy; exit code 0 if it is (for a container's health check)
     Health(HealthArgs),
     /// Put load on any server with this gRPC interface; report throughput, latency and answers
@@ -95,12 +97,8 @@ struct CheckArgs {
     /// Rules: files, or directories
     #[arg(required = true, value_name = "RULES")]
     rules: Vec<PathBuf>,
-    /// Algorithm of rules that name none
-    #[arg(long, env, value_name = "NAME", default_value = "sliding_window", value_parser = values::algorithm)]
-    default_algorithm: AlgorithmKind,
-    /// Let the same domain stand in several files
-    #[arg(long, env = "MERGE_DOMAIN_CONFIG")]
-    merge_domains: bool,
+    #[command(flatten)]
+    compile: prove::CompileArgs,
 }
 
 /// Flags of `health`: where the other process serves HTTP, from the same variables as it.
@@ -130,6 +128,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(errors) => fail(&errors, 2),
         },
         Some(Command::Check(args)) => check(&args),
+        Some(Command::Test(args)) => prove::test(&args),
         Some(Command::Health(args)) => health(&args),
         Some(Command::Bench(args)) => bench(*args),
         Some(Command::BenchNoop(args)) => bench_noop(&args),
@@ -242,12 +241,7 @@ fn health(args: &HealthArgs) -> ExitCode {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    let defaults = Defaults {
-        algorithm: args.default_algorithm,
-        merge_domains: args.merge_domains,
-        ..Defaults::default()
-    };
-    match config::check(&Source::new(args.rules.clone()), &defaults) {
+    match config::check(&Source::new(args.rules.clone()), &args.compile.defaults()) {
         Ok(Summary { domains, rules, files }) => {
             let [domains, rules, files] = [(domains, "domain"), (rules, "rule"), (files, "file")].map(counted);
             print(&format_args!("ok: {domains}, {rules} in {files}"))

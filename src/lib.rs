@@ -14,15 +14,18 @@
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs, metrics with bounded labels, traces |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
+//! | [`prove`] | rule tests, replay of access logs, what a change of rules means: the engine on a virtual clock |
 //! | [`proto`] | the wire types |
 //! | [`service`] | gRPC: wire ↔ model, the server |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
+//! | [`api`] | HTTP: the operator's API, `/api/v1` |
 //! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
 //! | [`app`] | the composition root: the only room that names concrete types |
 //! | [`cli`] | subcommands and their flags |
 
 pub mod admin;
 pub mod algorithms;
+pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;
@@ -32,6 +35,7 @@ pub mod mapping;
 pub mod model;
 pub mod proto;
 pub mod proto_codec;
+pub mod prove;
 pub mod rules;
 pub mod service;
 pub mod store;

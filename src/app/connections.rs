@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -82,6 +82,7 @@ impl Port {
     }
 
     async fn connection(self, accepted: Accepted, place: Place) {
+        let peer = accepted.peer().map(ConnectInfo);
         let io = match accepted.open() {
             Ok(io) => TokioIo::new(io),
             Err(error) => {
@@ -90,7 +91,12 @@ impl Port {
             }
         };
         let (builder, usage) = (self.builder(), place.usage());
-        let service = service_fn(|request| self.answer(request, usage.clone()));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            self.answer(request, usage.clone())
+        });
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         let served = async {
             tokio::select! {

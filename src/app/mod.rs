@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Health;
 use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
+use crate::api::{self, Api, Token};
 use crate::config::settings::{AnswerSettings, Settings, TelemetrySettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
@@ -31,7 +32,7 @@ use crate::service::rls::RateLimitService;
 use crate::service::server::{GrpcServer, ServerOptions};
 use crate::telemetry::statsd::Statsd;
 use crate::telemetry::traces::{Export, TraceError, Traces};
-use crate::telemetry::{Metrics, logs};
+use crate::telemetry::{Activity, Metrics, logs};
 
 use listen::GrpcListener;
 use rules::RulesFeed;
@@ -57,6 +58,9 @@ pub enum AppError {
     /// The certificate, the key or the CA of the listener cannot be used.
     #[error("TLS on the gRPC listener: {0}")]
     Tls(String),
+    /// The token of the admin API cannot be used.
+    #[error("--admin-token-file: {0}")]
+    AdminToken(String),
     /// The store cannot be used as configured.
     #[error("store: {0}")]
     Store(String),
@@ -105,6 +109,9 @@ pub struct App {
     json: JsonService,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
+    clock: Arc<dyn Clock>,
+    token: Option<Token>,
     health: Health,
     rules: RulesFeed,
     background: stores::Background,
@@ -136,16 +143,20 @@ impl App {
             )?),
             None => None,
         };
-        let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics))?;
+        let token = listen.admin_token_file.as_deref().map(Token::open).transpose();
+        let token = token.map_err(|error| AppError::AdminToken(error.to_string()))?;
+        let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
+        let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics), Arc::clone(&activity))?;
         let stack = stores::open(&settings, &metrics, &clock)?;
         let options = engine_options(&settings);
-        let engine = Arc::new(Engine::new(
+        let engine = Engine::new(
             stack.store,
             stack.standby,
             options,
             Arc::clone(&clock),
             Arc::clone(&metrics),
-        ));
+        );
+        let engine = Arc::new(engine.observed(Arc::clone(&activity)));
         let needs_store = settings
             .store
             .redis
@@ -159,7 +170,13 @@ impl App {
         let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
         let rls = rls.traced(traces.clone());
         let failure_mode = undecided(settings.store.on_store_error);
-        let authz = AuthzService::new(Arc::clone(&engine), answers, failure_mode, Arc::clone(&metrics), clock);
+        let authz = AuthzService::new(
+            Arc::clone(&engine),
+            answers,
+            failure_mode,
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+        );
         let authz = authz.traced(traces);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
@@ -176,6 +193,9 @@ impl App {
             json,
             engine,
             metrics,
+            activity,
+            clock,
+            token,
             health,
             rules,
             background: stack.background,
@@ -214,11 +234,25 @@ impl App {
         self.rules
             .start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
         drain::mirror_health(&mut background, self.health.watch(), self.grpc.health());
+        let api = Api::new(
+            api::Parts {
+                engine: Arc::clone(&self.engine),
+                metrics: Arc::clone(&self.metrics),
+                health: self.health.clone(),
+                activity: self.activity,
+                clock: self.clock,
+                token: self.token,
+                stop: stop.clone(),
+            },
+            &self.settings,
+        );
+        background.spawn(api.clone().run());
         let admin = http::admin(Admin {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
-        });
+        })
+        .merge(api.router());
         let mut servers = JoinSet::new();
         let port = |name, connections| connections::Bounds {
             connections,
@@ -268,6 +302,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         charge_after_peek: settings.rules.charge_after_peek,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
         max_waiting: settings.limits.max_delayed,
+        holds_back: true,
         max_concurrent: settings.limits.max_concurrent,
         on_overload: settings.limits.on_overload,
     }
@@ -298,7 +333,6 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
         limit_headers: settings.limit_headers.clone(),
         ietf_headers: settings.ietf_headers,
         dynamic_metadata: settings.dynamic_metadata,
-        whole_second_resets: settings.whole_second_resets,
         bounds: Bounds::default(),
     }
 }

@@ -12,7 +12,8 @@ use crate::config::xds::watch_xds;
 use crate::config::{self, ConfigErrors, Source};
 use crate::engine::Engine;
 use crate::rules::{Defaults, RuleSet};
-use crate::telemetry::Metrics;
+use crate::telemetry::activity::Reload;
+use crate::telemetry::{Activity, Metrics};
 use crate::tls;
 
 use super::AppError;
@@ -25,6 +26,7 @@ pub(super) struct RulesFeed {
     from: From,
     settings: RulesSettings,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
 }
 
 enum From {
@@ -47,7 +49,11 @@ pub(super) fn defaults(settings: &RulesSettings) -> Defaults {
 
 impl RulesFeed {
     /// Loads for the first time.
-    pub(super) fn open(settings: &RulesSettings, metrics: Arc<Metrics>) -> Result<Self, AppError> {
+    pub(super) fn open(
+        settings: &RulesSettings,
+        metrics: Arc<Metrics>,
+        activity: Arc<Activity>,
+    ) -> Result<Self, AppError> {
         let defaults = defaults(settings);
         let wrong = |errors: ConfigErrors| AppError::Rules(errors.render(false));
         let from = if let Some(xds) = &settings.xds {
@@ -82,6 +88,7 @@ impl RulesFeed {
             from,
             settings: settings.clone(),
             metrics,
+            activity,
         })
     }
 
@@ -102,6 +109,7 @@ impl RulesFeed {
             engine,
             health,
             metrics: self.metrics,
+            activity: self.activity,
             needs_domain,
         };
         match self.from {
@@ -139,6 +147,7 @@ struct Gate {
     engine: Arc<Engine>,
     health: Health,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
     /// Without a domain the process is not healthy.
     needs_domain: bool,
 }
@@ -149,11 +158,19 @@ impl Gate {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation),
             Event::Failed(errors) => {
                 self.metrics.config_refused();
-                let instead = match self.engine.active() {
+                let rendered = errors.render(false);
+                let active = self.engine.active();
+                self.activity.events.reloaded(Reload {
+                    generation: active.as_ref().map_or(0, |active| active.generation),
+                    rules: active.as_ref().map_or(0, |active| active.rules.rules.len()),
+                    errors: rendered.clone(),
+                    ..Reload::default()
+                });
+                let instead = match active {
                     Some(_) => "the new rules are wrong, the old ones stay in force",
                     None => "no rules are in force",
                 };
-                tracing::error!("{instead}:\n{}", errors.render(false));
+                tracing::error!("{instead}:\n{rendered}");
             }
         }
     }
@@ -163,6 +180,13 @@ impl Gate {
         let (count, domains) = (rules.rules.len(), rules.domains.len());
         self.engine.activate(rules, generation);
         self.metrics.config_loaded(generation, count, &hash[..2 * HASH_BYTES]);
+        self.activity.events.reloaded(Reload {
+            ok: true,
+            generation,
+            hash: hash[..2 * HASH_BYTES].to_owned(),
+            rules: count,
+            ..Reload::default()
+        });
         let configured = !self.needs_domain || domains > 0;
         self.health.update(|conditions| conditions.configured = configured);
         tracing::info!(

@@ -80,8 +80,8 @@ pub(super) struct Scope<'f> {
 }
 
 impl Scope<'_> {
-    /// What a later error says of the place of an earlier declaration.
-    fn place(&self, place: Option<Place>) -> String {
+    /// Where something is declared: what a later error says of an earlier one, and a rule of itself.
+    pub(super) fn place(&self, place: Option<Place>) -> String {
         let name = &self.file.origin.name;
         place.map_or_else(|| name.to_string(), |at| format!("{name}:{}", at.line))
     }

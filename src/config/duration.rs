@@ -50,7 +50,11 @@ fn bad(field: &'static str, text: &str, reason: Cow<'static, str>, example: &'st
     }
 }
 
-fn parse(text: &str) -> Result<Duration, Cow<'static, str>> {
+/// Reads a duration: numbers, each with its unit behind it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(crate) fn parse(text: &str) -> Result<Duration, Cow<'static, str>> {
     if text.len() > MAX_TEXT {
         return Err("it is too long a text".into());
     }

@@ -6,40 +6,40 @@ use super::problem::{Clipped, Problem, Quoted, nearest};
 use super::raw::{Field, Placed};
 
 /// Reads mappings, and keeps in mind where in the tree it is.
-pub(super) struct Reader<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) errors: &'a mut ConfigErrors,
+pub(crate) struct Reader<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) errors: &'a mut ConfigErrors,
     /// The place in the rules' tree, for errors.
-    pub(super) path: Vec<String>,
+    pub(crate) path: Vec<String>,
 }
 
 /// The fields of one mapping; each stands in it once, and its name is known.
-pub(super) struct Fields<'n>(Vec<(&'static str, &'n Node)>);
+pub(crate) struct Fields<'n>(Vec<(&'static str, &'n Node)>);
 
 impl<'n> Fields<'n> {
     /// A field's node; null counts as absent, as everywhere in these files.
-    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
         let (_, node) = self.0.iter().find(|(field, _)| *field == name)?;
         (!matches!(node.value, Value::Null)).then_some(*node)
     }
 
     /// All of them, in the order of the file, null ones too.
-    pub(super) fn all(&self) -> &[(&'static str, &'n Node)] {
+    pub(crate) fn all(&self) -> &[(&'static str, &'n Node)] {
         &self.0
     }
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(origin: &'a Origin, path: Vec<String>, errors: &'a mut ConfigErrors) -> Self {
+    pub(crate) const fn new(origin: &'a Origin, path: Vec<String>, errors: &'a mut ConfigErrors) -> Self {
         Self { origin, errors, path }
     }
 
-    pub(super) fn report(&mut self, problem: Problem, place: Option<Place>) {
+    pub(crate) fn report(&mut self, problem: Problem, place: Option<Place>) {
         let path = self.path.join(" / ");
         self.errors.push(ConfigError::new(self.origin, place, path, problem));
     }
 
-    pub(super) fn wrong(&mut self, subject: String, expected: &'static str, node: &Node) {
+    pub(crate) fn wrong(&mut self, subject: String, expected: &'static str, node: &Node) {
         let found = describe(node);
         let problem = Problem::WrongType {
             subject,
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The fields of a mapping; what is not known or stands twice is reported.
-    pub(super) fn fields<'n>(
+    pub(crate) fn fields<'n>(
         &mut self,
         node: &'n Node,
         context: &'static str,
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         Some(Fields(fields))
     }
 
-    pub(super) fn text(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<String> {
+    pub(crate) fn text(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<String> {
         let Some(node) = fields.get(name) else {
             return Field::Absent;
         };
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Field::Broken
     }
 
-    pub(super) fn truth(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<bool> {
+    pub(crate) fn truth(&mut self, fields: &Fields<'_>, name: &'static str) -> Field<bool> {
         let Some(node) = fields.get(name) else {
             return Field::Absent;
         };
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
         Field::Broken
     }
 
-    pub(super) fn number<N: TryFrom<i128>>(&mut self, fields: &Fields<'_>, name: &'static str, max: u64) -> Field<N> {
+    pub(crate) fn number<N: TryFrom<i128>>(&mut self, fields: &Fields<'_>, name: &'static str, max: u64) -> Field<N> {
         let Some(node) = fields.get(name) else {
             return Field::Absent;
         };

@@ -13,12 +13,12 @@
 //! | [`error`], [`problem`] | what can be wrong, where, and how to mend it |
 
 pub mod compile;
-mod duration;
+pub(crate) mod duration;
 pub mod error;
 pub mod ext_authz;
-mod fields;
+pub(crate) mod fields;
 mod limits;
-mod node;
+pub(crate) mod node;
 pub mod problem;
 pub mod raw;
 mod read;
@@ -87,6 +87,14 @@ pub fn example(defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
 /// Everything that is wrong in any of them.
 pub fn check(source: &Source, defaults: &Defaults) -> Result<Summary, ConfigErrors> {
     compile_snapshot(source.read(), defaults).map(|(_, summary)| summary)
+}
+
+/// The rules of files and directories, compiled once.
+///
+/// # Errors
+/// Everything that is wrong in any of them.
+pub fn read_rules(source: &Source, defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
+    compile_snapshot(source.read(), defaults).map(|(rules, _)| rules)
 }
 
 /// Compiles what was read; what could not be read is an error like any other.

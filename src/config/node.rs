@@ -25,17 +25,17 @@ const STACK_BYTES: usize = 12 << 20;
 
 /// A node and its place.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) value: Value,
     /// Where it is used.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// The text of a number or a truth value as it was written, for where a text is wanted (`value: 007`).
     written: Option<Arc<str>>,
 }
 
 /// What a node holds.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i128),
@@ -51,7 +51,7 @@ impl Node {
     ///
     /// # Errors
     /// The first thing that is not YAML, and its place; there is no reading on after it.
-    pub(super) fn parse(text: &str) -> Result<Self, (Problem, Option<Place>)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (Problem, Option<Place>)> {
         let gave_up = |reason: String| (Problem::Unreadable { reason }, None);
         thread::scope(|scope| {
             let builder = thread::Builder::new().stack_size(STACK_BYTES);
@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// The text of a scalar, as it was written; `None` for null and collections.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<String> {
         let written = || self.written.as_deref().map(ToOwned::to_owned);
         match &self.value {
             Value::Text(text) => Some(text.clone()),

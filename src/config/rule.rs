@@ -48,6 +48,7 @@ impl Compiler<'_> {
             on_store_error: own.or(theirs).or(scope.on_store_error),
             lease: counted.lease.or(scope.lease),
             count_denied: counted.count_denied,
+            source: scope.place(rate_limit.place).into(),
         });
         self.rules.push(Arc::clone(&rule));
         Some(rule)

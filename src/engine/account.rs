@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::Rule;
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
-use crate::telemetry::{RuleStats, RuleStatsRegistry};
+use crate::telemetry::{Activity, RuleStats, RuleStatsRegistry};
 
 use super::plan::{Plan, Slot};
 use super::{Counted, Decision, EngineOptions, StatusLimit};
@@ -45,6 +45,27 @@ pub(super) fn count(
                 .override_stats(registry, &request.domain)
                 .into_iter()
                 .for_each(|stats| count(stats)),
+        }
+    }
+}
+
+/// Records which counters were asked and which denied, for the operator. What is given back is no decision.
+pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
+    for (slot, status) in plan.slots.iter().zip(&decision.statuses) {
+        let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
+            continue;
+        };
+        let Some(check) = plan.transaction.checks.get(*check) else {
+            continue;
+        };
+        if !matches!(check.hits, Hits::Acquire(_) | Hits::Debit(_) | Hits::Peek) {
+            continue;
+        }
+        if let Some(top) = &activity.top {
+            top.record(check.key.as_str(), counted.denied);
+        }
+        if counted.denied {
+            activity.events.denied(check.key.as_str());
         }
     }
 }

@@ -84,7 +84,9 @@ impl Active {
         self.overrides.get(domain).is_some_and(|of| note(&of.asked, now))
     }
 
-    pub(super) fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
+    /// What was counted of a rule.
+    #[must_use]
+    pub fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
         self.stats.get(rule)
     }
 

@@ -123,14 +123,25 @@ impl Decision {
     /// with the least remaining.
     #[must_use]
     pub fn tightest(&self) -> Option<(&Status, &Counted)> {
-        let counted = self.statuses.iter().filter_map(|status| match &status.limit {
+        let status = &self.statuses[self.tightest_index()?];
+        match &status.limit {
             StatusLimit::Counted(counted) => Some((status, counted)),
-            _ => None,
-        });
-        counted.min_by_key(|(status, counted)| match status.over_limit {
-            true => (0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX)),
-            false => (1, counted.outcome.remaining),
-        })
+            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
+        }
+    }
+
+    /// Where [`tightest`](Self::tightest) stands in `statuses`.
+    #[must_use]
+    pub fn tightest_index(&self) -> Option<usize> {
+        let rank = |(index, status): (usize, &Status)| match &status.limit {
+            StatusLimit::Counted(counted) if status.over_limit => {
+                Some((0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX), index))
+            }
+            StatusLimit::Counted(counted) => Some((1, counted.outcome.remaining, index)),
+            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
+        };
+        let (_, _, index) = self.statuses.iter().enumerate().filter_map(rank).min()?;
+        Some(index)
     }
 
     /// How long to wait before the same request can pass: the longest of the violated limits; `None` when nothing was

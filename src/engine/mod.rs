@@ -20,8 +20,8 @@ use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::Store;
 use crate::store::standby::Standby;
-use crate::telemetry::Metrics;
 use crate::telemetry::throttle::Throttle;
+use crate::telemetry::{Activity, Metrics};
 
 pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
@@ -54,6 +54,9 @@ pub struct EngineOptions {
     pub near_limit_ppm: u32,
     /// Leaky-bucket answers held back at the same time, at most.
     pub max_waiting: usize,
+    /// Whether a leaky bucket's answers wait for their turn; without, `Outcome::delay_us` only says how long they would:
+    /// for an engine on a virtual clock.
+    pub holds_back: bool,
     /// Requests worked on at the same time, at most; more are answered at once, as `on_overload` says.
     pub max_concurrent: usize,
     /// What a request above that gets.
@@ -71,6 +74,7 @@ impl Default for EngineOptions {
             charge_after_peek: false,
             near_limit_ppm: 800_000,
             max_waiting: 10_000,
+            holds_back: true,
             max_concurrent: 10_000,
             on_overload: OnOverload::Unavailable,
         }
@@ -87,6 +91,7 @@ pub struct Engine {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    activity: Option<Arc<Activity>>,
     store_errors: Throttle,
     overloads: Throttle,
 }
@@ -114,8 +119,18 @@ impl Engine {
             options,
             clock,
             metrics,
+            activity: None,
             store_errors: Throttle::new(),
             overloads: Throttle::new(),
+        }
+    }
+
+    /// Also records decisions for the operator's API.
+    #[must_use]
+    pub fn observed(self, activity: Arc<Activity>) -> Self {
+        Self {
+            activity: Some(activity),
+            ..self
         }
     }
 
@@ -199,6 +214,9 @@ impl Engine {
             self.undue.note(&plan, &decision.statuses, &*self.clock);
         }
         account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
+        if let Some(activity) = &self.activity {
+            account::observe(activity, &plan, &decision);
+        }
         if self.options.shadow_mode && decision.would_deny(self.options.quota_mode) {
             self.metrics.global_shadow_mode.inc();
         }
@@ -229,7 +247,7 @@ impl Engine {
         modes: Option<&[OnStoreError]>,
         deadline: Option<Instant>,
     ) {
-        let Some(delay) = wait::delay(transaction, &held.outcomes) else {
+        let Some(delay) = wait::delay(transaction, &held.outcomes).filter(|_| self.options.holds_back) else {
             return;
         };
         if self.waiting.wait(delay, deadline).await {

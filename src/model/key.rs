@@ -95,6 +95,56 @@ pub fn counter_key<'a>(
     CounterKey(key.into_boxed_str())
 }
 
+/// What a counter's key says of its identity, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose counter it is.
+    pub owner: Owner,
+    /// The domain.
+    pub domain: String,
+    /// Key, value (or the pattern whose values share the counter) and whether it is such a pattern, level by level.
+    pub levels: Vec<(String, String, bool)>,
+    /// Only the beginning is known: the last level ends in a hash.
+    pub shortened: bool,
+}
+
+impl Identity {
+    /// Reads a key that [`counter_key`] made; `None` if it did not.
+    #[must_use]
+    pub fn of(key: &str) -> Option<Self> {
+        let (state, identity) = key.strip_suffix('}')?.rsplit_once('{')?;
+        let owner = if state.ends_with(":o:") {
+            Owner::Override
+        } else {
+            Owner::Rule
+        };
+        // Every `#` of a domain, key or value is escaped.
+        let shortened = identity.contains('#');
+        let mut parts = identity.split('|');
+        let domain = unescape(parts.next()?);
+        let level = |part: &str| match part.find(['=', '~']) {
+            Some(at) => (
+                unescape(&part[..at]),
+                unescape(&part[at + 1..]),
+                part[at..].starts_with('~'),
+            ),
+            None => (unescape(part), String::new(), false),
+        };
+        Some(Self {
+            owner,
+            domain,
+            levels: parts.map(level).collect(),
+            shortened,
+        })
+    }
+}
+
+fn unescape(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
 /// Algorithm and the parameters that give the state its meaning, as short as they can be: keys are most of what a
 /// counter costs.
 fn push_state(key: &mut String, limit: &Limit) {

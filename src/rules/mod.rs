@@ -84,6 +84,8 @@ pub struct Rule {
     pub lease: Option<bool>,
     /// Hits count even if they are denied.
     pub count_denied: bool,
+    /// Where it is written: `file:line`, or the name of a resource without lines.
+    pub source: Arc<str>,
 }
 
 /// What the compile step fills in where a file is silent.

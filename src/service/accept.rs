@@ -70,6 +70,14 @@ impl Listener {
 }
 
 impl Accepted {
+    /// The other end of a TCP connection.
+    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Registers the connection with the runtime that this is called on.
     pub(crate) fn open(self) -> io::Result<Io> {
         match self {

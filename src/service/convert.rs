@@ -226,24 +226,41 @@ fn limit_override(
 }
 
 /// Writes the codes and statuses of an answer.
+///
+/// Envoy writes `x-ratelimit-limit`, `-remaining` and `-reset` of the status with the least `limit_remaining` (the first
+/// of several), so that has to be [`Decision::tightest`]; [`announced_remaining`] sees to it.
 #[must_use]
-pub fn response(decision: &Decision, whole_second_resets: bool) -> wire::RateLimitResponse {
+pub fn response(decision: &Decision) -> wire::RateLimitResponse {
+    let denying = decision.tightest_index().filter(|at| decision.statuses[*at].over_limit);
     wire::RateLimitResponse {
         overall_code: code(decision.over_limit),
         statuses: decision
             .statuses
             .iter()
-            .map(|s| descriptor_status(decision, s, whole_second_resets))
+            .enumerate()
+            .map(|(index, status)| descriptor_status(decision, status, index, denying))
             .collect(),
         ..Default::default()
     }
+}
+
+/// `limit_remaining` of the status at `index` where the one at `denying` denies, if any does: 0 for that one and for
+/// others that deny, as in envoyproxy/ratelimit; at least 1 for those before it, which Envoy would choose at 0.
+fn announced_remaining(status: &Status, counted: &Counted, index: usize, denying: Option<usize>) -> u32 {
+    let left = if status.over_limit {
+        0
+    } else {
+        counted.outcome.remaining
+    };
+    let least = u64::from(denying.is_some_and(|denying| index < denying));
+    u32::try_from(left.max(least)).unwrap_or(u32::MAX)
 }
 
 fn code(over_limit: bool) -> i32 {
     (if over_limit { Code::OverLimit } else { Code::Ok }).into()
 }
 
-fn descriptor_status(decision: &Decision, status: &Status, whole_second_resets: bool) -> DescriptorStatus {
+fn descriptor_status(decision: &Decision, status: &Status, index: usize, denying: Option<usize>) -> DescriptorStatus {
     match &status.limit {
         StatusLimit::None => DescriptorStatus {
             code: code(false),
@@ -257,8 +274,8 @@ fn descriptor_status(decision: &Decision, status: &Status, whole_second_resets: 
         StatusLimit::Counted(counted) => DescriptorStatus {
             code: code(status.over_limit),
             current_limit: Some(current_limit(decision, status, counted)),
-            limit_remaining: u32::try_from(counted.outcome.remaining).unwrap_or(u32::MAX),
-            duration_until_reset: Some(duration(counted.until_reset_us(), whole_second_resets)),
+            limit_remaining: announced_remaining(status, counted, index, denying),
+            duration_until_reset: Some(whole_seconds(counted.until_reset_us())),
         },
     }
 }
@@ -287,15 +304,10 @@ const fn unit(unit: Unit) -> WireUnit {
     }
 }
 
-fn duration(us: u64, whole_seconds: bool) -> prost_types::Duration {
-    let (seconds, rest) = if whole_seconds {
-        (us.div_ceil(SECOND_US), 0)
-    } else {
-        (us / SECOND_US, us % SECOND_US)
-    };
+/// Rounded up, since Envoy's `x-ratelimit-reset` cuts fractions off: a client that waits as long must not come too early.
+fn whole_seconds(us: u64) -> prost_types::Duration {
     prost_types::Duration {
-        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-        // Below 10^9 by construction.
-        nanos: i32::try_from(rest * 1_000).unwrap_or(0),
+        seconds: i64::try_from(us.div_ceil(SECOND_US)).unwrap_or(i64::MAX),
+        nanos: 0,
     }
 }

@@ -35,8 +35,6 @@ pub struct AnswerOptions {
     pub ietf_headers: bool,
     /// `RESPONSE_DYNAMIC_METADATA`: metadata on every answer, not on denials only.
     pub dynamic_metadata: bool,
-    /// `duration_until_reset` rounded up to whole seconds, because Envoy's `x-ratelimit-reset` cuts fractions off.
-    pub whole_second_resets: bool,
     /// Bounds of a request.
     pub bounds: convert::Bounds,
 }
@@ -61,7 +59,6 @@ impl Default for AnswerOptions {
             limit_headers: None,
             ietf_headers: false,
             dynamic_metadata: false,
-            whole_second_resets: false,
             bounds: convert::Bounds::default(),
         }
     }

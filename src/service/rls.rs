@@ -111,7 +111,7 @@ impl RateLimitService {
             .map_err(|error| self.refuse(&error))?;
         span::decided(&mut caller.span, &decision);
         explain::log(&request, &decision);
-        let mut response = convert::response(&decision, self.options.whole_second_resets);
+        let mut response = convert::response(&decision);
         let header = |(key, value)| HeaderValue {
             key,
             value,

@@ -9,6 +9,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::compat::GrpcDoor;
@@ -308,6 +309,18 @@ impl Metrics {
         self.config_rules.set(i64::try_from(rules).unwrap_or(i64::MAX));
         self.config_info.reset();
         self.config_info.with_label_values(&[hash]).set(1);
+    }
+
+    /// The shared stores, each with whether the failure mode answers for it.
+    #[must_use]
+    pub fn failing_stores(&self) -> Vec<(String, bool)> {
+        let families = self.failure_mode.collect();
+        let metrics = families.iter().flat_map(MetricFamily::get_metric);
+        let store = |metric: &prometheus::proto::Metric| {
+            let name = metric.get_label().first().map(|label| label.value().to_owned());
+            (name.unwrap_or_default(), metric.get_gauge().get_value() > 0.0)
+        };
+        metrics.map(store).collect()
     }
 
     /// A configuration was refused.

@@ -1,6 +1,7 @@
 //! Logs, metrics and traces. Labels come from rules and from fixed words, never from request values (but for rules that ask
 //! for `detailed_metric`, and then bounded).
 
+pub mod activity;
 mod compat;
 mod json_lines;
 pub(crate) mod labels;
@@ -13,6 +14,7 @@ pub mod store_meter;
 pub mod throttle;
 pub mod traces;
 
+pub use activity::Activity;
 pub use metrics::{Metrics, PortMetrics, ServiceKind};
 pub use rule_stats::{RuleStats, RuleStatsRegistry};
 pub use traces::{CallSpan, Traces};

@@ -2,8 +2,8 @@
 
 use rustls::ClientConfig;
 
-use super::any_name::AnyName;
-use super::{ClientTls, TlsError, pem, provider};
+use super::verifier::TrustedServers;
+use super::{ClientTls, Reloaded, TlsError, pem, provider, reload};
 
 /// Reads the files into a configuration that offers HTTP/2.
 ///
@@ -15,26 +15,21 @@ pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-/// The same without a protocol on top; with `any_name` the server's certificate may carry any name (it must still
-/// be signed by the CA).
+/// The same without a protocol on top; with `any_name` the server's certificate may carry any name (it must still be
+/// trusted).
 ///
 /// # Errors
 /// [`TlsError`] names the file.
 pub fn plain_client_config(tls: &ClientTls, any_name: bool) -> Result<ClientConfig, TlsError> {
-    let roots = match &tls.ca {
-        Some(ca) => pem::roots(ca)?,
-        None => pem::system_roots()?,
+    let trust = match &tls.ca {
+        Some(ca) => pem::trust(ca)?,
+        None => pem::system_trust()?,
     };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?;
-    let builder = if any_name {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(AnyName::new(roots)?)
-    } else {
-        builder.with_root_certificates(roots)
-    };
+        .map_err(TlsError::Setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(TrustedServers::new(trust, any_name));
     match &tls.identity {
         Some((cert, key)) => builder
             .with_client_auth_cert(pem::certificates(cert)?, pem::private_key(key)?)
@@ -44,4 +39,20 @@ pub fn plain_client_config(tls: &ClientTls, any_name: bool) -> Result<ClientConf
             }),
         None => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// [`plain_client_config`], read now and again whenever a file changes, never on the thread that asks for it: a connection
+/// takes [`Reloaded::get`]. `what` names the certificates in logs. Needs a tokio runtime.
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn watched_client_config(
+    what: &'static str,
+    tls: &ClientTls,
+    any_name: bool,
+) -> Result<Reloaded<ClientConfig>, TlsError> {
+    let owned = tls.clone();
+    Reloaded::start(what, tls.files(), reload::EVERY, move || {
+        plain_client_config(&owned, any_name)
+    })
 }

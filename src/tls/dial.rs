@@ -1,5 +1,6 @@
 //! Connections to servers of others, plain or TLS.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Endpoint;
 use tower::Service;
 
-use super::{ClientTls, Reloaded, TlsError, reload};
+use super::{ClientTls, Reloaded, TlsError, reload, san};
 
 /// A server that vanished without a word is noticed after about 30 s. On TCP rather than HTTP/2: gRPC servers in Go
 /// cut clients that ping more often than every five minutes.
@@ -65,9 +66,10 @@ impl Dialer {
         tls: Option<&ClientTls>,
         load: fn(&ClientTls) -> Result<ClientConfig, TlsError>,
     ) -> Result<Self, TlsError> {
+        let address = in_ascii(address);
         let tls = match tls.cloned() {
             Some(tls) => {
-                let name = tls.server_name.as_deref().unwrap_or_else(|| host(address)).into();
+                let name = san::ascii(tls.server_name.as_deref().unwrap_or_else(|| host(&address))).into();
                 let config = Reloaded::start(what, tls.files(), reload::EVERY, move || load(&tls))?;
                 Some(Tls {
                     config: Arc::new(config),
@@ -127,6 +129,14 @@ impl Service<Uri> for Dialer {
     fn call(&mut self, _: Uri) -> Self::Future {
         let dialer = self.clone();
         Box::pin(async move { dialer.open().await.map(TokioIo::new) })
+    }
+}
+
+/// `host:port` with the host as DNS writes it.
+fn in_ascii(address: &str) -> Cow<'_, str> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_ascii() => format!("{}:{port}", san::ascii(host)).into(),
+        _ => Cow::Borrowed(address),
     }
 }
 

@@ -1,20 +1,22 @@
 //! Certificates: read from PEM files, checked, and read again when the files change. For the gRPC listener, and for
 //! connections to a control plane, to a trace collector and to Redis.
 
-mod any_name;
 pub mod client;
 pub mod dial;
 pub mod pem;
+mod refusal;
 pub mod reload;
 pub mod san;
 pub mod server;
+mod trust;
+mod verifier;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use client::{client_config, plain_client_config};
+pub use client::{client_config, plain_client_config, watched_client_config};
 pub use reload::Reloaded;
 pub use server::server_config;
 
@@ -25,7 +27,7 @@ pub struct ServerTls {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Clients must show a certificate that one of these signed.
+    /// Clients must show a certificate that one of these signed, or one of these.
     pub client_ca: Option<PathBuf>,
     /// … and that carries at least one of these names (DNS, URI, IP address or e-mail); empty = any. Needs `client_ca`.
     pub client_sans: Vec<String>,
@@ -34,7 +36,7 @@ pub struct ServerTls {
 /// TLS towards a server. Files are PEM; they are read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientTls {
-    /// Who may have signed the server's certificate; `None` = the system's roots.
+    /// Who may have signed the server's certificate, or that certificate itself; `None` = the system's roots.
     pub ca: Option<PathBuf>,
     /// Our certificate chain and its private key, if the server wants one.
     pub identity: Option<(PathBuf, PathBuf)>,

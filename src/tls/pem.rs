@@ -1,13 +1,12 @@
 //! PEM files.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
+use super::trust::Trust;
 
 /// The certificates of a file, in its order; at least one.
 ///
@@ -48,33 +47,25 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// The roots of a file; at least one that can be used.
+/// The certificates of a file, to be trusted; at least one that can be used.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
-pub fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates(path)?);
-    if added == 0 {
-        return Err(TlsError::Missing {
-            path: path.to_owned(),
-            what: "usable CA certificate",
-        });
-    }
-    Ok(Arc::new(store))
+pub(super) fn trust(path: &Path) -> Result<Trust, TlsError> {
+    Trust::new(certificates(path)?).ok_or_else(|| TlsError::Missing {
+        path: path.to_owned(),
+        what: "usable CA certificate",
+    })
 }
 
-/// The roots that the system trusts.
+/// The certificates that the system trusts.
 ///
 /// # Errors
 /// [`TlsError::NoSystemRoots`] says why there are none.
-pub fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
+pub(super) fn system_trust() -> Result<Trust, TlsError> {
     let found = rustls_native_certs::load_native_certs();
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(found.certs);
-    if added == 0 {
+    Trust::new(found.certs).ok_or_else(|| {
         let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(TlsError::NoSystemRoots(causes.join("; ")));
-    }
-    Ok(Arc::new(store))
+        TlsError::NoSystemRoots(causes.join("; "))
+    })
 }

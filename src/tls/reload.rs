@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -37,7 +38,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         what: &'static str,
         files: Vec<PathBuf>,
         every: Duration,
-        load: impl Fn() -> Result<T, E> + Send + 'static,
+        load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
         let stamps = stamps(&files);
         let current = Arc::new(ArcSwap::from_pointee(load()?));
@@ -55,25 +56,34 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     }
 }
 
-async fn watch<T, E: Display>(
+async fn watch<T: Send + 'static, E: Display + Send + 'static>(
     what: &'static str,
     files: Vec<PathBuf>,
     mut seen: Vec<Stamp>,
     every: Duration,
-    load: impl Fn() -> Result<T, E>,
+    load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     current: Arc<ArcSwap<T>>,
 ) {
+    // Reading and parsing a system's bundle takes milliseconds, and a file system may hang: not on a serving thread.
+    let (files, load) = (Arc::new(files), Arc::new(load));
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_error = None;
     loop {
         ticks.tick().await;
         // Taken before reading: what changes meanwhile is seen as a change next time.
-        let now = stamps(&files);
+        let stamped = Arc::clone(&files);
+        let Ok(now) = spawn_blocking(move || stamps(&stamped)).await else {
+            continue;
+        };
         if now == seen && last_error.is_none() {
             continue;
         }
-        match load() {
+        let load = Arc::clone(&load);
+        let Ok(loaded) = spawn_blocking(move || load()).await else {
+            continue;
+        };
+        match loaded {
             Ok(new) => {
                 current.store(Arc::new(new));
                 tracing::info!(what, "files changed: read again");

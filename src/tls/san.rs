@@ -1,10 +1,67 @@
-//! Names in certificates (RFC 5280, 4.2.1.6). The common name is not one of them.
+//! Names in certificates (RFC 5280, 4.2.1.6), and how hosts are written in them. The common name is not one of them.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
+use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
+
+/// A host as DNS and certificates write it: `bücher.example` is `xn--bcher-kva.example` (IDNA, UTS 46). What is no such
+/// name stays as it is.
+#[must_use]
+pub fn ascii(host: &str) -> Cow<'_, str> {
+    if host.is_ascii() {
+        return Cow::Borrowed(host);
+    }
+    idna::domain_to_ascii(host).map_or(Cow::Borrowed(host), Cow::Owned)
+}
+
+/// Whether a certificate that is trusted itself is this server's. One without any alternative name may say so by its
+/// common name: OpenSSL takes that too, and here no other certificate can be meant.
+pub(super) fn names_server(certificate: &CertificateDer<'_>, server: &ServerName<'_>) -> bool {
+    let wanted = San::parse(&server.to_str());
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+        return false;
+    };
+    match parsed.subject_alternative_name() {
+        Ok(Some(names)) => names.value.general_names.iter().any(|name| wanted.is(name)),
+        Ok(None) => common_name(&parsed).is_some_and(|name| wanted.is_written(name)),
+        Err(_) => false,
+    }
+}
+
+/// The names in a certificate, for people.
+pub(super) fn listed(certificate: &CertificateDer<'_>) -> String {
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+        return String::new();
+    };
+    match parsed.subject_alternative_name() {
+        Ok(Some(names)) => {
+            let names = names.value.general_names.iter().map(|name| match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                    (*name).to_owned()
+                }
+                GeneralName::IPAddress(octets) => address(octets).map_or("?".into(), |ip| ip.to_string()),
+                _ => "?".into(),
+            });
+            names.collect::<Vec<_>>().join(", ")
+        }
+        _ => format!("none but CN={}", common_name(&parsed).unwrap_or_default()),
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    certificate.subject().iter_common_name().next()?.as_str().ok()
+}
 
 /// A name that a certificate must carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +89,16 @@ impl San {
         if text.contains('@') {
             return Self::Email(text.to_owned());
         }
-        Self::Dns(text.trim_end_matches('.').to_ascii_lowercase())
+        Self::Dns(ascii(text.trim_end_matches('.')).to_ascii_lowercase())
+    }
+
+    /// Whether a text is this name.
+    fn is_written(&self, text: &str) -> bool {
+        match self {
+            Self::Dns(wanted) => covers(text, wanted),
+            Self::Ip(wanted) => text.parse() == Ok(*wanted),
+            Self::Uri(_) | Self::Email(_) => false,
+        }
     }
 
     /// Whether the certificate carries this name.
@@ -52,8 +118,7 @@ impl San {
             (Self::Dns(wanted), GeneralName::DNSName(found)) => covers(found, wanted),
             (Self::Uri(wanted), GeneralName::URI(found)) => wanted == found,
             (Self::Email(wanted), GeneralName::RFC822Name(found)) => wanted == found,
-            (Self::Ip(IpAddr::V4(wanted)), GeneralName::IPAddress(found)) => wanted.octets() == *found,
-            (Self::Ip(IpAddr::V6(wanted)), GeneralName::IPAddress(found)) => wanted.octets() == *found,
+            (Self::Ip(wanted), GeneralName::IPAddress(found)) => address(found) == Some(*wanted),
             _ => false,
         }
     }
@@ -96,5 +161,10 @@ mod tests {
         assert_eq!(San::parse("spiffe://td/ns/a"), San::Uri("spiffe://td/ns/a".into()));
         assert_eq!(San::parse("a@b.c"), San::Email("a@b.c".into()));
         assert_eq!(San::parse("Envoy."), San::Dns("envoy".into()));
+        assert_eq!(
+            San::parse("Bücher.example"),
+            San::Dns("xn--bcher-kva.example".into()),
+            "as certificates write it"
+        );
     }
 }

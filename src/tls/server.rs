@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::refusal::{Refusal, explained};
 use super::san::San;
+use super::trust::{Purpose, Trust};
 use super::{ServerTls, TlsError, pem, provider};
 
 /// Reads the files into a configuration that speaks HTTP/2.
@@ -21,14 +25,13 @@ pub fn server_config(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
         .map_err(TlsError::Setup)?;
     let builder = match &tls.client_ca {
         Some(ca) => {
-            let inner = WebPkiClientVerifier::builder_with_provider(pem::roots(ca)?, provider())
-                .build()
-                .map_err(|cause| TlsError::ClientCa {
-                    path: ca.clone(),
-                    cause,
-                })?;
+            let trust = pem::trust(ca)?;
+            let inner = verifier(Arc::clone(trust.all())).map_err(|cause| TlsError::ClientCa {
+                path: ca.clone(),
+                cause,
+            })?;
             let sans = tls.client_sans.iter().map(|name| San::parse(name)).collect();
-            builder.with_client_cert_verifier(Arc::new(NamedClients { inner, sans }))
+            builder.with_client_cert_verifier(Arc::new(TrustedClients { trust, inner, sans }))
         }
         None => builder.with_no_client_auth(),
     };
@@ -42,15 +45,21 @@ pub fn server_config(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// Clients whose certificate is in order and carries one of the names.
+fn verifier(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(roots, provider()).build()
+}
+
+/// Clients whose certificate is trusted and carries one of the names.
 #[derive(Debug)]
-struct NamedClients {
+struct TrustedClients {
+    trust: Trust,
+    /// Takes every root, whatever its dates.
     inner: Arc<dyn ClientCertVerifier>,
     /// Empty = any name.
     sans: Vec<San>,
 }
 
-impl ClientCertVerifier for NamedClients {
+impl ClientCertVerifier for TrustedClients {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.inner.root_hint_subjects()
     }
@@ -61,11 +70,22 @@ impl ClientCertVerifier for NamedClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let explain = |error| explained(error, end_entity);
+        if !self.trust.pins(end_entity, Purpose::Client, now).map_err(explain)? {
+            self.inner
+                .verify_client_cert(end_entity, intermediates, now)
+                .map_err(explain)?;
+            if let Some(valid) = self.trust.valid_subset(now) {
+                verifier(valid)
+                    .ok()
+                    .and_then(|valid| valid.verify_client_cert(end_entity, intermediates, now).ok())
+                    .ok_or_else(|| rustls::Error::from(Refusal::ExpiredRoot))?;
+            }
+        }
         if self.sans.is_empty() || self.sans.iter().any(|san| san.is_in(end_entity)) {
-            Ok(verified)
+            Ok(ClientCertVerified::assertion())
         } else {
-            Err(CertificateError::NotValidForName.into())
+            Err(explain(CertificateError::NotValidForName.into()))
         }
     }
 

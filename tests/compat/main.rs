@@ -15,5 +15,6 @@ mod settings;
 mod statsd;
 mod tls;
 mod traces;
+mod trust;
 mod xds;
 mod xds_rules;

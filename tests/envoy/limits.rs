@@ -122,17 +122,92 @@ async fn the_access_log_shows_what_was_denied() {
     envoy.wait_for_access(&["GET / status=429 flags=RL ", "\"rule\":\"per-address\""]);
 }
 
-/// Envoy cuts fractions off: a client that waits as long as `x-ratelimit-reset` says comes too early, unless the service
-/// has rounded up before.
-#[tokio::test]
-async fn whole_second_resets_tell_clients_to_wait_long_enough() {
-    for (arguments, short) in [(&[][..], 1), (&["--whole-second-resets"][..], 0)] {
-        let (_service, envoy) = started(arguments);
-        let (_, denied) = until_denied(&envoy.client(), &[]).await;
-        assert_eq!(
-            number(&denied, "retry-after") - number(&denied, "x-ratelimit-reset"),
-            short,
-            "{arguments:?}"
-        );
+/// Three headers, each a descriptor; a client says by them which limits it wants and in which order. No two limits have
+/// one number, so that the number tells which one Envoy shows.
+const ORDERED_RULES: &str = "
+domain: demo
+descriptors:
+  - { key: limit, value: short-*, rate_limit: { requests_per_unit: 1, unit: minute } }
+  - { key: limit, value: long-*, rate_limit: { requests_per_unit: 2, unit: hour } }
+  - { key: limit, value: wide-*, rate_limit: { requests_per_unit: 9, unit: day } }
+  - { key: limit, value: brief-*, rate_limit: { requests_per_unit: 1, unit: second } }
+";
+const ORDERED_ROUTE: (&str, &str) = (
+    "                      rate_limits:\n",
+    "                      rate_limits:
+                        - actions: [{ request_headers: { header_name: x-1, descriptor_key: limit } }]
+                        - actions: [{ request_headers: { header_name: x-2, descriptor_key: limit } }]
+                        - actions: [{ request_headers: { header_name: x-3, descriptor_key: limit } }]
+",
+);
+
+fn ordered() -> (Sluicegate, Envoy) {
+    let service = Sluicegate::start(ORDERED_RULES, &[]);
+    let envoy = Envoy::start(service.grpc_port, &[PATIENT, FAILURE_DENIES, ORDERED_ROUTE]);
+    (service, envoy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_shows_the_limit_that_denies_or_is_nearest_to_it_in_every_order() {
+    const HOURS: std::ops::RangeInclusive<u64> = 3_500..=3_800;
+    const MINUTES: std::ops::RangeInclusive<u64> = 50..=63;
+    let (_service, envoy) = ordered();
+    let client = envoy.client();
+    let orders: [&[&str]; 8] = [
+        &["short", "long"],
+        &["long", "short"],
+        &["short", "long", "wide"],
+        &["short", "wide", "long"],
+        &["long", "short", "wide"],
+        &["long", "wide", "short"],
+        &["wide", "short", "long"],
+        &["wide", "long", "short"],
+    ];
+    for (case, order) in orders.iter().enumerate() {
+        let values: Vec<String> = order.iter().map(|kind| format!("{kind}-{case}")).collect();
+        let names = ["x-1", "x-2", "x-3"];
+        let all: Vec<(&str, &str)> = names.into_iter().zip(values.iter().map(String::as_str)).collect();
+        let value = format!("long-{case}");
+        let long = [("x-1", value.as_str())];
+        // (request, status, the limit that is shown, its reset)
+        let steps: [(&[(&str, &str)], StatusCode, &str, _); 4] = [
+            // None is left of `short`, one of `long`.
+            (&all, StatusCode::OK, "1, ", MINUTES),
+            // `short` denies, `long` has one left.
+            (&all, StatusCode::TOO_MANY_REQUESTS, "1, ", MINUTES),
+            (&long, StatusCode::OK, "2, ", HOURS),
+            // Both deny: `long` for longer.
+            (&all, StatusCode::TOO_MANY_REQUESTS, "2, ", HOURS),
+        ];
+        for (headers, status, limit, resets) in steps {
+            let answer = client.get("/", headers).await;
+            assert_eq!(answer.status, status, "{order:?}");
+            let shown = answer.header("x-ratelimit-limit").unwrap_or_default();
+            assert!(shown.starts_with(limit), "{order:?}: {limit}: {answer:?}");
+            assert_eq!(number(&answer, "x-ratelimit-remaining"), 0, "{order:?}: {answer:?}");
+            let reset = number(&answer, "x-ratelimit-reset");
+            assert!(resets.contains(&reset), "{order:?}: {answer:?}");
+            if status != StatusCode::OK {
+                assert_eq!(reset, number(&answer, "retry-after"), "{order:?}: {answer:?}");
+            }
+        }
+    }
+}
+
+/// Envoy cuts fractions off: a client that waits as long as `x-ratelimit-reset` says must not come too early. It watches
+/// the real clock on purpose; a slow machine only waits longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_as_long_as_envoy_says_is_admitted() {
+    let (_service, envoy) = ordered();
+    let client = envoy.client();
+    for case in 0..3 {
+        let value = format!("brief-{case}");
+        let headers = [("x-1", value.as_str())];
+        let (_, denied) = until_denied(&client, &headers).await;
+        let reset = number(&denied, "x-ratelimit-reset");
+        assert!(reset >= 1, "{denied:?}");
+        tokio::time::sleep(std::time::Duration::from_secs(reset)).await;
+        let later = client.get("/", &headers).await;
+        assert_eq!(later.status, StatusCode::OK, "after {reset} s: {later:?}");
     }
 }

@@ -80,7 +80,6 @@ pub fn services(rules: &str) -> Services {
         limit_headers: Some(LimitHeaders::default()),
         ietf_headers: true,
         dynamic_metadata: true,
-        whole_second_resets: false,
         bounds: Bounds::default(),
     });
     Services {

@@ -152,7 +152,10 @@ async fn hits_peeks_and_give_backs() {
     assert_eq!(remaining(&ask(&server, with(Some(0), false)).await), 3);
     assert_eq!(remaining(&ask(&server, with(Some(2), false)).await), 1);
     let denied = ask(&server, with(Some(2), false)).await;
-    assert_eq!((denied.overall_code, remaining(&denied)), (over(), 1));
+    // As in envoyproxy/ratelimit; the body says what is truly left.
+    assert_eq!((denied.overall_code, remaining(&denied)), (over(), 0));
+    let body: serde_json::Value = serde_json::from_slice(&denied.raw_body).expect("json");
+    assert_eq!(body["violated-policies"][0]["remaining"], 1);
     assert_eq!(remaining(&ask(&server, with(Some(1), true)).await), 2);
     // Never above the full quota.
     assert_eq!(remaining(&ask(&server, with(Some(50), true)).await), 3);

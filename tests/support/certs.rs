@@ -28,7 +28,13 @@ pub struct Identity {
 impl Ca {
     /// A new one.
     pub fn new(name: &str) -> Self {
+        Self::named(name, &[])
+    }
+
+    /// The same with names, as a server that shows its CA certificate has it.
+    pub fn named(name: &str, names: &[&str]) -> Self {
         let mut params = CertificateParams::default();
+        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -38,6 +44,14 @@ impl Ca {
     /// Its certificate, PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// Its certificate as one to be shown.
+    pub fn itself(&self) -> Identity {
+        Identity {
+            cert: self.pem(),
+            key: self.0.key().serialize_pem(),
+        }
     }
 
     /// A certificate for these names (DNS, IP address, or URI), good for servers and clients.
@@ -55,7 +69,8 @@ impl Ca {
     }
 }
 
-fn san(name: &str) -> SanType {
+/// A name as a certificate carries it.
+pub fn san(name: &str) -> SanType {
     let text = || name.try_into().expect("ASCII");
     if let Ok(ip) = name.parse() {
         SanType::IpAddress(ip)

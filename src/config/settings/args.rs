@@ -13,8 +13,8 @@ use crate::rules::OnStoreError;
 
 use super::errors::{Collector, SettingsErrors};
 use super::{
-    ClientTls, LimitHeaders, LogFormat, Notice, OnOverload, PrometheusSettings, RedisSettings, RedisTls, ServerTls,
-    Settings, StoreKind, TraceSettings, values,
+    ClientTls, LimitHeaders, LogFormat, MaskValues, Notice, OnOverload, PrometheusSettings, RedisSettings, RedisTls,
+    ServerTls, Settings, StoreKind, TraceSettings, values,
 };
 
 /// Flags of `serve`.
@@ -123,6 +123,17 @@ struct ListenArgs {
     /// HTTP for operators: /rlconfig, /metrics, the console [default: 127.0.0.1:6070]
     #[arg(long, env, value_name = "ADDRESS", value_parser = values::listen_address)]
     admin_addr: Option<SocketAddr>,
+    /// File with the bearer token of the admin API (/api/v1): needed for every change and for reading from elsewhere than
+    /// loopback. Read again when it changes [default: none]
+    #[arg(long, env, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Keep the most frequent keys for the admin API [default: on]
+    #[arg(long, env = "ADMIN_TOP", value_name = "BOOL", value_parser = values::boolean)]
+    top: Option<bool>,
+    /// How the admin API shows values of descriptors, which may be personal: off (as they are), hash or truncate
+    /// [default: off]
+    #[arg(long, env, value_name = "MODE", value_parser = values::mask_values)]
+    mask_values: Option<MaskValues>,
     /// One more listener, for /metrics alone [default: none]
     #[arg(long, env, value_name = "ADDRESS", value_parser = values::listen_address)]
     prometheus_addr: Option<SocketAddr>,
@@ -173,9 +184,6 @@ struct AnswerArgs {
     /// Give every answer dynamic metadata: the request's descriptors and the rules' metadata [default: false]
     #[arg(long, env = "RESPONSE_DYNAMIC_METADATA", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     dynamic_metadata: Option<bool>,
-    /// Round duration_until_reset up to whole seconds: Envoy's x-ratelimit-reset cuts fractions off [default: false]
-    #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
-    whole_second_resets: Option<bool>,
     /// Decide and count, but never deny [default: false]
     #[arg(long, env, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = values::boolean)]
     shadow_mode: Option<bool>,
@@ -328,6 +336,9 @@ impl ListenArgs {
         listen.grpc_uds = self.grpc_uds;
         set(&mut listen.http_addr, self.http_addr);
         set(&mut listen.admin_addr, self.admin_addr);
+        listen.admin_token_file = self.admin_token_file;
+        set(&mut settings.telemetry.top, self.top);
+        set(&mut settings.telemetry.mask_values, self.mask_values);
         listen.prometheus = self.prometheus_addr.map(|addr| PrometheusSettings {
             addr,
             path: "/metrics".into(),
@@ -351,7 +362,6 @@ impl AnswerArgs {
         set(&mut answers.ietf_headers, self.ietf_headers);
         set(&mut answers.problem_body, self.problem_body);
         set(&mut answers.dynamic_metadata, self.dynamic_metadata);
-        set(&mut answers.whole_second_resets, self.whole_second_resets);
         set(&mut answers.shadow_mode, self.shadow_mode);
         set(&mut answers.quota_mode, self.quota_mode);
         set(&mut answers.near_limit_ratio, self.near_limit_ratio);

@@ -128,6 +128,8 @@ pub struct ListenSettings {
     pub http_addr: SocketAddr,
     /// `/rlconfig`, `/metrics`, the console.
     pub admin_addr: SocketAddr,
+    /// File with the bearer token of the admin API; without it the API answers loopback alone, and changes nothing.
+    pub admin_token_file: Option<PathBuf>,
     /// A listener of its own for metrics; they are on the admin address anyway.
     pub prometheus: Option<PrometheusSettings>,
 }
@@ -152,8 +154,6 @@ pub struct AnswerSettings {
     pub problem_body: bool,
     /// Request and rule metadata in every answer's dynamic metadata (`RESPONSE_DYNAMIC_METADATA`).
     pub dynamic_metadata: bool,
-    /// `duration_until_reset` rounded up to whole seconds.
-    pub whole_second_resets: bool,
     /// Nothing is ever denied: decisions are counted, the overall code is OK (`SHADOW_MODE`).
     pub shadow_mode: bool,
     /// Every rule is a quota rule (`QUOTA_MODE`).
@@ -193,10 +193,26 @@ pub struct TelemetrySettings {
     pub log_level: String,
     /// Labels on every metric (`EXTRA_TAGS`); valid label names, sorted.
     pub extra_tags: BTreeMap<String, String>,
+    /// Heavy hitters are kept for the admin API.
+    pub top: bool,
+    /// How the admin API shows values of descriptors.
+    pub mask_values: MaskValues,
     /// Metrics are also sent to a statsd server.
     pub statsd: Option<StatsdSettings>,
     /// A span of each call; `None` = none.
     pub traces: Option<TraceSettings>,
+}
+
+/// How values of descriptors are shown by the API: they may be personal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MaskValues {
+    /// As they are.
+    #[default]
+    Off,
+    /// As a keyed hash that changes with every start of the process.
+    Hash,
+    /// The first four characters.
+    Truncate,
 }
 
 /// How a log line looks.
@@ -331,6 +347,7 @@ impl Default for ListenSettings {
             grpc_max_connection_age_grace: None,
             http_addr: any_address(8080),
             admin_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6070),
+            admin_token_file: None,
             prometheus: None,
         }
     }
@@ -343,7 +360,6 @@ impl Default for AnswerSettings {
             ietf_headers: false,
             problem_body: true,
             dynamic_metadata: false,
-            whole_second_resets: false,
             shadow_mode: false,
             quota_mode: false,
             near_limit_ratio: 0.8,
@@ -357,6 +373,8 @@ impl Default for TelemetrySettings {
             log_format: LogFormat::Text,
             log_level: "info".into(),
             extra_tags: BTreeMap::new(),
+            top: true,
+            mask_values: MaskValues::Off,
             statsd: None,
             traces: None,
         }

@@ -236,7 +236,7 @@ pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Strin
         return Err(allowed.into());
     }
     Ok(HostPort {
-        host: host.to_owned(),
+        host: crate::tls::san::ascii(host).into_owned(),
         port,
     })
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::model::AlgorithmKind;
 use crate::rules::OnStoreError;
 
-use super::{LogFormat, OnOverload, Secret, StoreKind};
+use super::{LogFormat, MaskValues, OnOverload, Secret, StoreKind};
 
 /// The longest duration that is taken: ten years.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -279,6 +279,19 @@ pub fn store_kind(text: &str) -> Result<StoreKind, String> {
         "memory" => Ok(StoreKind::Memory),
         "redis" => Ok(StoreKind::Redis),
         _ => Err("allowed are memory and redis".into()),
+    }
+}
+
+/// How the admin API shows values of descriptors.
+///
+/// # Errors
+/// What is allowed.
+pub fn mask_values(text: &str) -> Result<MaskValues, String> {
+    match text {
+        "off" => Ok(MaskValues::Off),
+        "hash" => Ok(MaskValues::Hash),
+        "truncate" => Ok(MaskValues::Truncate),
+        _ => Err("allowed are off, hash and truncate".into()),
     }
 }
 

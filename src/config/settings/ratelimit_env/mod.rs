@@ -252,8 +252,12 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
         store,
         answers,
         limits,
-        ..
+        listen,
+        telemetry,
     } = settings;
+    listen.admin_token_file = reader.path("ADMIN_TOKEN_FILE");
+    reader.set(&mut telemetry.top, "ADMIN_TOP", values::boolean);
+    reader.set(&mut telemetry.mask_values, "MASK_VALUES", values::mask_values);
     reader.set(&mut rules.default_algorithm, "DEFAULT_ALGORITHM", values::algorithm);
     reader.set(&mut rules.count_denied, "COUNT_DENIED", values::boolean);
     // A control plane for envoyproxy/ratelimit cannot say it of a rule, and gateways charge costs that way.
@@ -271,7 +275,6 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     );
     reader.set(&mut store.coalesce, "COALESCE", values::boolean);
     reader.set(&mut store.lease, "LEASE", values::boolean);
-    reader.set(&mut answers.whole_second_resets, "WHOLE_SECOND_RESETS", values::boolean);
     reader.set(&mut answers.ietf_headers, "IETF_HEADERS", values::boolean);
     reader.set(&mut answers.problem_body, "PROBLEM_BODY", values::boolean);
     reader.set(&mut limits.max_concurrent, "MAX_CONCURRENT", values::at_least_one);

@@ -128,7 +128,6 @@ pub const VARIABLES: &[Variable] = &[
     v("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "name of the second", Same),
     v("LIMIT_RESET_HEADER", "RateLimit-Reset", "name of the third", Same),
     v("RESPONSE_DYNAMIC_METADATA", "false", "request and rule metadata in dynamic metadata", Better("on a denial the rule that fired is always there (#509)")),
-    v("WHOLE_SECOND_RESETS", "false", "duration_until_reset rounded up to whole seconds: Envoy's x-ratelimit-reset cuts fractions off", Ours),
     v("IETF_HEADERS", "false", "RateLimit and RateLimit-Policy headers of the IETF draft", Ours),
     v("PROBLEM_BODY", "true", "a problem+json body on denials", Ours),
     // Metrics
@@ -186,6 +185,9 @@ pub const VARIABLES: &[Variable] = &[
     v("MEMCACHE_TLS_CACERT", "", "their CA", NO_MEMCACHED),
     v("MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION", "false", "accept any name", NO_MEMCACHED),
     // Process
+    v("ADMIN_TOKEN_FILE", "", "file with the bearer token of the admin API: for every change, and for reading from elsewhere than loopback", Ours),
+    v("ADMIN_TOP", "true", "keep the most frequent keys for the admin API", Ours),
+    v("MASK_VALUES", "off", "how the admin API shows values of descriptors: off, hash or truncate", Ours),
     v("MAX_CONCURRENT", "10000", "requests that are worked on at the same time", Ours),
     v("ON_OVERLOAD", "unavailable", "what requests above that get: allow or unavailable", Ours),
     v("MAX_CONNECTIONS", "20000", "gRPC connections at the same time", Ours),

@@ -1,0 +1,161 @@
+//! The operator's API, `/api/v1` on the admin listener: what is in force, who asks most and who is denied, why, and what
+//! is left. `openapi.json` describes it; a test holds the two together.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `guard` | who may ask: loopback, the bearer token, hosts and origins; headers of every answer |
+//! | `problem` | errors as RFC 9457 problem details |
+//! | `status`, `rules`, `top`, `events` | reading what happens |
+//! | `view` | counter keys as descriptors, with values masked where the settings say so |
+
+mod events;
+mod guard;
+mod problem;
+mod rules;
+mod status;
+mod top;
+mod view;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Health;
+use crate::config::settings::Settings;
+use crate::engine::Engine;
+use crate::model::Clock;
+use crate::telemetry::{Activity, Metrics};
+
+pub use guard::{Token, TokenError};
+
+use problem::Problem;
+use view::Masker;
+
+/// The OpenAPI 3.1 document.
+pub const OPENAPI: &str = include_str!("openapi.json");
+/// Readers of the event stream at the same time.
+const MAX_READERS: usize = 16;
+
+/// What the API shows.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+/// Everything that is asked.
+pub struct Parts {
+    /// The rules in force and their counters.
+    pub engine: Arc<Engine>,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// The verdict.
+    pub health: Health,
+    /// Recent traffic.
+    pub activity: Arc<Activity>,
+    /// The time that decisions are made by.
+    pub clock: Arc<dyn Clock>,
+    /// The bearer token; `None` = none is configured.
+    pub token: Option<Token>,
+    /// When the process ends: event streams end with it.
+    pub stop: CancellationToken,
+}
+
+struct Shared {
+    parts: Parts,
+    settings: Settings,
+    masker: Masker,
+    rates: rules::Rates,
+    readers: Arc<Semaphore>,
+    started: Instant,
+}
+
+impl Api {
+    /// The API of a process with these settings.
+    #[must_use]
+    pub fn new(parts: Parts, settings: &Settings) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            masker: Masker::new(settings.telemetry.mask_values),
+            settings: settings.clone(),
+            rates: rules::Rates::default(),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            started: Instant::now(),
+        }))
+    }
+
+    /// Keeps rates and windows fresh; ends with the process.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(rules::SAMPLE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stores = Vec::new();
+        loop {
+            ticks.tick().await;
+            let now_us = self.0.parts.clock.now_us();
+            self.0.rates.sample(&self.0.parts.engine, now_us);
+            if let Some(top) = &self.0.parts.activity.top {
+                top.collect(now_us);
+            }
+            let stores_now = status::stores(&self.0.parts.metrics);
+            for store in &stores_now {
+                if !stores.contains(store) && (store.failing || !stores.is_empty()) {
+                    self.0
+                        .parts
+                        .activity
+                        .events
+                        .send(crate::telemetry::activity::Event::Circuit {
+                            store: store.name.clone(),
+                            open: store.failing,
+                        });
+                }
+            }
+            stores = stores_now;
+        }
+    }
+
+    /// Its routes, guarded.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/api/v1/openapi.json", get(openapi))
+            .route("/api/v1/status", get(status::status))
+            .route("/api/v1/rules", get(rules::rules))
+            .route("/api/v1/top", get(top::top))
+            .route("/api/v1/history", get(top::history))
+            .route("/api/v1/events", get(events::events))
+            .route("/api/{*rest}", axum::routing::any(unknown))
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
+            .with_state(self.clone())
+    }
+}
+
+/// GET alone: `axum::routing::get` answers HEAD, too, which the document would have to describe.
+fn get<H, T>(handler: H) -> MethodRouter<Api>
+where
+    H: axum::handler::Handler<T, Api>,
+    T: 'static,
+{
+    on(MethodFilter::GET, handler)
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+async fn unknown() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no such resource; /api/v1/openapi.json lists them",
+    )
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this resource does not take that method; /api/v1/openapi.json says which",
+    )
+}

@@ -1,0 +1,193 @@
+//! `GET /api/v1/rules`: the rules in force with what they decided.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Active, Engine};
+use crate::rules::Rule;
+
+use super::Api;
+use super::problem::Problem;
+
+/// Between two looks at the counters.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+/// Looks that are kept: a minute.
+const SAMPLES: usize = 30;
+/// Most rules in an answer.
+const MAX_PAGE: usize = 1_000;
+/// Most rules that may be skipped.
+const MAX_OFFSET: usize = 1_000_000;
+const USUAL_PAGE: usize = 200;
+
+/// Decisions of each rule a while ago, for rates.
+#[derive(Default)]
+pub(super) struct Rates(Mutex<VecDeque<Sample>>);
+
+struct Sample {
+    at_us: u64,
+    generation: u64,
+    counts: Vec<[u64; 3]>,
+}
+
+impl Rates {
+    pub fn sample(&self, engine: &Engine, now_us: u64) {
+        let Some(active) = engine.active() else { return };
+        let rules = 0..active.rules.rules.len();
+        let counts = rules.map(|rule| counts(&active, rule)).collect();
+        let mut samples = self.0.lock();
+        // A rule's index means something within one configuration.
+        samples.retain(|sample| sample.generation == active.generation);
+        if samples.len() == SAMPLES {
+            samples.pop_front();
+        }
+        samples.push_back(Sample {
+            at_us: now_us,
+            generation: active.generation,
+            counts,
+        });
+    }
+
+    /// Decisions a second by outcome, over the last minute or as much of it as this configuration is in force.
+    fn rate(&self, active: &Active, rule: usize, now: [u64; 3], now_us: u64) -> [f64; 3] {
+        let samples = self.0.lock();
+        let first = samples.iter().find(|sample| sample.generation == active.generation);
+        let Some(first) = first.filter(|first| first.at_us < now_us) else {
+            return [0.0; 3];
+        };
+        let before = first.counts.get(rule).copied().unwrap_or(now);
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let seconds = (now_us - first.at_us) as f64 / 1e6;
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = |at: usize| now[at].saturating_sub(before[at]) as f64 / seconds;
+        [rate(0), rate(1), rate(2)]
+    }
+}
+
+/// Allowed, denied, denied in shadow mode.
+fn counts(active: &Active, rule: usize) -> [u64; 3] {
+    active.stats(rule).map_or([0; 3], |stats| {
+        [&stats.allowed, &stats.denied, &stats.shadow_denied].map(|count| count.load(Relaxed))
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    domain: Option<String>,
+    /// Part of a rule's path or name.
+    filter: Option<String>,
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+pub(super) struct RuleList {
+    generation: u64,
+    /// Rules that the question takes, in this answer or not.
+    total: usize,
+    offset: usize,
+    rules: Vec<RuleView>,
+}
+
+#[derive(Serialize)]
+struct RuleView {
+    domain: String,
+    path: String,
+    name: String,
+    /// Where it is written.
+    source: String,
+    unlimited: bool,
+    /// Hits in a window.
+    limit: u32,
+    window: String,
+    algorithm: Option<&'static str>,
+    shadow_mode: bool,
+    quota_mode: bool,
+    on_store_error: Option<&'static str>,
+    decisions: Decisions<u64>,
+    per_second: Decisions<f64>,
+    near_limit: u64,
+}
+
+#[derive(Serialize)]
+struct Decisions<T> {
+    allowed: T,
+    denied: T,
+    shadow_denied: T,
+}
+
+impl<T> From<[T; 3]> for Decisions<T> {
+    fn from([allowed, denied, shadow_denied]: [T; 3]) -> Self {
+        Self {
+            allowed,
+            denied,
+            shadow_denied,
+        }
+    }
+}
+
+pub(super) async fn rules(
+    State(api): State<Api>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<RuleList>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::bad(error.body_text()))?;
+    let active = api.0.parts.engine.active().ok_or_else(Problem::no_rules)?;
+    let limit = page.limit.unwrap_or(USUAL_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::bad(format!("limit: allowed are 1 to {MAX_PAGE}")));
+    }
+    if page.offset > MAX_OFFSET {
+        return Err(Problem::bad(format!("offset: allowed are 0 to {MAX_OFFSET}")));
+    }
+    let takes = |rule: &Rule| {
+        page.domain.as_deref().is_none_or(|domain| domain == &*rule.domain)
+            && page
+                .filter
+                .as_deref()
+                .is_none_or(|text| rule.path.contains(text) || rule.name.contains(text))
+    };
+    let taken: Vec<_> = active.rules.rules.iter().filter(|rule| takes(rule)).collect();
+    let now_us = api.0.parts.clock.now_us();
+    let view = |rule: &Rule| rule_view(&api, &active, rule, now_us);
+    Ok(Json(RuleList {
+        generation: active.generation,
+        total: taken.len(),
+        offset: page.offset,
+        rules: taken
+            .iter()
+            .skip(page.offset)
+            .take(limit)
+            .map(|rule| view(rule))
+            .collect(),
+    }))
+}
+
+fn rule_view(api: &Api, active: &Active, rule: &Rule, now_us: u64) -> RuleView {
+    let decisions = counts(active, rule.index);
+    RuleView {
+        domain: rule.domain.to_string(),
+        path: rule.path.to_string(),
+        name: rule.name.to_string(),
+        source: rule.source.to_string(),
+        unlimited: rule.limit.is_none(),
+        limit: rule.requests_per_unit,
+        window: rule.window.to_string(),
+        algorithm: rule.limit.map(|limit| limit.algorithm.kind().name()),
+        shadow_mode: rule.shadow_mode,
+        quota_mode: rule.quota_mode,
+        on_store_error: rule.on_store_error.map(crate::rules::OnStoreError::name),
+        decisions: decisions.into(),
+        per_second: api.0.rates.rate(active, rule.index, decisions, now_us).into(),
+        near_limit: active
+            .stats(rule.index)
+            .map_or(0, |stats| stats.near_limit.load(Relaxed)),
+    }
+}

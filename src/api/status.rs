@@ -1,0 +1,136 @@
+//! `GET /api/v1/status`: this replica at a glance.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use crate::admin::health::Conditions;
+use crate::config::settings::StoreKind;
+use crate::telemetry::Metrics;
+use crate::telemetry::activity::Reload;
+
+use super::Api;
+
+/// Families that would be as many as there are rules.
+const PER_RULE: [&str; 3] = [
+    "sluicegate_decisions_total",
+    "sluicegate_near_limit_total",
+    "sluicegate_limit",
+];
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    uptime_seconds: u64,
+    healthy: bool,
+    conditions: Conditions,
+    store: &'static str,
+    on_store_error: &'static str,
+    /// Replicas that share the limits, as configured.
+    replicas: u32,
+    shadow_mode: bool,
+    quota_mode: bool,
+    top: bool,
+    masked: bool,
+    /// Whether a token is configured, so that changes are possible at all.
+    token: bool,
+    stores: Vec<StoreView>,
+    rules: RulesInForce,
+    /// Newest last.
+    reloads: Vec<Reload>,
+    metrics: Vec<Metric>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct StoreView {
+    pub name: String,
+    /// The failure mode answers for it.
+    pub failing: bool,
+}
+
+#[derive(Serialize)]
+struct RulesInForce {
+    loaded: bool,
+    generation: u64,
+    hash: String,
+    domains: usize,
+    rules: usize,
+}
+
+/// A gauge or counter of the process.
+#[derive(Serialize)]
+struct Metric {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
+    let shared = &api.0;
+    let settings = &shared.settings;
+    let conditions = shared.parts.health.conditions();
+    let active = shared.parts.engine.active();
+    let reloads = shared.parts.activity.events.reloads();
+    let hash = reloads.iter().rev().find(|reload| reload.ok);
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: shared.started.elapsed().as_secs(),
+        healthy: conditions.healthy(),
+        conditions,
+        store: match settings.store.kind {
+            StoreKind::Memory => "memory",
+            StoreKind::Redis => "redis",
+        },
+        on_store_error: settings.store.on_store_error.name(),
+        replicas: settings.store.replicas,
+        shadow_mode: settings.answers.shadow_mode,
+        quota_mode: settings.answers.quota_mode,
+        top: shared.parts.activity.top.is_some(),
+        masked: shared.masker.masks(),
+        token: shared.parts.token.is_some(),
+        stores: stores(&shared.parts.metrics),
+        rules: RulesInForce {
+            loaded: active.is_some(),
+            generation: active.as_ref().map_or(0, |active| active.generation),
+            hash: hash.map(|reload| reload.hash.clone()).unwrap_or_default(),
+            domains: active.as_ref().map_or(0, |active| active.rules.domains.len()),
+            rules: active.as_ref().map_or(0, |active| active.rules.rules.len()),
+        },
+        reloads,
+        metrics: metrics(&shared.parts.metrics),
+    })
+}
+
+/// The shared stores and whether they answer.
+pub(super) fn stores(metrics: &Metrics) -> Vec<StoreView> {
+    let failing = metrics.failing_stores();
+    failing
+        .into_iter()
+        .map(|(name, failing)| StoreView { name, failing })
+        .collect()
+}
+
+fn metrics(metrics: &Metrics) -> Vec<Metric> {
+    let mut all = Vec::new();
+    for family in metrics.gather() {
+        if !family.name().starts_with("sluicegate_") || PER_RULE.contains(&family.name()) {
+            continue;
+        }
+        for metric in family.get_metric() {
+            let value = match family.get_field_type() {
+                prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
+                prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+                _ => continue,
+            };
+            let label = |pair: &prometheus::proto::LabelPair| (pair.name().to_owned(), pair.value().to_owned());
+            all.push(Metric {
+                name: family.name().to_owned(),
+                labels: metric.get_label().iter().map(label).collect(),
+                value,
+            });
+        }
+    }
+    all
+}

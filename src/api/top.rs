@@ -1,0 +1,215 @@
+//! `GET /api/v1/top`: who asks most, and who is denied most; `GET /api/v1/history`: one of them over the last hour.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::model::key::Identity;
+use crate::telemetry::activity::{By, Span, Top};
+
+use super::Api;
+use super::problem::Problem;
+use super::view::{CounterView, rule_of};
+
+/// Most counters in an answer.
+const MAX_LIMIT: usize = 200;
+const USUAL_LIMIT: usize = 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    rule: Option<String>,
+    domain: Option<String>,
+    #[serde(default)]
+    by: ByName,
+    #[serde(default)]
+    window: WindowName,
+    limit: Option<usize>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ByName {
+    #[default]
+    Denied,
+    Hits,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+enum WindowName {
+    #[serde(rename = "1m")]
+    Minute,
+    #[default]
+    #[serde(rename = "10m")]
+    TenMinutes,
+    #[serde(rename = "1h")]
+    Hour,
+}
+
+#[derive(Serialize)]
+pub(super) struct TopView {
+    by: ByName,
+    window: WindowName,
+    /// How much time is counted really.
+    covers_seconds: u64,
+    /// Decisions of all counters, and how many of them were denied.
+    hits: u64,
+    denied: u64,
+    counters: Vec<HitterView>,
+}
+
+#[derive(Serialize)]
+struct HitterView {
+    /// For `history`.
+    id: String,
+    #[serde(flatten)]
+    counter: CounterView,
+    /// Decisions: at least so many, and at most `…_error` more.
+    hits: u64,
+    hits_error: u64,
+    denied: u64,
+    denied_error: u64,
+    /// Of all that the list is ordered by, 0 to 1.
+    share: f64,
+}
+
+fn sketches(api: &Api) -> Result<&Top, Problem> {
+    api.0.parts.activity.top.as_ref().ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "heavy hitters are off: start the server with --top on",
+        )
+    })
+}
+
+pub(super) async fn top(
+    State(api): State<Api>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<TopView>, Problem> {
+    let Query(question) = question.map_err(|error| Problem::bad(error.body_text()))?;
+    let limit = question.limit.unwrap_or(USUAL_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::bad(format!("limit: allowed are 1 to {MAX_LIMIT}")));
+    }
+    let sketches = sketches(&api)?;
+    let active = api.0.parts.engine.active();
+    let takes = |key: &str| {
+        if question.rule.is_none() && question.domain.is_none() {
+            return true;
+        }
+        let Some(identity) = Identity::of(key) else {
+            return false;
+        };
+        let is_rule = |path: &str| {
+            let rule = active.as_deref().and_then(|active| rule_of(&identity, active));
+            rule.is_some_and(|rule| &*rule.path == path)
+        };
+        question
+            .domain
+            .as_deref()
+            .is_none_or(|domain| identity.domain == domain)
+            && question.rule.as_deref().is_none_or(is_rule)
+    };
+    let by = match question.by {
+        ByName::Denied => By::Denied,
+        ByName::Hits => By::Hits,
+    };
+    let span = match question.window {
+        WindowName::Minute => Span::Minute,
+        WindowName::TenMinutes => Span::TenMinutes,
+        WindowName::Hour => Span::Hour,
+    };
+    let list = sketches.list(by, span, limit, api.0.parts.clock.now_us(), takes);
+    let view = |hitter: crate::telemetry::activity::Hitter| {
+        let (part, of) = match by {
+            By::Denied => (hitter.denied, list.denied),
+            By::Hits => (hitter.hits, list.hits),
+        };
+        HitterView {
+            id: id(&hitter.key),
+            counter: api.0.masker.counter(&hitter.key, active.as_deref()),
+            hits: hitter.hits,
+            hits_error: hitter.hits_error,
+            denied: hitter.denied,
+            denied_error: hitter.denied_error,
+            share: share(part, of),
+        }
+    };
+    Ok(Json(TopView {
+        by: question.by,
+        window: question.window,
+        covers_seconds: list.covers_us / 1_000_000,
+        hits: list.hits,
+        denied: list.denied,
+        counters: list.hitters.into_iter().map(view).collect(),
+    }))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a share for people")]
+fn share(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
+}
+
+/// Names a counter without telling its values.
+fn id(key: &str) -> String {
+    blake3::hash(key.as_bytes()).to_hex()[..16].to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    id: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct HistoryView {
+    counter: CounterView,
+    /// Oldest first; coarser the longer ago.
+    slices: Vec<SliceView>,
+}
+
+#[derive(Serialize)]
+struct SliceView {
+    began_seconds_ago: u64,
+    seconds: u64,
+    hits: u64,
+    denied: u64,
+}
+
+pub(super) async fn history(
+    State(api): State<Api>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<HistoryView>, Problem> {
+    let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
+    let sketches = sketches(&api)?;
+    let now_us = api.0.parts.clock.now_us();
+    let is_it = |key: &str| id(key) == which.id;
+    let found = [By::Denied, By::Hits].into_iter().find_map(|by| {
+        sketches
+            .list(by, Span::Hour, 1, now_us, is_it)
+            .hitters
+            .into_iter()
+            .next()
+    });
+    let Some(hitter) = found else {
+        let detail = "no frequent counter has this id; /api/v1/top lists those that there are";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    let slices = sketches.history(&hitter.key, now_us).into_iter();
+    Ok(Json(HistoryView {
+        counter: api
+            .0
+            .masker
+            .counter(&hitter.key, api.0.parts.engine.active().as_deref()),
+        slices: slices
+            .map(|slice| SliceView {
+                began_seconds_ago: slice.began_us_ago / 1_000_000,
+                seconds: slice.length_us / 1_000_000,
+                hits: slice.hits,
+                denied: slice.denied,
+            })
+            .collect(),
+    }))
+}

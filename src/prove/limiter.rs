@@ -1,0 +1,78 @@
+//! An engine on a memory store and a virtual clock.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::engine::{Decision, Engine, EngineOptions, RequestError};
+use crate::model::{ManualClock, Request};
+use crate::rules::{Defaults, RuleSet};
+use crate::store::MemoryStore;
+use crate::telemetry::Metrics;
+
+/// A rate limiter whose time is moved by its caller; its counters start empty.
+pub struct VirtualLimiter {
+    engine: Engine,
+    clock: Arc<ManualClock>,
+    store: Arc<MemoryStore>,
+    rules: Arc<RuleSet>,
+}
+
+impl VirtualLimiter {
+    /// A limiter with room for `max_keys` counters, whose clock reads `start_us` (microseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// When the metrics of the engine cannot be registered.
+    pub fn new(
+        rules: Arc<RuleSet>,
+        defaults: Defaults,
+        max_keys: NonZeroUsize,
+        start_us: u64,
+    ) -> prometheus::Result<Self> {
+        let clock = Arc::new(ManualClock::new(start_us));
+        let store = Arc::new(MemoryStore::new(max_keys, Arc::clone(&clock) as _));
+        let options = EngineOptions {
+            defaults,
+            holds_back: false,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(
+            Arc::clone(&store) as _,
+            None,
+            options,
+            Arc::clone(&clock) as _,
+            Arc::new(Metrics::new()?),
+        );
+        engine.activate(Arc::clone(&rules), 1);
+        Ok(Self {
+            engine,
+            clock,
+            store,
+            rules,
+        })
+    }
+
+    /// Decides and counts a request at a time in microseconds since the Unix epoch. A time before the last one counts as
+    /// the last one.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the request is one that the service refuses.
+    pub async fn decide_at(&self, at_us: u64, request: &Request) -> Result<Decision, RequestError> {
+        use crate::model::Clock;
+        if at_us > self.clock.now_us() {
+            self.clock.set(at_us);
+        }
+        self.engine.decide(request, None).await
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub const fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// Counters that were dropped for want of room: above 0, decisions may be more generous than a server's.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.store.stats().evicted
+    }
+}

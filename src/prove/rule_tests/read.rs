@@ -1,0 +1,478 @@
+//! YAML → test file; every error of a file in one go, each with its place.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::config::fields::{Fields, Reader};
+use crate::config::node::{Node, Value};
+use crate::config::problem::{Problem, nearest};
+use crate::config::raw::Field;
+use crate::config::{ConfigErrors, Source, duration};
+use crate::model::time::micros;
+use crate::model::{self, Entry};
+use crate::prove::http::HttpRequest;
+
+use super::case::{Case, Expect, Hits, Kind, Question, Step, TestFile};
+use super::range::{Measure, Range};
+
+const FILE: [&str; 5] = ["start", "rules", "envoy", "domain", "tests"];
+const TEST: [&str; 3] = ["name", "domain", "steps"];
+const STEP: [&str; 5] = ["at", "times", "every", "request", "expect"];
+const REQUEST: [&str; 8] = [
+    "http",
+    "client",
+    "host",
+    "headers",
+    "context_extensions",
+    "descriptors",
+    "domain",
+    "hits",
+];
+const EXPECT: [&str; 7] = [
+    "allowed",
+    "denied_by",
+    "shadow_denied_by",
+    "retry_after",
+    "remaining",
+    "delay",
+    "descriptors",
+];
+const WORDS: [&str; 2] = ["allowed", "denied"];
+/// Most repetitions of a step.
+const MAX_TIMES: u64 = 1_000_000;
+/// Most steps of a file, so that a report stays readable and memory bounded.
+const MAX_STEPS: usize = 100_000;
+/// 2026-01-01T00:00:00Z: where a file names no `start`.
+const DEFAULT_START: Duration = Duration::from_secs(1_767_225_600);
+
+/// Reads a test file. Paths in it are relative to its directory.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn read(path: &Path) -> Result<TestFile, ConfigErrors> {
+    let snapshot = Source::new(vec![path.to_owned()]).read();
+    let mut errors = snapshot.errors;
+    let [text] = snapshot.texts.as_slice() else {
+        if errors.count() == 0 {
+            let origin = crate::config::Origin {
+                name: path.display().to_string().into(),
+                text: None,
+            };
+            let problem = Problem::Unreadable {
+                reason: "a test file is one file, not a directory".into(),
+            };
+            errors.push(crate::config::ConfigError::new(&origin, None, String::new(), problem));
+        }
+        return Err(errors);
+    };
+    let origin = text.origin();
+    let mut reader = Reader::new(&origin, Vec::new(), &mut errors);
+    let file = match Node::parse(&text.text) {
+        Ok(root) => file(&mut reader, &root, path),
+        Err((problem, place)) => {
+            reader.report(problem, place);
+            None
+        }
+    };
+    match file {
+        Some(file) => errors.into_result(file),
+        None => Err(errors),
+    }
+}
+
+fn file(reader: &mut Reader<'_>, root: &Node, path: &Path) -> Option<TestFile> {
+    let fields = reader.fields(root, "a test file", &FILE)?;
+    let directory = path.parent().unwrap_or_else(|| Path::new(""));
+    let rules: Vec<PathBuf> = texts(reader, &fields, "rules")
+        .iter()
+        .map(|name| directory.join(name))
+        .collect();
+    if rules.is_empty() && fields.get("rules").is_none() {
+        missing(
+            reader,
+            root,
+            "rules",
+            "a test file",
+            "name the rules files that it tests, as in `rules: [shop.yaml]`",
+        );
+    }
+    let start = match reader.text(&fields, "start") {
+        Field::Given(text) => match humantime::parse_rfc3339_weak(&text.value) {
+            Ok(time) => time.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Err(_) => {
+                let reason = "a time is written as 2026-03-28T00:00:00Z, in UTC".into();
+                unusable(reader, &fields, "start", &text.value, reason);
+                DEFAULT_START
+            }
+        },
+        Field::Absent | Field::Broken => DEFAULT_START,
+    };
+    let mut tests = Vec::new();
+    match fields.get("tests") {
+        Some(node) => {
+            for (number, item) in list(reader, node, "`tests`").iter().enumerate() {
+                tests.extend(case(reader, item, number + 1));
+            }
+        }
+        None => missing(
+            reader,
+            root,
+            "tests",
+            "a test file",
+            "add a list of tests, each with a `name` and `steps`",
+        ),
+    }
+    if tests.iter().map(|test: &Case| test.steps.len()).sum::<usize>() > MAX_STEPS {
+        reader.report(
+            Problem::TooMany {
+                field: "steps",
+                max: MAX_STEPS,
+            },
+            root.place,
+        );
+    }
+    Some(TestFile {
+        name: path.display().to_string(),
+        start_us: micros(start),
+        rules,
+        envoy: reader.text(&fields, "envoy").value().map(|name| directory.join(name)),
+        domain: reader.text(&fields, "domain").value().cloned(),
+        tests,
+    })
+}
+
+fn case(reader: &mut Reader<'_>, node: &Node, number: usize) -> Option<Case> {
+    let fields = reader.fields(node, "a test", &TEST)?;
+    let name = reader.text(&fields, "name").value().cloned();
+    let name = name.unwrap_or_else(|| format!("#{number}"));
+    reader.path.push(name.clone());
+    let mut steps = Vec::new();
+    match fields.get("steps") {
+        Some(items) => {
+            for item in list(reader, items, "`steps`") {
+                steps.extend(step(reader, item));
+            }
+        }
+        None => missing(
+            reader,
+            node,
+            "steps",
+            "a test",
+            "add a list of steps, each with a `request` and an `expect`",
+        ),
+    }
+    in_order(reader, &steps);
+    let domain = reader.text(&fields, "domain").value().cloned();
+    reader.path.pop();
+    Some(Case {
+        name,
+        place: node.place,
+        domain,
+        steps,
+    })
+}
+
+/// Time does not go back: a step begins when the one before it has ended, or later.
+fn in_order(reader: &mut Reader<'_>, steps: &[Step]) {
+    let mut end_us = 0;
+    for step in steps {
+        let begin_us = step.at_us.unwrap_or(end_us);
+        if begin_us < end_us {
+            let problem = Problem::Unusable {
+                field: "at",
+                word: crate::prove::explain::Micros(begin_us).to_string(),
+                reason: format!(
+                    "the step before it ends at {}, and time does not go back",
+                    crate::prove::explain::Micros(end_us)
+                )
+                .into(),
+            };
+            reader.report(problem, step.place);
+        }
+        let lasts_us = step.every_us.saturating_mul(u64::from(step.times - 1));
+        end_us = begin_us.saturating_add(lasts_us).max(end_us);
+    }
+}
+
+fn step(reader: &mut Reader<'_>, node: &Node) -> Option<Step> {
+    let fields = reader.fields(node, "a step", &STEP)?;
+    let times: Field<u32> = reader.number(&fields, "times", MAX_TIMES);
+    if times
+        .value()
+        .is_some_and(|times| *times == 0 || u64::from(*times) > MAX_TIMES)
+    {
+        let found = times.value().map(ToString::to_string).unwrap_or_default();
+        let problem = Problem::OutOfRange {
+            field: "times",
+            min: 1,
+            max: MAX_TIMES,
+            found,
+        };
+        reader.report(problem, times.place());
+    }
+    let at_us = duration_us(reader, &fields, "at");
+    let every_us = duration_us(reader, &fields, "every").unwrap_or(0);
+    let question = match fields.get("request") {
+        Some(node) => question(reader, node),
+        None => {
+            missing(
+                reader,
+                node,
+                "request",
+                "a step",
+                "say what is asked: `http:` or `descriptors:`",
+            );
+            None
+        }
+    };
+    let expect = match fields.get("expect") {
+        Some(node) => expect(reader, node),
+        None => {
+            missing(
+                reader,
+                node,
+                "expect",
+                "a step",
+                "say what must come, as in `expect: allowed`",
+            );
+            None
+        }
+    };
+    Some(Step {
+        place: node.place,
+        at_us,
+        times: times.value().copied().unwrap_or(1).max(1),
+        every_us,
+        question: question?,
+        expect: expect?,
+    })
+}
+
+fn question(reader: &mut Reader<'_>, node: &Node) -> Option<Question> {
+    let fields = reader.fields(node, "`request`", &REQUEST)?;
+    let hits: Option<i64> = reader.number(&fields, "hits", u32::MAX.into()).value().copied();
+    let hits = match hits.map(|hits| (u32::try_from(hits.unsigned_abs()), hits < 0)) {
+        Some((Ok(count), is_negative)) => Some(Hits { count, is_negative }),
+        Some((Err(_), _)) => {
+            unusable(reader, &fields, "hits", "", "it needs more than 32 bits".into());
+            None
+        }
+        None => None,
+    };
+    let kind = match (fields.get("http"), fields.get("descriptors")) {
+        (Some(_), None) => {
+            let (request, client) = http(reader, &fields)?;
+            Kind::Http { request, client }
+        }
+        (None, Some(list)) => {
+            for field in ["client", "host", "headers", "context_extensions"] {
+                if fields.get(field).is_some() {
+                    let other = "descriptors";
+                    reader.report(Problem::Conflict { field, other }, node.place);
+                }
+            }
+            Kind::Descriptors(descriptors(reader, list)?)
+        }
+        _ => {
+            let problem = Problem::NotOne {
+                context: "`request`",
+                allowed: &["http", "descriptors"],
+            };
+            reader.report(problem, node.place);
+            return None;
+        }
+    };
+    Some(Question {
+        place: node.place,
+        domain: reader.text(&fields, "domain").value().cloned(),
+        hits,
+        kind,
+    })
+}
+
+/// The request, and the text of its client's address.
+fn http(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(HttpRequest, Option<String>)> {
+    let line = reader.text(fields, "http").value().cloned()?;
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (method, target) = match *words.as_slice() {
+        [method, target] => (method, target),
+        [target] => ("GET", target),
+        _ => {
+            let reason = "write a method and a path, as in `GET /login?user=1`".into();
+            unusable(reader, fields, "http", &line, reason);
+            return None;
+        }
+    };
+    let client = match reader.text(fields, "client") {
+        Field::Given(text) if !text.value.contains("{i}") => match text.value.parse::<std::net::IpAddr>() {
+            Ok(_) => Some(text.value),
+            Err(_) => {
+                unusable(reader, fields, "client", &text.value, "it is no IP address".into());
+                None
+            }
+        },
+        Field::Given(text) => Some(text.value),
+        Field::Absent | Field::Broken => None,
+    };
+    let mut headers = pairs(reader, fields, "headers");
+    for (name, _) in &mut headers {
+        name.make_ascii_lowercase();
+    }
+    let request = HttpRequest {
+        method: method.to_owned(),
+        host: reader.text(fields, "host").value().cloned().unwrap_or_default(),
+        path: target.to_owned(),
+        headers,
+        client: None,
+        extensions: pairs(reader, fields, "context_extensions"),
+    };
+    Some((request, client))
+}
+
+fn descriptors(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<model::Descriptor>> {
+    let mut all = Vec::new();
+    for item in list(reader, node, "`descriptors`") {
+        let mut entries = Vec::new();
+        for entry in list(reader, item, "a descriptor") {
+            match &entry.value {
+                Value::Map(pairs) => entries.extend(pairs.iter().map(|(key, value)| Entry {
+                    key: key.text().unwrap_or_default(),
+                    value: value.text().unwrap_or_default(),
+                })),
+                _ => reader.wrong("an entry of a descriptor".to_owned(), "`key: value`", entry),
+            }
+        }
+        if entries.is_empty() {
+            reader.report(Problem::Empty { field: "descriptors" }, item.place);
+        }
+        all.push(model::Descriptor {
+            entries,
+            ..model::Descriptor::default()
+        });
+    }
+    Some(all)
+}
+
+fn expect(reader: &mut Reader<'_>, node: &Node) -> Option<Expect> {
+    if let Some(word) = node.text() {
+        let allowed = match word.as_str() {
+            "allowed" => true,
+            "denied" => false,
+            _ => {
+                let suggestion = nearest(&word, &WORDS);
+                let problem = Problem::UnknownWord {
+                    field: "expect",
+                    word,
+                    suggestion,
+                    allowed: &WORDS,
+                };
+                reader.report(problem, node.place);
+                return None;
+            }
+        };
+        return Some(Expect {
+            place: node.place,
+            allowed: Some(allowed),
+            ..Expect::default()
+        });
+    }
+    let fields = reader.fields(node, "`expect`", &EXPECT)?;
+    if fields.all().is_empty() {
+        reader.report(Problem::Empty { field: "expect" }, node.place);
+    }
+    let denied_by = texts(reader, &fields, "denied_by");
+    let allowed = reader.truth(&fields, "allowed").value().copied();
+    if allowed == Some(true) && !denied_by.is_empty() {
+        let (field, other) = ("denied_by", "allowed: true");
+        reader.report(Problem::Conflict { field, other }, node.place);
+    }
+    Some(Expect {
+        place: node.place,
+        allowed: allowed.or_else(|| (!denied_by.is_empty()).then_some(false)),
+        denied_by,
+        shadow_denied_by: texts(reader, &fields, "shadow_denied_by"),
+        retry_after: range(reader, &fields, "retry_after", Measure::Duration),
+        remaining: range(reader, &fields, "remaining", Measure::Number),
+        delay: range(reader, &fields, "delay", Measure::Duration),
+        descriptors: match fields.get("descriptors") {
+            Some(node) => Some(descriptors(reader, node)?),
+            None => None,
+        },
+    })
+}
+
+fn range(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str, measure: Measure) -> Option<Range> {
+    let text = reader.text(fields, name).value().cloned()?;
+    match Range::parse(&text, measure) {
+        Ok(range) => Some(range),
+        Err(reason) => {
+            unusable(reader, fields, name, &text, reason);
+            None
+        }
+    }
+}
+
+fn duration_us(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Option<u64> {
+    let text = reader.text(fields, name).value().cloned()?;
+    if text == "0" {
+        return Some(0);
+    }
+    match duration::parse(&text) {
+        Ok(duration) => Some(micros(duration)),
+        Err(reason) => {
+            unusable(reader, fields, name, &text, reason);
+            None
+        }
+    }
+}
+
+/// A list of texts, or one text alone.
+fn texts(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Vec<String> {
+    let Some(node) = fields.get(name) else {
+        return Vec::new();
+    };
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let mut all = Vec::with_capacity(items.len());
+    for item in items {
+        match item.text() {
+            Some(text) => all.push(text),
+            None => reader.wrong(format!("`{name}`"), "a text or a list of texts", item),
+        }
+    }
+    all
+}
+
+/// A mapping of texts, in the order of the file.
+fn pairs(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Vec<(String, String)> {
+    let Some(node) = fields.get(name) else {
+        return Vec::new();
+    };
+    let Value::Map(entries) = &node.value else {
+        reader.wrong(format!("`{name}`"), "a mapping of names to texts", node);
+        return Vec::new();
+    };
+    let pair = |(key, value): &(Node, Node)| Some((key.text()?, value.text()?));
+    entries.iter().filter_map(pair).collect()
+}
+
+fn list<'n>(reader: &mut Reader<'_>, node: &'n Node, subject: &str) -> &'n [Node] {
+    let Value::List(items) = &node.value else {
+        reader.wrong(subject.to_owned(), "a list", node);
+        return &[];
+    };
+    items
+}
+
+fn missing(reader: &mut Reader<'_>, node: &Node, field: &'static str, context: &'static str, help: &'static str) {
+    reader.report(Problem::Missing { field, context, help }, node.place);
+}
+
+fn unusable(reader: &mut Reader<'_>, fields: &Fields<'_>, field: &'static str, word: &str, reason: Cow<'static, str>) {
+    let place = fields.get(field).and_then(|node| node.place);
+    let word = word.to_owned();
+    reader.report(Problem::Unusable { field, word, reason }, place);
+}

@@ -1,0 +1,374 @@
+//! Asks the engine what a test file says, and compares.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{ConfigErrors, Place, Source, read_rules};
+use crate::engine::{Decision, StatusLimit};
+use crate::model::{Descriptor, Entry, Request};
+use crate::prove::explain::{self, Entries, Micros};
+use crate::prove::http::HttpRequest;
+use crate::prove::limiter::VirtualLimiter;
+use crate::prove::map::{Mapper, NotMapped};
+use crate::rules::{Defaults, RuleSet};
+
+use super::case::{Case, Expect, Kind, Question, Step, TestFile};
+use super::read;
+use super::report::{Coverage, FileReport, Miss, Report, TestReport};
+
+/// Counters of one test, at most.
+const MAX_KEYS: NonZeroUsize = match NonZeroUsize::new(1 << 20) {
+    Some(keys) => keys,
+    None => NonZeroUsize::MIN,
+};
+
+/// Why a test file cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    /// The test file itself, or its rules, are wrong.
+    #[error("{}", .0.render(false))]
+    Config(ConfigErrors),
+    /// Envoy's configuration cannot be evaluated.
+    #[error("{path}: {reason}", path = path.display())]
+    Envoy {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The engine cannot be set up.
+    #[error("the engine cannot be set up: {0}")]
+    Engine(#[from] prometheus::Error),
+}
+
+/// Runs test files one after the other.
+///
+/// # Errors
+/// The first file that cannot be run.
+pub async fn run(paths: &[PathBuf], defaults: &Defaults) -> Result<Report, TestError> {
+    let mut report = Report::default();
+    for path in paths {
+        report.files.push(run_file(path, defaults).await?);
+    }
+    Ok(report)
+}
+
+async fn run_file(path: &Path, defaults: &Defaults) -> Result<FileReport, TestError> {
+    let file = read(path).map_err(TestError::Config)?;
+    let rules = read_rules(&Source::new(file.rules.clone()), defaults).map_err(TestError::Config)?;
+    let rules = Arc::new(rules);
+    let mapper = Mapper::new(Arc::clone(&rules), file.envoy.as_deref())?;
+    let mut reached = BTreeSet::new();
+    let mut tests = Vec::with_capacity(file.tests.len());
+    for test in &file.tests {
+        let limiter = VirtualLimiter::new(Arc::clone(&rules), *defaults, MAX_KEYS, file.start_us)?;
+        let mut running = Running {
+            file: &file,
+            test,
+            mapper: &mapper,
+            limiter: &limiter,
+            reached: &mut reached,
+        };
+        tests.push(running.run().await);
+    }
+    Ok(FileReport {
+        name: file.name.clone(),
+        tests,
+        coverage: coverage(&rules, &reached),
+    })
+}
+
+fn coverage(rules: &RuleSet, reached: &BTreeSet<usize>) -> Coverage {
+    let unreached = rules.rules.iter().filter(|rule| !reached.contains(&rule.index));
+    Coverage {
+        rules: rules.rules.len(),
+        reached: reached.len(),
+        unreached: unreached.map(|rule| explain::RuleName(rule).to_string()).collect(),
+    }
+}
+
+/// One test while it runs.
+struct Running<'r> {
+    file: &'r TestFile,
+    test: &'r Case,
+    mapper: &'r Mapper,
+    limiter: &'r VirtualLimiter,
+    reached: &'r mut BTreeSet<usize>,
+}
+
+/// What was asked once, and what came.
+struct Answer {
+    descriptors: Vec<Descriptor>,
+    /// `None`: no descriptor, so that nothing is limited.
+    decision: Option<Decision>,
+}
+
+impl Running<'_> {
+    async fn run(&mut self) -> TestReport {
+        let mut report = TestReport {
+            name: self.test.name.clone(),
+            line: line(self.test.place),
+            requests: 0,
+            misses: Vec::new(),
+        };
+        let mut now_us: u64 = 0;
+        for (number, step) in self.test.steps.iter().enumerate() {
+            let begin_us = step.at_us.unwrap_or(now_us);
+            let mut first: Option<Miss> = None;
+            for repetition in 0..step.times {
+                now_us = begin_us.saturating_add(step.every_us.saturating_mul(repetition.into()));
+                report.requests += 1;
+                let at_us = self.file.start_us.saturating_add(now_us);
+                let came = self.ask(step, repetition, at_us).await;
+                let wrong = match &came {
+                    Ok(answer) => compare(&step.expect, answer),
+                    Err(reason) => vec![("an answer".to_owned(), reason.clone())],
+                };
+                match &mut first {
+                    _ if wrong.is_empty() => {}
+                    Some(miss) => miss.further += 1,
+                    None => first = Some(miss(number, step, repetition, now_us, wrong, came.as_ref().ok())),
+                }
+            }
+            report.misses.extend(first);
+        }
+        report
+    }
+
+    async fn ask(&mut self, step: &Step, repetition: u32, at_us: u64) -> Result<Answer, String> {
+        let question = &step.question;
+        let named = question.domain.as_ref().or(self.test.domain.as_ref());
+        let named = named.or(self.file.domain.as_ref());
+        let (domain, mut descriptors) = match &question.kind {
+            Kind::Http { request, client } => {
+                let request = numbered_http(request, client.as_deref(), repetition)?;
+                let mapped = self.mapper.map(&request, named.map(String::as_str));
+                mapped.map_err(|error: NotMapped| error.to_string())?
+            }
+            Kind::Descriptors(descriptors) => {
+                let domain = named.cloned().or_else(|| self.mapper.only_domain()).ok_or(
+                    "the request names no domain and the rules have several: give `domain:` in the test or the request",
+                )?;
+                let descriptors = descriptors.iter().map(|descriptor| numbered(descriptor, repetition));
+                (domain, descriptors.collect())
+            }
+        };
+        price(question, &mut descriptors);
+        if descriptors.is_empty() {
+            return Ok(Answer {
+                descriptors,
+                decision: None,
+            });
+        }
+        let request = Request {
+            domain,
+            descriptors,
+            hits_addend: 1,
+            releases_all: false,
+        };
+        let decided = self.limiter.decide_at(at_us, &request).await;
+        let decision = decided.map_err(|error| error.to_string())?;
+        let rules = decision.statuses.iter().filter_map(|status| decision.rule(status));
+        self.reached.extend(rules.map(|rule| rule.index));
+        Ok(Answer {
+            descriptors: request.descriptors,
+            decision: Some(decision),
+        })
+    }
+}
+
+fn price(question: &Question, descriptors: &mut [Descriptor]) {
+    let Some(hits) = question.hits else {
+        return;
+    };
+    for descriptor in descriptors {
+        descriptor.hits_addend = Some(hits.count.into());
+        descriptor.is_negative_hits = hits.is_negative;
+    }
+}
+
+/// `{i}` in a text is the number of the repetition.
+fn filled(text: &str, repetition: u32) -> String {
+    text.replace("{i}", &repetition.to_string())
+}
+
+fn numbered(descriptor: &Descriptor, repetition: u32) -> Descriptor {
+    let entry = |entry: &Entry| Entry {
+        key: entry.key.clone(),
+        value: filled(&entry.value, repetition),
+    };
+    Descriptor {
+        entries: descriptor.entries.iter().map(entry).collect(),
+        ..descriptor.clone()
+    }
+}
+
+fn numbered_http(request: &HttpRequest, client: Option<&str>, repetition: u32) -> Result<HttpRequest, String> {
+    let client = match client.map(|text| filled(text, repetition)) {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| format!("`client` {text:?} is no IP address"))?,
+        ),
+    };
+    let pair = |(name, value): &(String, String)| (name.clone(), filled(value, repetition));
+    Ok(HttpRequest {
+        method: request.method.clone(),
+        host: filled(&request.host, repetition),
+        path: filled(&request.path, repetition),
+        headers: request.headers.iter().map(pair).collect(),
+        client,
+        extensions: request.extensions.iter().map(pair).collect(),
+    })
+}
+
+/// What differs, as (expected, what came instead).
+fn compare(expect: &Expect, answer: &Answer) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    let decision = answer.decision.as_ref();
+    let denied = decision.is_some_and(|decision| decision.over_limit);
+    if let Some(allowed) = expect.allowed.filter(|allowed| *allowed == denied) {
+        wrong.push((word(allowed).to_owned(), word(!denied).to_owned()));
+    }
+    for (wanted, enforced) in [(&expect.denied_by, true), (&expect.shadow_denied_by, false)] {
+        let found = deniers(decision, enforced);
+        for name in wanted.iter().filter(|name| !found.iter().any(|rule| rule.is(name))) {
+            let kind = if enforced {
+                "denied by"
+            } else {
+                "over without denying (shadow mode):"
+            };
+            let names: Vec<&str> = found.iter().map(|rule| rule.shown.as_str()).collect();
+            let came = if names.is_empty() {
+                "no rule".to_owned()
+            } else {
+                names.join(", ")
+            };
+            wrong.push((format!("{kind} {name}"), format!("{kind} {came}")));
+        }
+    }
+    let tightest = decision.and_then(Decision::tightest).map(|(_, counted)| counted);
+    if let Some(range) = expect.remaining {
+        let came = tightest.map(|counted| counted.outcome.remaining);
+        outside(&mut wrong, "remaining", range, came, |value| value.to_string());
+    }
+    if let Some(range) = expect.retry_after {
+        let came = decision
+            .filter(|decision| decision.over_limit)
+            .and_then(Decision::retry_after_us);
+        outside(&mut wrong, "retry_after", range, came, |value| {
+            Micros(value).to_string()
+        });
+    }
+    if let Some(range) = expect.delay {
+        let delays = decision.into_iter().flat_map(|decision| &decision.statuses);
+        let delay = |limit: &StatusLimit| match limit {
+            StatusLimit::Counted(counted) => Some(counted.outcome.delay_us),
+            _ => None,
+        };
+        let came = delays.filter_map(|status| delay(&status.limit)).max();
+        outside(&mut wrong, "delay", range, came, |value| Micros(value).to_string());
+    }
+    if let Some(wanted) = &expect.descriptors {
+        let entries = |all: &[Descriptor]| all.iter().map(|d| Entries(d).to_string()).collect::<Vec<_>>();
+        let (wanted, came) = (entries(wanted), entries(&answer.descriptors));
+        if wanted != came {
+            let text = |all: Vec<String>| {
+                format!(
+                    "descriptors {}",
+                    if all.is_empty() { "none".into() } else { all.join(" ") }
+                )
+            };
+            wrong.push((text(wanted), text(came)));
+        }
+    }
+    wrong
+}
+
+fn outside(
+    wrong: &mut Vec<(String, String)>,
+    name: &str,
+    range: super::range::Range,
+    came: Option<u64>,
+    show: impl Fn(u64) -> String,
+) {
+    if !came.is_some_and(|value| range.contains(value)) {
+        let came = came.map_or_else(|| "none".to_owned(), show);
+        wrong.push((format!("{name} {range}"), format!("{name} {came}")));
+    }
+}
+
+/// A rule that is over, by all its names.
+struct Denier {
+    shown: String,
+    names: [String; 3],
+}
+
+impl Denier {
+    fn is(&self, name: &str) -> bool {
+        self.names.iter().any(|known| !known.is_empty() && known == name)
+    }
+}
+
+fn deniers(decision: Option<&Decision>, enforced: bool) -> Vec<Denier> {
+    let Some(decision) = decision else {
+        return Vec::new();
+    };
+    let over = decision.statuses.iter().filter(|status| match &status.limit {
+        StatusLimit::Counted(counted) => counted.denied && enforced == (status.over_limit && decision.over_limit),
+        _ => false,
+    });
+    let rules = over.filter_map(|status| decision.rule(status));
+    rules
+        .map(|rule| Denier {
+            shown: explain::RuleName(rule).to_string(),
+            names: [
+                rule.name.to_string(),
+                rule.path.to_string(),
+                format!("{}/{}", rule.domain, rule.path),
+            ],
+        })
+        .collect()
+}
+
+const fn word(allowed: bool) -> &'static str {
+    if allowed { "allowed" } else { "denied" }
+}
+
+fn line(place: Option<Place>) -> usize {
+    place.map_or(0, |place| place.line)
+}
+
+fn miss(
+    number: usize,
+    step: &Step,
+    repetition: u32,
+    now_us: u64,
+    wrong: Vec<(String, String)>,
+    answer: Option<&Answer>,
+) -> Miss {
+    let why = match answer {
+        Some(Answer {
+            descriptors,
+            decision: Some(decision),
+        }) => explain::lines(descriptors, decision)
+            .map(|line| line.to_string())
+            .collect(),
+        Some(_) => vec!["the request becomes no descriptor, so nothing limits it".to_owned()],
+        None => Vec::new(),
+    };
+    let (expected, came) = wrong.into_iter().unzip();
+    Miss {
+        line: line(step.expect.place.or(step.place)),
+        step: number + 1,
+        repetition,
+        times: step.times,
+        at: Micros(now_us).to_string(),
+        expected,
+        came,
+        why,
+        further: 0,
+    }
+}

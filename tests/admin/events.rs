@@ -1,0 +1,108 @@
+//! The stream of events.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::Admin;
+
+/// A reader of the stream that says what it has seen.
+struct Reader {
+    lines: BufReader<TcpStream>,
+}
+
+impl Reader {
+    fn open(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        stream
+            .write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .expect("a request");
+        Self {
+            lines: BufReader::new(stream),
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line in time");
+        line
+    }
+
+    /// Reads on until a line begins so.
+    fn until(&mut self, start: &str) -> String {
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "the stream ended before {start:?}");
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn denials_and_reloads_are_told_as_they_happen() {
+    let admin = Admin::start(false, &[]);
+    let port = admin.server.admin_port;
+    let mut reader = Reader::open(port);
+    // The first beat: it listens from here on.
+    reader.until(":");
+    admin.ask("user", "<script>alert(1)</script>", 5).await;
+    let (mut reader, denied) = tokio::task::spawn_blocking(move || {
+        reader.until("event: denied");
+        let data = reader.until("data: ");
+        (reader, data)
+    })
+    .await
+    .expect("an event");
+    let denied: serde_json::Value = serde_json::from_str(denied.trim_start_matches("data: ")).expect("JSON");
+    assert_eq!(denied["counter"]["rule"], "user");
+    assert_eq!(denied["counter"]["descriptor"][0]["value"], "<script>alert(1)</script>");
+    std::fs::write(&admin.server.rules, "domain: [").expect("the rules");
+    let refused = tokio::task::spawn_blocking(move || {
+        reader.until("event: reload");
+        reader.until("data: ")
+    })
+    .await
+    .expect("an event");
+    let refused: serde_json::Value = serde_json::from_str(refused.trim_start_matches("data: ")).expect("JSON");
+    assert_eq!(refused["ok"], false);
+    assert!(
+        refused["errors"]
+            .as_str()
+            .is_some_and(|errors| errors.contains("rules.yaml:")),
+        "{refused}"
+    );
+    let status = admin.api.get("/api/v1/status", &[]).await.json();
+    assert_eq!(status["reloads"].as_array().map(Vec::len), Some(2));
+    assert_eq!(status["rules"]["rules"], 3);
+}
+
+#[tokio::test]
+async fn readers_are_bounded_and_a_place_is_free_again_when_one_leaves() {
+    let admin = Admin::start(false, &[]);
+    let port = admin.server.admin_port;
+    let mut readers: Vec<Reader> = (0..16).map(|_| Reader::open(port)).collect();
+    for reader in &mut readers {
+        reader.until(":");
+    }
+    assert_eq!(admin.api.get("/api/v1/events", &[]).await.status, 503);
+    readers.clear();
+    let mut admin = admin;
+    admin.server.process.wait_until("a place is free", |_| {
+        let mut reader = Reader::open(port);
+        reader.line().contains("200")
+    });
+}
+
+#[tokio::test]
+async fn the_process_ends_while_somebody_listens() {
+    let mut admin = Admin::start(false, &[]);
+    let mut reader = Reader::open(admin.server.admin_port);
+    reader.until(":");
+    admin.server.process.signal("TERM");
+    assert!(admin.server.process.wait_for_exit().success());
+}

@@ -1,0 +1,120 @@
+//! What is told of rules, heavy hitters and the replica; and that the OpenAPI document tells the truth of it.
+
+use serde_json::Value;
+
+use crate::Admin;
+
+/// A counter of a list by the first value of its descriptor.
+fn by_value<'a>(list: &'a Value, value: &str) -> &'a Value {
+    let counters = list["counters"].as_array().expect("a list");
+    let found = counters
+        .iter()
+        .find(|counter| counter["descriptor"][0]["value"] == value);
+    found.unwrap_or_else(|| panic!("{value} is not in {list}"))
+}
+
+#[tokio::test]
+async fn top_lists_who_is_denied_with_rule_share_and_error() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("user", "mallory", 13).await;
+    admin.ask("user", "alice", 4).await;
+    admin.ask("user", "bob", 1).await;
+    let hostile = "</td><script>alert(1)</script>|=%{}#\u{202e}\n";
+    admin.ask("user", hostile, 5).await;
+    let top = admin.top("by=denied&window=1m", 23).await;
+    assert_eq!(top["denied"], 13);
+    let first = &top["counters"][0];
+    assert_eq!(first["descriptor"][0]["value"], "mallory");
+    assert_eq!((&first["rule"], &first["domain"]), (&"user".into(), &"shop".into()));
+    assert_eq!((&first["hits"], &first["denied"]), (&13.into(), &10.into()));
+    assert!((first["share"].as_f64().expect("a share") - 10.0 / 13.0).abs() < 1e-9);
+    // Values come back as they were sent, whatever is in them.
+    assert_eq!(by_value(&top, hostile)["denied"], 2);
+    let id = first["id"].as_str().expect("an id");
+    let history = admin.api.get(&format!("/api/v1/history?id={id}"), &[]).await.json();
+    let denied: u64 = history["slices"]
+        .as_array()
+        .expect("slices")
+        .iter()
+        .filter_map(|s| s["denied"].as_u64())
+        .sum();
+    assert_eq!(denied, 10);
+    let none = admin.api.get("/api/v1/top?rule=path_/free", &[]).await.json();
+    assert_eq!(none["counters"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn values_are_masked_and_heavy_hitters_can_be_off() {
+    for (mode, shown) in [("truncate", "mall…"), ("hash", "#")] {
+        let admin = Admin::start(false, &["--mask-values", mode]);
+        admin.ask("user", "mallory", 5).await;
+        let top = admin.top("by=hits", 5).await;
+        assert!(!top.to_string().contains("mallory"), "{top}");
+        let value = &top["counters"][0]["descriptor"][0]["value"];
+        assert!(value.as_str().is_some_and(|value| value.starts_with(shown)), "{value}");
+    }
+    let admin = Admin::start(false, &["--top", "off"]);
+    admin.ask("user", "mallory", 5).await;
+    assert_eq!(admin.api.get("/api/v1/top", &[]).await.status, 404);
+    assert_eq!(admin.api.get("/api/v1/status", &[]).await.json()["top"], false);
+}
+
+#[tokio::test]
+async fn rules_say_where_they_stand_and_what_they_decided() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("user", "alice", 5).await;
+    admin.ask("seen", "x", 3).await;
+    let list = admin.api.get("/api/v1/rules", &[]).await.json();
+    assert_eq!(list["total"], 3);
+    let rule = |path: &str| {
+        let rules = list["rules"].as_array().expect("rules");
+        rules
+            .iter()
+            .find(|rule| rule["path"] == path)
+            .expect("the rule")
+            .clone()
+    };
+    let user = rule("user");
+    assert!(
+        user["source"]
+            .as_str()
+            .is_some_and(|source| source.ends_with("rules.yaml:5")),
+        "{user}"
+    );
+    assert_eq!(
+        user["decisions"],
+        serde_json::json!({ "allowed": 3, "denied": 2, "shadow_denied": 0 })
+    );
+    assert_eq!(
+        (&user["limit"], &user["window"], &user["algorithm"]),
+        (&3.into(), &"hour".into(), &"sliding_window".into())
+    );
+    assert_eq!(rule("seen")["decisions"]["shadow_denied"], 2);
+    assert_eq!(rule("path_/free")["unlimited"], true);
+    let page = admin
+        .api
+        .get("/api/v1/rules?offset=1&limit=1&filter=s", &[])
+        .await
+        .json();
+    assert_eq!((&page["total"], &page["rules"][0]["path"]), (&2.into(), &"seen".into()));
+    for bad in ["limit=0", "limit=1001", "offset=-1", "unknown=1"] {
+        assert_eq!(
+            admin.api.get(&format!("/api/v1/rules?{bad}"), &[]).await.status,
+            400,
+            "{bad}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_resource_is_described_and_every_description_is_a_resource() {
+    let admin = Admin::start(false, &[]);
+    let document = admin.api.get("/api/v1/openapi.json", &[]).await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        if operations.get("get").is_some() && path != "/api/v1/events" {
+            let status = admin.api.get(path, &[]).await.status;
+            assert!(status != 404 && status != 405, "{path}: {status}");
+        }
+    }
+}

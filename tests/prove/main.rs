@@ -1,0 +1,37 @@
+//! What proves rules before they are enforced: tests of rules, replay of access logs, the meaning of a change.
+
+#![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod rule_tests;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs the real binary in a directory.
+fn sluicegate(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A directory with files in it.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).expect("a file");
+    }
+    directory
+}
+
+fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
