@@ -242,7 +242,10 @@ fn health(args: &HealthArgs) -> ExitCode {
 
 fn check(args: &CheckArgs) -> ExitCode {
     match config::check(&Source::new(args.rules.clone()), &args.compile.defaults()) {
-        Ok(Summary { domains, rules, files }) => {
+        Ok((Summary { domains, rules, files }, warnings)) => {
+            for warning in warnings.lines() {
+                let _ = writeln!(std::io::stderr(), "warning: {warning}");
+            }
             let [domains, rules, files] = [(domains, "domain"), (rules, "rule"), (files, "file")].map(counted);
             print(&format_args!("ok: {domains}, {rules} in {files}"))
         }

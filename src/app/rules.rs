@@ -9,7 +9,7 @@ use crate::admin::Health;
 use crate::config::settings::{RulesSettings, XdsSettings};
 use crate::config::watch::{self, Event, Loaded};
 use crate::config::xds::watch_xds;
-use crate::config::{self, ConfigErrors, Source};
+use crate::config::{self, ConfigErrors, Source, Warnings};
 use crate::engine::Engine;
 use crate::rules::{Defaults, RuleSet};
 use crate::telemetry::activity::Reload;
@@ -113,10 +113,10 @@ impl RulesFeed {
             needs_domain,
         };
         match self.from {
-            From::Example(rules) => gate.activate(rules, 1),
+            From::Example(rules) => gate.activate(rules, 1, &Warnings::default()),
             From::Files { source, loaded } => {
                 if let Some(loaded) = &loaded {
-                    gate.activate(Arc::clone(&loaded.rules), loaded.generation);
+                    gate.activate(Arc::clone(&loaded.rules), loaded.generation, &loaded.warnings);
                 }
                 let watch = watch::watch(source, defaults, loaded.as_ref(), move |event| gate.hear(event))
                     .map_err(|error| AppError::Rules(format!("cannot watch the rules: {error}")))?;
@@ -155,7 +155,7 @@ struct Gate {
 impl Gate {
     fn hear(&self, event: Event) {
         match event {
-            Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation),
+            Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation, &loaded.warnings),
             Event::Failed(errors) => {
                 self.metrics.config_refused();
                 let rendered = errors.render(false);
@@ -175,7 +175,7 @@ impl Gate {
         }
     }
 
-    fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
+    fn activate(&self, rules: Arc<RuleSet>, generation: u64, warnings: &Warnings) {
         let hash = blake3::hash(rules.dump().as_bytes()).to_hex();
         let (count, domains) = (rules.rules.len(), rules.domains.len());
         self.engine.activate(rules, generation);
@@ -196,6 +196,9 @@ impl Gate {
             hash = &hash[..2 * HASH_BYTES],
             "rules in force"
         );
+        for warning in warnings.lines() {
+            tracing::warn!(generation, "{warning}");
+        }
         if domains == 0 {
             tracing::warn!(generation, "the configuration is empty: nothing is limited");
         }

@@ -11,6 +11,8 @@ use super::problem::Problem;
 
 /// Most errors that one load keeps; further ones are only counted.
 pub const MAX_ERRORS: usize = 1000;
+/// Most warnings that one load keeps; further ones are only counted.
+pub const MAX_WARNINGS: usize = 100;
 
 /// A place in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,16 @@ pub struct Origin {
     pub text: Option<Arc<str>>,
 }
 
-/// One error.
+/// Whether what was found keeps the rules from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// It does.
+    Error,
+    /// The rules can be used, but a part of them does not do what it seems to.
+    Warning,
+}
+
+/// One error, or one warning.
 #[derive(Debug, Clone)]
 pub struct ConfigError {
     /// Which file.
@@ -105,11 +116,48 @@ impl Diagnostic for ConfigError {
     }
 }
 
-/// Every error of one load; at least one.
+/// Every error of one load, and what was only warned of.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigErrors {
     errors: Vec<ConfigError>,
     dropped: usize,
+    warnings: Warnings,
+}
+
+/// What was found in rules that can be used.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings {
+    warnings: Vec<ConfigError>,
+    dropped: usize,
+}
+
+impl Warnings {
+    fn push(&mut self, warning: ConfigError) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(warning);
+        } else {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    /// Those that are kept, in the order in which they were found.
+    #[must_use]
+    pub fn as_slice(&self) -> &[ConfigError] {
+        &self.warnings
+    }
+
+    /// One text for each, with its cure; the last one says how many more there were.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let line = |warning: &ConfigError| {
+            let help = warning
+                .problem
+                .help()
+                .map_or_else(String::new, |help| format!(" ({help})"));
+            format!("{warning}{help}")
+        };
+        let more = (self.dropped > 0).then(|| format!("… and {} more warnings", self.dropped));
+        self.warnings.iter().map(line).chain(more)
+    }
 }
 
 impl ConfigErrors {
@@ -122,21 +170,41 @@ impl ConfigErrors {
         }
     }
 
+    /// Adds one of either kind.
+    pub fn add(&mut self, severity: Severity, found: ConfigError) {
+        match severity {
+            Severity::Error => self.push(found),
+            Severity::Warning => self.warnings.push(found),
+        }
+    }
+
+    /// What was only warned of.
+    #[must_use]
+    pub const fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
     /// Adds those of another.
     pub fn append(&mut self, other: Self) {
         for error in other.errors {
             self.push(error);
         }
         self.dropped = self.dropped.saturating_add(other.dropped);
+        for warning in other.warnings.warnings {
+            self.warnings.push(warning);
+        }
+        self.warnings.dropped = self.warnings.dropped.saturating_add(other.warnings.dropped);
     }
 
     /// Puts them in the order of their files, and of their places within a file.
     pub fn sort<'n>(&mut self, files: impl Iterator<Item = &'n str>) {
         let order: HashMap<&str, usize> = files.zip(0..).collect();
-        self.errors.sort_by_key(|error| {
+        let place = |error: &ConfigError| {
             let file = order.get(&*error.origin.name).copied();
             (file, error.place.map(|place| place.offset))
-        });
+        };
+        self.errors.sort_by_key(place);
+        self.warnings.warnings.sort_by_key(place);
     }
 
     /// Those that are kept, in the order of files and lines in which they were found.
@@ -154,9 +222,21 @@ impl ConfigErrors {
     /// `Err` with them if there are any.
     ///
     /// # Errors
-    /// Itself, unless empty.
+    /// Itself, unless it has no errors.
     pub fn into_result<T>(self, value: T) -> Result<T, Self> {
-        if self.errors.is_empty() { Ok(value) } else { Err(self) }
+        self.with_warnings(value).map(|(value, _)| value)
+    }
+
+    /// The value with the warnings, or `Err` with everything if there are errors.
+    ///
+    /// # Errors
+    /// Itself, unless it has no errors.
+    pub fn with_warnings<T>(self, value: T) -> Result<(T, Warnings), Self> {
+        if self.errors.is_empty() {
+            Ok((value, self.warnings))
+        } else {
+            Err(self)
+        }
     }
 
     /// For people: each error with how to mend it; `fancy` = with the lines around it, for a terminal.
@@ -175,6 +255,9 @@ impl ConfigErrors {
         }
         if self.dropped > 0 {
             let _ = writeln!(out, "… and {} more", self.dropped);
+        }
+        for warning in self.warnings.lines() {
+            let _ = writeln!(out, "warning: {warning}");
         }
         let count = self.count();
         let plural = if count == 1 { "" } else { "s" };

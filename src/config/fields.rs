@@ -1,9 +1,15 @@
 //! Mappings with known fields: what is unknown, of the wrong type or there twice is reported in its place.
 
-use super::error::{ConfigError, ConfigErrors, Origin, Place};
+use super::error::{ConfigError, ConfigErrors, Origin, Place, Severity};
+use super::field::Field;
 use super::node::{Node, Value};
 use super::problem::{Clipped, Problem, Quoted, nearest};
-use super::raw::{Field, Placed};
+
+/// Longest domain, key, value, name or other text, in bytes.
+pub const MAX_TEXT: usize = 4096;
+
+/// The verdict on a field that a mapping does not have: `None` where no mapping has it.
+pub(super) type Misplaced = fn(name: &str, context: &'static str) -> Option<(Severity, Problem)>;
 
 /// Reads mappings, and keeps in mind where in the tree it is.
 pub(crate) struct Reader<'a> {
@@ -11,6 +17,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) errors: &'a mut ConfigErrors,
     /// The place in the rules' tree, for errors.
     pub(crate) path: Vec<String>,
+    misplaced: Misplaced,
 }
 
 /// The fields of one mapping; each stands in it once, and its name is known.
@@ -30,13 +37,29 @@ impl<'n> Fields<'n> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) const fn new(origin: &'a Origin, path: Vec<String>, errors: &'a mut ConfigErrors) -> Self {
-        Self { origin, errors, path }
+    pub(crate) fn new(origin: &'a Origin, path: Vec<String>, errors: &'a mut ConfigErrors) -> Self {
+        Self {
+            origin,
+            errors,
+            path,
+            misplaced: |_, _| None,
+        }
+    }
+
+    /// With a verdict on fields that a mapping does not have, for [`Self::table_fields`].
+    pub(super) const fn with_misplaced(mut self, misplaced: Misplaced) -> Self {
+        self.misplaced = misplaced;
+        self
     }
 
     pub(crate) fn report(&mut self, problem: Problem, place: Option<Place>) {
+        self.add(Severity::Error, problem, place);
+    }
+
+    fn add(&mut self, severity: Severity, problem: Problem, place: Option<Place>) {
         let path = self.path.join(" / ");
-        self.errors.push(ConfigError::new(self.origin, place, path, problem));
+        self.errors
+            .add(severity, ConfigError::new(self.origin, place, path, problem));
     }
 
     pub(crate) fn wrong(&mut self, subject: String, expected: &'static str, node: &Node) {
@@ -56,6 +79,26 @@ impl<'a> Reader<'a> {
         context: &'static str,
         allowed: &'static [&'static str],
     ) -> Option<Fields<'n>> {
+        self.fields_or(node, context, allowed, |_, _| None)
+    }
+
+    /// The same for a mapping of the table of options: a field of another of its mappings is told from an unknown one.
+    pub(super) fn table_fields<'n>(
+        &mut self,
+        node: &'n Node,
+        context: &'static str,
+        allowed: &'static [&'static str],
+    ) -> Option<Fields<'n>> {
+        self.fields_or(node, context, allowed, self.misplaced)
+    }
+
+    fn fields_or<'n>(
+        &mut self,
+        node: &'n Node,
+        context: &'static str,
+        allowed: &'static [&'static str],
+        misplaced: Misplaced,
+    ) -> Option<Fields<'n>> {
         let Value::Map(entries) = &node.value else {
             self.wrong(context.to_owned(), "a mapping (`field: value`)", node);
             return None;
@@ -65,13 +108,14 @@ impl<'a> Reader<'a> {
         for (key, value) in entries {
             let name = key.text().unwrap_or_else(|| describe(key));
             let Some(field) = allowed.iter().find(|field| **field == name) else {
-                let problem = Problem::UnknownField {
+                let unknown = |name: String| Problem::UnknownField {
                     suggestion: nearest(&name, allowed),
                     field: name,
                     context,
                     allowed,
                 };
-                self.report(problem, key.place);
+                let (severity, problem) = misplaced(&name, context).unwrap_or_else(|| (Severity::Error, unknown(name)));
+                self.add(severity, problem, key.place);
                 continue;
             };
             if let Some(at) = fields.iter().position(|(known, _)| known == field) {
@@ -91,8 +135,7 @@ impl<'a> Reader<'a> {
             return Field::Absent;
         };
         if let Some(value) = node.text() {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
+            return Field::at(value, node.place);
         }
         self.wrong(format!("`{name}`"), "text", node);
         Field::Broken
@@ -103,8 +146,7 @@ impl<'a> Reader<'a> {
             return Field::Absent;
         };
         if let Value::Bool(value) = node.value {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
+            return Field::at(value, node.place);
         }
         self.wrong(format!("`{name}`"), "true or false (without quotes)", node);
         Field::Broken
@@ -119,8 +161,7 @@ impl<'a> Reader<'a> {
             return Field::Broken;
         };
         if let Ok(value) = N::try_from(number) {
-            let place = node.place;
-            return Field::Given(Placed { value, place });
+            return Field::at(value, node.place);
         }
         let problem = Problem::OutOfRange {
             field: name,

@@ -6,7 +6,6 @@ use std::fmt::{self, Write};
 use thiserror::Error;
 
 use crate::algorithms::limit::LimitError;
-use crate::model::AlgorithmKind;
 
 /// Longest piece of a user's text that a message repeats, in characters.
 const QUOTED_CHARS: usize = 80;
@@ -44,6 +43,12 @@ pub enum Problem {
         context: &'static str,
         suggestion: Option<&'static str>,
         allowed: &'static [&'static str],
+    },
+    #[error("`{field}` has no effect in {context}: it belongs in {belongs}")]
+    Misplaced {
+        field: &'static str,
+        context: &'static str,
+        belongs: &'static str,
     },
     #[error("field `{field}` stands here twice, the first time on line {first_line}")]
     RepeatedField { field: &'static str, first_line: usize },
@@ -114,8 +119,10 @@ pub enum Problem {
     BesideUnlimited { field: &'static str },
     #[error("`{field}` beside `{other}`")]
     Conflict { field: &'static str, other: &'static str },
-    #[error("the algorithm {algorithm} cannot lease hits")]
-    CannotLease { algorithm: AlgorithmKind },
+    #[error("`{field}` has no effect here: it needs {needs}")]
+    NoEffect { field: &'static str, needs: &'static str },
+    #[error("each value that matches the `*` has a counter of its own, so a client that varies it is not limited")]
+    WildcardUnsaid,
     #[error("`{field}` needs a `rate_limit` to apply to")]
     NeedsRateLimit { field: &'static str },
     #[error("a rule cannot replace itself ({})", Quoted(.name))]
@@ -157,6 +164,7 @@ impl Problem {
             | Self::UnknownWord {
                 suggestion, allowed, ..
             } => suggest(*suggestion, allowed),
+            Self::Misplaced { field, belongs, .. } => format!("move `{field}` to {belongs}, or leave it out").into(),
             Self::RepeatedField { .. } => "keep one of them".into(),
             Self::WrongType { expected, .. } => format!("write {expected} here").into(),
             Self::OutOfRange { min, max, .. } => format!("write a whole number from {min} to {max}").into(),
@@ -181,7 +189,11 @@ impl Problem {
             }
             Self::BesideUnlimited { field } => format!("leave out `{field}`, or `unlimited`").into(),
             Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
-            Self::CannotLease { .. } => "leave out `lease: true`, or choose another algorithm".into(),
+            Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
+            Self::WildcardUnsaid => {
+                "say `share_threshold: true` for one counter for all of them, or `share_threshold: false` to keep it so"
+                    .into()
+            }
             Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
             Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
             Self::SharesWithoutWildcard => "put a `*` into `value`, or leave out `share_threshold`".into(),

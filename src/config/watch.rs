@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::rules::{Defaults, RuleSet};
 
-use super::error::ConfigErrors;
+use super::error::{ConfigErrors, Warnings};
 use super::source::{FileId, Fingerprint, Snapshot, Source};
 use super::{Summary, compile_snapshot};
 
@@ -48,6 +48,8 @@ pub struct Loaded {
     pub rules: Arc<RuleSet>,
     /// How many of what.
     pub summary: Summary,
+    /// What in them has not the effect that it seems to have.
+    pub warnings: Warnings,
     /// Of the texts they were compiled from.
     pub(super) digest: [u8; 32],
 }
@@ -68,11 +70,12 @@ pub enum Event {
 pub fn first(source: &Source, defaults: &Defaults) -> Result<Loaded, ConfigErrors> {
     let snapshot = source.read();
     let digest = snapshot.digest();
-    let (rules, summary) = compile_snapshot(snapshot, defaults)?;
+    let (rules, summary, warnings) = compile_snapshot(snapshot, defaults)?;
     Ok(Loaded {
         generation: 1,
         rules: Arc::new(rules),
         summary,
+        warnings,
         digest,
     })
 }
@@ -275,12 +278,13 @@ impl<F: FnMut(Event)> Reloader<F> {
         self.seen = Some(seen);
         self.digest = Some(digest);
         let event = match compiled {
-            Ok((rules, summary)) => {
+            Ok((rules, summary, warnings)) => {
                 self.generation += 1;
                 Event::Loaded(Loaded {
                     generation: self.generation,
                     rules: Arc::new(rules),
                     summary,
+                    warnings,
                     digest,
                 })
             }

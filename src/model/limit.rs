@@ -158,6 +158,12 @@ impl AlgorithmKind {
         !matches!(self, Self::LeakyBucket | Self::Concurrency)
     }
 
+    /// Whether hits can be leased ahead: only where hits may be admitted later than they were counted.
+    #[must_use]
+    pub const fn can_lease(self) -> bool {
+        matches!(self, Self::SlidingWindow | Self::FixedWindow)
+    }
+
     /// Reads a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

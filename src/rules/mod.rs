@@ -1,6 +1,5 @@
 //! Compiled rules and the question "which rule applies": pure data and pure functions.
 
-mod dump;
 pub mod matcher;
 pub mod pattern;
 pub mod tree;

@@ -27,21 +27,21 @@ pub struct Domain {
     /// The domain's name.
     pub name: Arc<str>,
     /// The first level.
-    pub(super) root: Level,
+    pub(crate) root: Level,
 }
 
 /// The nodes below one node, by key.
 #[derive(Debug, Default)]
 pub struct Level {
-    pub(super) keys: hashbrown::HashMap<Box<str>, Values>,
+    pub(crate) keys: hashbrown::HashMap<Box<str>, Values>,
 }
 
 /// The nodes of one key at one level.
 #[derive(Debug, Default)]
-pub(super) struct Values {
-    pub(super) nodes: Vec<Node>,
+pub(crate) struct Values {
+    pub(crate) nodes: Vec<Node>,
     /// By value as it is written; patterns too, because a request may carry the very text of one.
-    pub(super) exact: hashbrown::HashMap<Box<str>, NodeId>,
+    pub(crate) exact: hashbrown::HashMap<Box<str>, NodeId>,
     pub(super) patterns: Patterns,
     /// The key alone.
     pub(super) any: Option<NodeId>,

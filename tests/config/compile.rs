@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use sluicegate::config::{self, Origin, load, raw};
+use prost_types::{Struct, Value, value::Kind};
+use sluicegate::config::xds::Update;
+use sluicegate::config::{self, load};
 use sluicegate::model::{Algorithm, AlgorithmKind, Unit, Window};
+use sluicegate::proto::ratelimit::config::ratelimit::v3::{
+    RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit,
+};
 use sluicegate::rules::{Defaults, OnStoreError, Rule, RuleSet};
 
 use super::{named, rules, text, try_rules};
@@ -219,40 +224,56 @@ descriptors:
 /// As an xDS resource comes: no places, doubles for numbers, options in metadata.
 #[test]
 fn rules_without_text_compile_the_same_way() {
-    let origin = Origin {
-        name: "resource".into(),
-        text: None,
+    let compile = |options: &[(&str, Kind)]| {
+        let object = |fields: &[(&str, Kind)]| Struct {
+            fields: fields
+                .iter()
+                .map(|(name, kind)| {
+                    (
+                        (*name).to_owned(),
+                        Value {
+                            kind: Some(kind.clone()),
+                        },
+                    )
+                })
+                .collect(),
+        };
+        let config = RateLimitConfig {
+            domain: "d".into(),
+            descriptors: vec![RateLimitDescriptor {
+                key: "k".into(),
+                rate_limit: Some(RateLimitPolicy {
+                    unit: RateLimitUnit::Minute.into(),
+                    requests_per_unit: 3,
+                    ..RateLimitPolicy::default()
+                }),
+                metadata: Some(object(&[("sluicegate", Kind::StructValue(object(options)))])),
+                ..RateLimitDescriptor::default()
+            }],
+            ..RateLimitConfig::default()
+        };
+        let update = Update {
+            version: String::new(),
+            configs: vec![config],
+        };
+        update.compile(&Defaults::default())
     };
-    let file = |metadata: serde_json::Value| raw::File {
-        origin: origin.clone(),
-        domain: "d".to_owned().into(),
-        on_store_error: raw::Field::Absent,
-        lease: raw::Field::Absent,
-        ext_authz: None,
-        descriptors: vec![raw::Descriptor {
-            key: "k".to_owned().into(),
-            rate_limit: raw::RateLimit {
-                unit: "MINUTE".to_owned().into(),
-                requests_per_unit: 3.into(),
-                ..raw::RateLimit::default()
-            }
-            .into(),
-            metadata: metadata.as_object().cloned().unwrap().into(),
-            ..raw::Descriptor::default()
-        }],
-    };
-    let good = file(serde_json::json!({"sluicegate": {"algorithm": "token_bucket", "burst": 9.0}}));
-    let rules = config::compile(&[good], &Defaults::default()).unwrap();
+    let text = |text: &str| Kind::StringValue(text.into());
+    let (rules, _) = compile(&[("algorithm", text("token_bucket")), ("burst", Kind::NumberValue(9.0))]).unwrap();
     assert!(matches!(
         only(&rules).limit.unwrap().algorithm,
         Algorithm::TokenBucket { burst: 9, .. }
     ));
-    let bad = file(serde_json::json!({"sluicegate": {"algorithm": "bucket", "burst": 9.5, "bust": 1}}));
-    let errors = config::compile(&[bad], &Defaults::default()).unwrap_err().to_string();
+    let wrong = [
+        ("algorithm", text("bucket")),
+        ("burst", Kind::NumberValue(9.5)),
+        ("bust", Kind::NumberValue(1.0)),
+    ];
+    let errors = compile(&wrong).unwrap_err().to_string();
     let expected = [
-        "resource: d / k: unknown field \"bust\" in `metadata.sluicegate` (did you mean `burst`?)",
-        "resource: d / k: `burst` must be a whole number (without quotes), not 9.5 (write a whole number (without quotes) here)",
-        "resource: d / k: unknown algorithm \"bucket\" (one of: ",
+        "resource \"d\": d / k: unknown field \"bust\" in `metadata.sluicegate` (did you mean `burst`?)",
+        "resource \"d\": d / k: `burst` must be a whole number (without quotes), not 9.5 (write a whole number (without quotes) here)",
+        "resource \"d\": d / k: unknown algorithm \"bucket\" (one of: ",
     ];
     for expected in expected {
         assert!(errors.contains(expected), "{expected}\n{errors}");

@@ -264,8 +264,8 @@ fn every_kind_of_error_has_its_place_and_says_how_to_mend_it() {
             "4:72 d / a | use `algorithm: sliding_window` | ",
         ),
         (
-            "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, algorithm: sliding_log, lease: true}\n",
-            "4:60 d / a | sliding_log cannot lease hits | another algorithm",
+            "domain: d\ndescriptors:\n  - key: a\n    burst: 5\n    rate_limit: {unit: day}\n",
+            "4:5 d / a | `burst` has no effect in a descriptor: it belongs in `rate_limit` | move `burst` to `rate_limit`",
         ),
         (
             "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, on_store_error: DENY}\n",

@@ -8,10 +8,12 @@ mod errors;
 mod ext_authz;
 mod hostile;
 mod matching;
+mod options;
 mod properties;
 mod reference;
 mod reload;
 mod source;
+mod warnings;
 
 use std::sync::Arc;
 

@@ -52,7 +52,7 @@ fn every_file_counts_but_hidden_ones_and_leftovers() {
         names(&all),
         ["config", ".hidden.yaml", "a.json", "b.yaml", "noending", "c.yml"]
     );
-    let summary = check(&source, &Defaults::default()).unwrap();
+    let (summary, _) = check(&source, &Defaults::default()).unwrap();
     assert_eq!(
         summary,
         Summary {

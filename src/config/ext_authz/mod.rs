@@ -6,10 +6,8 @@
 //! | `settings` | the client's address, answers, hits |
 //! | `actions`, `paths`, `metadata` | one entry of a descriptor |
 //! | `matchers` | headers, texts, requests |
-//! | `compile` | sections of all files together, beside the rules |
 
 mod actions;
-pub(super) mod compile;
 mod matchers;
 mod metadata;
 mod paths;
@@ -21,7 +19,7 @@ use crate::mapping::lists::{MAX_ACTIONS, MAX_LISTS};
 use crate::mapping::{FailureMode, List, Mapping};
 
 use super::error::Place;
-use super::fields::{Fields, Reader};
+use super::fields::{Fields, MAX_TEXT, Reader};
 use super::node::{Node, Value};
 use super::problem::{Problem, nearest};
 
@@ -186,9 +184,9 @@ impl Reader<'_> {
         let given = field.given()?;
         let problem = match given.value.len() {
             0 => Problem::Empty { field: name },
-            length if length > super::compile::MAX_TEXT => Problem::TooLong {
+            length if length > MAX_TEXT => Problem::TooLong {
                 field: name,
-                max: super::compile::MAX_TEXT,
+                max: MAX_TEXT,
             },
             _ => return Some(given.value.clone()),
         };

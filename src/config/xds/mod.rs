@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::compile::compile;
+use super::error::{ConfigErrors, Warnings};
 use super::settings::XdsSettings;
-use super::{ConfigErrors, compile};
 use crate::proto::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use crate::rules::{Defaults, RuleSet};
 use crate::tls::TlsError;
@@ -44,10 +45,13 @@ impl Update {
     ///
     /// # Errors
     /// The same that a file of the same rules would cause.
-    pub fn compile(self, defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
+    pub fn compile(self, defaults: &Defaults) -> Result<(RuleSet, Warnings), ConfigErrors> {
+        let mut errors = ConfigErrors::default();
         let numbered = (1..).zip(self.configs);
-        let raw: Vec<_> = numbered.map(|(number, config)| resource::raw(number, config)).collect();
-        compile(&raw, defaults)
+        let raw: Vec<_> = numbered
+            .map(|(number, config)| resource::raw(number, config, &mut errors))
+            .collect();
+        compile(&raw, defaults, errors)
     }
 }
 

@@ -96,7 +96,7 @@ impl<F: FnMut(Event)> Rules<F> {
         }
         let resources = update.configs.len();
         match update.compile(&self.defaults) {
-            Ok(rules) => {
+            Ok((rules, warnings)) => {
                 self.generation += 1;
                 self.loaded = Some(digest);
                 let summary = Summary {
@@ -109,6 +109,7 @@ impl<F: FnMut(Event)> Rules<F> {
                     generation: self.generation,
                     rules,
                     summary,
+                    warnings,
                     digest,
                 }));
                 Ok(())

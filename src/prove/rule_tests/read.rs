@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::config::field::Field;
 use crate::config::fields::{Fields, Reader};
 use crate::config::node::{Node, Value};
 use crate::config::problem::{Problem, nearest};
-use crate::config::raw::Field;
 use crate::config::{ConfigErrors, Source, duration};
 use crate::model::time::micros;
 use crate::model::{self, Entry};

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 
-use crate::model::Algorithm;
+use crate::rules::{Level, RuleSet};
 
-use super::tree::Level;
-use super::{Rule, RuleSet};
+use super::options::{Shown, TABLE};
 
 impl RuleSet {
     /// Everything that two configurations can differ in: a line for each rule in order of declaration, for each node
@@ -25,7 +24,7 @@ impl RuleSet {
         // Writing to a String cannot fail.
         for rule in &self.rules {
             let shared = notes.shared.get(&rule.index).map_or(&[][..], Vec::as_slice);
-            let _ = writeln!(out, "{}", Line { rule, shared });
+            let _ = writeln!(out, "{}", Line(Shown { rule, shared }));
         }
         out.push_str(&notes.exempt);
         for (extension, mapping, default) in self.ext_authz.named() {
@@ -83,14 +82,11 @@ impl<'r> Notes<'r> {
     }
 }
 
-struct Line<'r> {
-    rule: &'r Rule,
-    shared: &'r [&'r str],
-}
+struct Line<'r>(Shown<'r>);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = self.rule;
+        let rule = self.0.rule;
         write!(f, "{}.{}: ", Escaped(&rule.domain), Escaped(&rule.path))?;
         match rule.limit {
             Some(_) => write!(f, "unit={}", rule.window.unit.name().to_ascii_uppercase())?,
@@ -101,61 +97,14 @@ impl fmt::Display for Line<'_> {
             " requests_per_unit={}, shadow_mode: {}, quota_mode: {}",
             rule.requests_per_unit, rule.shadow_mode, rule.quota_mode
         )?;
-        match rule.limit {
-            Some(limit) => {
-                write!(f, ", unit_multiplier: {}", rule.window.multiplier)?;
-                write_algorithm(f, limit.algorithm)?;
+        let mut values = Vec::new();
+        for option in TABLE {
+            (option.show)(&self.0, &mut values);
+            for value in values.drain(..) {
+                write!(f, ", {}: {}", option.name, Escaped(&value))?;
             }
-            None => f.write_str(", unlimited: true")?,
         }
-        if !rule.name.is_empty() {
-            write!(f, ", name: {}", Escaped(&rule.name))?;
-        }
-        for replaced in rule.replaces.iter() {
-            write!(f, ", replaces: {}", Escaped(replaced))?;
-        }
-        if rule.count_denied {
-            f.write_str(", count_denied: true")?;
-        }
-        if let Some(mode) = rule.on_store_error {
-            write!(f, ", on_store_error: {}", mode.name())?;
-        }
-        if let Some(lease) = rule.lease {
-            write!(f, ", lease: {lease}")?;
-        }
-        write_extras(f, rule, self.shared)
-    }
-}
-
-fn write_extras(f: &mut fmt::Formatter<'_>, rule: &Rule, shared: &[&str]) -> fmt::Result {
-    for pattern in shared {
-        write!(f, ", share_threshold: {}", Escaped(pattern))?;
-    }
-    if rule.detailed_metric {
-        f.write_str(", detailed_metric: true")?;
-    }
-    for ((key, _), _) in rule
-        .levels
-        .iter()
-        .zip(rule.value_to_metric.iter())
-        .filter(|(_, own)| **own)
-    {
-        write!(f, ", value_to_metric: {}", Escaped(key))?;
-    }
-    if let Some(metadata) = &rule.metadata {
-        let json = serde_json::to_string(&**metadata).unwrap_or_default();
-        write!(f, ", metadata: {}", Escaped(&json))?;
-    }
-    Ok(())
-}
-
-fn write_algorithm(f: &mut fmt::Formatter<'_>, algorithm: Algorithm) -> fmt::Result {
-    write!(f, ", algorithm: {}", algorithm.kind())?;
-    match algorithm {
-        Algorithm::SlidingWindow { precision } => write!(f, ", precision: {precision}"),
-        Algorithm::TokenBucket { burst, .. } => write!(f, ", burst: {burst}"),
-        Algorithm::LeakyBucket { max_delay_us, .. } => write!(f, ", max_delay: {max_delay_us}us"),
-        Algorithm::FixedWindow | Algorithm::SlidingLog | Algorithm::Concurrency => Ok(()),
+        Ok(())
     }
 }
 

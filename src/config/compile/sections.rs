@@ -11,11 +11,7 @@ use super::super::problem::{Clipped, Problem};
 use super::super::raw::File;
 
 /// Puts the sections of all files together.
-pub(in super::super) fn sections(
-    files: &[File],
-    domains: &HashMap<Arc<str>, Domain>,
-    errors: &mut ConfigErrors,
-) -> Mappings {
+pub(super) fn sections(files: &[File], domains: &HashMap<Arc<str>, Domain>, errors: &mut ConfigErrors) -> Mappings {
     let mut mappings = Mappings::default();
     for file in files {
         add(&mut mappings, file, errors);

@@ -1,0 +1,274 @@
+//! Raw rules → [`RuleSet`]: the one step that files and xDS share. Collects every error; what has one is left out, and
+//! the whole is refused then.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `mod` | the tree: domains, levels, descriptors |
+//! | `scope` | what holds on the way down; how errors there are reported |
+//! | `rule`, `limits` | one `rate_limit` |
+//! | `effect` | warnings about options that affect no rule |
+//! | `sections` | the `ext_authz` sections of all files |
+
+mod effect;
+mod limits;
+mod rule;
+mod scope;
+mod sections;
+
+use std::collections::{HashMap, hash_map};
+use std::sync::Arc;
+
+use crate::rules::{Defaults, Domain, Level, Node, Rule, RuleSet, pattern};
+
+use super::error::{ConfigErrors, Warnings};
+use super::field::{Field, Placed};
+use super::options::{Level as OptionLevel, Options};
+use super::problem::{Clipped, Problem};
+use super::raw::{self, Descriptor, File};
+use scope::Scope;
+
+/// Deepest nesting of descriptors.
+pub const MAX_LEVELS: usize = 32;
+
+/// Compiles all files together, all or nothing, adding to errors that were found before.
+///
+/// # Errors
+/// Everything that is wrong in any of them.
+pub fn compile(
+    files: &[File],
+    defaults: &Defaults,
+    mut errors: ConfigErrors,
+) -> Result<(RuleSet, Warnings), ConfigErrors> {
+    let mut compiler = Compiler {
+        defaults,
+        errors: &mut errors,
+        rules: Vec::new(),
+        domains: HashMap::new(),
+    };
+    for file in files {
+        compiler.file(file);
+    }
+    let (rules, domains) = (compiler.rules, compiler.domains.into_iter());
+    let domains: HashMap<_, _> = domains
+        .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
+        .collect();
+    let rules = RuleSet {
+        ext_authz: sections::sections(files, &domains, &mut errors),
+        domains,
+        rules,
+    };
+    errors.sort(files.iter().map(|file| &*file.origin.name));
+    errors.with_warnings(rules)
+}
+
+struct Compiler<'a> {
+    defaults: &'a Defaults,
+    errors: &'a mut ConfigErrors,
+    rules: Vec<Arc<Rule>>,
+    domains: HashMap<Arc<str>, Building>,
+}
+
+/// A domain while its files come in.
+struct Building {
+    /// The file that named it first.
+    first: String,
+    root: Level,
+    seen: Seen,
+}
+
+/// Where each key and value of a level was first declared.
+type Seen = HashMap<(String, Option<String>), String>;
+
+impl Compiler<'_> {
+    fn file(&mut self, file: &File) {
+        let mut scope = Scope::new(file);
+        let help = "add `domain: …`, the name that Envoy's filter sends";
+        let sound = scope.required(self.errors, "domain", &file.domain, ("a rules file", help), None);
+        let name = Arc::clone(&scope.domain);
+        if !name.is_empty() {
+            scope.labels.push(Clipped(&name).to_string());
+        }
+        scope.on_store_error = scope.on_store_error(self.errors, &file.options.on_store_error);
+        let (mut root, mut seen) = (Level::default(), Seen::new());
+        let mut first = file.origin.name.to_string();
+        if let Some(known) = self.domains.remove(&name) {
+            if self.defaults.merge_domains {
+                (root, seen) = (known.root, known.seen);
+            } else {
+                let problem = Problem::DuplicateDomain {
+                    domain: name.to_string(),
+                    first: known.first.clone(),
+                };
+                scope.report(self.errors, problem, file.domain.place());
+            }
+            first = known.first;
+        }
+        let before = self.mark();
+        self.level(&mut scope, &file.descriptors, &mut root, &mut seen);
+        self.warn_without_effect(&scope, OptionLevel::File, &file.options, None, before);
+        if sound {
+            self.domains.insert(name, Building { first, root, seen });
+        }
+    }
+
+    fn level(&mut self, scope: &mut Scope<'_>, descriptors: &[Descriptor], level: &mut Level, seen: &mut Seen) {
+        if let Some(first) = descriptors.first()
+            && scope.levels.len() == MAX_LEVELS
+        {
+            let problem = Problem::TooManyLevels { max: MAX_LEVELS };
+            return scope.report(self.errors, problem, first.place);
+        }
+        for (number, descriptor) in (1..).zip(descriptors) {
+            let key = descriptor.key.value().map_or("", String::as_str);
+            let value = descriptor.value.value().map(String::as_str);
+            let value = value.filter(|value| !value.is_empty());
+            let named = (!key.is_empty()).then_some(key);
+            scope.labels.push(raw::label(number, named, value));
+            let (before_store, before_lease) = (scope.on_store_error, scope.lease);
+            scope
+                .levels
+                .push((key.to_owned(), value.unwrap_or_default().to_owned()));
+
+            let node = self.descriptor(scope, descriptor);
+            let sound = self.names(scope, descriptor);
+            if sound && self.first_here(scope, descriptor, key, value, seen) {
+                // Cannot be refused: it is the first here.
+                let _ = level.insert(key, value, node);
+            }
+
+            scope.levels.pop();
+            scope.labels.pop();
+            (scope.on_store_error, scope.lease) = (before_store, before_lease);
+        }
+    }
+
+    fn names(&mut self, scope: &Scope<'_>, descriptor: &Descriptor) -> bool {
+        let help = "add `key: …`, the key of the descriptor entry that Envoy sends";
+        let missing = ("a descriptor", help);
+        let key = scope.required(self.errors, "key", &descriptor.key, missing, descriptor.place);
+        let value = scope.short(self.errors, "value", &descriptor.value);
+        key && value && !matches!(descriptor.value, Field::Broken)
+    }
+
+    fn first_here(
+        &mut self,
+        scope: &Scope<'_>,
+        descriptor: &Descriptor,
+        key: &str,
+        value: Option<&str>,
+        seen: &mut Seen,
+    ) -> bool {
+        let place = descriptor.key.place().or(descriptor.place);
+        match seen.entry((key.to_owned(), value.map(ToOwned::to_owned))) {
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(scope.place(place));
+                true
+            }
+            hash_map::Entry::Occupied(entry) => {
+                let first = entry.get().clone();
+                scope.report(self.errors, Problem::DuplicateDescriptor { first }, place);
+                false
+            }
+        }
+    }
+
+    fn descriptor(&mut self, scope: &mut Scope<'_>, descriptor: &Descriptor) -> Node {
+        let absent = Options::default();
+        let options = &descriptor.options;
+        let in_metadata = descriptor.in_metadata.value().unwrap_or(&absent);
+        let own = scope.on_store_error(self.errors, &options.on_store_error);
+        scope.on_store_error = own.or(scope.on_store_error);
+        scope.lease = options.lease.value().copied().or(scope.lease);
+        let either = |own: &Field<bool>, metadata: &Field<bool>| own.is_true() || metadata.is_true();
+        let to_metric = either(&options.value_to_metric, &in_metadata.value_to_metric);
+        scope.value_to_metric.push(to_metric);
+        scope
+            .shared
+            .push(either(&options.share_threshold, &in_metadata.share_threshold));
+
+        let before = self.mark();
+        let rule = match &descriptor.rate_limit {
+            Field::Given(rate_limit) => self.rule(scope, descriptor, rate_limit),
+            Field::Absent => {
+                let metadata = descriptor.in_metadata.place();
+                for (field, place) in in_metadata.counting() {
+                    scope.report(self.errors, Problem::NeedsRateLimit { field }, place.or(metadata));
+                }
+                None
+            }
+            Field::Broken => None,
+        };
+        let shared = self.shared(scope, descriptor, in_metadata);
+        let mut children = Level::default();
+        self.level(scope, &descriptor.descriptors, &mut children, &mut Seen::new());
+        let own = rule.as_deref();
+        self.warn_without_effect(scope, OptionLevel::Descriptor, options, own, before);
+        self.warn_without_effect(scope, OptionLevel::Metadata, in_metadata, own, before);
+        scope.value_to_metric.pop();
+        scope.shared.pop();
+        Node { rule, children, shared }
+    }
+
+    fn rule(&mut self, scope: &Scope<'_>, descriptor: &Descriptor, rate_limit: &Placed<Options>) -> Option<Arc<Rule>> {
+        let before = self.mark();
+        let index = self.rules.len();
+        let rule = Arc::new(rule::compile(
+            scope,
+            self.defaults,
+            descriptor,
+            rate_limit,
+            index,
+            self.errors,
+        )?);
+        self.rules.push(Arc::clone(&rule));
+        self.warn_without_effect(scope, OptionLevel::RateLimit, &rate_limit.value, Some(&*rule), before);
+        Some(rule)
+    }
+
+    /// How many rules and errors there are.
+    fn mark(&self) -> (usize, usize) {
+        (self.rules.len(), self.errors.count())
+    }
+
+    /// `before` = the [`Self::mark`] when the level began; after an error below it nothing is known.
+    fn warn_without_effect(
+        &mut self,
+        scope: &Scope<'_>,
+        level: OptionLevel,
+        options: &Options,
+        own: Option<&Rule>,
+        before: (usize, usize),
+    ) {
+        let (rules, errors) = before;
+        if self.errors.count() == errors {
+            let below = self.rules.get(rules..).unwrap_or_default();
+            effect::check(scope, level, options, own, below, self.errors);
+        }
+    }
+
+    fn shared(&mut self, scope: &Scope<'_>, descriptor: &Descriptor, in_metadata: &Options) -> Option<Box<str>> {
+        let value = descriptor.value.value().map_or("", String::as_str);
+        let wildcards = value.matches(pattern::WILDCARD).count();
+        if wildcards > pattern::MAX_WILDCARDS {
+            let problem = Problem::TooManyWildcards {
+                max: pattern::MAX_WILDCARDS,
+            };
+            scope.report(self.errors, problem, descriptor.value.place());
+        }
+        let said = [&descriptor.options.share_threshold, &in_metadata.share_threshold];
+        let Some(asked) = said.into_iter().find(|share| share.is_true()) else {
+            let counts = !matches!(descriptor.rate_limit, Field::Absent) || !descriptor.descriptors.is_empty();
+            if wildcards > 0 && counts && said.iter().all(|share| !share.is_there()) {
+                scope.warn(self.errors, Problem::WildcardUnsaid, descriptor.value.place());
+            }
+            return None;
+        };
+        if wildcards == 0 {
+            if !matches!(descriptor.value, Field::Broken) {
+                scope.report(self.errors, Problem::SharesWithoutWildcard, asked.place());
+            }
+            return None;
+        }
+        Some(value.into())
+    }
+}

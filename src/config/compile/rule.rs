@@ -1,0 +1,94 @@
+//! One descriptor with a `rate_limit` → [`Rule`].
+
+use std::sync::Arc;
+
+use crate::rules::{Defaults, Rule};
+
+use super::super::error::ConfigErrors;
+use super::super::field::Placed;
+use super::super::options::{METADATA_KEY, Options};
+use super::super::problem::Problem;
+use super::super::raw::Descriptor;
+use super::limits;
+use super::scope::Scope;
+
+/// Compiles a rule, to stand at `index`; `None` when something is wrong with it.
+pub(super) fn compile(
+    scope: &Scope<'_>,
+    defaults: &Defaults,
+    descriptor: &Descriptor,
+    rate_limit: &Placed<Options>,
+    index: usize,
+    errors: &mut ConfigErrors,
+) -> Option<Rule> {
+    let raw = &rate_limit.value;
+    let name = raw.name.value().map_or("", String::as_str);
+    scope.short(errors, "name", &raw.name);
+    let replaces = replaces(scope, raw, name, errors);
+    let metadata = descriptor.in_metadata.value();
+    let own = scope.on_store_error(errors, &raw.on_store_error);
+    let theirs = metadata.and_then(|options| scope.on_store_error(errors, &options.on_store_error));
+    let counted = limits::compile(scope, defaults, rate_limit, metadata, errors)?;
+    let returned = descriptor.options.metadata.value().and_then(|metadata| {
+        let mut metadata = metadata.clone();
+        metadata.remove(METADATA_KEY);
+        (!metadata.is_empty()).then(|| Arc::new(metadata))
+    });
+    let flags = &descriptor.options;
+    Some(Rule {
+        index,
+        domain: Arc::clone(&scope.domain),
+        path: path(&scope.levels).into(),
+        levels: scope.levels.as_slice().into(),
+        name: name.into(),
+        limit: counted.limit,
+        requests_per_unit: raw.requests_per_unit.value().copied().unwrap_or_default(),
+        window: counted.window,
+        shadow_mode: flags.shadow_mode.is_true(),
+        quota_mode: flags.quota_mode.is_true(),
+        detailed_metric: flags.detailed_metric.is_true(),
+        value_to_metric: scope.value_to_metric.as_slice().into(),
+        shared: scope.shared.as_slice().into(),
+        replaces: replaces.into(),
+        metadata: returned,
+        on_store_error: own.or(theirs).or(scope.on_store_error),
+        lease: counted.lease.or(scope.lease),
+        count_denied: counted.count_denied,
+        source: scope.place(rate_limit.place).into(),
+    })
+}
+
+fn replaces(scope: &Scope<'_>, raw: &Options, own: &str, errors: &mut ConfigErrors) -> Vec<String> {
+    let mut names = Vec::new();
+    for field in raw.replaces.value().into_iter().flatten() {
+        let Some(Placed { value, place }) = field.given() else {
+            continue;
+        };
+        let problem = if value.is_empty() {
+            Problem::Empty { field: "replaces.name" }
+        } else if value == own {
+            let name = value.clone();
+            Problem::ReplacesItself { name }
+        } else {
+            names.push(value.clone());
+            continue;
+        };
+        scope.report(errors, problem, *place);
+    }
+    names
+}
+
+fn path(levels: &[(String, String)]) -> String {
+    let mut path = String::new();
+    for (at, (key, value)) in levels.iter().enumerate() {
+        if at > 0 {
+            path.push('.');
+        }
+        path.push_str(key);
+        if !value.is_empty() {
+            path.push('_');
+            path.push_str(value);
+        }
+    }
+    path
+}

@@ -1,0 +1,74 @@
+//! Readers of the options that are mappings or lists.
+
+use serde_json::Value as Json;
+
+use super::super::field::Field;
+use super::super::fields::Reader;
+use super::super::node::{Node, Value};
+use super::super::problem::Problem;
+use super::option::Options;
+
+const REPLACES: [&str; 1] = ["name"];
+
+/// `replaces`: the names in it.
+pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    let Value::List(items) = &node.value else {
+        reader.wrong("`replaces`".to_owned(), "a list of `name: …`", node);
+        into.replaces = Field::Broken;
+        return;
+    };
+    let name = |item: &Node| {
+        let Some(fields) = reader.table_fields(item, "an entry of `replaces`", &REPLACES) else {
+            return Field::Broken;
+        };
+        match reader.text(&fields, "name") {
+            // `name:` with nothing behind it is an empty name, which the compile step refuses.
+            Field::Absent => Field::at(String::new(), item.place),
+            name => name,
+        }
+    };
+    into.replaces = Field::at(items.iter().map(name).collect(), node.place);
+}
+
+/// `metadata`, with everything in it.
+pub(super) fn metadata(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    into.metadata = match &node.value {
+        Value::Map(_) => match json(reader, node) {
+            Json::Object(value) => Field::at(value, node.place),
+            _ => Field::Broken,
+        },
+        _ => {
+            reader.wrong("`metadata`".to_owned(), "a mapping", node);
+            Field::Broken
+        }
+    };
+}
+
+fn json(reader: &mut Reader<'_>, node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(value) => {
+            let number = serde_json::Number::from_i128(*value);
+            number.map_or_else(|| Json::String(value.to_string()), Json::Number)
+        }
+        Value::Float(value) => {
+            if !value.is_finite() {
+                reader.report(Problem::NotFinite, node.place);
+            }
+            Json::from(*value)
+        }
+        Value::Text(text) => Json::String(text.clone()),
+        Value::List(items) => items.iter().map(|item| json(reader, item)).collect(),
+        Value::Map(entries) => {
+            let entry = |(key, value): &(Node, Node)| {
+                let Some(name) = key.text() else {
+                    reader.wrong("a key in `metadata`".to_owned(), "text", key);
+                    return None;
+                };
+                Some((name, json(reader, value)))
+            };
+            Json::Object(entries.iter().filter_map(entry).collect())
+        }
+    }
+}

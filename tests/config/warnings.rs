@@ -1,0 +1,183 @@
+//! What is accepted although it does not do what it seems to: each with its line and its cure.
+
+use sluicegate::config::{ConfigErrors, Warnings, load_with_warnings};
+use sluicegate::rules::Defaults;
+
+use super::text;
+
+fn warned(yaml: &str) -> Vec<String> {
+    let loaded = load_with_warnings(&[text(yaml)], &Defaults::default(), ConfigErrors::default());
+    let (_, warnings): (_, Warnings) = loaded.unwrap_or_else(|errors| panic!("{yaml}: {errors}"));
+    warnings.lines().collect()
+}
+
+/// One descriptor with these lines in it, each indented by four.
+fn descriptor(lines: &[&str]) -> String {
+    let lines: String = lines.iter().map(|line| format!("    {line}\n")).collect();
+    format!("domain: d\ndescriptors:\n  - key: a\n{lines}")
+}
+
+const LIMIT: &str = "rate_limit: {unit: day, requests_per_unit: 1}";
+
+/// One warning each: the YAML, its place, and parts of its text and its cure.
+#[test]
+fn each_kind_has_its_place_and_says_how_to_fix_it() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        // What egctl and Envoy Gateway's translator print.
+        (
+            "name: d\ndomain: d\n",
+            "rules.yaml:1:1: d: ",
+            &[
+                "`name` has no effect in a rules file",
+                "belongs in `rate_limit`",
+                "move `name`",
+            ],
+        ),
+        (
+            "domain: d\nunit: day\n",
+            "rules.yaml:2:1: d: ",
+            &["`unit` has no effect", "`rate_limit`"],
+        ),
+        (
+            &descriptor(&["requests_per_unit: 5", LIMIT]),
+            "rules.yaml:4:5: d / a: ",
+            &["`requests_per_unit` has no effect in a descriptor"],
+        ),
+        (
+            &descriptor(&["rate_limit: {unit: day, shadow_mode: true}"]),
+            "rules.yaml:4:29: d / a: ",
+            &["`shadow_mode` has no effect in `rate_limit`", "belongs in a descriptor"],
+        ),
+        (
+            &descriptor(&["rate_limit: {unit: day, replaces: [{name: x, key: y}]}"]),
+            "rules.yaml:4:50: d / a: ",
+            &["`key` has no effect in an entry of `replaces`"],
+        ),
+        // Options without a limit that they could change.
+        (
+            &descriptor(&["shadow_mode: true"]),
+            "rules.yaml:4:18: d / a: ",
+            &[
+                "`shadow_mode` has no effect here",
+                "add a `rate_limit`",
+                "leave out `shadow_mode`",
+            ],
+        ),
+        (
+            &descriptor(&["quota_mode: true"]),
+            "rules.yaml:4:17: d / a: ",
+            &["`quota_mode` has no effect here"],
+        ),
+        (
+            &descriptor(&["detailed_metric: true"]),
+            "rules.yaml:4:22: d / a: ",
+            &["`detailed_metric` has no effect here"],
+        ),
+        (
+            &descriptor(&["metadata: {team: x}"]),
+            "rules.yaml:4:15: d / a: ",
+            &["`metadata` has no effect here"],
+        ),
+        (
+            &descriptor(&["on_store_error: deny"]),
+            "rules.yaml:4:21: d / a: ",
+            &["`on_store_error` has no effect here", "or below it"],
+        ),
+        (
+            &descriptor(&[
+                "shadow_mode: true",
+                "descriptors:",
+                "  - key: b",
+                &format!("    {LIMIT}"),
+            ]),
+            "rules.yaml:4:18: d / a: ",
+            &["`shadow_mode` has no effect here"],
+        ),
+        // Limits that cannot lease hits.
+        (
+            &descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: token_bucket, lease: true}"]),
+            "rules.yaml:4:83: d / a: ",
+            &["`lease` has no effect here", "sliding_window", "leave out `lease`"],
+        ),
+        (
+            &descriptor(&[
+                "lease: true",
+                "rate_limit: {unit: day, requests_per_unit: 1, algorithm: leaky_bucket}",
+            ]),
+            "rules.yaml:4:12: d / a: ",
+            &["`lease` has no effect here"],
+        ),
+        (
+            &descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: sliding_log, lease: true}"]),
+            "rules.yaml:4:82: d / a: ",
+            &["`lease` has no effect here"],
+        ),
+        (
+            &descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: concurrency, lease: true}"]),
+            "rules.yaml:4:82: d / a: ",
+            &["`lease` has no effect here"],
+        ),
+        (
+            &descriptor(&[
+                "metadata: {sluicegate: {lease: true}, team: x}",
+                "rate_limit: {unit: day, requests_per_unit: 1, algorithm: token_bucket}",
+            ]),
+            "rules.yaml:4:36: d / a: ",
+            &["`lease` has no effect here"],
+        ),
+        // A wildcard that leaves open what it counts.
+        (
+            &descriptor(&["value: /login*", LIMIT]),
+            "rules.yaml:4:12: d / a=/login*: ",
+            &[
+                "a counter of its own",
+                "share_threshold: true",
+                "share_threshold: false",
+            ],
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (yaml, place, parts) in cases {
+        let found = warned(yaml);
+        let right =
+            matches!(&found[..], [only] if only.starts_with(place) && parts.iter().all(|part| only.contains(part)));
+        if !right {
+            wrong.push(format!("{yaml}\n  expected {place} {parts:?}\n  found    {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_has_an_effect_is_not_warned_of() {
+    let nested = |option: &str| descriptor(&[option, "descriptors:", "  - key: b", &format!("    {LIMIT}")]);
+    for yaml in [
+        descriptor(&["shadow_mode: true", LIMIT]),
+        descriptor(&["shadow_mode: false"]),
+        descriptor(&["lease: true", LIMIT]),
+        descriptor(&["lease: false"]),
+        descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: fixed_window, lease: true}"]),
+        nested("on_store_error: deny"),
+        nested("lease: true"),
+        nested("value_to_metric: true"),
+        descriptor(&["value: /login*", "share_threshold: true", LIMIT]),
+        descriptor(&["value: /login*", "share_threshold: false", LIMIT]),
+        descriptor(&["value: /login*", "metadata: {sluicegate: {share_threshold: true}}", LIMIT]),
+        // It exempts what matches: nothing is counted.
+        descriptor(&["value: /health*"]),
+        "domain: d\nlease: true\ndescriptors:\n  - {key: a, rate_limit: {unit: day, algorithm: token_bucket, requests_per_unit: 1}}\n  - {key: b, rate_limit: {unit: day}}\n".to_owned(),
+    ] {
+        assert_eq!(warned(&yaml), Vec::<String>::new(), "{yaml}");
+    }
+}
+
+/// A file full of them fills no log.
+#[test]
+fn warnings_are_bounded_and_counted() {
+    let many: String = (0..500)
+        .map(|n| format!("  - {{key: k{n}, shadow_mode: true}}\n"))
+        .collect();
+    let found = warned(&format!("domain: d\ndescriptors:\n{many}"));
+    assert_eq!(found.len(), 101);
+    assert_eq!(found.last().map(String::as_str), Some("… and 400 more warnings"));
+}
