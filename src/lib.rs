@@ -3,7 +3,7 @@
 //! Data flows one way: request → [`service`] → [`engine`] → [`rules`] (which rule, which counter) → [`store`] →
 //! outcome → [`engine`] (decision) → [`service`] → response. Modules may use only what stands above them in this list:
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
 //! | [`model`] | the vocabulary: descriptor, limit, key, check, outcome, time |
 //! | [`mapping`] | from an HTTP request's attributes (`ext_authz`) to descriptors, pure |
@@ -13,14 +13,15 @@
 //! | [`config`] | settings; rules files: YAML → compile → watch |
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs, metrics with bounded labels, traces |
+//! | [`net`] | transport: listeners, connection limits, HTTP/2 and HTTP connections, per-core runtimes |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
 //! | [`prove`] | rule tests, replay of access logs, what a change of rules means: the engine on a virtual clock |
 //! | [`proto`] | the wire types |
-//! | [`service`] | gRPC: wire ↔ model, the server |
+//! | [`service`] | gRPC services: wire ↔ model |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
 //! | [`api`] | HTTP: the operator's API, `/api/v1` |
 //! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
-//! | [`app`] | the composition root: the only room that names concrete types |
+//! | [`app`] | the composition root: the only module that names concrete types |
 //! | [`cli`] | subcommands and their flags |
 
 pub mod admin;
@@ -33,6 +34,7 @@ pub mod config;
 pub mod engine;
 pub mod mapping;
 pub mod model;
+pub mod net;
 pub mod proto;
 pub mod proto_codec;
 pub mod prove;

@@ -1,34 +1,19 @@
-//! Ports.
+//! Binds the ports that the settings name; an error says which setting to change.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 
 use crate::config::settings::ListenSettings;
-use crate::service::accept::Listener;
+use crate::net::listener::{Listener, bind_tcp, bind_unix};
+use crate::net::tls::TlsAccept;
 use crate::service::server::GrpcServer;
-use crate::service::tls::TlsListener;
 
 use super::AppError;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 4096;
-
-/// Takes a TCP port.
+/// Listens on a TCP address.
 pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, AppError> {
-    let bind = || {
-        let socket = if addr.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
-        // A restart must not wait for old connections to time out.
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)?;
-        socket.listen(BACKLOG)
-    };
-    bind().map_err(|error| AppError::Listen {
+    bind_tcp(addr).map_err(|error| AppError::Listen {
         what,
         flag,
         addr: addr.to_string(),
@@ -39,16 +24,21 @@ pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> R
 /// The gRPC port.
 pub(super) struct GrpcListener {
     listener: Listener,
-    tls: Option<TlsListener>,
+    tls: Option<TlsAccept>,
 }
 
 impl GrpcListener {
-    /// Takes the port and reads the certificates.
+    /// Listens on the port and reads the certificates.
     pub(super) async fn bind(settings: &ListenSettings) -> Result<Self, AppError> {
-        let tls = settings.grpc_tls.as_ref().map(TlsListener::start).transpose();
+        let tls = settings.grpc_tls.as_ref().map(TlsAccept::start).transpose();
         let tls = tls.map_err(|error| AppError::Tls(error.to_string()))?;
         let listener = match &settings.grpc_uds {
-            Some(path) => Listener::Unix(unix(path).await?),
+            Some(path) => Listener::Unix(bind_unix(path).await.map_err(|error| AppError::Listen {
+                what: "gRPC",
+                flag: "--grpc-uds, or GRPC_UDS",
+                addr: path.display().to_string(),
+                error,
+            })?),
             None => Listener::Tcp(tcp(
                 settings.grpc_addr,
                 "gRPC",
@@ -73,23 +63,4 @@ impl GrpcListener {
             .await
             .map_err(AppError::Grpc)
     }
-}
-
-async fn unix(path: &Path) -> Result<UnixListener, AppError> {
-    let failed = |error| AppError::Listen {
-        what: "gRPC",
-        flag: "--grpc-uds, or GRPC_UDS",
-        addr: path.display().to_string(),
-        error,
-    };
-    // A socket that a process before us left behind is not in use: nobody answers on it.
-    if is_socket(path) && UnixStream::connect(path).await.is_err() {
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    UnixListener::bind(path).map_err(failed)
-}
-
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }

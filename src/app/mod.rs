@@ -1,7 +1,6 @@
-//! The composition root: the only room that names concrete types. Everything that can fail, fails in
+//! The composition root: the only module that names concrete types. Everything that can fail, fails in
 //! [`App::bind`], before anything serves.
 
-mod connections;
 mod drain;
 mod files;
 mod link_log;
@@ -12,6 +11,7 @@ mod stores;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +24,15 @@ use crate::config::settings::{AnswerSettings, Settings, TelemetrySettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
+use crate::net::grpc::PortOptions;
+use crate::net::http::{HttpPortOptions, serve as serve_http};
+use crate::net::http2::ConnectionOptions;
 use crate::rules::OnStoreError;
 use crate::service::AnswerOptions;
 use crate::service::authz::AuthzService;
 use crate::service::convert::Bounds;
 use crate::service::rls::RateLimitService;
-use crate::service::server::{GrpcServer, ServerOptions};
+use crate::service::server::GrpcServer;
 use crate::telemetry::statsd::Statsd;
 use crate::telemetry::traces::{Export, TraceError, Traces};
 use crate::telemetry::{Activity, Metrics, logs};
@@ -122,7 +125,7 @@ impl App {
     /// Loads the rules, opens the store and takes all ports.
     ///
     /// # Errors
-    /// [`AppError`] says what is wrong and which setting mends it.
+    /// [`AppError`] says what is wrong and which setting to change.
     pub async fn bind(settings: Settings) -> Result<Self, AppError> {
         let shares = files::share(settings.limits.max_connections);
         let metrics = Arc::new(Metrics::with_tags(&settings.telemetry.extra_tags)?);
@@ -180,7 +183,7 @@ impl App {
         let authz = authz.traced(traces);
         let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
         let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let grpc = GrpcServer::new(&server_options(&settings, shares.grpc, &metrics), rls, authz)
+        let grpc = GrpcServer::new(grpc_options(&settings, shares.grpc, &metrics), rls, authz)
             .await
             .map_err(|error| descriptors(&error))?;
         Ok(Self {
@@ -254,21 +257,22 @@ impl App {
         })
         .merge(api.router());
         let mut servers = JoinSet::new();
-        let port = |name, connections| connections::Bounds {
-            connections,
+        let port = |name, max_connections| HttpPortOptions {
+            max_connections,
             client_timeout: self.settings.limits.client_timeout,
             metrics: self.metrics.port(name),
             name,
         };
+        let mut spawn_http = |listener, router, options| {
+            let server = serve_http(listener, router, options, stop.clone());
+            servers.spawn(server.map(Ok));
+        };
         let public = http::public(self.health.clone(), self.json);
-        let bounds = port("http", self.shares.http);
-        connections::serve(&mut servers, self.http_listener, public, bounds, &stop);
-        let bounds = port("admin", self.shares.admin);
-        connections::serve(&mut servers, self.admin_listener, admin, bounds, &stop);
+        spawn_http(self.http_listener, public, port("http", self.shares.http));
+        spawn_http(self.admin_listener, admin, port("admin", self.shares.admin));
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
             let router = http::metrics(Arc::clone(&self.metrics), &settings.path);
-            let bounds = port("metrics", self.shares.admin);
-            connections::serve(&mut servers, listener, router, bounds, &stop);
+            spawn_http(listener, router, port("metrics", self.shares.admin));
         }
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);
@@ -337,13 +341,16 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
     }
 }
 
-fn server_options(settings: &Settings, max_connections: usize, metrics: &Metrics) -> ServerOptions {
-    ServerOptions {
-        max_connection_age: settings.listen.grpc_max_connection_age,
-        max_connection_age_grace: settings.listen.grpc_max_connection_age_grace,
+fn grpc_options(settings: &Settings, max_connections: usize, metrics: &Metrics) -> PortOptions {
+    PortOptions {
         max_connections,
-        client_timeout: settings.limits.client_timeout,
+        connection: ConnectionOptions {
+            max_age: settings.listen.grpc_max_connection_age,
+            max_age_grace: settings.listen.grpc_max_connection_age_grace,
+            client_timeout: settings.limits.client_timeout,
+            ..ConnectionOptions::default()
+        },
         metrics: Some(metrics.port("grpc")),
-        ..ServerOptions::default()
+        ..PortOptions::default()
     }
 }

@@ -9,6 +9,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::BenchError;
+use crate::net::grpc::PortOptions;
+use crate::net::listener::Listener;
 use crate::proto::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use crate::proto::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::{
@@ -18,8 +20,7 @@ use crate::proto::envoy::service::ratelimit::v3::{
     RateLimitRequest, RateLimitResponse,
     rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
 };
-use crate::service::accept::Listener;
-use crate::service::server::{GrpcServer, ServerOptions};
+use crate::service::server::GrpcServer;
 
 /// Serves answers that cost nothing: what any server on this gRPC stack must at least cost.
 #[derive(Debug, Clone, Args)]
@@ -59,7 +60,7 @@ pub async fn serve(args: &NoopArgs) -> Result<(), BenchError> {
             .await
             .map_err(|error| failed(&error)),
         Shape::Own => {
-            let server = GrpcServer::new(&ServerOptions::default(), Noop, Noop)
+            let server = GrpcServer::new(PortOptions::default(), Noop, Noop)
                 .await
                 .map_err(|error| failed(&error))?;
             server

@@ -1,24 +1,16 @@
-//! gRPC: wire ↔ model, and the server. Nothing is decided here.
+//! gRPC services: wire ↔ model. Nothing is decided here, and connections are served by [`crate::net`].
 
-pub mod accept;
-mod answer;
-pub mod arrival;
 pub mod authz;
 pub mod body;
-pub mod connection;
 pub mod convert;
-pub mod cores;
 pub mod deadline;
 pub mod encoded;
 mod explain;
-mod gather;
 pub mod headers;
 pub mod metadata;
-pub mod places;
 pub mod rls;
 pub mod server;
 mod span;
-pub mod tls;
 
 use crate::config::settings::LimitHeaders;
 

@@ -67,7 +67,7 @@ impl RateLimitService {
         Self { traces, ..self }
     }
 
-    /// Answers one request and counts it at its door.
+    /// Answers one request and counts it for its interface.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for a bad request, UNAVAILABLE while no rules are in force; the text says which.

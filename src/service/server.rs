@@ -1,21 +1,23 @@
-//! The gRPC server: which services it answers and how its connections behave.
+//! The gRPC server: which services its port serves, and their health.
 
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service as _;
 
+use crate::net::body_limit::{BodyLimiter, LimitedBody};
+use crate::net::grpc::{self, PortOptions};
+use crate::net::listener::Listener;
+use crate::net::stalled::{CountedBody, CountedResponse, ResponseCounts};
+use crate::net::tls::TlsAccept;
 use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer, SERVICE_NAME as AUTHZ_NAME,
@@ -24,60 +26,19 @@ use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService as Rls, RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
 };
 
-use super::accept::{Accepted, Listener};
-use super::answer::{Answer, Answering, Answers};
-use super::arrival::{Arrivals, Arriving};
 use super::authz::AuthzService;
-use super::connection;
-use super::cores::Cores;
-use super::places::{Place, Places};
 use super::rls::RateLimitService;
-use super::tls::TlsListener;
-use crate::telemetry::PortMetrics;
 
 /// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the services.
 const HEALTH_NAMES: [&str; 4] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME];
 
-/// How connections behave.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// A connection is told to go away after this long.
-    pub max_connection_age: Option<Duration>,
-    /// And closed after this much more.
-    pub max_connection_age_grace: Option<Duration>,
-    /// Streams that one connection may have open; Envoy has one connection a worker and opens hundreds.
-    pub max_concurrent_streams: u32,
-    /// Largest message, in bytes.
-    pub max_message_bytes: usize,
-    /// Connections at the same time; what becomes of more, [`Places`] says.
-    pub max_connections: usize,
-    /// How long a client may take over one step: a TLS handshake, HTTP/2's greeting, a request's message.
-    pub client_timeout: Duration,
-    /// Where connections are counted.
-    pub metrics: Option<PortMetrics>,
-    /// Threads that serve connections, each with a runtime of its own.
-    pub threads: usize,
-}
-
-impl Default for ServerOptions {
-    fn default() -> Self {
-        Self {
-            max_connection_age: None,
-            max_connection_age_grace: None,
-            max_concurrent_streams: 10_000,
-            max_message_bytes: 4 << 20,
-            max_connections: 20_000,
-            client_timeout: Duration::from_secs(10),
-            metrics: None,
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        }
-    }
-}
+/// Largest request message, in bytes.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// A server that is put together but does not listen yet.
 pub struct GrpcServer<R = RateLimitService, A = AuthzService> {
     services: Services<R, A>,
-    options: Arc<ServerOptions>,
+    options: PortOptions,
     health: HealthReporter,
 }
 
@@ -86,7 +47,7 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
     ///
     /// # Errors
     /// When the binary's own descriptors are broken.
-    pub async fn new(options: &ServerOptions, rls: R, authz: A) -> Result<Self, tonic_reflection::server::Error> {
+    pub async fn new(options: PortOptions, rls: R, authz: A) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
@@ -102,10 +63,10 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
                 .with_service_name(own)
         };
         let rls = RateLimitServiceServer::new(rls)
-            .max_decoding_message_size(options.max_message_bytes)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
         let authz = AuthorizationServer::new(authz)
-            .max_decoding_message_size(options.max_message_bytes)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
         let others = Routes::new(health_service)
             .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
@@ -116,10 +77,10 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
                 rls,
                 authz,
                 others,
-                arrivals: Arrivals::new(options.client_timeout),
-                answers: Arc::default(),
+                bodies: BodyLimiter::new(options.connection.client_timeout),
+                responses: Arc::default(),
             },
-            options: Arc::new(options.clone()),
+            options,
             health,
         })
     }
@@ -130,112 +91,61 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
         GrpcHealth(self.health.clone())
     }
 
-    /// Serves until `shutdown` completes, then tells every connection to go away and lets answers under way finish.
+    /// Serves until `shutdown` completes, then sends GOAWAY on every connection and lets responses under way finish.
     ///
     /// # Errors
     /// When the serving threads cannot be started; a broken connection is not an error here.
     pub async fn serve(
         self,
         listener: Listener,
-        tls: Option<TlsListener>,
+        tls: Option<TlsAccept>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let cores = Cores::start(self.options.threads)?;
-        let (stop, connections, tls) = (CancellationToken::new(), TaskTracker::new(), tls.map(Arc::new));
-        let places = Places::new("grpc", self.options.max_connections, self.options.metrics.clone());
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.as_mut() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let Some(place) = places.take().await else {
-                continue;
-            };
-            let (services, options) = (self.services.of_connection(), Arc::clone(&self.options));
-            let connection = serve_connection(accepted, tls.clone(), services, options, place, stop.clone());
-            cores.spawn(connections.track_future(connection));
-        }
-        drop(listener);
-        stop.cancel();
-        connections.close();
-        connections.wait().await;
-        Ok(())
+        let connection = |responses| self.services.for_connection(responses);
+        grpc::serve(listener, tls, self.options, connection, shutdown).await
     }
 }
 
-/// One connection on its core: TLS if the port has it, then HTTP/2.
-async fn serve_connection<R: Rls, A: Authorization>(
-    accepted: Accepted,
-    tls: Option<Arc<TlsListener>>,
-    services: Services<R, A>,
-    options: Arc<ServerOptions>,
-    place: Place,
-    stop: CancellationToken,
-) {
-    let answers = Arc::clone(&services.answers);
-    let io = match accepted.open() {
-        Ok(io) => io,
-        Err(error) => {
-            tracing::warn!(%error, "an accepted gRPC connection could not be opened");
-            return;
-        }
-    };
-    match tls {
-        // In a box: the state of a handshake, of TLS or not, is not kept for as long as the connection lives.
-        None => Box::pin(connection::run(io, (services, &answers), &options, &place, stop)).await,
-        Some(tls) => {
-            let io = tokio::select! {
-                io = Box::pin(tls.accept(io, options.client_timeout)) => io,
-                () = place.leave() => None,
-                () = stop.cancelled() => None,
-            };
-            if let Some(io) = io {
-                Box::pin(connection::run(io, (services, &answers), &options, &place, stop)).await;
-            }
-        }
-    }
-}
-
-/// The port's services, as one connection has them. The two that are called for every request are called directly; the others by a router.
+/// The port's services, as one connection has them. The two that are called for every request are called directly, the
+/// others through a router.
 struct Services<R, A> {
     rls: RateLimitServiceServer<R>,
     authz: AuthorizationServer<A>,
     others: Routes,
-    arrivals: Arc<Arrivals>,
-    answers: Arc<Answers>,
+    bodies: Arc<BodyLimiter>,
+    responses: Arc<ResponseCounts>,
 }
 
 impl<R, A> Services<R, A> {
-    /// For another connection.
-    fn of_connection(&self) -> Self {
+    /// For the connection whose responses are counted in `responses`.
+    fn for_connection(&self, responses: Arc<ResponseCounts>) -> Self {
         Self {
             rls: self.rls.clone(),
             authz: self.authz.clone(),
             others: self.others.clone(),
-            arrivals: Arc::clone(&self.arrivals),
-            answers: Arc::default(),
+            bodies: Arc::clone(&self.bodies),
+            responses,
         }
     }
 }
 
 impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Services<R, A> {
-    type Response = Response<Answer>;
+    type Response = Response<CountedBody>;
     type Error = Infallible;
-    type Future = Answering<Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
+    type Future = CountedResponse<Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let request = request.map(|body| Arriving::new(body, &self.arrivals));
+        let request = request.map(|body| LimitedBody::new(body, &self.bodies));
         let service = request
             .uri()
             .path()
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'));
-        let answers = || Some(Arc::clone(&self.answers));
+        let counts = || Some(Arc::clone(&self.responses));
         match service {
-            Some((RLS_NAME, _)) => Answering::new(self.rls.clone().call(request), answers()),
-            Some((AUTHZ_NAME, _)) => Answering::new(self.authz.clone().call(request), answers()),
-            _ => Answering::new(Box::pin(self.others.clone().call(request)), None),
+            Some((RLS_NAME, _)) => CountedResponse::new(self.rls.clone().call(request), counts()),
+            Some((AUTHZ_NAME, _)) => CountedResponse::new(self.authz.clone().call(request), counts()),
+            _ => CountedResponse::new(Box::pin(self.others.clone().call(request)), None),
         }
     }
 }

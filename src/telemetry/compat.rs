@@ -1,4 +1,4 @@
-//! The gRPC door's numbers under the names that envoyproxy/ratelimit's dashboards use: read off our own when somebody
+//! The gRPC port's numbers under the names that envoyproxy/ratelimit's dashboards use: read off our own when somebody
 //! scrapes, so that the request path counts once.
 
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ const RESPONSE_TIME: (&str, &str) = (
 );
 
 /// `ratelimit_service_total_requests` and `ratelimit_service_response_time_seconds`.
-pub(super) struct GrpcDoor {
+pub(super) struct GrpcPort {
     answered: [IntCounter; 3],
     duration: Histogram,
     descriptions: Vec<Desc>,
 }
 
-impl GrpcDoor {
-    /// A view on the door's counters (whatever their code) and its histogram.
+impl GrpcPort {
+    /// A view on the port's counters (whatever their code) and its histogram.
     pub(super) fn new(answered: [IntCounter; 3], duration: Histogram) -> prometheus::Result<Self> {
         let describe = |(name, help): (&str, &str)| {
             let labels = HashMap::from([("grpc_method".to_owned(), "ShouldRateLimit".to_owned())]);
@@ -36,7 +36,7 @@ impl GrpcDoor {
     }
 }
 
-impl Collector for GrpcDoor {
+impl Collector for GrpcPort {
     fn desc(&self) -> Vec<&Desc> {
         self.descriptions.iter().collect()
     }

@@ -12,7 +12,7 @@ use prometheus::{
 use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, MetricFamily};
 
-use super::compat::GrpcDoor;
+use super::compat::GrpcPort;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 
 /// Seconds; fine where Envoy's 20 ms are decided.
@@ -20,7 +20,7 @@ const LATENCY_BUCKETS: [f64; 14] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 1.0,
 ];
 
-/// Which door a request came through.
+/// The interface through which a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
     /// `RateLimitService/ShouldRateLimit`.
@@ -31,7 +31,7 @@ pub enum ServiceKind {
     Json,
 }
 
-/// A door's counters, looked up once.
+/// The counters of one interface, looked up once.
 #[derive(Debug)]
 pub struct ServiceMetrics {
     /// Answered OK.
@@ -49,11 +49,11 @@ pub struct ServiceMetrics {
 pub struct PortMetrics {
     /// Open now.
     pub open: IntGauge,
-    /// Closed at once: all places were taken by connections in use.
+    /// Closed at once: at the limit, and no connection was idle.
     pub refused: IntCounter,
-    /// Closed unused, for a new one.
+    /// Closed while idle, for a new one.
     pub evicted: IntCounter,
-    /// Closed because the client took too long.
+    /// Closed because the client exceeded a timeout.
     pub slow: IntCounter,
 }
 
@@ -160,7 +160,7 @@ impl Metrics {
             duration,
         } = &services[0];
         let answered = [ok.clone(), over_limit.clone(), error.clone()];
-        registry.register(Box::new(GrpcDoor::new(answered, duration.clone())?))?;
+        registry.register(Box::new(GrpcPort::new(answered, duration.clone())?))?;
         let build = gauges(r, "sluicegate_build_info", "The version that runs", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -271,7 +271,7 @@ impl Metrics {
         })
     }
 
-    /// The counters of one door.
+    /// The counters of one interface.
     #[must_use]
     pub const fn service(&self, kind: ServiceKind) -> &ServiceMetrics {
         match kind {

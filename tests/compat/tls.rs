@@ -6,9 +6,9 @@ use std::{
 };
 
 use sluicegate::bench::noop::Noop;
-use sluicegate::service::accept::Listener;
-use sluicegate::service::server::{GrpcServer, ServerOptions};
-use sluicegate::{service::tls::TlsListener, tls::ServerTls};
+use sluicegate::net::{grpc::PortOptions, http2::ConnectionOptions, listener::Listener, tls::TlsAccept};
+use sluicegate::service::server::GrpcServer;
+use sluicegate::tls::ServerTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as TonicIdentity};
@@ -32,13 +32,13 @@ fn server_tls(volume: &Volume, with_ca: bool, sans: &[&str]) -> ServerTls {
 
 /// Serves gRPC health over TLS; returns the port.
 async fn serve(tls: &ServerTls) -> u16 {
-    serve_with(tls, &ServerOptions::default()).await
+    serve_with(tls, PortOptions::default()).await
 }
 
-async fn serve_with(tls: &ServerTls, options: &ServerOptions) -> u16 {
+async fn serve_with(tls: &ServerTls, options: PortOptions) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let tls = TlsListener::start_every(tls, EVERY).expect("good certificates");
+    let tls = TlsAccept::start_every(tls, EVERY).expect("good certificates");
     let server = GrpcServer::new(options, Noop, Noop).await.expect("a server");
     tokio::spawn(server.serve(Listener::Tcp(listener), Some(tls), std::future::pending()));
     port
@@ -100,11 +100,14 @@ async fn without_a_client_ca_nobody_is_asked_for_a_certificate() {
 async fn who_does_not_shake_hands_in_time_is_left() {
     let pki = Pki::new();
     let volume = pki.volume();
-    let options = ServerOptions {
-        client_timeout: Duration::from_millis(300),
-        ..ServerOptions::default()
+    let options = PortOptions {
+        connection: ConnectionOptions {
+            client_timeout: Duration::from_millis(300),
+            ..ConnectionOptions::default()
+        },
+        ..PortOptions::default()
     };
-    let port = serve_with(&server_tls(&volume, false, &[]), &options).await;
+    let port = serve_with(&server_tls(&volume, false, &[]), options).await;
     // Silent, and in the midst of a handshake.
     for start in [b"".as_slice(), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
@@ -247,7 +250,7 @@ async fn what_cannot_be_used_is_named() {
         (server_tls(&volume, true, &[]), "ca.crt: no certificate"),
     ];
     for (tls, expected) in cases {
-        let error = TlsListener::start(&tls).expect_err("bad files").to_string();
+        let error = TlsAccept::start(&tls).expect_err("bad files").to_string();
         assert!(error.contains(expected), "{error:?} should name {expected:?}");
     }
 }

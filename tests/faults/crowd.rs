@@ -178,11 +178,8 @@ async fn where_all_places_are_taken_the_silent_leave_and_the_others_stay() {
     assert!(metric(&server, refusals).await >= 1);
     ask(&mut client, b"x").await.expect("those who are there are served");
     drop(greeted);
-    wait_for("places", async || metric(&server, accepted).await == 1).await;
-    let lines = [
-        "all places for connections are taken",
-        "there are places for connections again",
-    ];
+    wait_for("evicted", async || metric(&server, accepted).await == 1).await;
+    let lines = ["connection limit reached", "connections are below the limit again"];
     wait_for("both said", async || {
         ask(&mut connect(&server).await, b"x").await.expect("answered");
         lines.iter().all(|line| server.process.log().contains(line))

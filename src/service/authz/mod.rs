@@ -88,7 +88,7 @@ impl AuthzService {
         Self { traces, ..self }
     }
 
-    /// Answers one request and counts it at its door. What cannot be decided is answered by the failure mode.
+    /// Answers one request and counts it for its interface. What cannot be decided is answered by the failure mode.
     ///
     /// # Errors
     /// UNAVAILABLE when too many requests are under way.

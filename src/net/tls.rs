@@ -1,4 +1,4 @@
-//! TLS on the gRPC listener: a raw connection in, one with a finished handshake out.
+//! TLS accept of the gRPC port: performs the server's handshake, with certificates that are read again when they change.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use crate::model::{Clock, MonotonicClock};
 use crate::telemetry::throttle::Throttle;
 use crate::tls::{Reloaded, ServerTls, TlsError, reload, server_config};
 
-/// The listener's certificates: every new connection gets the newest.
+/// Performs handshakes; each new connection gets the newest certificates.
 #[derive(Debug)]
-pub struct TlsListener {
+pub struct TlsAccept {
     config: Reloaded<ServerConfig>,
-    refusals: Refusals,
+    failures: FailureLog,
 }
 
-/// Refused handshakes, at most one log line a second.
+/// Logs failed handshakes, at most one line a second.
 #[derive(Debug, Default)]
-struct Refusals {
+struct FailureLog {
     throttle: Throttle,
     clock: MonotonicClock,
 }
 
-impl TlsListener {
+impl TlsAccept {
     /// Reads the files now, and again whenever they change.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl TlsListener {
     /// The same, looking at the files this often.
     ///
     /// # Errors
-    /// As [`TlsListener::start`].
+    /// As [`TlsAccept::start`].
     pub fn start_every(tls: &ServerTls, every: Duration) -> Result<Self, TlsError> {
         let files = tls.files();
         let tls = tls.clone();
@@ -47,30 +47,30 @@ impl TlsListener {
         })?;
         Ok(Self {
             config,
-            refusals: Refusals::default(),
+            failures: FailureLog::default(),
         })
     }
 
-    /// Shakes hands. A peer with which that fails, or takes longer than `patience`, is logged and dropped: `None`.
-    pub async fn accept<IO>(&self, io: IO, patience: Duration) -> Option<TlsStream<IO>>
+    /// Performs the handshake. One that fails or takes longer than `limit` is logged, and its connection closed: `None`.
+    pub async fn accept<IO>(&self, io: IO, limit: Duration) -> Option<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let acceptor = TlsAcceptor::from(self.config.get());
-        let problem = match timeout(patience, acceptor.accept(io)).await {
+        let problem = match timeout(limit, acceptor.accept(io)).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no handshake within {patience:?}"),
+            Err(_) => format!("no handshake within {limit:?}"),
         };
-        self.refusals.log(&problem);
+        self.failures.log(&problem);
         None
     }
 }
 
-impl Refusals {
+impl FailureLog {
     fn log(&self, problem: &str) {
         if let Some(suppressed) = self.throttle.pass(self.clock.now_us()) {
-            tracing::warn!(problem, suppressed, "a TLS connection was refused");
+            tracing::warn!(problem, suppressed, "TLS handshake failed; the connection is closed");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One single-threaded runtime for each core. A connection, its streams and their timers live on one of them from
-//! accept to close.
+//! Per-core runtimes: one single-threaded runtime for each core. A connection, its streams and their timers live on one
+//! of them from accept to close.
 //!
 //! Why not one work-stealing runtime: a call is a few microseconds of work, and moving its task to another thread (a
 //! lock, a wake-up, cold caches) costs about as much again. See docs/performance.md for the figures.
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// The threads. When dropped, they end once nothing runs on them any more.
+/// The threads; dropping this ends and joins them. Tasks that still run then are dropped.
 #[derive(Debug)]
 pub struct Cores {
     cores: Vec<Core>,
@@ -22,21 +22,21 @@ pub struct Cores {
 #[derive(Debug)]
 struct Core {
     handle: Handle,
-    open: Arc<AtomicUsize>,
+    tasks: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A place on a core; given back by drop.
-struct Slot(Arc<AtomicUsize>);
+/// Counts one task of a core until it is dropped.
+struct TaskCount(Arc<AtomicUsize>);
 
-impl Slot {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
+impl TaskCount {
+    fn add(tasks: &Arc<AtomicUsize>) -> Self {
+        tasks.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(tasks))
     }
 }
 
-impl Drop for Slot {
+impl Drop for TaskCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -55,17 +55,18 @@ impl Cores {
         Ok(Self { cores, end })
     }
 
-    /// Runs a task on the core that has the fewest; what it opens (sockets, timers) must be opened inside of it.
+    /// Runs a task on the core that has the fewest. Sockets and timers of the task must be opened inside it, since they
+    /// belong to that core's runtime.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let Some(core) = self.cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed)) else {
+        let Some(core) = self.cores.iter().min_by_key(|core| core.tasks.load(Ordering::Relaxed)) else {
             return;
         };
-        let slot = Slot::take(&core.open);
-        // What an async block captures and then awaits is kept twice.
+        let count = TaskCount::add(&core.tasks);
+        // Boxed, because an async block stores a future that it captures and then awaits twice.
         let task = Box::pin(task);
         core.handle.spawn(async move {
             task.await;
-            drop(slot);
+            drop(count);
         });
     }
 }
@@ -79,7 +80,7 @@ impl Core {
             .spawn(move || runtime.block_on(end.cancelled()))?;
         Ok(Self {
             handle,
-            open: Arc::default(),
+            tasks: Arc::default(),
             thread: Some(thread),
         })
     }
@@ -102,7 +103,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn tasks_go_where_the_fewest_are() {
+    fn a_task_runs_on_the_core_with_the_fewest() {
         let cores = Cores::start(2).unwrap();
         let (names, seen) = mpsc::channel();
         let hold = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! The HTTP ports: connections bounded in number, and in the time that a slow client may take.
+//! An HTTP port: serves a router on connections that are bounded in number and in the time a slow client may take.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,90 +12,77 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::service::accept::{Accepted, Listener};
-use crate::service::arrival::{Arrivals, Arriving};
-use crate::service::connection::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use crate::service::places::{Place, Places, Use};
+use super::body_limit::{BodyLimiter, LimitedBody};
+use super::http2::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use super::limiter::{ConnectionActivity, ConnectionLimiter, Permit};
+use super::listener::{Accepted, Listener};
 use crate::telemetry::PortMetrics;
-
-use super::AppError;
 
 /// Most that is read ahead of a request, in bytes; its head must fit.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
-/// What bounds a port, and what it is called in metrics and logs.
+/// Bounds of an HTTP port, and its name in metrics and logs.
 #[derive(Debug, Clone)]
-pub(super) struct Bounds {
-    pub(super) name: &'static str,
-    pub(super) metrics: PortMetrics,
-    /// Connections at the same time.
-    pub(super) connections: usize,
+pub struct HttpPortOptions {
+    /// One of a few fixed words.
+    pub name: &'static str,
+    /// Where connections are counted.
+    pub metrics: PortMetrics,
+    /// Connections at the same time; see [`ConnectionLimiter`] for what happens to more.
+    pub max_connections: usize,
     /// How long a client may take to send the head of a request, or its body, and how long a connection may be idle.
-    pub(super) client_timeout: Duration,
+    pub client_timeout: Duration,
 }
 
-/// One port.
+/// What all connections of the port share.
 #[derive(Clone)]
 struct Port {
     router: Router,
-    arrivals: Arc<Arrivals>,
+    bodies: Arc<BodyLimiter>,
     client_timeout: Duration,
     stop: CancellationToken,
 }
 
-/// Serves a router until `stop`, then lets requests under way finish.
-pub(super) fn serve(
-    servers: &mut JoinSet<Result<(), AppError>>,
-    listener: TcpListener,
-    router: Router,
-    bounds: Bounds,
-    stop: &CancellationToken,
-) {
-    let places = Places::new(bounds.name, bounds.connections, Some(bounds.metrics));
+/// Serves a router until `stop` is cancelled, then lets requests under way finish.
+pub async fn serve(listener: TcpListener, router: Router, options: HttpPortOptions, stop: CancellationToken) {
+    let limiter = ConnectionLimiter::new(options.name, options.max_connections, Some(options.metrics));
     let port = Port {
         router,
-        arrivals: Arrivals::new(bounds.client_timeout),
-        client_timeout: bounds.client_timeout,
+        bodies: BodyLimiter::new(options.client_timeout),
+        client_timeout: options.client_timeout,
         stop: stop.clone(),
     };
-    servers.spawn(async move {
-        port.accept(Listener::Tcp(listener), &places).await;
-        Ok(())
-    });
+    let (listener, connections) = (Listener::Tcp(listener), TaskTracker::new());
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        if let Some(permit) = limiter.acquire().await {
+            connections.spawn(port.clone().connection(accepted, permit));
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
 }
 
 impl Port {
-    async fn accept(self, listener: Listener, places: &Arc<Places>) {
-        let connections = TaskTracker::new();
-        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
-            if let Some(place) = places.take().await {
-                connections.spawn(self.clone().connection(accepted, place));
-            }
-        }
-        connections.close();
-        connections.wait().await;
-    }
-
-    async fn connection(self, accepted: Accepted, place: Place) {
+    async fn connection(self, accepted: Accepted, permit: Permit) {
         let peer = accepted.peer().map(ConnectInfo);
-        let io = match accepted.open() {
+        let io = match accepted.register() {
             Ok(io) => TokioIo::new(io),
             Err(error) => {
-                tracing::warn!(%error, "an accepted HTTP connection could not be opened");
+                tracing::warn!(%error, "an accepted HTTP connection could not be registered with the runtime");
                 return;
             }
         };
-        let (builder, usage) = (self.builder(), place.usage());
+        let (builder, activity) = (self.builder(), permit.activity());
         let service = service_fn(|mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            self.answer(request, usage.clone())
+            self.respond(request, activity.clone())
         });
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         let served = async {
@@ -109,9 +96,9 @@ impl Port {
         };
         let result = tokio::select! {
             result = served => result,
-            // From the first byte to the first request's head; after that hyper watches.
-            () = place.silent(self.client_timeout, &self.stop) => return place.slow(),
-            () = place.leave() => return,
+            // From the first byte to the first request's head; hyper's own timeout covers the later ones.
+            () = permit.preface_timeout(self.client_timeout, &self.stop) => return permit.count_slow(),
+            () = permit.evicted() => return,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "an HTTP connection broke");
@@ -133,18 +120,18 @@ impl Port {
         builder
     }
 
-    fn answer(
+    fn respond(
         &self,
         request: Request<Incoming>,
-        usage: Use,
+        activity: ConnectionActivity,
     ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
-        let in_use = usage.guard();
-        let request = request.map(|body| Arriving::new(body, &self.arrivals).of(usage));
-        let answer = self.router.clone().oneshot(request);
+        let active = activity.guard();
+        let request = request.map(|body| LimitedBody::new(body, &self.bodies).pausing(activity));
+        let response = self.router.clone().oneshot(request);
         async move {
-            let answer = answer.await;
-            drop(in_use);
-            answer
+            let response = response.await;
+            drop(active);
+            response
         }
     }
 }
