@@ -6,11 +6,16 @@
 //! | `guard` | who may ask: loopback, the bearer token, hosts and origins; headers of every answer |
 //! | `problem` | errors as RFC 9457 problem details |
 //! | `status`, `rules`, `top`, `events` | reading what happens |
+//! | `question`, `explain` | why a request passes or not, and how a counter stands |
+//! | `body` | JSON bodies, bounded |
 //! | `view` | counter keys as descriptors, with values masked where the settings say so |
 
+mod body;
 mod events;
+mod explain;
 mod guard;
 mod problem;
+mod question;
 mod rules;
 mod status;
 mod top;
@@ -125,6 +130,8 @@ impl Api {
             .route("/api/v1/rules", get(rules::rules))
             .route("/api/v1/top", get(top::top))
             .route("/api/v1/history", get(top::history))
+            .route("/api/v1/explain", on(MethodFilter::POST, explain::explain))
+            .route("/api/v1/counters", get(explain::counters))
             .route("/api/v1/events", get(events::events))
             .route("/api/{*rest}", axum::routing::any(unknown))
             .method_not_allowed_fallback(wrong_method)

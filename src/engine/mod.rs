@@ -4,6 +4,7 @@ mod account;
 mod active;
 mod decision;
 mod failure;
+mod look;
 mod plan;
 mod slots;
 mod undue;
@@ -25,6 +26,7 @@ use crate::telemetry::{Activity, Metrics};
 
 pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
+pub use look::{Counter, Look, Looked};
 pub use plan::RequestError;
 pub use undue::TOLD;
 

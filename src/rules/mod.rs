@@ -2,6 +2,7 @@
 
 pub mod matcher;
 pub mod pattern;
+pub mod trace;
 pub mod tree;
 
 use std::sync::Arc;

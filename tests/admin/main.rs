@@ -6,6 +6,7 @@
 mod support;
 
 mod events;
+mod explain;
 mod guard;
 mod reading;
 

@@ -1,0 +1,254 @@
+//! `POST /api/v1/explain`: which rule counts a request, why no other does, and whether it would pass now;
+//! `GET /api/v1/counters`: one counter's state. Both count nothing.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::config::settings::StoreKind;
+use crate::engine::{Active, Counter, Look, Looked, RequestError};
+use crate::model::{Descriptor, Enforcement, Hits, Request};
+use crate::rules::trace::{Match, Step, Trace, Why};
+use crate::rules::{OnStoreError, Rule};
+
+use super::Api;
+use super::body::Body;
+use super::problem::Problem;
+use super::question::{ByDescriptors, Question, parse_descriptor};
+use super::view::EntryView;
+
+#[derive(Serialize)]
+pub(super) struct Explanation {
+    generation: u64,
+    domain: String,
+    /// Some rules file has the domain.
+    domain_known: bool,
+    would_pass: bool,
+    descriptors: Vec<DescriptorView>,
+}
+
+#[derive(Serialize)]
+struct DescriptorView {
+    entries: Vec<EntryView>,
+    /// `counted`, `unlimited`, `replaced` or `no_rule`.
+    outcome: &'static str,
+    /// Level by level.
+    steps: Vec<StepView>,
+    rule: Option<MatchedRule>,
+    counter: Option<CounterState>,
+}
+
+#[derive(Serialize)]
+struct StepView {
+    key: String,
+    value: String,
+    /// `value`, `pattern`, `key`, or nothing matched.
+    matched: Option<&'static str>,
+    pattern: Option<String>,
+    others: Vec<OtherView>,
+    more_others: usize,
+}
+
+#[derive(Serialize)]
+struct OtherView {
+    text: String,
+    why: &'static str,
+}
+
+#[derive(Serialize)]
+struct MatchedRule {
+    path: String,
+    name: String,
+    source: String,
+    shadow_mode: bool,
+    quota_mode: bool,
+    replaces: Vec<String>,
+}
+
+/// A counter as it stands.
+#[derive(Serialize)]
+pub(super) struct CounterState {
+    key: String,
+    algorithm: &'static str,
+    limit: u64,
+    window: String,
+    used: u64,
+    remaining: u64,
+    resets_in_ms: u64,
+    /// What the request would cost; 0 = it only asks.
+    hits: u64,
+    would_pass: bool,
+    /// Until a hit passes; nothing where no waiting helps.
+    retry_in_ms: Option<u64>,
+    /// A denial here denies the request.
+    enforced: bool,
+    /// `memory`, `redis`, `fallback` (Redis does not answer), or `none` (it does not, and nothing counts).
+    read_from: &'static str,
+    /// A cached denial answered; the store was not asked.
+    cached: bool,
+}
+
+pub(super) async fn explain(
+    State(api): State<Api>,
+    Body(question): Body<Question>,
+) -> Result<Json<Explanation>, Problem> {
+    let active = api.0.parts.engine.active().ok_or_else(Problem::no_rules)?;
+    let request = question.request(&active)?;
+    if request.descriptors.is_empty() {
+        // The mapping made none: the request is not limited.
+        return Ok(Json(explanation(&api, &request, None, &active)));
+    }
+    let look = api.0.parts.engine.look(&request).await.map_err(refused)?;
+    let active = std::sync::Arc::clone(&look.active);
+    Ok(Json(explanation(&api, &request, Some(&look), &active)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    domain: String,
+    /// `key=value|key=value`.
+    descriptor: String,
+}
+
+pub(super) async fn counters(
+    State(api): State<Api>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<CounterState>, Problem> {
+    let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
+    let asked = ByDescriptors {
+        domain: which.domain,
+        descriptors: vec![parse_descriptor(&which.descriptor)],
+        hits_addend: 0,
+    };
+    let look = api.0.parts.engine.look(&asked.request()?).await.map_err(refused)?;
+    match look.descriptors.into_iter().next() {
+        Some(Looked::Counted(counter)) => Ok(Json(state(&api, &counter))),
+        _ => {
+            let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
+            Err(Problem::new(StatusCode::NOT_FOUND, detail))
+        }
+    }
+}
+
+fn refused(error: RequestError) -> Problem {
+    match error {
+        RequestError::NoConfiguration => Problem::no_rules(),
+        error => Problem::bad(error.to_string()),
+    }
+}
+
+fn explanation(api: &Api, request: &Request, look: Option<&Look>, active: &Active) -> Explanation {
+    let domain = active.rules.domains.get(request.domain.as_str());
+    let looked = look.map_or(&[][..], |look| &look.descriptors);
+    let descriptors = request.descriptors.iter().zip(looked);
+    let view = |(descriptor, looked): (&Descriptor, &Looked)| {
+        let trace = domain
+            .map(|domain| domain.trace(&descriptor.entries))
+            .unwrap_or_default();
+        descriptor_view(api, descriptor, looked, &trace)
+    };
+    Explanation {
+        generation: active.generation,
+        domain: request.domain.clone(),
+        domain_known: domain.is_some(),
+        would_pass: look.is_none_or(|look| look.would_pass),
+        descriptors: descriptors.map(view).collect(),
+    }
+}
+
+fn descriptor_view(api: &Api, descriptor: &Descriptor, looked: &Looked, trace: &Trace<'_>) -> DescriptorView {
+    let outcome = match (looked, trace.rule) {
+        (Looked::Counted(_), _) => "counted",
+        (Looked::Unlimited, _) => "unlimited",
+        (Looked::Uncounted, Some(_)) => "replaced",
+        (Looked::Uncounted, None) => "no_rule",
+    };
+    let entries = descriptor.entries.iter();
+    DescriptorView {
+        entries: entries
+            .clone()
+            .map(|entry| EntryView {
+                key: entry.key.clone(),
+                value: entry.value.clone(),
+                shared: false,
+            })
+            .collect(),
+        outcome,
+        steps: entries
+            .zip(&trace.steps)
+            .map(|(entry, step)| step_view(&entry.key, &entry.value, step))
+            .collect(),
+        rule: trace.rule.map(|rule| matched_rule(rule)),
+        counter: match looked {
+            Looked::Counted(counter) => Some(state(api, counter)),
+            Looked::Uncounted | Looked::Unlimited => None,
+        },
+    }
+}
+
+fn step_view(key: &str, value: &str, step: &Step<'_>) -> StepView {
+    let (matched, pattern) = match step.matched {
+        None => (None, None),
+        Some(Match::Value) => (Some("value"), None),
+        Some(Match::Pattern(pattern)) => (Some("pattern"), Some(pattern.to_owned())),
+        Some(Match::Key) => (Some("key"), None),
+    };
+    let others = step.others.iter().map(|other| OtherView {
+        text: other.text.to_owned(),
+        why: match other.why {
+            Why::OtherValue => "other_value",
+            Why::NoFit => "pattern_does_not_fit",
+            Why::LessSpecific => "less_specific",
+            Why::OtherKey => "other_key",
+        },
+    });
+    StepView {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        matched,
+        pattern,
+        others: others.collect(),
+        more_others: step.more,
+    }
+}
+
+fn matched_rule(rule: &Rule) -> MatchedRule {
+    MatchedRule {
+        path: rule.path.to_string(),
+        name: rule.name.to_string(),
+        source: rule.source.to_string(),
+        shadow_mode: rule.shadow_mode,
+        quota_mode: rule.quota_mode,
+        replaces: rule.replaces.to_vec(),
+    }
+}
+
+fn state(api: &Api, counter: &Counter) -> CounterState {
+    let remaining = counter.outcome.remaining.min(counter.limit.hits);
+    CounterState {
+        key: counter.key.to_string(),
+        algorithm: counter.limit.algorithm.kind().name(),
+        limit: counter.limit.hits,
+        window: counter.window.to_string(),
+        used: counter.limit.hits - remaining,
+        remaining,
+        resets_in_ms: counter.outcome.reset_after_us.div_ceil(1_000),
+        hits: match counter.hits {
+            Hits::Acquire(hits) | Hits::Debit(hits) => hits,
+            _ => 0,
+        },
+        would_pass: counter.would_pass(),
+        retry_in_ms: counter.retry_after_us().map(|us| us.div_ceil(1_000)),
+        enforced: counter.enforcement != Enforcement::Shadow,
+        read_from: match (counter.failure, api.0.settings.store.kind) {
+            (Some(OnStoreError::Local), _) => "fallback",
+            (Some(OnStoreError::Allow | OnStoreError::Deny), _) => "none",
+            (None, StoreKind::Memory) => "memory",
+            (None, StoreKind::Redis) => "redis",
+        },
+        cached: counter.outcome.cached,
+    }
+}

@@ -1,0 +1,157 @@
+//! What a request would come to, without counting it.
+
+use std::sync::Arc;
+
+use smallvec::smallvec;
+
+use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, Request, RetryAfter, Transaction, Window};
+use crate::rules::OnStoreError;
+
+use super::plan::{self, Slot};
+use super::{Active, Engine, EngineOptions, RequestError, failure};
+
+/// A request as it stands.
+pub struct Look {
+    /// The rules that were asked.
+    pub active: Arc<Active>,
+    /// One for each descriptor, in order.
+    pub descriptors: Vec<Looked>,
+    /// Whether all of it would pass now.
+    pub would_pass: bool,
+}
+
+/// A descriptor as it stands.
+#[derive(Debug, Clone)]
+pub enum Looked {
+    /// No rule counts it, or one that another rule of the request replaces.
+    Uncounted,
+    /// A rule says `unlimited`.
+    Unlimited,
+    /// A counter.
+    Counted(Box<Counter>),
+}
+
+/// A counter as it stands.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    /// Its key.
+    pub key: CounterKey,
+    /// Its limit.
+    pub limit: Limit,
+    /// As configured.
+    pub requests_per_unit: u32,
+    /// As configured.
+    pub window: Window,
+    /// What a denial means for the request.
+    pub enforcement: Enforcement,
+    /// What the request would do to it.
+    pub hits: Hits,
+    /// What is left, as a peek tells it.
+    pub outcome: Outcome,
+    /// What stood in for the store, which did not answer.
+    pub failure: Option<OnStoreError>,
+}
+
+impl Counter {
+    /// Whether the request's hits would be admitted now.
+    #[must_use]
+    pub const fn would_pass(&self) -> bool {
+        match self.hits {
+            Hits::Acquire(hits) | Hits::Debit(hits) => self.outcome.allowed && self.outcome.remaining >= hits,
+            Hits::Peek => self.outcome.allowed,
+            Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => true,
+        }
+    }
+
+    /// Microseconds until a hit passes; `None` where no waiting helps, or only a count of the hits could tell.
+    #[must_use]
+    pub const fn retry_after_us(&self) -> Option<u64> {
+        if self.would_pass() {
+            return Some(0);
+        }
+        match self.outcome.retry_after {
+            RetryAfter::Micros(us) => Some(us),
+            RetryAfter::Now | RetryAfter::Never => None,
+        }
+    }
+}
+
+impl Engine {
+    /// What the rules make of a request and how its counters stand. Counts nothing and changes nothing.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the question itself is bad or no rules are in force.
+    pub async fn look(&self, request: &Request) -> Result<Look, RequestError> {
+        let active = self.active().ok_or(RequestError::NoConfiguration)?;
+        let options = EngineOptions {
+            // A look must not be taken for a request that asks before it pays.
+            charge_after_peek: false,
+            ..self.options.clone()
+        };
+        let plan = plan::plan(&options, &active, request)?;
+        let modes = plan.failure_modes(&active, self.options.on_store_error);
+        let mut descriptors = Vec::with_capacity(plan.slots.len());
+        for slot in &plan.slots {
+            descriptors.push(match *slot {
+                Slot::Free => Looked::Uncounted,
+                Slot::Unlimited { .. } => Looked::Unlimited,
+                Slot::Counted {
+                    check,
+                    requests_per_unit,
+                    window,
+                    ..
+                } => {
+                    let Some(asked) = plan.transaction.checks.get(check) else {
+                        descriptors.push(Looked::Uncounted);
+                        continue;
+                    };
+                    let mode = modes.get(check).copied().unwrap_or(self.options.on_store_error);
+                    let (outcome, failure) = self.peek(asked, mode).await;
+                    Looked::Counted(Box::new(Counter {
+                        key: asked.key.clone(),
+                        limit: asked.limit,
+                        requests_per_unit,
+                        window,
+                        enforcement: asked.enforcement,
+                        hits: asked.hits,
+                        outcome,
+                        failure,
+                    }))
+                }
+            });
+        }
+        let would_pass = plan
+            .transaction
+            .passes(descriptors.iter().filter_map(|looked| match looked {
+                Looked::Counted(counter) => Some(counter.would_pass()),
+                Looked::Uncounted | Looked::Unlimited => None,
+            }));
+        Ok(Look {
+            active,
+            descriptors,
+            would_pass,
+        })
+    }
+
+    /// One counter as it stands, in the store or in what stands in for it.
+    async fn peek(&self, asked: &Check, mode: OnStoreError) -> (Outcome, Option<OnStoreError>) {
+        let transaction = Transaction {
+            checks: smallvec![Check {
+                hits: Hits::Peek,
+                enforcement: Enforcement::Enforce,
+                ..asked.clone()
+            }],
+            exact: true,
+            ..Transaction::default()
+        };
+        let (outcomes, failure) = match self.counters.store.check(&transaction).await {
+            Ok(outcomes) => (outcomes, None),
+            Err(error) => {
+                let standby = self.counters.standby.as_deref();
+                (failure::answer(standby, &transaction, &[mode], &error), Some(mode))
+            }
+        };
+        let unknown = || Outcome::admitted(asked.limit.hits, 0);
+        (outcomes.into_iter().next().unwrap_or_else(unknown), failure)
+    }
+}

@@ -1,0 +1,163 @@
+//! Why a request passes or not, and how a counter stands; nothing of it counts.
+
+use serde_json::{Value, json};
+
+use crate::Admin;
+use crate::support::http::Client;
+use crate::support::sluicegate::Sluicegate;
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+const TREE: &str = r#"
+domain: tree
+ext_authz:
+  rate_limits:
+    - actions:
+        - request_headers: { header_name: x-user, descriptor_key: user }
+descriptors:
+  - key: user
+    value: alice
+    rate_limit: { unit: hour, requests_per_unit: 2, name: alice }
+  - key: user
+    value: al*
+    rate_limit: { unit: hour, requests_per_unit: 9 }
+  - key: user
+    value: b*
+    rate_limit: { unit: hour, requests_per_unit: 9 }
+  - key: user
+    rate_limit: { unit: hour, requests_per_unit: 100, replaces: [{ name: alice }] }
+"#;
+
+async fn explain(api: &Client, question: &Value) -> Value {
+    let answer = api.post("/api/v1/explain", &JSON, &question.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()
+}
+
+fn users(domain: &str, values: &[&str]) -> Value {
+    let descriptors = values
+        .iter()
+        .map(|value| json!({ "entries": [{ "key": "user", "value": value }] }));
+    json!({ "domain": domain, "descriptors": descriptors.collect::<Vec<_>>() })
+}
+
+#[tokio::test]
+async fn the_way_through_the_tree_is_told_with_what_did_not_match() {
+    let server = Sluicegate::start(TREE, &[]);
+    let api = Client::new(server.admin_port);
+    let explained = explain(&api, &users("tree", &["alice"])).await;
+    let descriptor = &explained["descriptors"][0];
+    assert_eq!(descriptor["outcome"], "counted");
+    assert_eq!(descriptor["rule"]["path"], "user_alice");
+    let step = &descriptor["steps"][0];
+    assert_eq!(step["matched"], "value");
+    let others = [
+        ("", "less_specific"),
+        ("al*", "less_specific"),
+        ("b*", "pattern_does_not_fit"),
+    ];
+    let others = others.map(|(text, why)| json!({ "text": text, "why": why }));
+    assert_eq!(step["others"], json!(others));
+    let pattern = explain(&api, &users("tree", &["alfred"])).await;
+    assert_eq!(pattern["descriptors"][0]["steps"][0]["pattern"], "al*");
+    let key = explain(&api, &users("tree", &["carol"])).await;
+    assert_eq!(key["descriptors"][0]["steps"][0]["matched"], "key");
+    // A rule of the same request replaces another.
+    let both = explain(&api, &users("tree", &["alice", "carol"])).await;
+    assert_eq!(
+        (&both["descriptors"][0]["outcome"], &both["descriptors"][1]["outcome"]),
+        (&json!("replaced"), &json!("counted"))
+    );
+    let unknown = json!({ "domain": "tree", "descriptors": [{ "entries": [{ "key": "usr", "value": "alice" }] }] });
+    let unknown = explain(&api, &unknown).await;
+    assert_eq!(unknown["descriptors"][0]["outcome"], "no_rule");
+    assert_eq!(
+        unknown["descriptors"][0]["steps"][0]["others"],
+        json!([{ "text": "user", "why": "other_key" }])
+    );
+    assert_eq!(
+        explain(&api, &users("nowhere", &["alice"])).await["domain_known"],
+        false
+    );
+}
+
+#[tokio::test]
+async fn an_http_request_is_explained_through_the_ext_authz_section() {
+    let server = Sluicegate::start(TREE, &[]);
+    let api = Client::new(server.admin_port);
+    let question = json!({ "http": { "method": "GET", "path": "/", "headers": { "X-User": "alice" } } });
+    let explained = explain(&api, &question).await;
+    assert_eq!(explained["domain"], "tree");
+    assert_eq!(explained["descriptors"][0]["rule"]["path"], "user_alice");
+    let without = explain(&api, &json!({ "http": { "method": "GET", "path": "/" } })).await;
+    assert_eq!(
+        (&without["descriptors"], &without["would_pass"]),
+        (&json!([]), &json!(true))
+    );
+    let other = json!({ "http": { "method": "GET", "path": "/" }, "domain": "nowhere" });
+    assert_eq!(api.post("/api/v1/explain", &JSON, &other.to_string()).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_counter_is_looked_at_and_not_counted() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("user", "a|b=%", 2).await;
+    let question = users("shop", &["a|b=%"]);
+    for _ in 0..5 {
+        let explained = explain(&admin.api, &question).await;
+        let counter = &explained["descriptors"][0]["counter"];
+        assert_eq!(
+            (&counter["used"], &counter["remaining"]),
+            (&2.into(), &1.into()),
+            "{counter}"
+        );
+        assert_eq!(
+            (&counter["would_pass"], &counter["read_from"]),
+            (&true.into(), &"memory".into())
+        );
+    }
+    let path = "/api/v1/counters?domain=shop&descriptor=user%3Da%257Cb%253D%2525";
+    assert_eq!(admin.api.get(path, &[]).await.json()["used"], 2);
+    admin.ask("user", "a|b=%", 1).await;
+    let full = explain(&admin.api, &question).await;
+    assert_eq!(full["would_pass"], false);
+    let retry_ms = full["descriptors"][0]["counter"]["retry_in_ms"]
+        .as_u64()
+        .expect("a time");
+    assert!(retry_ms > 0 && retry_ms <= 2 * 3_600_000, "{retry_ms}");
+    // A cost that does not fit does not pass, though a hit would.
+    let mut costly = users("shop", &["new"]);
+    costly["hits_addend"] = 4.into();
+    assert_eq!(explain(&admin.api, &costly).await["would_pass"], false);
+    // Looks are no decisions.
+    let top = admin.top("by=hits", 3).await;
+    assert_eq!(top["counters"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        admin
+            .api
+            .get("/api/v1/counters?domain=shop&descriptor=nothing", &[])
+            .await
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_question_are_refused() {
+    let admin = Admin::start(false, &[]);
+    let status = async |headers: &[(&str, &str)], body: &str| {
+        admin.api.post("/api/v1/explain", headers, body).await.status.as_u16()
+    };
+    // What a form of another site can send is never JSON.
+    assert_eq!(status(&[("content-type", "text/plain")], "{}").await, 415);
+    assert_eq!(status(&[], "{}").await, 415);
+    assert_eq!(status(&JSON, "{}").await, 400);
+    assert_eq!(status(&JSON, r#"{"domain":"shop","descriptors":[]}"#).await, 400);
+    assert_eq!(
+        status(&JSON, r#"{"domain":"","descriptors":[{"entries":[{"key":"k"}]}]}"#).await,
+        400
+    );
+    let deep = "[".repeat(10_000);
+    assert_eq!(status(&JSON, &deep).await, 400);
+    assert_eq!(status(&JSON, &"x".repeat(70_000)).await, 413);
+}
