@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::{Descriptor, Hits, Request};
-use crate::rules::Rule;
+use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::{Activity, RuleStats, RuleStatsRegistry};
 
@@ -17,21 +17,26 @@ pub(super) fn count(
     request: &Request,
     plan: &Plan,
     decision: &Decision,
+    failure: Option<&[OnStoreError]>,
 ) {
     for ((slot, status), descriptor) in plan.slots.iter().zip(&decision.statuses).zip(&request.descriptors) {
         let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
             continue;
         };
+        // `local` has decided by counters of its own; the other modes by none.
+        let is_undecided = failure
+            .and_then(|modes| modes.get(*check))
+            .is_some_and(|mode| *mode != OnStoreError::Local);
         let Some(check) = plan.transaction.checks.get(*check) else {
             continue;
         };
         let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
         let count = |stats: &RuleStats| {
-            count_outcome(stats, counted.denied, shadow);
+            count_outcome(stats, counted.denied, shadow, is_undecided);
             count_hits(stats, options.near_limit_ppm, counted, check.hits, shadow);
         };
         match counted.rule.and_then(|index| decision.active.rule(index)) {
-            // In one series, as there: in two, sums would count twice.
+            // In one series, as in envoyproxy/ratelimit: in two, sums would count twice.
             Some(rule) => match detailed(registry, rule, descriptor) {
                 Some(stats) => count(&stats),
                 None => decision
@@ -70,8 +75,9 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
     }
 }
 
-fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool) {
+fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool, is_undecided: bool) {
     let counter = match (denied, shadow) {
+        _ if is_undecided => &stats.errors,
         (false, _) => &stats.allowed,
         (true, false) => &stats.denied,
         (true, true) => &stats.shadow_denied,

@@ -215,7 +215,14 @@ impl Engine {
         if request.releases_all {
             self.undue.note(&plan, &decision.statuses, &*self.clock);
         }
-        account::count(&self.options, &self.metrics.rules, request, &plan, &decision);
+        account::count(
+            &self.options,
+            &self.metrics.rules,
+            request,
+            &plan,
+            &decision,
+            failure.as_deref(),
+        );
         if let Some(activity) = &self.activity {
             account::observe(activity, &plan, &decision);
         }

@@ -1,7 +1,7 @@
 //! The client's address. By default the connection's other end: a header is a claim that any client can make, and is
 //! believed only as far as trusted proxies stand in front, counted as Envoy counts them (`xff_num_trusted_hops`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Attributes;
 
@@ -47,16 +47,27 @@ impl Default for Masks {
 impl ClientAddress {
     /// The address of the client.
     ///
-    /// With N trusted hops that is the Nth address from the right of the X-Forwarded-For that reached Envoy; where there
-    /// are fewer, or it is no address, the peer's. Envoy has appended its peer when it asks, unless `skip_xff_append`.
+    /// With N trusted hops that is the Nth address from the right of the X-Forwarded-For that reached Envoy, with or
+    /// without a port; where there are fewer, or it is no address, the peer's. Envoy has appended its peer when it asks,
+    /// unless `skip_xff_append`.
     pub fn find(&self, attributes: &impl Attributes) -> Option<IpAddr> {
-        let trusted = self
-            .hops_to_skip()
-            .and_then(|hops| forwarded_for(&attributes.header("x-forwarded-for")?, hops));
+        self.look(attributes).0
+    }
+
+    /// The same, and why it is not the one that the header should name, if it is not.
+    pub(super) fn look(&self, attributes: &impl Attributes) -> (Option<IpAddr>, Option<NotNamed>) {
+        let named = self.hops_to_skip().map(|hops| {
+            let header = attributes.header("x-forwarded-for");
+            forwarded_for(header.as_deref().unwrap_or_default(), hops)
+        });
+        let (named, reason) = match named {
+            None => (None, None),
+            Some(Ok(address)) => (Some(address), None),
+            Some(Err(reason)) => (None, Some(reason)),
+        };
         // One client on a dual-stack socket is one client.
-        trusted
-            .or_else(|| attributes.source_address())
-            .map(|address| address.to_canonical())
+        let address = named.or_else(|| attributes.source_address());
+        (address.map(|address| address.to_canonical()), reason)
     }
 
     fn hops_to_skip(&self) -> Option<usize> {
@@ -82,14 +93,61 @@ impl ClientAddress {
     }
 }
 
+/// Why X-Forwarded-For does not name the client, so that the peer's address is taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotNamed {
+    /// There are fewer addresses in it than trusted hops.
+    #[error("x-forwarded-for has {found} elements, too few for xff_num_trusted_hops")]
+    TooFew {
+        /// How many there are.
+        found: usize,
+    },
+    /// The element is no address.
+    #[error("the element of x-forwarded-for that should name the client is no address: {shown}")]
+    NoAddress {
+        /// The element, escaped and cut to a length that logs bear.
+        shown: String,
+    },
+}
+
+impl NotNamed {
+    /// A fixed word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TooFew { .. } => "too_few",
+            Self::NoAddress { .. } => "no_address",
+        }
+    }
+}
+
 /// The element after `skip` others from the right.
-fn forwarded_for(header: &str, skip: usize) -> Option<IpAddr> {
-    header
-        .rsplit(',')
-        .nth(skip)?
-        .trim_matches(|c| matches!(c, ' ' | '\t'))
+fn forwarded_for(header: &str, skip: usize) -> Result<IpAddr, NotNamed> {
+    let Some(element) = header.rsplit(',').nth(skip).filter(|_| !header.is_empty()) else {
+        let found = if header.is_empty() {
+            0
+        } else {
+            header.split(',').count()
+        };
+        return Err(NotNamed::TooFew { found });
+    };
+    let element = element.trim_matches(|c| matches!(c, ' ' | '\t'));
+    address(element).ok_or_else(|| NotNamed::NoAddress {
+        shown: format!("{:?}", element.chars().take(super::SHOWN_CHARS).collect::<String>()),
+    })
+}
+
+/// An address as proxies write it: alone, or with a port (Azure Application Gateway), IPv6 then in brackets (RFC 7239).
+fn address(element: &str) -> Option<IpAddr> {
+    let bracketed = || {
+        let inner = element.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse().ok().map(IpAddr::V6)
+    };
+    element
         .parse()
         .ok()
+        .or_else(|| element.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
+        .or_else(bracketed)
 }
 
 /// `network/length`, as Envoy's `masked_remote_address` writes it.
@@ -135,13 +193,41 @@ mod tests {
     fn hops_are_counted_from_the_right() {
         let header = "6.6.6.6, 1.1.1.1 ,2001:db8::2,\t3.3.3.3";
         let at = |skip| forwarded_for(header, skip).map(|address| address.to_string());
-        assert_eq!(at(0).as_deref(), Some("3.3.3.3"));
-        assert_eq!(at(1).as_deref(), Some("2001:db8::2"));
-        assert_eq!(at(2).as_deref(), Some("1.1.1.1"));
-        assert_eq!(at(3).as_deref(), Some("6.6.6.6"));
-        assert_eq!(at(4), None);
-        for bad in ["", "unknown", "1.1.1.1:80", "[::1]", "1.1.1.1;", "1.1.1.01"] {
-            assert_eq!(forwarded_for(bad, 0), None, "{bad:?}");
+        assert_eq!(at(0).as_deref(), Ok("3.3.3.3"));
+        assert_eq!(at(1).as_deref(), Ok("2001:db8::2"));
+        assert_eq!(at(2).as_deref(), Ok("1.1.1.1"));
+        assert_eq!(at(3).as_deref(), Ok("6.6.6.6"));
+        assert_eq!(at(4), Err(NotNamed::TooFew { found: 4 }));
+        assert_eq!(forwarded_for("", 0), Err(NotNamed::TooFew { found: 0 }));
+    }
+
+    #[test]
+    fn an_address_may_have_a_port() {
+        for (element, address) in [
+            ("203.0.113.7:51234", "203.0.113.7"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[::ffff:192.0.2.1]:80", "::ffff:192.0.2.1"),
+        ] {
+            assert_eq!(forwarded_for(element, 0), Ok(address.parse().unwrap()), "{element}");
+        }
+        for bad in [
+            "unknown",
+            "1.1.1.1:",
+            "1.1.1.1:65536",
+            "1.1.1.1:x",
+            "[1.1.1.1]",
+            "[::1]:",
+            "[::1",
+            "1.1.1.1;",
+            "1.1.1.01",
+            "_hidden:80",
+            "\u{1b}[31m",
+        ] {
+            let error = forwarded_for(bad, 0).unwrap_err();
+            assert_eq!(error.kind(), "no_address", "{bad:?}");
+            assert!(!error.to_string().contains('\u{1b}'), "{error}");
         }
     }
 }

@@ -92,6 +92,15 @@ impl Default for Answers {
     }
 }
 
+/// What a request became.
+#[derive(Debug)]
+pub struct Mapped {
+    /// In the order of the lists that apply; none when none does.
+    pub descriptors: Vec<Descriptor>,
+    /// The client's address was asked for, and is not the one that X-Forwarded-For should name.
+    pub client_not_named: Option<super::NotNamed>,
+}
+
 /// A value that is too long to count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the value of `{key}` has {found} bytes, at most {max} are allowed")]
@@ -114,6 +123,14 @@ impl Mapping {
         attributes: &A,
         max_value_bytes: usize,
     ) -> Result<Vec<Descriptor>, TooLong> {
+        self.map(attributes, max_value_bytes).map(|mapped| mapped.descriptors)
+    }
+
+    /// The same, with what was remarkable about it.
+    ///
+    /// # Errors
+    /// As [`descriptors`](Self::descriptors).
+    pub fn map<A: Attributes>(&self, attributes: &A, max_value_bytes: usize) -> Result<Mapped, TooLong> {
         let subject = Subject::new(attributes, self.client, self.normalize_path);
         let mut descriptors = Vec::new();
         for list in &self.lists {
@@ -128,7 +145,10 @@ impl Mapping {
                 });
             }
         }
-        Ok(descriptors)
+        Ok(Mapped {
+            descriptors,
+            client_not_named: subject.not_named(),
+        })
     }
 }
 

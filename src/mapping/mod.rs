@@ -27,10 +27,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use action::{Absent, Action, Source};
-pub use address::{ClientAddress, Masks};
+pub use address::{ClientAddress, Masks, NotNamed};
 pub use attributes::Attributes;
 pub use hits::HitsFrom;
-pub use lists::{Answers, FailureMode, List, Mapping, TooLong};
+pub use lists::{Answers, FailureMode, List, Mapped, Mapping, TooLong};
 pub use matcher::{HeaderMatcher, RequestMatcher, StringMatcher};
 pub use path::PathShape;
 pub use subject::Subject;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
+use super::address::NotNamed;
 use super::path;
 use super::{Attributes, ClientAddress};
 
@@ -13,7 +14,7 @@ pub struct Subject<'a, A> {
     client: ClientAddress,
     normalize_path: bool,
     path: OnceCell<Cow<'a, str>>,
-    address: OnceCell<Option<IpAddr>>,
+    address: OnceCell<(Option<IpAddr>, Option<NotNamed>)>,
     host: OnceCell<Cow<'a, str>>,
 }
 
@@ -55,7 +56,12 @@ impl<'a, A: Attributes> Subject<'a, A> {
 
     /// The client's address behind the trusted proxies.
     pub fn address(&self) -> Option<IpAddr> {
-        *self.address.get_or_init(|| self.client.find(self.attributes))
+        self.address.get_or_init(|| self.client.look(self.attributes)).0
+    }
+
+    /// Why that is not the one that the header should name, if it was asked for and is not.
+    pub fn not_named(self) -> Option<NotNamed> {
+        self.address.into_inner()?.1
     }
 
     /// The authority without its port, in lower case.

@@ -13,6 +13,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::compat::GrpcPort;
+use super::edges::EdgeMetrics;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 
 /// Seconds; fine where Envoy's 20 ms are decided.
@@ -65,6 +66,8 @@ pub struct Metrics {
     pub(super) tags: Vec<LabelPair>,
     /// Each rule's counters.
     pub rules: Arc<RuleStatsRegistry>,
+    /// What would otherwise change decisions silently.
+    pub edges: EdgeMetrics,
     services: [ServiceMetrics; 3],
     /// Calls that left for the store.
     pub store_calls: IntCounterVec,
@@ -166,6 +169,7 @@ impl Metrics {
         Ok(Self {
             tags,
             rules,
+            edges: EdgeMetrics::new(r)?,
             services,
             store_calls: counters(r, "sluicegate_store_calls_total", "Calls to the store", &["store"])?,
             store_errors: counters(

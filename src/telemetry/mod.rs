@@ -3,6 +3,8 @@
 
 pub mod activity;
 mod compat;
+mod detailed;
+pub mod edges;
 mod json_lines;
 pub(crate) mod labels;
 pub mod logs;
@@ -15,6 +17,7 @@ pub mod throttle;
 pub mod traces;
 
 pub use activity::Activity;
+pub use edges::EdgeMetrics;
 pub use metrics::{Metrics, PortMetrics, ServiceKind};
 pub use rule_stats::{RuleStats, RuleStatsRegistry};
 pub use traces::{CallSpan, Traces};

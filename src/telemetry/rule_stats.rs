@@ -9,12 +9,9 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::detailed::{Detailed, DetailedSeries};
 use super::labels::{MAX_LABEL, bounded, stat_name};
 use crate::rules::{Rule, RuleSet};
-
-/// Series that request values may open in one process (`detailed_metric`, `value_to_metric`); the rest is counted
-/// under the rule alone.
-pub const MAX_DETAILED_SERIES: usize = 10_000;
 
 /// One rule's counters.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ pub struct RuleStats {
     pub denied: AtomicU64,
     /// Requests that it would have denied, but it is in shadow mode.
     pub shadow_denied: AtomicU64,
-    /// Requests that no store could decide.
+    /// Requests that no counter could decide: `on_store_error` let them pass or denied them.
     pub errors: AtomicU64,
     /// Hits asked for.
     pub total_hits: AtomicU64,
@@ -66,15 +63,7 @@ impl RuleStats {
 }
 
 /// A domain and a path in it.
-type SeriesId = (Arc<str>, Arc<str>);
-
-/// A series that a request has opened.
-#[derive(Debug)]
-struct Detailed {
-    stats: Arc<RuleStats>,
-    /// The path of its rule; `None` for limits that requests bring themselves.
-    rule: Option<Arc<str>>,
-}
+pub(super) type SeriesId = (Arc<str>, Arc<str>);
 
 /// The statistics of all rules; counters live on through a reload as long as their rule does.
 #[derive(Debug)]
@@ -82,7 +71,7 @@ pub struct RuleStatsRegistry {
     /// By domain and path.
     rules: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
     /// The same for names with request values in them.
-    detailed: Mutex<HashMap<SeriesId, Detailed>>,
+    detailed: DetailedSeries,
     descriptions: Vec<Desc>,
 }
 
@@ -95,7 +84,7 @@ impl RuleStatsRegistry {
         let describe = |family: &Family| Desc::new(family.name.into(), family.help.into(), vec![], HashMap::new());
         Ok(Self {
             rules: Mutex::default(),
-            detailed: Mutex::default(),
+            detailed: DetailedSeries::default(),
             descriptions: FAMILIES.iter().map(describe).collect::<Result<_, _>>()?,
         })
     }
@@ -124,7 +113,7 @@ impl RuleStatsRegistry {
             })
             .collect();
         let domains: HashSet<&Arc<str>> = next.keys().map(|(domain, _)| domain).collect();
-        self.detailed.lock().retain(|id, series| {
+        self.detailed.retain(|id, series| {
             let rule_stays = match &series.rule {
                 Some(rule) => next.contains_key(&(Arc::clone(&id.0), Arc::clone(rule))),
                 None => domains.contains(&id.0),
@@ -141,31 +130,28 @@ impl RuleStatsRegistry {
     pub fn detailed(&self, domain: &Arc<str>, rule: Option<&Arc<str>>, keys: Vec<String>) -> Option<Arc<RuleStats>> {
         let path: Arc<str> = keys.join(".").into();
         let id = (Arc::clone(domain), Arc::clone(&path));
-        if let Some(series) = self.detailed.lock().get(&id) {
-            return Some(Arc::clone(&series.stats));
+        if let Some(stats) = self.detailed.get(&id) {
+            return Some(stats);
         }
         let rules = self.rules.lock();
         if let Some(stats) = rules.get(&id) {
             return Some(Arc::clone(stats));
         }
-        let mut detailed = self.detailed.lock();
-        if detailed.len() >= MAX_DETAILED_SERIES {
-            return None;
-        }
-        let new = || Detailed {
+        self.detailed.open(id, || Detailed {
             stats: Arc::new(RuleStats::new(Arc::clone(domain), path, keys)),
             rule: rule.map(Arc::clone),
-        };
-        Some(Arc::clone(&detailed.entry(id).or_insert_with(new).stats))
+        })
     }
 
     fn all(&self) -> Vec<Arc<RuleStats>> {
         let rules = self.rules.lock();
         let mut all: Vec<_> = rules.values().map(Arc::clone).collect();
         // A request under way through a reload may have opened a series that is a rule's by now.
-        let detailed = self.detailed.lock();
-        let others = detailed.iter().filter(|(id, _)| !rules.contains_key(*id));
-        all.extend(others.map(|(_, series)| Arc::clone(&series.stats)));
+        self.detailed.for_each(|id, series| {
+            if !rules.contains_key(id) {
+                all.push(Arc::clone(&series.stats));
+            }
+        });
         all.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
         all
     }

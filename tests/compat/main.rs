@@ -12,6 +12,7 @@ mod logs;
 mod metrics;
 mod per_second;
 mod settings;
+mod silence;
 mod statsd;
 mod tls;
 mod traces;

@@ -11,13 +11,13 @@ use tonic::{Request, Response, Status};
 
 use crate::config::settings::LimitHeaders;
 use crate::engine::{Engine, RequestError};
-use crate::mapping::FailureMode;
+use crate::mapping::{FailureMode, NotNamed};
 use crate::model;
 use crate::proto::envoy::service::auth::v3 as wire;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{CallSpan, Metrics, ServiceKind, Traces};
 
-use super::{AnswerOptions, deadline, span};
+use super::{AnswerOptions, deadline, explain, span};
 use answer::Answering;
 pub use view::View;
 
@@ -143,8 +143,11 @@ impl AuthzService {
             Err(error) => return Err(Bad::new(error.kind(), &error).with(None, view)),
         };
         span::domain(span, &mapping.domain);
-        let descriptors = match mapping.descriptors(&view, bounds.value_bytes) {
-            Ok(descriptors) => descriptors,
+        let descriptors = match mapping.map(&view, bounds.value_bytes) {
+            Ok(mapped) => {
+                self.note_client(mapped.client_not_named.as_ref(), &mapping.domain);
+                mapped.descriptors
+            }
             Err(error) => return Err(Bad::new("too_large", &error).with(mapping.failure_mode, view)),
         };
         let answering = self.answering();
@@ -161,11 +164,28 @@ impl AuthzService {
         match self.engine.decide_by(active, &asked, deadline).await {
             Ok(decision) => {
                 span::decided(span, &decision);
+                explain::log(&asked, &decision);
                 let response = answering.decided(&view, &mapping, &asked, &decision);
                 Ok((response, decision.over_limit))
             }
             Err(RequestError::Overloaded) => Err(Undecided::Overloaded),
             Err(error) => Err(Bad::new("bad_mapping", &error).with(mapping.failure_mode, view)),
+        }
+    }
+
+    /// All clients behind a proxy that does not name them share one counter.
+    fn note_client(&self, not_named: Option<&NotNamed>, domain: &str) {
+        let Some(reason) = not_named else { return };
+        let edges = &self.metrics.edges;
+        edges.client_not_named.with_label_values(&[reason.kind()]).inc();
+        if edges.is_first_client() {
+            tracing::warn!(
+                domain,
+                %reason,
+                "a client is counted by its peer's address: let the trusted proxies set x-forwarded-for, and \
+                 client_address say how many they are; further ones are only counted, in \
+                 sluicegate_client_address_fallbacks_total"
+            );
         }
     }
 

@@ -184,3 +184,47 @@ async fn metadata_is_text_numbers_and_truth_values() {
         assert_eq!(mapped(kind.clone()).as_deref(), expected, "{kind:?}");
     }
 }
+
+/// As Azure Application Gateway writes the header: with the client's port.
+#[tokio::test]
+async fn clients_are_told_apart_also_where_their_ports_are_named() {
+    const BY_CLIENT: &str = "
+domain: d
+ext_authz:
+  client_address: { xff_num_trusted_hops: 1 }
+  rate_limits:
+    - actions: [{ remote_address: {} }]
+descriptors:
+  - { key: remote_address, rate_limit: { unit: hour, requests_per_unit: 1 } }
+";
+    let (service, metrics) = service(BY_CLIENT, FailureMode::Deny, EngineOptions::default());
+    let fallbacks = |reason: &str| metrics.edges.client_not_named.with_label_values(&[reason]).get();
+    // (header, whether it is a client that has not been seen)
+    for (forwarded, passes) in [
+        ("203.0.113.7:51234, 10.0.0.7", true),
+        ("203.0.113.7:51235, 10.0.0.7", false),
+        ("203.0.113.7, 10.0.0.7", false),
+        ("203.0.113.8:51234, 10.0.0.7", true),
+        ("[2001:db8::1]:443, 10.0.0.7", true),
+        ("2001:db8::1, 10.0.0.7", false),
+    ] {
+        let answer = service
+            .answer(&check("/", &[("x-forwarded-for", forwarded)]), None)
+            .await;
+        let answer = answer.expect("an answer");
+        assert_eq!(code(&answer) == 0, passes, "{forwarded}");
+    }
+    assert_eq!((fallbacks("no_address"), fallbacks("too_few")), (0, 0));
+    // No client is named: all of them are the peer.
+    for (forwarded, passes) in [
+        ("unknown, 10.0.0.7", true),
+        ("10.0.0.7", false),
+        ("_a:1, 10.0.0.7", false),
+    ] {
+        let answer = service
+            .answer(&check("/", &[("x-forwarded-for", forwarded)]), None)
+            .await;
+        assert_eq!(code(&answer.expect("an answer")) == 0, passes, "{forwarded}");
+    }
+    assert_eq!((fallbacks("no_address"), fallbacks("too_few")), (2, 1));
+}

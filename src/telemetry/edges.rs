@@ -1,0 +1,43 @@
+//! What happens at the edge of the service that would otherwise change decisions silently.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+/// Counters of the edge. Each kind of event is logged once for a process, with its cure: the counter tells the rest.
+#[derive(Debug)]
+pub struct EdgeMetrics {
+    /// Requests (`ext_authz`) whose client is not the one that X-Forwarded-For should name, by why.
+    pub client_not_named: IntCounterVec,
+    /// HTTP/2 requests whose `:authority` is no authority by RFC 3986; they are served all the same.
+    pub odd_authorities: IntCounter,
+    client_logged: AtomicBool,
+}
+
+impl EdgeMetrics {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let client_not_named = IntCounterVec::new(
+            Opts::new(
+                "sluicegate_client_address_fallbacks_total",
+                "ext_authz requests counted by the peer's address, because x-forwarded-for did not name the client",
+            ),
+            &["reason"],
+        )?;
+        let odd_authorities = IntCounter::new(
+            "sluicegate_odd_authorities_total",
+            "gRPC requests whose :authority is none by RFC 3986 (outbound|8081||service), served all the same",
+        )?;
+        registry.register(Box::new(client_not_named.clone()))?;
+        registry.register(Box::new(odd_authorities.clone()))?;
+        Ok(Self {
+            client_not_named,
+            odd_authorities,
+            client_logged: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether a client that is not named is the first one.
+    pub fn is_first_client(&self) -> bool {
+        !self.client_logged.swap(true, Relaxed)
+    }
+}
