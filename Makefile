@@ -67,8 +67,8 @@ fuzz: ## every input that comes from outside, broken at random, for SECONDS=60 e
 
 bench: ## measures every target of docs/benchmarks.md and writes it anew; about five minutes on a quiet machine
 	@scripts/setup redis
-	$(CARGO) build --release --locked --bin sluicegate
-	@python3 benches/run.py --binary $(TARGET)/release/sluicegate
+	$(CARGO) build --release --locked --features bench --bins
+	@python3 benches/run.py --binary $(TARGET)/release/sluicegate --bench-binary $(TARGET)/release/sluicegate-bench
 
 fmt: ## formats the code
 	$(CARGO) fmt

@@ -12,7 +12,7 @@ LIMITS = (100, 1_000_000)
 
 
 def filled(bench, *flags):
-    command = [bench.binary, "bench-memory", "--keys", str(KEYS), *map(str, flags)]
+    command = [bench.bench_binary, "memory", "--keys", str(KEYS), *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")

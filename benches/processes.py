@@ -132,7 +132,7 @@ class Server(Process):
 
 def noop(binary, directory, shape):
     port = free_port()
-    command = [binary, "bench-noop", "--grpc-addr", f"127.0.0.1:{port}", "--shape", shape]
+    command = [binary, "noop", "--grpc-addr", f"127.0.0.1:{port}", "--shape", shape]
     return Server(f"noop-{shape}", command, directory, port)
 
 
@@ -152,7 +152,7 @@ class Load:
 
     def run(self, servers, watch=(), before=None, **flags):
         """Loads the servers; returns the report. `before` is called when the measurement begins."""
-        command = [str(self.binary), "bench", "--json"]
+        command = [str(self.binary), "load", "--json"]
         for server in servers:
             command += ["--target", server.url]
         for process in [*servers, *watch]:

@@ -74,7 +74,7 @@ Written by `{command}` in {seconds:.0f} s; do not edit.
 - Every figure is the median of {rounds} rounds; a ratio is the median of the ratios within each round, because what
   slows the machine slows both sides of it. CPU is user and system time of the process as the kernel counts it.
 - *no-op* is a tonic server on tokio's default runtime that decodes the request and answers OK
-  (`sluicegate bench-noop`). The note says how the same compares with a no-op on sluicegate's own listener
+  (`sluicegate-bench noop`). The note says how the same compares with a no-op on sluicegate's own listener
   (`--shape own`), which costs less.
 
 {held} targets held, {missed} missed.
@@ -87,7 +87,7 @@ Written by `{command}` in {seconds:.0f} s; do not edit.
 
 {raw(results)}
 
-To compare another server, point the load generator at it: `sluicegate bench --target http://host:port --help`.
+To compare another server, point the load generator at it: `sluicegate-bench load --target http://host:port --help`.
 docs/performance.md says where the time goes.
 """
     Path(path).write_text(text)

@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=2.5, help="length of one measurement")
     parser.add_argument("--only", default="", help="cases whose name contains this; writes no report")
     parser.add_argument("--binary", type=Path, required=True, help="the sluicegate binary, built in release")
+    parser.add_argument("--bench-binary", type=Path, required=True, help="the sluicegate-bench binary, built in release")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the report")
     return parser.parse_args()
 
@@ -36,8 +37,8 @@ def arguments():
 PATIENT = ("--store-timeout", "2s")
 ROOM = ("--store", "memory", "--memory-max-keys", 2_000_000)
 SERVERS = {
-    "noop-tonic": lambda bench, _: bench.keep(noop(bench.binary, bench.directory, "tonic")),
-    "noop-own": lambda bench, _: bench.keep(noop(bench.binary, bench.directory, "own")),
+    "noop-tonic": lambda bench, _: bench.keep(noop(bench.bench_binary, bench.directory, "tonic")),
+    "noop-own": lambda bench, _: bench.keep(noop(bench.bench_binary, bench.directory, "own")),
     "memory": lambda bench, _: bench.start("memory", *ROOM),
     "memory-1M": lambda bench, _: bench.start("memory-1M", *ROOM),
     "redis": lambda bench, redis: bench.start("redis", "--redis-url", redis.url, *PATIENT),
@@ -62,7 +63,8 @@ class Bench:
 
     def __init__(self, binary, directory, stack, args):
         self.binary, self.directory, self.stack, self.args = binary, directory, stack, args
-        self.load = Load(binary)
+        self.bench_binary = args.bench_binary
+        self.load = Load(args.bench_binary)
         self.progress = Progress()
         self.rules = self.directory / "rules"
         self.rules.mkdir()

@@ -1,4 +1,4 @@
-//! Subcommands. Each is one function that turns its flags into a call of the room that does the work.
+//! Subcommands. Each is one function that turns its flags into a call of the module that does the work.
 
 mod prove;
 
@@ -14,7 +14,6 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
-use crate::bench::{self, BenchArgs, memory::MemoryArgs, noop::NoopArgs};
 use crate::config::settings::ratelimit_env::table;
 use crate::config::settings::{self, Notice, ServeArgs, Settings, values};
 use crate::config::{self, Source, Summary};
@@ -71,14 +70,6 @@ enum Command {
     Test(prove::TestArgs),
     /// Ask a running process whether it is healthy; exit code 0 if it is (for a container's health check)
     Health(HealthArgs),
-    /// Put load on any server with this gRPC interface; report throughput, latency and answers
-    Bench(Box<BenchArgs>),
-    /// Serve answers that cost nothing: the floor that a measurement is compared with
-    #[command(hide = true)]
-    BenchNoop(NoopArgs),
-    /// Fill a store with counters and report what one costs in memory
-    #[command(hide = true)]
-    BenchMemory(Box<MemoryArgs>),
     /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
     Settings(SettingsArgs),
 }
@@ -130,9 +121,6 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Test(args)) => prove::test(&args),
         Some(Command::Health(args)) => health(&args),
-        Some(Command::Bench(args)) => bench(*args),
-        Some(Command::BenchNoop(args)) => bench_noop(&args),
-        Some(Command::BenchMemory(args)) => bench_memory(&args),
         Some(Command::Settings(args)) => {
             let table = if args.markdown {
                 table::markdown()
@@ -253,41 +241,8 @@ fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-fn bench(args: BenchArgs) -> ExitCode {
-    let json = args.json;
-    match block_on(bench::run(args)) {
-        Ok(Ok(report)) if json => print_json(&report),
-        Ok(Ok(report)) => print(&report),
-        Ok(Err(error)) => fail(&error, 1),
-        Err(code) => code,
-    }
-}
-
-fn bench_memory(args: &MemoryArgs) -> ExitCode {
-    match block_on(bench::memory::run(args)) {
-        Ok(Ok(report)) => print_json(&report),
-        Ok(Err(error)) => fail(&error, 1),
-        Err(code) => code,
-    }
-}
-
-fn print_json(report: &impl serde::Serialize) -> ExitCode {
-    match serde_json::to_string(report) {
-        Ok(text) => print(&text),
-        Err(error) => fail(&error, 1),
-    }
-}
-
-fn bench_noop(args: &NoopArgs) -> ExitCode {
-    match block_on(bench::noop::serve(args)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => fail(&error, 1),
-        Err(code) => code,
-    }
-}
-
 /// Runs a future on a runtime with a thread for each core.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => Ok(runtime.block_on(future)),
         Err(error) => Err(fail(&format_args!("cannot start the runtime: {error}"), 1)),
@@ -300,13 +255,23 @@ fn counted((count, noun): (usize, &str)) -> String {
     format!("{count} {noun}{plural}")
 }
 
-fn print(text: &dyn std::fmt::Display) -> ExitCode {
+/// Writes a report to standard output as one line of JSON.
+pub(crate) fn print_json(report: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string(report) {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// Writes a line to standard output.
+pub(crate) fn print(text: &dyn std::fmt::Display) -> ExitCode {
     // A closed pipe is the reader's choice, not a failure.
     let _ = writeln!(std::io::stdout(), "{text}");
     ExitCode::SUCCESS
 }
 
-fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+/// Writes an error to standard error; the process is to end with `code`.
+pub(crate) fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(code)
 }

@@ -20,14 +20,15 @@
 //! | [`service`] | gRPC services: wire ↔ model |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
 //! | [`api`] | HTTP: the operator's API, `/api/v1` |
-//! | [`bench`] | a load generator for any server with the same gRPC interface, and the no-op server it is measured against |
 //! | [`app`] | the composition root: the only module that names concrete types |
 //! | [`cli`] | subcommands and their flags |
+//! | `bench` | with the feature `bench`: the binary `sluicegate-bench`, a load generator and the no-op server it compares with |
 
 pub mod admin;
 pub mod algorithms;
 pub mod api;
 pub mod app;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The command line of `sluicegate bench`.
+//! The flags of `sluicegate-bench load`.
 
 use std::path::PathBuf;
 use std::time::Duration;

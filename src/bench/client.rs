@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::BenchError;
+use super::answer::Answer;
 use super::service::Service;
 use super::target::Target;
 
@@ -13,19 +14,6 @@ use super::target::Target;
 const WINDOW_BYTES: u32 = 1 << 24;
 /// Answers above this are not read to their end.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-
-/// What a call came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Overall code OK.
-    Ok,
-    /// Overall code `OVER_LIMIT`.
-    OverLimit,
-    /// Another overall code.
-    Unknown,
-    /// No decision; the text is one of a small set (`grpc 14`, `http 503`, `reset`, `bad answer`).
-    Failed(String),
-}
 
 /// The connection is gone; a new one is needed.
 #[derive(Debug)]

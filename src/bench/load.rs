@@ -14,8 +14,9 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Answer;
 use super::args::BenchArgs;
-use super::client::{Answer, Client};
+use super::client::Client;
 use super::keys::KeySampler;
 use super::pace::Pace;
 use super::report::{ProcessCpu, Report, Tally};

@@ -8,12 +8,14 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`args`] | the command line |
+//! | [`command`] | the command line of the binary |
+//! | [`args`] | the flags of the load generator |
 //! | [`target`] | where to connect |
 //! | [`keys`] | which key a call asks for |
 //! | [`service`] | what is called, and how its answers are read |
 //! | [`template`] | the encoded request |
 //! | [`client`] | one call over HTTP/2 |
+//! | [`answer`] | what a call came to |
 //! | [`pace`] | the schedule of an open loop |
 //! | [`load`] | connections, streams, warm-up and measurement |
 //! | [`cpu`] | CPU time of local processes, from the operating system |
@@ -23,9 +25,11 @@
 
 use thiserror::Error;
 
+pub mod answer;
 pub mod args;
 mod check;
 pub mod client;
+pub mod command;
 pub mod cpu;
 pub mod keys;
 pub mod load;
@@ -44,7 +48,7 @@ pub use report::Report;
 /// Why a measurement could not be made. Failed calls are not among them: they are counted in the [`Report`].
 #[derive(Debug, Error)]
 pub enum BenchError {
-    /// A flag, or a combination of flags, that makes no sense; the text says how to mend it.
+    /// A flag, or a combination of flags, that makes no sense; the text says how to fix it.
     #[error("{0}")]
     Argument(String),
     /// No connection could be made to a target at the start.

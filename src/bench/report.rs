@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::BenchError;
-use super::client::Answer;
+use super::answer::Answer;
 
 /// Latencies are kept from a microsecond to a minute, to three digits.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use prost::Message;
 
-use super::client::Answer;
+use super::answer::Answer;
 
 /// Which service is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

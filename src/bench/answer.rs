@@ -1,0 +1,14 @@
+//! What a call came to, whichever service was called.
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Overall code OK.
+    Ok,
+    /// Overall code `OVER_LIMIT`.
+    OverLimit,
+    /// Another overall code.
+    Unknown,
+    /// No decision; the text is one of a small set (`grpc 14`, `http 503`, `reset`, `bad answer`).
+    Failed(String),
+}

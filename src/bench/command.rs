@@ -1,0 +1,45 @@
+//! The command line of the binary `sluicegate-bench`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::{BenchArgs, memory, noop};
+use crate::cli::{block_on, fail, print, print_json};
+
+/// Measures servers with Envoy's gRPC interface for rate limits or for external authorization.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate-bench", version, max_term_width = 120)]
+pub struct BenchCli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put load on a server; report throughput, latency and answers
+    Load(Box<BenchArgs>),
+    /// Serve answers that cost nothing: the floor that a measurement is compared with
+    Noop(noop::NoopArgs),
+    /// Fill a store with counters and report what one costs in memory
+    Memory(Box<memory::MemoryArgs>),
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(cli: BenchCli) -> ExitCode {
+    let result = match cli.command {
+        Command::Load(args) => {
+            let json = args.json;
+            let report = block_on(super::run(*args));
+            report.map(|report| report.map(|report| if json { print_json(&report) } else { print(&report) }))
+        }
+        Command::Noop(args) => block_on(noop::serve(&args)).map(|served| served.map(|()| ExitCode::SUCCESS)),
+        Command::Memory(args) => block_on(memory::run(&args)).map(|report| report.map(|report| print_json(&report))),
+    };
+    match result {
+        Ok(Ok(code)) | Err(code) => code,
+        Ok(Err(error)) => fail(&error, 1),
+    }
+}
