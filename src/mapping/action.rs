@@ -33,6 +33,8 @@ pub enum Absent {
 pub enum Source {
     /// A request header, by its lower-case name.
     Header(Box<str>),
+    /// The first value of a request header, by its lower-case name, as Envoy's own action has it.
+    FirstHeader(Box<str>),
     /// The client's address.
     RemoteAddress,
     /// The client's network.
@@ -85,6 +87,7 @@ impl Source {
         let present = |text: &'s str| (!text.is_empty()).then_some(Cow::Borrowed(text));
         match self {
             Self::Header(name) => subject.header(name),
+            Self::FirstHeader(name) => subject.header_values(name).into_iter().next(),
             Self::RemoteAddress => Some(subject.client().show(subject.address()?).into()),
             Self::MaskedRemoteAddress(masks) => Some(masked(subject.address()?, masks).into()),
             Self::Fixed(value) => Some(Cow::Borrowed(value)),

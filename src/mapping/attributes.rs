@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 /// One HTTP request as a proxy describes it.
 pub trait Attributes {
     /// The method, for instance `GET`; may be empty.
@@ -16,6 +18,11 @@ pub trait Attributes {
 
     /// A header by its lower-case name; the values of a repeated one joined by a comma.
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// Each value of a header; where the values of a repeated one are known joined only, that text alone.
+    fn header_values(&self, name: &str) -> SmallVec<[Cow<'_, str>; 1]> {
+        self.header(name).into_iter().collect()
+    }
 
     /// The address of the connection's other end; `None` where that is no IP connection.
     fn source_address(&self) -> Option<IpAddr>;

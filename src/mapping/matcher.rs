@@ -131,15 +131,15 @@ impl HeaderMatcher {
     /// it matches no condition on the value, inverted or not.
     #[must_use]
     pub fn matches<A: Attributes>(&self, subject: &Subject<'_, A>) -> bool {
-        let found = subject.header(&self.name);
-        let found = match found {
-            None if self.treat_missing_header_as_empty => Some(Cow::Borrowed("")),
-            found => found,
-        };
-        let matched = match (&self.value, found) {
-            (None, found) => found.is_some(),
-            (Some(_), None) => return false,
-            (Some(matcher), Some(value)) => matcher.matches(&value),
+        let mut found = subject.header_values(&self.name);
+        if found.is_empty() && self.treat_missing_header_as_empty {
+            found.push(Cow::Borrowed(""));
+        }
+        let matched = match &self.value {
+            None => !found.is_empty(),
+            Some(_) if found.is_empty() => return false,
+            // Envoy compares the values of a repeated header one by one.
+            Some(matcher) => found.iter().any(|value| matcher.matches(value)),
         };
         matched != self.invert_match
     }

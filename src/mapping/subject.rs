@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use super::address::NotNamed;
 use super::path;
 use super::{Attributes, ClientAddress};
@@ -67,6 +69,16 @@ impl<'a, A: Attributes> Subject<'a, A> {
     /// The authority without its port, in lower case.
     pub fn host(&self) -> &str {
         self.host.get_or_init(|| host(self.attributes.host()))
+    }
+
+    /// Each value of a header, where they are known apart; pseudo-headers too.
+    pub fn header_values(&self, name: &str) -> SmallVec<[Cow<'a, str>; 1]> {
+        let values = self.attributes.header_values(name);
+        if values.is_empty() {
+            self.header(name).into_iter().collect()
+        } else {
+            values
+        }
     }
 
     /// A header; HTTP/2's pseudo-headers too, because Envoy's users name them like headers.

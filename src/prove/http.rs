@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use crate::mapping::Attributes;
 
 /// One HTTP request. What is empty or `None` is not known.
@@ -40,6 +42,11 @@ impl Attributes for HttpRequest {
         let (_, first) = values.next()?;
         let join = |joined, (_, next): &(String, String)| Cow::Owned(format!("{joined},{next}"));
         Some(values.fold(Cow::Borrowed(first.as_str()), join))
+    }
+
+    fn header_values(&self, name: &str) -> SmallVec<[Cow<'_, str>; 1]> {
+        let values = self.headers.iter().filter(|(known, _)| known == name);
+        values.map(|(_, value)| Cow::Borrowed(value.as_str())).collect()
     }
 
     fn source_address(&self) -> Option<IpAddr> {

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::mapping::{NoMapping, TooLong};
+use crate::mapping::{Attributes, NoMapping, TooLong};
 use crate::model::Descriptor;
 use crate::rules::RuleSet;
 
-use super::http::HttpRequest;
-use super::rule_tests::run::TestError;
+use super::envoy::{EnvoyError, Routes};
 
 /// Longest value of an entry in bytes, as the service bounds it.
 const MAX_VALUE_BYTES: usize = 4096;
@@ -16,42 +15,50 @@ const MAX_VALUE_BYTES: usize = 4096;
 /// Turns HTTP requests into descriptors.
 pub struct Mapper {
     rules: Arc<RuleSet>,
+    envoy: Option<Routes>,
 }
 
 /// Why a request becomes no descriptors where it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotMapped {
     /// No mapping answers for it.
-    #[error(transparent)]
+    #[error("{0}; or give Envoy's configuration, for the descriptors that its routes make")]
     NoMapping(#[from] NoMapping),
     /// The test names a domain without a mapping.
-    #[error("the domain {0:?} has no `ext_authz` section: give one, or `envoy:` for the routes of an Envoy")]
+    #[error("the domain {0:?} has no `ext_authz` section; or give Envoy's configuration, for what its routes make")]
     NoSection(String),
     /// A value is too long to count.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// Envoy's configuration has something that cannot be evaluated.
+    #[error("Envoy: {0}")]
+    Envoy(#[from] EnvoyError),
 }
 
 impl Mapper {
-    /// A mapper by the rules, or by Envoy's configuration if there is one.
+    /// A mapper by the rules, or by Envoy's configuration (a bootstrap or a `/config_dump`) if there is one.
     ///
     /// # Errors
-    /// What of Envoy's configuration cannot be evaluated.
-    pub fn new(rules: Arc<RuleSet>, envoy: Option<&Path>) -> Result<Self, TestError> {
-        match envoy {
-            None => Ok(Self { rules }),
-            Some(path) => Err(TestError::Envoy {
-                path: path.to_owned(),
-                reason: "this version evaluates the `ext_authz` section of the rules only".to_owned(),
-            }),
-        }
+    /// When Envoy's configuration has no routes with a rate limit filter.
+    pub fn new(rules: Arc<RuleSet>, envoy: Option<&Path>, listener: Option<&str>) -> Result<Self, EnvoyError> {
+        let envoy = envoy.map(|path| Routes::read(path, listener)).transpose()?;
+        Ok(Self { rules, envoy })
     }
 
-    /// The domain and descriptors of a request; `named` = the domain that it is meant for, whatever its attributes say.
+    /// The domain and descriptors of a request; `named` = the domain that it is meant for, whatever it says itself (the
+    /// `ext_authz` section of the rules only); `client_is_final` = its address is the one that Envoy trusts already.
     ///
     /// # Errors
     /// [`NotMapped`] says what is missing.
-    pub fn map(&self, request: &HttpRequest, named: Option<&str>) -> Result<(String, Vec<Descriptor>), NotMapped> {
+    pub fn map<A: Attributes>(
+        &self,
+        request: &A,
+        named: Option<&str>,
+        client_is_final: bool,
+    ) -> Result<(Arc<str>, Vec<Descriptor>), NotMapped> {
+        if let Some(routes) = &self.envoy {
+            return Ok(routes.descriptors(request, client_is_final, MAX_VALUE_BYTES)?);
+        }
         let mapping = match named {
             Some(domain) => {
                 let found = self.rules.ext_authz.get(domain);
@@ -60,7 +67,7 @@ impl Mapper {
             None => self.rules.ext_authz.resolve(request)?,
         };
         let descriptors = mapping.descriptors(request, MAX_VALUE_BYTES)?;
-        Ok((mapping.domain.to_string(), descriptors))
+        Ok((Arc::clone(&mapping.domain), descriptors))
     }
 
     /// The domain of the rules, if they have only one.

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`limiter`] | an engine on a virtual clock |
 //! | [`http`] | an HTTP request as a test or a log line describes it |
+//! | [`envoy`] | the descriptors that an Envoy's routes make |
 //! | [`mod@map`] | from an HTTP request to descriptors |
 //! | [`explain`] | a decision in words |
 //! | [`rule_tests`] | `sluicegate test` |
 
+pub mod envoy;
 pub mod explain;
 pub mod http;
 pub mod limiter;

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod envoy;
 mod rule_tests;
 
 use std::path::{Path, PathBuf};

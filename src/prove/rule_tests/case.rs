@@ -19,6 +19,8 @@ pub struct TestFile {
     pub rules: Vec<PathBuf>,
     /// Envoy's configuration, if HTTP requests become descriptors by its routes.
     pub envoy: Option<PathBuf>,
+    /// Its listener, where more than one has a rate limit filter.
+    pub listener: Option<String>,
     /// The domain of requests that name none.
     pub domain: Option<String>,
     /// In the order of the file.

@@ -16,7 +16,7 @@ use crate::prove::http::HttpRequest;
 use super::case::{Case, Expect, Hits, Kind, Question, Step, TestFile};
 use super::range::{Measure, Range};
 
-const FILE: [&str; 5] = ["start", "rules", "envoy", "domain", "tests"];
+const FILE: [&str; 6] = ["start", "rules", "envoy", "listener", "domain", "tests"];
 const TEST: [&str; 3] = ["name", "domain", "steps"];
 const STEP: [&str; 5] = ["at", "times", "every", "request", "expect"];
 const REQUEST: [&str; 8] = [
@@ -137,6 +137,7 @@ fn file(reader: &mut Reader<'_>, root: &Node, path: &Path) -> Option<TestFile> {
         start_us: micros(start),
         rules,
         envoy: reader.text(&fields, "envoy").value().map(|name| directory.join(name)),
+        listener: reader.text(&fields, "listener").value().cloned(),
         domain: reader.text(&fields, "domain").value().cloned(),
         tests,
     })

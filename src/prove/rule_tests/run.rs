@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::{ConfigErrors, Place, Source, read_rules};
 use crate::engine::{Decision, StatusLimit};
 use crate::model::{Descriptor, Entry, Request};
+use crate::prove::envoy::EnvoyError;
 use crate::prove::explain::{self, Entries, Micros};
 use crate::prove::http::HttpRequest;
 use crate::prove::limiter::VirtualLimiter;
@@ -31,12 +32,12 @@ pub enum TestError {
     #[error("{}", .0.render(false))]
     Config(ConfigErrors),
     /// Envoy's configuration cannot be evaluated.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{path}: {error}", path = path.display())]
     Envoy {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        error: EnvoyError,
     },
     /// The engine cannot be set up.
     #[error("the engine cannot be set up: {0}")]
@@ -59,7 +60,11 @@ async fn run_file(path: &Path, defaults: &Defaults) -> Result<FileReport, TestEr
     let file = read(path).map_err(TestError::Config)?;
     let rules = read_rules(&Source::new(file.rules.clone()), defaults).map_err(TestError::Config)?;
     let rules = Arc::new(rules);
-    let mapper = Mapper::new(Arc::clone(&rules), file.envoy.as_deref())?;
+    let mapper = Mapper::new(Arc::clone(&rules), file.envoy.as_deref(), file.listener.as_deref());
+    let mapper = mapper.map_err(|error| TestError::Envoy {
+        path: file.envoy.clone().unwrap_or_default(),
+        error,
+    })?;
     let mut reached = BTreeSet::new();
     let mut tests = Vec::with_capacity(file.tests.len());
     for test in &file.tests {
@@ -144,8 +149,9 @@ impl Running<'_> {
         let (domain, mut descriptors) = match &question.kind {
             Kind::Http { request, client } => {
                 let request = numbered_http(request, client.as_deref(), repetition)?;
-                let mapped = self.mapper.map(&request, named.map(String::as_str));
-                mapped.map_err(|error: NotMapped| error.to_string())?
+                let mapped = self.mapper.map(&request, named.map(String::as_str), false);
+                let (domain, descriptors) = mapped.map_err(|error: NotMapped| error.to_string())?;
+                (domain.to_string(), descriptors)
             }
             Kind::Descriptors(descriptors) => {
                 let domain = named.cloned().or_else(|| self.mapper.only_domain()).ok_or(

@@ -1,0 +1,484 @@
+//! Descriptors by an Envoy's routes: a real Envoy and the evaluator agree, whatever the routes say.
+
+use std::process::Command;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use sluicegate::model::Descriptor;
+use sluicegate::prove::envoy::Routes;
+use sluicegate::prove::http::HttpRequest;
+
+use crate::support::http::Client;
+use crate::support::process::{Process, free_port};
+use crate::support::recorder::Recorder;
+use crate::support::{self};
+use crate::{directory, sluicegate, text};
+
+/// Route configurations, spread over listeners that differ in how they find the client's address.
+const CONFIGURATIONS: usize = 300;
+const REQUESTS: usize = 8;
+const MANAGERS: [(bool, u64); 4] = [(true, 0), (false, 0), (true, 1), (false, 1)];
+
+struct Generator(StdRng);
+
+impl Generator {
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all.choose(&mut self.0).expect("not empty").clone()
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.0.random_range(0..100) < percent
+    }
+
+    fn string_match(&mut self) -> Value {
+        let text = self.one_of(&["1", "one", "On", "a", "a,b"]);
+        let kind = self.one_of(&["exact", "prefix", "suffix", "contains"]);
+        match self.0.random_range(0..4) {
+            0 => json!({ "safe_regex": { "regex": self.one_of(&["o.e", "[0-9]+", "a.*", "(?i)one"]) } }),
+            1 => json!({ kind: text, "ignore_case": true }),
+            _ => json!({ kind: text }),
+        }
+    }
+
+    fn header_matcher(&mut self) -> Value {
+        let mut matcher = json!({ "name": self.one_of(&["x-a", "x-b", ":method", ":path", ":authority"]) });
+        match self.0.random_range(0..3) {
+            0 => matcher["present_match"] = json!(self.chance(60)),
+            _ => matcher["string_match"] = self.string_match(),
+        }
+        if self.chance(25) {
+            matcher["invert_match"] = json!(true);
+        }
+        if self.chance(15) {
+            matcher["treat_missing_header_as_empty"] = json!(true);
+        }
+        matcher
+    }
+
+    fn query_matcher(&mut self) -> Value {
+        let name = self.one_of(&["q", "r", "a b"]);
+        match self.chance(40) {
+            true => json!({ "name": name, "present_match": self.chance(60) }),
+            false => json!({ "name": name, "string_match": self.string_match() }),
+        }
+    }
+
+    fn action(&mut self) -> Value {
+        let key = self.one_of(&["k", "l"]);
+        match self.0.random_range(0..10) {
+            0 => json!({ "source_cluster": {} }),
+            1 => json!({ "destination_cluster": {} }),
+            2 => json!({ "remote_address": {} }),
+            3 => json!({ "masked_remote_address": { "v4_prefix_mask_len": self.one_of(&[0, 8, 24, 31, 32]) } }),
+            4 => match self.chance(50) {
+                true => json!({ "generic_key": { "descriptor_value": "v" } }),
+                false => json!({ "generic_key": { "descriptor_value": "v", "descriptor_key": key } }),
+            },
+            5 => json!({ "header_value_match": {
+                "descriptor_value": "matched", "expect_match": self.chance(70),
+                "headers": (0..self.0.random_range(1..3)).map(|_| self.header_matcher()).collect::<Vec<_>>(),
+            } }),
+            6 => json!({ "query_parameter_value_match": {
+                "descriptor_value": "matched", "expect_match": self.chance(70), "descriptor_key": key,
+                "query_parameters": [self.query_matcher()],
+            } }),
+            7 => json!({ "query_parameters": {
+                "query_parameter_name": self.one_of(&["q", "r", "a b"]), "descriptor_key": key,
+                "skip_if_absent": self.chance(30),
+            } }),
+            8 => json!({ "metadata": {
+                "source": "ROUTE_ENTRY", "descriptor_key": key,
+                "metadata_key": { "key": "shop", "path": [{ "key": self.one_of(&["plan", "nothing"]) }] },
+                "default_value": self.one_of(&["", "fallback"]), "skip_if_absent": self.chance(30),
+            } }),
+            _ => json!({ "request_headers": {
+                "header_name": self.one_of(&["x-a", "X-B", ":path", ":method", ":authority"]), "descriptor_key": key,
+                "skip_if_absent": self.chance(30),
+            } }),
+        }
+    }
+
+    fn rate_limits(&mut self) -> Vec<Value> {
+        let limit = |this: &mut Self| {
+            let actions: Vec<_> = (0..this.0.random_range(1..4)).map(|_| this.action()).collect();
+            let mut limit = json!({ "actions": actions });
+            if this.chance(15) {
+                limit["stage"] = json!(this.0.random_range(0..2));
+            }
+            if this.chance(15) {
+                limit["hits_addend"] = json!({ "number": this.0.random_range(0..4) });
+            }
+            limit
+        };
+        (0..self.0.random_range(0..3)).map(|_| limit(self)).collect()
+    }
+
+    fn route_match(&mut self) -> Value {
+        let mut matcher = match self.0.random_range(0..6) {
+            0 => json!({ "path": self.one_of(&["/a", "/A/b", "/c"]) }),
+            1 => json!({ "path_separated_prefix": self.one_of(&["/a", "/A/b"]) }),
+            2 => json!({ "safe_regex": { "regex": self.one_of(&["/a.*", "/[abc]", "/.+/b"]) } }),
+            _ => json!({ "prefix": self.one_of(&["/", "/a", "/A"]) }),
+        };
+        if self.chance(20) && matcher.get("safe_regex").is_none() {
+            matcher["case_sensitive"] = json!(false);
+        }
+        if self.chance(25) {
+            matcher["headers"] = json!([self.header_matcher()]);
+        }
+        if self.chance(20) {
+            matcher["query_parameters"] = json!([self.query_matcher()]);
+        }
+        matcher
+    }
+
+    fn per_route(&mut self) -> Value {
+        let mut config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute",
+            "vh_rate_limits": self.one_of(&["OVERRIDE", "INCLUDE", "IGNORE"]),
+        });
+        if self.chance(30) {
+            config["domain"] = json!("other");
+        }
+        if self.chance(30) {
+            let mut limits = self.rate_limits();
+            for limit in &mut limits {
+                // Envoy refuses stages here.
+                limit.as_object_mut().expect("an object").remove("stage");
+            }
+            config["rate_limits"] = json!(limits);
+        }
+        match self.chance(15) {
+            true => json!({
+                "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+                "config": config, "disabled": self.chance(50),
+            }),
+            false => config,
+        }
+    }
+
+    fn route(&mut self) -> Value {
+        let mut route =
+            json!({ "match": self.route_match(), "metadata": { "filter_metadata": { "shop": { "plan": "gold" } } } });
+        if self.chance(8) {
+            route["direct_response"] = json!({ "status": 204 });
+            return route;
+        }
+        route["route"] = json!({ "cluster": "upstream", "rate_limits": self.rate_limits() });
+        if self.chance(25) {
+            route["route"]["include_vh_rate_limits"] = json!(true);
+        }
+        if self.chance(35) {
+            route["typed_per_filter_config"] = json!({ "limiter": self.per_route() });
+        }
+        route
+    }
+
+    fn host(&mut self, number: usize) -> Value {
+        let mut routes: Vec<_> = (0..self.0.random_range(1..4)).map(|_| self.route()).collect();
+        if self.chance(70) {
+            let mut last = self.route();
+            last["match"] = json!({ "prefix": "/" });
+            routes.push(last);
+        }
+        let mut host = json!({
+            "name": format!("host {number}"),
+            "domains": [format!("h{number}.test"), format!("*.h{number}.test"), format!("h{number}.*")],
+            "routes": routes, "rate_limits": self.rate_limits(),
+        });
+        if self.chance(20) {
+            host["typed_per_filter_config"] = json!({ "limiter": self.per_route() });
+        }
+        host
+    }
+
+    fn request(&mut self, number: usize) -> HttpRequest {
+        let host = match self.0.random_range(0..6) {
+            0 => format!("www.h{number}.test"),
+            1 => format!("h{number}.example"),
+            2 => format!("H{number}.TEST"),
+            3 => format!("h{number}.test:80"),
+            _ => format!("h{number}.test"),
+        };
+        let mut path = self.one_of(&["/", "/a", "/A", "/a/b", "/ab", "/A/b", "/c"]).to_owned();
+        if self.chance(60) {
+            path += self.one_of(&[
+                "?q=1",
+                "?q=one&r=a",
+                "?q=On%65",
+                "?r=",
+                "?q",
+                "?a%20b=a,b&q=2&q=1",
+                "?a+b=1",
+            ]);
+        }
+        let mut headers = vec![("host".to_owned(), host.clone())];
+        for name in ["x-a", "x-b"] {
+            for _ in 0..self.one_of(&[0, 1, 1, 2]) {
+                headers.push((
+                    name.to_owned(),
+                    self.one_of(&["1", "one", "ONE", "a", "a,b"]).to_owned(),
+                ));
+            }
+        }
+        if self.chance(50) {
+            let forwarded = self.one_of(&[
+                "10.1.2.3",
+                "192.0.2.77, 10.1.2.3",
+                "nobody",
+                "10.9.9.9, 10.1.2.3, 172.16.5.4",
+            ]);
+            headers.push(("x-forwarded-for".to_owned(), forwarded.to_owned()));
+        }
+        HttpRequest {
+            method: "GET".to_owned(),
+            host,
+            path,
+            headers,
+            client: Some([127, 0, 0, 1].into()),
+            extensions: Vec::new(),
+        }
+    }
+}
+
+fn listener(port: u16, number: usize, hosts: &[Value]) -> Value {
+    let (use_remote_address, hops) = MANAGERS[number];
+    json!({
+        "name": format!("listener {number}"),
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
+        "filter_chains": [{ "filters": [{
+            "name": "hcm",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "hcm", "use_remote_address": use_remote_address, "xff_num_trusted_hops": hops,
+                "http_filters": [
+                    { "name": "limiter", "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+                        "domain": "shop", "timeout": "20s",
+                        "rate_limit_service": { "transport_api_version": "V3", "grpc_service": { "envoy_grpc": { "cluster_name": "limiter" } } },
+                    } },
+                    { "name": "router", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } },
+                ],
+                "route_config": { "name": "routes", "virtual_hosts": hosts },
+            },
+        }] }],
+    })
+}
+
+fn cluster(name: &str, port: u16, http2: bool) -> Value {
+    let mut cluster = json!({
+        "name": name, "type": "STATIC", "connect_timeout": "5s",
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } } } }] }] },
+    });
+    if http2 {
+        cluster["typed_extension_protocol_options"] = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} } } });
+    }
+    cluster
+}
+
+/// What Envoy sent, or would have by the evaluator: domain, and entries with hits of each descriptor.
+type Asked = Option<(String, Vec<(Vec<(String, String)>, Option<u64>)>)>;
+
+fn evaluated(routes: &Routes, request: &HttpRequest) -> Asked {
+    let (domain, descriptors) = routes
+        .descriptors(request, false, 4096)
+        .unwrap_or_else(|error| panic!("{error}: {request:?}"));
+    let entries = |d: &Descriptor| d.entries.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
+    let all: Vec<_> = descriptors.iter().map(|d| (entries(d), d.hits_addend)).collect();
+    (!all.is_empty()).then(|| (domain.to_string(), all))
+}
+
+fn recorded(recorder: &Recorder) -> Asked {
+    let (_, mut limits) = recorder.take();
+    assert!(limits.len() <= 1, "{limits:?}");
+    let request = limits.pop()?;
+    let all = request.descriptors.iter().map(|descriptor| {
+        let entries = descriptor
+            .entries
+            .iter()
+            .map(|entry| (text(&entry.key), text(&entry.value)));
+        (entries.collect(), descriptor.hits_addend)
+    });
+    // Envoy sends a descriptor without entries where each is skipped; no rule can apply to it.
+    let all: Vec<(Vec<_>, _)> = all.filter(|(entries, _): &(Vec<_>, _)| !entries.is_empty()).collect();
+    (!all.is_empty()).then(|| (request.domain.clone(), all))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_envoys_descriptors_and_ours_are_equal() {
+    let seed = std::env::var("PROVE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(16);
+    let mut generator = Generator(StdRng::seed_from_u64(seed));
+    let recorder = Recorder::start().await;
+    let hosts: Vec<Value> = (0..CONFIGURATIONS).map(|number| generator.host(number)).collect();
+    let ports: [u16; MANAGERS.len()] = std::array::from_fn(|_| free_port());
+    let chunks = hosts.chunks(CONFIGURATIONS.div_ceil(MANAGERS.len()));
+    let listeners: Vec<_> = chunks
+        .enumerate()
+        .map(|(at, hosts)| listener(ports[at], at, hosts))
+        .collect();
+    let config = json!({
+        "node": { "id": "n", "cluster": "edge" },
+        "static_resources": {
+            "listeners": listeners,
+            "clusters": [cluster("limiter", recorder.port, true), cluster("upstream", free_port(), false)],
+        },
+    });
+    let directory = directory(&[("envoy.json", &config.to_string())]);
+    let file = directory.path().join("envoy.json");
+    let mut command = Command::new(support::envoy::binary());
+    command
+        .arg("-c")
+        .arg(&file)
+        .args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"]);
+    let mut envoy = Process::spawn("envoy", &mut command);
+    let mut asked = 0;
+    let mut wrong = Vec::new();
+    for (at, port) in ports.into_iter().enumerate() {
+        envoy.wait_for_port(port);
+        let routes = Routes::read(&file, Some(&format!("listener {at}"))).expect("routes");
+        let client = Client::new(port);
+        let size = CONFIGURATIONS.div_ceil(MANAGERS.len());
+        for (number, host) in hosts.iter().enumerate().skip(at * size).take(size) {
+            for _ in 0..REQUESTS {
+                let request = generator.request(number);
+                let headers: Vec<_> = request
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .collect();
+                client.get(&request.path, &headers).await;
+                let (came, ours) = (recorded(&recorder), evaluated(&routes, &request));
+                asked += usize::from(came.is_some());
+                if came != ours {
+                    wrong.push(format!("{request:?}\n  Envoy {came:?}\n  ours  {ours:?}\n  {}", host));
+                }
+            }
+        }
+    }
+    // Most routes ask, or the comparison would be of nothing with nothing.
+    assert!(asked > CONFIGURATIONS * REQUESTS / 4, "{asked}");
+    let shown = wrong.iter().take(8).cloned().collect::<Vec<_>>().join("\n\n");
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {} of {asked} differ:\n{shown}",
+        wrong.len()
+    );
+}
+
+const RULES: &str = "domain: demo\ndescriptors:\n  - { key: remote_address, rate_limit: { requests_per_unit: 2, unit: minute } }\n  \
+                     - { key: api_key, rate_limit: { name: keyed, requests_per_unit: 1, unit: minute } }\n";
+
+#[test]
+fn requests_of_a_test_go_through_the_routes_of_the_projects_own_envoy() {
+    let config = support::envoy::project_path("envoy.yaml");
+    let tests = format!(
+        "rules: [rules.yaml]\nenvoy: {}\ntests:\n  - name: by the routes\n    steps:\n      - {{ request: {{ http: GET /, host: x, \
+         client: 192.0.2.1, headers: {{ x-api-key: a }} }}, expect: {{ descriptors: [[remote_address: 192.0.2.1], [api_key: a]] }} \
+         }}\n      - {{ request: {{ http: GET /, host: x, client: 192.0.2.2, headers: {{ x-api-key: a }} }}, expect: {{ denied_by: \
+         keyed }} }}\n",
+        config.display()
+    );
+    let directory = directory(&[("rules.yaml", RULES), ("t.yaml", &tests)]);
+    let output = sluicegate(directory.path(), &["test", "t.yaml"]);
+    assert!(
+        output.status.success(),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}
+
+/// What other filters write is known to Envoy alone: only requests that reach such a route are refused.
+#[test]
+fn what_cannot_be_evaluated_is_refused_by_name() {
+    let rate_limits = [
+        json!({ "actions": [{ "metadata": { "descriptor_key": "k", "metadata_key": { "key": "jwt", "path": [{ "key": "sub" }] } } }] }),
+        json!({ "actions": [{ "extension": { "name": "cel" } }] }),
+        json!({ "actions": [{ "generic_key": { "descriptor_value": "%REQ(x)%" } }] }),
+        json!({ "actions": [{ "request_headers": { "header_name": "x-request-id", "descriptor_key": "k" } }] }),
+        json!({ "actions": [{ "remote_address": {} }], "apply_on_stream_done": true }),
+        json!({ "actions": [{ "remote_address": {} }], "limit": { "dynamic_metadata": {} } }),
+    ];
+    let route = |(at, limit): (usize, &Value)| json!({ "match": { "path": format!("/{at}") }, "route": { "cluster": "c", "rate_limits": [limit] } });
+    let mut routes: Vec<_> = rate_limits.iter().enumerate().map(route).collect();
+    routes.insert(0, json!({ "match": { "path": "/fine" }, "route": { "cluster": "c" } }));
+    routes.push(json!({ "match": { "connect_matcher": {} }, "route": { "cluster": "c" } }));
+    let host = json!({ "name": "shop", "domains": ["*"], "routes": routes });
+    let config = json!({ "static_resources": { "listeners": [listener(1, 0, &[host])] } });
+    let directory = directory(&[("envoy.json", &config.to_string())]);
+    let routes = Routes::read(&directory.path().join("envoy.json"), None).expect("routes");
+    let ask = |path: &str| {
+        let request = HttpRequest {
+            path: path.to_owned(),
+            ..HttpRequest::default()
+        };
+        routes.descriptors(&request, false, 4096)
+    };
+    assert_eq!(ask("/fine").map(|(_, descriptors)| descriptors.len()), Ok(0));
+    for (path, part) in [
+        (
+            "/0",
+            "rate_limits #1, actions #1, metadata: cannot be evaluated: metadata that other filters write",
+        ),
+        ("/1", "actions #1, extension: cannot be evaluated: this kind of action"),
+        ("/2", "a format in descriptor_value"),
+        ("/3", "Envoy itself writes the header x-request-id"),
+        ("/4", "apply_on_stream_done"),
+        (
+            "/5",
+            "virtual host shop, route #7, rate_limits #1: cannot be evaluated: limit",
+        ),
+        (
+            "/none",
+            "virtual host shop, route #8: cannot be evaluated: match by connect_matcher",
+        ),
+    ] {
+        let error = ask(path).expect_err(path).to_string();
+        assert!(error.contains(part), "{path}: {part:?} in {error}");
+    }
+}
+
+#[test]
+fn a_config_dump_has_the_routes_that_come_by_rds() {
+    let host = json!({ "name": "shop", "domains": ["*"], "routes": [
+        { "match": { "prefix": "/" }, "route": { "cluster": "c", "rateLimits": [{ "actions": [{ "genericKey": { "descriptorValue": "v" } }] }] } },
+    ] });
+    let mut dynamic = listener(1, 0, &[]);
+    let manager = &mut dynamic["filter_chains"][0]["filters"][0]["typed_config"];
+    manager.as_object_mut().expect("an object").remove("route_config");
+    manager["rds"] = json!({ "route_config_name": "routes" });
+    let mut dump = json!({ "configs": [
+        { "bootstrap": { "node": { "cluster": "edge" } } },
+        { "dynamic_listeners": [{ "name": "front", "active_state": { "listener": dynamic } }] },
+    ] });
+    let directory = directory(&[("dump.json", &dump.to_string())]);
+    let file = directory.path().join("dump.json");
+    let error = Routes::read(&file, None).err().expect("no routes").to_string();
+    assert!(error.contains("/config_dump"), "{error}");
+    dump["configs"].as_array_mut().expect("a list").push(json!({
+        "dynamic_route_configs": [{ "route_config": { "name": "routes", "virtual_hosts": [host] } }],
+    }));
+    std::fs::write(&file, dump.to_string()).expect("a file");
+    let (domain, descriptors) = Routes::read(&file, None)
+        .expect("routes")
+        .descriptors(&HttpRequest::default(), false, 64)
+        .expect("descriptors");
+    assert_eq!((&*domain, descriptors.len()), ("shop", 0), "no path matches no prefix");
+    let request = HttpRequest {
+        path: "/".to_owned(),
+        ..HttpRequest::default()
+    };
+    let (_, descriptors) = Routes::read(&file, None)
+        .expect("routes")
+        .descriptors(&request, false, 64)
+        .expect("descriptors");
+    assert_eq!(descriptors[0].entries[0].value, "v");
+}
