@@ -6,23 +6,24 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
-use crate::telemetry::{Activity, RuleStats, RuleStatsRegistry};
+use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
-use super::plan::{Plan, Slot};
+use super::plan::{Plan, Slot, asks};
 use super::{Counted, Decision, EngineOptions, StatusLimit};
 
 pub(super) fn count(
     options: &EngineOptions,
-    registry: &RuleStatsRegistry,
+    metrics: &Metrics,
     request: &Request,
     plan: &Plan,
     decision: &Decision,
     failure: Option<&[OnStoreError]>,
 ) {
     for ((slot, status), descriptor) in plan.slots.iter().zip(&decision.statuses).zip(&request.descriptors) {
-        let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
+        let (Slot::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
             continue;
         };
+        record_usage(metrics, request, descriptor, decision, counted, *forgets);
         // `local` has decided by counters of its own; the other modes by none.
         let is_undecided = failure
             .and_then(|modes| modes.get(*check))
@@ -37,7 +38,7 @@ pub(super) fn count(
         };
         match counted.rule.and_then(|index| decision.active.rule(index)) {
             // In one series, as in envoyproxy/ratelimit: in two, sums would count twice.
-            Some(rule) => match detailed(registry, rule, descriptor) {
+            Some(rule) => match detailed(&metrics.rules, rule, descriptor) {
                 Some(stats) => count(&stats),
                 None => decision
                     .active
@@ -47,7 +48,7 @@ pub(super) fn count(
             },
             None => decision
                 .active
-                .override_stats(registry, &request.domain)
+                .override_stats(&metrics.rules, &request.domain)
                 .into_iter()
                 .for_each(|stats| count(stats)),
         }
@@ -72,6 +73,41 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
         if counted.denied {
             activity.events.denied(check.key.as_str());
         }
+    }
+}
+
+/// Records whether requests ask on this limit before they pay, and says so once where what they pay is forgotten.
+fn record_usage(
+    metrics: &Metrics,
+    request: &Request,
+    descriptor: &Descriptor,
+    decision: &Decision,
+    counted: &Counted,
+    forgets: bool,
+) {
+    let active = &decision.active;
+    let usage = match counted.rule {
+        Some(rule) => active.usage(rule),
+        None => active.override_usage(&request.domain),
+    };
+    let Some(usage) = usage else { return };
+    if asks(descriptor) {
+        usage.record_peek();
+    }
+    // All or nothing: what another limit of the request denies is forgotten, too.
+    if !forgets || descriptor.is_negative_hits || !(counted.denied || decision.over_limit) {
+        return;
+    }
+    metrics.edges.forgotten_charges.inc();
+    if usage.record_forgotten() {
+        let rule = counted.rule.and_then(|rule| active.rule(rule));
+        tracing::warn!(
+            domain = request.domain,
+            rule = rule.map_or("override", |rule| &rule.path),
+            "a charge that follows a question with 0 hits (or none of its own) was denied and is forgotten, so that its \
+             quota may never run out: set --charge-after-peek (CHARGE_AFTER_PEEK), or count_denied: true on the rule; \
+             further ones are only counted, in sluicegate_forgotten_charges_total"
+        );
     }
 }
 

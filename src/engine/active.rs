@@ -15,8 +15,8 @@ pub struct Active {
     /// Counts up with every configuration.
     pub generation: u64,
     stats: Vec<Arc<RuleStats>>,
-    /// By rule: a descriptor has asked with 0 hits, or with none of its own.
-    asked: Vec<AtomicBool>,
+    /// By rule.
+    usage: Vec<Usage>,
     overrides: HashMap<Arc<str>, Overrides>,
 }
 
@@ -24,8 +24,42 @@ pub struct Active {
 #[derive(Debug)]
 struct Overrides {
     stats: OnceLock<Option<Arc<RuleStats>>>,
-    /// As for a rule.
-    asked: AtomicBool,
+    usage: Usage,
+}
+
+/// How requests use a limit.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// A descriptor has asked with 0 hits, or with none of its own.
+    peeked: AtomicBool,
+    /// Hits that came after such a question were denied, and so not counted.
+    forgot: AtomicBool,
+}
+
+impl Usage {
+    fn new(peeked: bool) -> Self {
+        Self {
+            peeked: AtomicBool::new(peeked),
+            ..Self::default()
+        }
+    }
+
+    /// Whether descriptors ask on this limit before they pay.
+    pub fn is_peeked(&self) -> bool {
+        self.peeked.load(Relaxed)
+    }
+
+    pub fn record_peek(&self) {
+        // Mostly known already: do not write to a shared line for nothing.
+        if !self.is_peeked() {
+            self.peeked.store(true, Relaxed);
+        }
+    }
+
+    /// Records a forgotten charge; whether it is the first.
+    pub fn record_forgotten(&self) -> bool {
+        !self.forgot.swap(true, Relaxed)
+    }
 }
 
 impl Active {
@@ -37,15 +71,19 @@ impl Active {
         before: Option<&Self>,
     ) -> Self {
         let stats = registry.activate(&rules);
-        let known: HashSet<_> = before.into_iter().flat_map(Self::asked_rules).collect();
-        let asked = rules
+        let known: HashSet<_> = before.into_iter().flat_map(Self::peeked_rules).collect();
+        let usage = rules
             .rules
             .iter()
-            .map(|rule| AtomicBool::new(known.contains(&(&*rule.domain, &*rule.path))))
+            .map(|rule| Usage::new(known.contains(&(&*rule.domain, &*rule.path))))
             .collect();
         let overrides = |domain: &Arc<str>| Overrides {
             stats: OnceLock::new(),
-            asked: AtomicBool::new(before.is_some_and(|before| before.is_override_asked(domain, false))),
+            usage: Usage::new(
+                before
+                    .and_then(|before| before.override_usage(domain))
+                    .is_some_and(Usage::is_peeked),
+            ),
         };
         let overrides = rules
             .domains
@@ -56,15 +94,15 @@ impl Active {
             rules,
             generation,
             stats,
-            asked,
+            usage,
             overrides,
         }
     }
 
     /// By domain and path.
-    fn asked_rules(&self) -> impl Iterator<Item = (&str, &str)> {
-        let rules = self.rules.rules.iter().zip(&self.asked);
-        rules.filter_map(|(rule, asked)| asked.load(Relaxed).then_some((&*rule.domain, &*rule.path)))
+    fn peeked_rules(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rules = self.rules.rules.iter().zip(&self.usage);
+        rules.filter_map(|(rule, usage)| usage.is_peeked().then_some((&*rule.domain, &*rule.path)))
     }
 
     /// The rule at an index of this configuration.
@@ -73,15 +111,14 @@ impl Active {
         self.rules.rules.get(index)
     }
 
-    /// Whether descriptors ask on this rule before they pay: with 0 hits, or with none of their own. `now` is one that
-    /// does.
-    pub(super) fn is_asked(&self, rule: usize, now: bool) -> bool {
-        self.asked.get(rule).is_some_and(|asked| note(asked, now))
+    /// How requests use the rule at an index.
+    pub(super) fn usage(&self, rule: usize) -> Option<&Usage> {
+        self.usage.get(rule)
     }
 
-    /// The same for the limits that requests bring themselves in this domain.
-    pub(super) fn is_override_asked(&self, domain: &str, now: bool) -> bool {
-        self.overrides.get(domain).is_some_and(|of| note(&of.asked, now))
+    /// How requests use the limits that they bring themselves in this domain.
+    pub(super) fn override_usage(&self, domain: &str) -> Option<&Usage> {
+        self.overrides.get(domain).map(|of| &of.usage)
     }
 
     /// What was counted of a rule.
@@ -98,13 +135,4 @@ impl Active {
             .get_or_init(|| registry.detailed(domain, None, vec!["override".into()]))
             .as_ref()
     }
-}
-
-fn note(asked: &AtomicBool, now: bool) -> bool {
-    let known = asked.load(Relaxed);
-    // Mostly known already: do not write to a shared line for nothing.
-    if now && !known {
-        asked.store(true, Relaxed);
-    }
-    known || now
 }

@@ -242,6 +242,7 @@ fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
             requests_per_unit,
             window,
             shadow,
+            ..
         } => {
             let Some(outcome) = outcomes.get(check).copied() else {
                 return free;

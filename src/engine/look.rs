@@ -8,7 +8,7 @@ use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, Request
 use crate::rules::OnStoreError;
 
 use super::plan::{self, Slot};
-use super::{Active, Engine, EngineOptions, RequestError, failure};
+use super::{Active, Engine, RequestError, failure};
 
 /// A request as it stands.
 pub struct Look {
@@ -83,12 +83,7 @@ impl Engine {
     /// [`RequestError`] when the question itself is bad or no rules are in force.
     pub async fn look(&self, request: &Request) -> Result<Look, RequestError> {
         let active = self.active().ok_or(RequestError::NoConfiguration)?;
-        let options = EngineOptions {
-            // A look must not be taken for a request that asks before it pays.
-            charge_after_peek: false,
-            ..self.options.clone()
-        };
-        let plan = plan::plan(&options, &active, request)?;
+        let plan = plan::plan(&self.options, &active, request)?;
         let modes = plan.failure_modes(&active, self.options.on_store_error);
         let mut descriptors = Vec::with_capacity(plan.slots.len());
         for slot in &plan.slots {

@@ -217,7 +217,7 @@ impl Engine {
         }
         account::count(
             &self.options,
-            &self.metrics.rules,
+            &self.metrics,
             request,
             &plan,
             &decision,

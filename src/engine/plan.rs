@@ -7,6 +7,7 @@ use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{Check, Descriptor, Enforcement, Hits, Limit, Request, Transaction, Window};
 use crate::rules::{Matched, OnStoreError};
 
+use super::active::Usage;
 use super::{Active, EngineOptions};
 
 /// Why a request gets no decision.
@@ -56,6 +57,8 @@ pub(super) enum Slot {
         requests_per_unit: u32,
         window: Window,
         shadow: bool,
+        /// Its hits have happened, and are forgotten if they are denied.
+        forgets: bool,
     },
 }
 
@@ -137,10 +140,8 @@ impl Plan {
             () => Enforcement::Enforce,
         };
         self.transaction.exact |= rule.lease == Some(false);
-        let is_charge = rule.count_denied
-            || options.charge_after_peek
-                && limit.algorithm.kind().can_count_denied()
-                && is_afterwards(descriptor, |asks| active.is_asked(rule.index, asks));
+        let is_afterwards = is_afterwards(&limit, descriptor, active.usage(rule.index));
+        let is_charge = rule.count_denied || options.charge_after_peek && is_afterwards;
         let hits = hits(request, descriptor, is_charge);
         let check = self.push(Check {
             key,
@@ -155,6 +156,7 @@ impl Plan {
             requests_per_unit: rule.requests_per_unit,
             window: rule.window,
             shadow: rule.shadow_mode,
+            forgets: is_afterwards && !is_charge,
         }
     }
 
@@ -181,9 +183,9 @@ impl Plan {
             () if options.quota_mode => Enforcement::Quota,
             () => Enforcement::Enforce,
         };
-        let is_asked = |asks| active.is_override_asked(&request.domain, asks);
-        let is_charge = limit.algorithm.kind().can_count_denied()
-            && (options.defaults.count_denied || options.charge_after_peek && is_afterwards(descriptor, is_asked));
+        let is_afterwards = is_afterwards(&limit, descriptor, active.override_usage(&request.domain));
+        let count_denied = options.defaults.count_denied && limit.algorithm.kind().can_count_denied();
+        let is_charge = count_denied || options.charge_after_peek && is_afterwards;
         let check = self.push(Check {
             key,
             limit,
@@ -197,6 +199,7 @@ impl Plan {
             requests_per_unit: wanted.requests_per_unit,
             window: wanted.window,
             shadow: false,
+            forgets: is_afterwards && !is_charge,
         })
     }
 
@@ -225,11 +228,14 @@ fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<
 }
 
 /// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
-/// not say so; but where descriptors ask first, with 0 hits or with none of their own, those that bring a number pay
-/// afterwards.
-fn is_afterwards(descriptor: &Descriptor, is_asked: impl Fn(bool) -> bool) -> bool {
-    let asks = descriptor.hits_addend.is_none_or(|hits| hits == 0);
-    is_asked(asks) && !asks
+/// not say so; but where descriptors ask first, those that bring a number pay afterwards.
+fn is_afterwards(limit: &Limit, descriptor: &Descriptor, usage: Option<&Usage>) -> bool {
+    limit.algorithm.kind().can_count_denied() && !asks(descriptor) && usage.is_some_and(Usage::is_peeked)
+}
+
+/// Whether a descriptor asks rather than pays: with 0 hits, or with none of its own.
+pub(super) fn asks(descriptor: &Descriptor) -> bool {
+    descriptor.hits_addend.is_none_or(|hits| hits == 0)
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).

@@ -11,6 +11,8 @@ pub struct EdgeMetrics {
     pub client_not_named: IntCounterVec,
     /// HTTP/2 requests whose `:authority` is no authority by RFC 3986; they are served all the same.
     pub odd_authorities: IntCounter,
+    /// Hits that came after a question with 0 hits, were denied, and so are not counted.
+    pub forgotten_charges: IntCounter,
     client_logged: AtomicBool,
 }
 
@@ -27,11 +29,17 @@ impl EdgeMetrics {
             "sluicegate_odd_authorities_total",
             "gRPC requests whose :authority is none by RFC 3986 (outbound|8081||service), served all the same",
         )?;
+        let forgotten_charges = IntCounter::new(
+            "sluicegate_forgotten_charges_total",
+            "Denied, uncounted charges of costs that are known afterwards: see --charge-after-peek",
+        )?;
+        registry.register(Box::new(forgotten_charges.clone()))?;
         registry.register(Box::new(client_not_named.clone()))?;
         registry.register(Box::new(odd_authorities.clone()))?;
         Ok(Self {
             client_not_named,
             odd_authorities,
+            forgotten_charges,
             client_logged: AtomicBool::new(false),
         })
     }

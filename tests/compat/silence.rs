@@ -139,3 +139,38 @@ descriptors:
     assert!(said[0].contains("WARN") && said[0].contains("client_address"), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
 }
+
+/// Peek, then charge more than is left: by default it counts as started here; where that is off, it is said once a rule.
+#[tokio::test]
+async fn a_charge_that_is_forgotten_is_said_once_for_a_rule() {
+    const RULES: &str = "
+domain: d
+descriptors:
+  - { key: tokens, rate_limit: { unit: hour, requests_per_unit: 100 } }
+  - { key: bytes, rate_limit: { unit: hour, requests_per_unit: 100 } }
+";
+    for (variables, passed, forgotten) in [(&[][..], 2, 0.0), (&[("CHARGE_AFTER_PEEK", "false")], 20, 38.0)] {
+        let mut server = Server::start(RULES, variables);
+        let http = server.process.http();
+        for key in ["tokens", "bytes"] {
+            let mut passes = 0;
+            for _ in 0..20 {
+                if ask(&http, &[(key, "x")], 0).await == 200 {
+                    passes += 1;
+                    ask(&http, &[(key, "x")], 60).await;
+                }
+            }
+            assert_eq!(passes, passed, "{key} {variables:?}");
+        }
+        let found = server.metric("sluicegate_forgotten_charges_total").await;
+        assert_eq!(found, Some(forgotten), "{variables:?}");
+        let lines = |log: &str| log.lines().filter(|line| line.contains("is forgotten")).count();
+        let said = if forgotten > 0.0 { 2 } else { 0 };
+        server
+            .process
+            .process
+            .wait_until("its warnings", |process| lines(&process.log()) >= said);
+        let log = server.process.process.log();
+        assert_eq!(lines(&log), said, "{log}");
+    }
+}

@@ -261,7 +261,7 @@ fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
     reader.set(&mut rules.default_algorithm, "DEFAULT_ALGORITHM", values::algorithm);
     reader.set(&mut rules.count_denied, "COUNT_DENIED", values::boolean);
     // A control plane for envoyproxy/ratelimit cannot say it of a rule, and gateways charge costs that way.
-    rules.charge_after_peek = rules.xds.is_some();
+    rules.charge_after_peek = true;
     reader.set(&mut rules.charge_after_peek, "CHARGE_AFTER_PEEK", values::boolean);
     reader.set(&mut store.timeout, "STORE_TIMEOUT", values::positive_duration);
     reader.set(&mut store.on_store_error, "ON_STORE_ERROR", values::on_store_error);

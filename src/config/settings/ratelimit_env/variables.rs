@@ -52,7 +52,7 @@ pub const VARIABLES: &[Variable] = &[
     v("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "false", "healthy only while there is at least one domain", Same),
     v("DEFAULT_ALGORITHM", "sliding_window", "algorithm of rules that name none; fixed_window is what envoyproxy/ratelimit does", Ours),
     v("COUNT_DENIED", "false", "count denied hits too, where a rule does not say (leaky_bucket and concurrency never do)", Ours),
-    v("CHARGE_AFTER_PEEK", "true if CONFIG_TYPE is GRPC_XDS_SOTW, else false", "count a descriptor's own hits even if they do not fit, on rules that requests ask first with 0 hits or with none of their own (costs known afterwards)", Ours),
+    v("CHARGE_AFTER_PEEK", "true", "count a descriptor's own hits even if they do not fit, on rules that requests ask first with 0 hits or with none of their own (costs known afterwards)", Ours),
     // Control plane
     v("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000", "control plane, host:port", Same),
     v("CONFIG_GRPC_XDS_NODE_ID", "default", "our node id", Same),
