@@ -2,6 +2,8 @@
 
 mod prove;
 
+mod operate;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -72,6 +74,8 @@ enum Command {
     Health(HealthArgs),
     /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
     Settings(SettingsArgs),
+    #[command(flatten)]
+    Operate(operate::Operate),
 }
 
 /// Flags of `settings`.
@@ -120,6 +124,7 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Some(Command::Check(args)) => check(&args),
         Some(Command::Test(args)) => prove::test(&args),
+        Some(Command::Operate(operate)) => operate::run(operate),
         Some(Command::Health(args)) => health(&args),
         Some(Command::Settings(args)) => {
             let table = if args.markdown {

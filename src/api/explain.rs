@@ -16,7 +16,7 @@ use crate::rules::{OnStoreError, Rule};
 use super::Api;
 use super::body::Body;
 use super::problem::Problem;
-use super::question::{ByDescriptors, Question, parse_descriptor};
+use super::question::{Question, by_descriptors, parse_descriptor};
 use super::view::EntryView;
 
 #[derive(Serialize)]
@@ -118,12 +118,8 @@ pub(super) async fn counters(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<CounterState>, Problem> {
     let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
-    let asked = ByDescriptors {
-        domain: which.domain,
-        descriptors: vec![parse_descriptor(&which.descriptor)],
-        hits_addend: 0,
-    };
-    let look = api.0.parts.engine.look(&asked.request()?).await.map_err(refused)?;
+    let asked = by_descriptors(which.domain, vec![parse_descriptor(&which.descriptor)], 0)?;
+    let look = api.0.parts.engine.look(&asked).await.map_err(refused)?;
     match look.descriptors.into_iter().next() {
         Some(Looked::Counted(counter)) => Ok(Json(state(&api, &counter))),
         _ => {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::engine::Active;
 use crate::model::time::MAX_EXACT;
@@ -26,28 +27,42 @@ const MAX_HEADERS: usize = 100;
 /// Most hits of a descriptor: what every part of the pipeline counts exactly.
 const MAX_HITS: u64 = MAX_EXACT - 1;
 
-/// The body of `/explain`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Question {
-    Descriptors(ByDescriptors),
-    Http(ByHttp),
-}
-
+/// The body of `/explain`: either `descriptors` of a `domain`, or `http`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ByDescriptors {
-    pub domain: String,
-    pub descriptors: Vec<Asked>,
-    #[serde(default)]
-    pub hits_addend: u32,
+pub(super) struct Question {
+    /// With `http`: instead of the domain that the request's context extensions name.
+    domain: Option<String>,
+    descriptors: Option<Vec<Asked>>,
+    #[serde(default, deserialize_with = "whole")]
+    hits_addend: Option<u64>,
+    http: Option<Http>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     pub entries: Vec<AskedEntry>,
+    #[serde(default, deserialize_with = "whole")]
     pub hits_addend: Option<u64>,
+}
+
+/// A whole number, also as JSON writes it with a fraction of zero: to JSON Schema `3.0` is an integer.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "whole, not negative and exact in a double"
+    )]
+    let of_fraction = |n: f64| (n.fract() == 0.0 && (0.0..MAX_EXACT as f64).contains(&n)).then_some(n as u64);
+    let whole = number.as_u64().or_else(|| number.as_f64().and_then(of_fraction));
+    whole
+        .map(Some)
+        .ok_or_else(|| D::Error::custom("a whole number is needed"))
 }
 
 #[derive(Deserialize)]
@@ -56,14 +71,6 @@ pub(super) struct AskedEntry {
     pub key: String,
     #[serde(default)]
     pub value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ByHttp {
-    pub http: Http,
-    /// Instead of the domain that the request's context extensions name.
-    pub domain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -83,27 +90,31 @@ pub(super) struct Http {
 impl Question {
     /// The request that the services would make of it.
     pub fn request(self, active: &Active) -> Result<Request, Problem> {
-        match self {
-            Self::Descriptors(asked) => asked.request(),
-            Self::Http(asked) => asked.request(active),
+        match (self.domain, self.descriptors, self.hits_addend, self.http) {
+            (Some(domain), Some(descriptors), hits, None) => {
+                let hits = u32::try_from(hits.unwrap_or(0));
+                let hits = hits.map_err(|_| Problem::bad(format!("hits_addend: allowed are 0 to {}", u32::MAX)))?;
+                by_descriptors(domain, descriptors, hits)
+            }
+            (domain, None, None, Some(http)) => http.request(domain.as_deref(), active),
+            _ => Err(Problem::bad("give a domain and descriptors, or http")),
         }
     }
 }
 
-impl ByDescriptors {
-    pub fn request(self) -> Result<Request, Problem> {
-        text("domain", &self.domain)?;
-        if !(1..=MAX_DESCRIPTORS).contains(&self.descriptors.len()) {
-            return Err(Problem::bad(format!("descriptors: allowed are 1 to {MAX_DESCRIPTORS}")));
-        }
-        let descriptors = self.descriptors.into_iter().map(descriptor);
-        Ok(Request {
-            domain: self.domain,
-            descriptors: descriptors.collect::<Result<_, _>>()?,
-            hits_addend: self.hits_addend,
-            releases_all: false,
-        })
+/// The request of these descriptors; `hits_addend` = hits of those that bring none, 0 means 1.
+pub(super) fn by_descriptors(domain: String, descriptors: Vec<Asked>, hits_addend: u32) -> Result<Request, Problem> {
+    text("domain", &domain)?;
+    if !(1..=MAX_DESCRIPTORS).contains(&descriptors.len()) {
+        return Err(Problem::bad(format!("descriptors: allowed are 1 to {MAX_DESCRIPTORS}")));
     }
+    let descriptors = descriptors.into_iter().map(descriptor);
+    Ok(Request {
+        domain,
+        descriptors: descriptors.collect::<Result<_, _>>()?,
+        hits_addend,
+        releases_all: false,
+    })
 }
 
 fn descriptor(asked: Asked) -> Result<Descriptor, Problem> {
@@ -144,9 +155,9 @@ fn short(what: &str, text: &str) -> Result<(), Problem> {
     }
 }
 
-impl ByHttp {
-    fn request(self, active: &Active) -> Result<Request, Problem> {
-        let http = self.http;
+impl Http {
+    fn request(self, domain: Option<&str>, active: &Active) -> Result<Request, Problem> {
+        let http = self;
         for (what, texts) in [
             ("headers", &http.headers),
             ("context_extensions", &http.context_extensions),
@@ -159,7 +170,7 @@ impl ByHttp {
         short("method", &http.method)?;
         short("path", &http.path)?;
         short("host", &http.host)?;
-        self.domain.as_deref().map_or(Ok(()), |domain| text("domain", domain))?;
+        domain.map_or(Ok(()), |domain| text("domain", domain))?;
         let headers = http.headers.into_iter();
         let request = HttpRequest {
             method: http.method,
@@ -172,7 +183,7 @@ impl ByHttp {
             extensions: http.context_extensions.into_iter().collect(),
         };
         let mappings = &active.rules.ext_authz;
-        let mapping = match &self.domain {
+        let mapping = match domain {
             Some(domain) => mappings
                 .get(domain)
                 .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the domain has no `ext_authz` section"))?,

@@ -13,7 +13,7 @@ def test_the_document_describes_every_answer(server, tmp_path):
     config = tmp_path / "schemathesis.toml"
     # A body that is wrong and too large is refused for either reason.
     statuses = ["400", "401", "403", "404", "405", "406", "413", "415", "422", "5xx"]
-    config.write_text(f"[checks]\nnegative_data_rejection.expected-statuses = {statuses}\n")
+    config.write_text(f"[checks]\nnegative_data_rejection.expected-statuses = {statuses}\n[generation]\ncodec = 'utf-8'\n")
     command = [
         pathlib.Path(sys.executable).with_name("schemathesis"),
         f"--config-file={config}",

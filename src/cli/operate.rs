@@ -1,0 +1,240 @@
+//! `sluicegate status|top|explain|counters`: the operator's API of a running process, in a terminal. Tables for people,
+//! `-o json` for scripts.
+
+mod client;
+mod table;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use client::{Client, ClientError};
+
+/// Between two looks of `top`.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// What is asked of a running process.
+#[derive(Debug, Subcommand)]
+pub(super) enum Operate {
+    /// Show a running process at a glance: health, rules in force, stores, recent reloads
+    Status(Common),
+    /// Show which keys are denied most, or asked most; refreshes in a terminal, prints once elsewhere
+    Top(TopArgs),
+    /// Show which rule counts a request, why no other does, and whether it would pass now; counts nothing
+    Explain(ExplainArgs),
+    /// Show how one counter stands, and where that was read
+    Counters(CounterArgs),
+}
+
+/// Where to ask, and how to show the answer.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Common {
+    /// The admin port of the process
+    #[arg(long, env = "ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:6070")]
+    admin: String,
+    /// File with the admin token; needed from off loopback
+    #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How to show the answer
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum By {
+    Denied,
+    Hits,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Window {
+    #[value(name = "1m")]
+    Minute,
+    #[value(name = "10m")]
+    TenMinutes,
+    #[value(name = "1h")]
+    Hour,
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// The order
+    #[arg(long, value_name = "ORDER", default_value = "denied")]
+    by: By,
+    /// How far back
+    #[arg(long, value_name = "WINDOW", default_value = "1m")]
+    window: Window,
+    /// Keys of the rule with this path only
+    #[arg(long, value_name = "PATH")]
+    rule: Option<String>,
+    /// Keys of this domain only
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// Lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    lines: u16,
+    /// Print once, in a terminal too
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The domain; with --http only where the request's context extensions name none
+    #[arg(long, value_name = "NAME", required_unless_present = "http")]
+    domain: Option<String>,
+    /// The descriptor's entries in order
+    #[arg(value_name = "KEY=VALUE", required_unless_present = "http")]
+    entries: Vec<String>,
+    /// What the request would cost
+    #[arg(long, value_name = "N")]
+    hits: Option<u64>,
+    /// An HTTP request instead, through the rules' ext_authz section
+    #[arg(long, num_args = 2, value_names = ["METHOD", "PATH"], conflicts_with_all = ["entries", "hits"])]
+    http: Option<Vec<String>>,
+    /// A header of it; may stand more than once
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", requires = "http")]
+    header: Vec<String>,
+    /// Its host
+    #[arg(long, value_name = "HOST", requires = "http")]
+    host: Option<String>,
+    /// The address of the connection's other end
+    #[arg(long, value_name = "ADDRESS", requires = "http")]
+    client: Option<std::net::IpAddr>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Flags of `counters`.
+#[derive(Debug, Args)]
+pub(super) struct CounterArgs {
+    /// The domain
+    #[arg(long, value_name = "NAME")]
+    domain: String,
+    /// The descriptor's entries in order
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    entries: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Asks and prints.
+pub(super) fn run(operate: Operate) -> ExitCode {
+    match super::block_on(ask(operate)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => super::fail(&error, 1),
+        Err(code) => code,
+    }
+}
+
+async fn ask(operate: Operate) -> Result<(), ClientError> {
+    match operate {
+        Operate::Status(common) => {
+            let status = common.open()?.get("/api/v1/status").await?;
+            common.show(&status, table::status);
+        }
+        Operate::Top(args) => return top(args).await,
+        Operate::Explain(args) => {
+            let explained = args.common.open()?.post("/api/v1/explain", &args.question()).await?;
+            args.common.show(&explained, table::explain);
+        }
+        Operate::Counters(args) => {
+            let descriptor: Vec<String> = args.entries.iter().map(|entry| escaped(entry)).collect();
+            let query = [("domain", args.domain.as_str()), ("descriptor", &descriptor.join("|"))];
+            let path = client::with_query("/api/v1/counters", query);
+            let state = args.common.open()?.get(&path).await?;
+            args.common.show(&state, table::counter);
+        }
+    }
+    Ok(())
+}
+
+async fn top(args: TopArgs) -> Result<(), ClientError> {
+    let lines = args.lines.to_string();
+    let (by, window) = (name(args.by), name(args.window));
+    let mut query = vec![("by", by.as_str()), ("window", &window), ("limit", &lines)];
+    query.extend(args.rule.as_deref().map(|rule| ("rule", rule)));
+    query.extend(args.domain.as_deref().map(|domain| ("domain", domain)));
+    let path = client::with_query("/api/v1/top", query);
+    let client = args.common.open()?;
+    let refreshes = !args.once && args.common.output == Output::Table && std::io::stdout().is_terminal();
+    loop {
+        let top = client.get(&path).await?;
+        if !refreshes {
+            args.common.show(&top, table::top);
+            return Ok(());
+        }
+        // Home, the text with each line's rest cleared, and what stood below.
+        let text = table::top(&top).replace('\n', "\x1b[K\n");
+        let mut out = std::io::stdout();
+        // A closed terminal ends it.
+        if write!(out, "\x1b[H{text}\x1b[J").and_then(|()| out.flush()).is_err() {
+            return Ok(());
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+impl Common {
+    fn open(&self) -> Result<Client, ClientError> {
+        Client::new(&self.admin, self.token_file.as_deref())
+    }
+
+    fn show(&self, answer: &Value, table: impl Fn(&Value) -> String) {
+        match self.output {
+            Output::Json => super::print(&format_args!("{answer:#}")),
+            Output::Table => super::print(&table(answer).trim_end()),
+        };
+    }
+}
+
+impl ExplainArgs {
+    fn question(&self) -> Value {
+        let Some([method, path]) = self.http.as_deref() else {
+            let entries: Vec<Value> = self.entries.iter().map(|entry| pair(entry, '=')).collect();
+            let entries = entries.iter().map(|pair| json!({ "key": pair[0], "value": pair[1] }));
+            let entries: Vec<Value> = entries.collect();
+            let descriptor = json!({ "entries": entries, "hits_addend": self.hits });
+            return json!({ "domain": self.domain, "descriptors": [descriptor] });
+        };
+        let header = |header: &String| {
+            let (name, value) = header.split_once(':').unwrap_or((header, ""));
+            (name.trim().to_owned(), Value::from(value.trim()))
+        };
+        let headers: serde_json::Map<String, Value> = self.header.iter().map(header).collect();
+        let host = self.host.as_deref().unwrap_or_default();
+        let http = json!({ "method": method, "path": path, "host": host, "headers": headers, "client": self.client });
+        json!({ "http": http, "domain": self.domain })
+    }
+}
+
+fn pair(text: &str, sign: char) -> Value {
+    let (key, value) = text.split_once(sign).unwrap_or((text, ""));
+    json!([key, value])
+}
+
+/// An entry with what separates entries percent-encoded.
+fn escaped(entry: &str) -> String {
+    let escape = |text: &str| text.replace('%', "%25").replace('|', "%7C").replace('=', "%3D");
+    let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
+    format!("{}={}", escape(key), escape(value))
+}
+
+fn name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,289 @@
+//! Answers as tables.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Longest text of a column.
+const MAX_CHARS: usize = 60;
+
+/// Text as a terminal may get it: what would move its cursor, or turn the order of what follows, is escaped.
+pub(in crate::cli) fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+        if c.is_control() || is_bidi {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => shown(text),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// Columns as wide as they need to be; numbers (a head that starts with `>`) to the right.
+fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |at: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain([heads[at].trim_start_matches('>').len()])
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut out = String::new();
+    let names: Vec<String> = heads
+        .iter()
+        .map(|head| head.trim_start_matches('>').to_owned())
+        .collect();
+    for row in std::iter::once(&names).chain(rows) {
+        let mut line = String::new();
+        for ((cell, head), width) in row.iter().zip(heads).zip(&widths) {
+            // Writing to a String cannot fail.
+            let _ = if head.starts_with('>') {
+                write!(line, "{cell:>width$}  ")
+            } else {
+                write!(line, "{cell:<width$}  ")
+            };
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn descriptor(entries: &Value) -> String {
+    let entry = |entry: &Value| {
+        let sign = if entry["shared"] == true { '~' } else { '=' };
+        format!("{}{sign}{}", cell(&entry["key"]), cell(&entry["value"]))
+    };
+    list(entries).map(entry).collect::<Vec<_>>().join(" ")
+}
+
+/// At least so many; `+` and how many more there may be.
+fn count(of: &Value, name: &str) -> String {
+    let error = of[format!("{name}_error")].as_u64().unwrap_or(0);
+    match error {
+        0 => cell(&of[name]),
+        error => format!("{}+{error}", cell(&of[name])),
+    }
+}
+
+fn percent(share: &Value) -> String {
+    format!("{:.1}%", share.as_f64().unwrap_or(0.0) * 100.0)
+}
+
+pub(in crate::cli) fn top(top: &Value) -> String {
+    let rows: Vec<Vec<String>> = list(&top["counters"])
+        .map(|counter| {
+            vec![
+                count(counter, "denied"),
+                count(counter, "hits"),
+                percent(&counter["share"]),
+                cell(&counter["domain"]),
+                if counter["is_override"] == true {
+                    "(of the request)".into()
+                } else {
+                    cell(&counter["rule"])
+                },
+                descriptor(&counter["descriptor"]),
+            ]
+        })
+        .collect();
+    let mut out = format!(
+        "{} decisions, {} denied in the last {} s (window {}, by {})\n\n",
+        cell(&top["hits"]),
+        cell(&top["denied"]),
+        cell(&top["covers_seconds"]),
+        cell(&top["window"]),
+        cell(&top["by"])
+    );
+    if rows.is_empty() {
+        out.push_str(if top["by"] == "denied" {
+            "Nobody is denied.\n"
+        } else {
+            "No requests.\n"
+        });
+    } else {
+        out.push_str(&columns(
+            &[">DENIED", ">HITS", ">SHARE", "DOMAIN", "RULE", "DESCRIPTOR"],
+            &rows,
+        ));
+    }
+    out
+}
+
+pub(in crate::cli) fn status(status: &Value) -> String {
+    let rules = &status["rules"];
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(out, "{name:<10} {text}");
+    };
+    line(
+        "version",
+        format!("{}, up {} s", cell(&status["version"]), cell(&status["uptime_seconds"])),
+    );
+    line("healthy", cell(&status["healthy"]));
+    let (count, domains) = (cell(&rules["rules"]), cell(&rules["domains"]));
+    let (generation, hash) = (cell(&rules["generation"]), cell(&rules["hash"]));
+    line(
+        "rules",
+        format!("{count} in {domains} domains, generation {generation}, hash {hash}"),
+    );
+    line(
+        "store",
+        format!(
+            "{}, on_store_error {}",
+            cell(&status["store"]),
+            cell(&status["on_store_error"])
+        ),
+    );
+    for store in list(&status["stores"]) {
+        let failing = store["failing"] == true;
+        let text = if failing {
+            "DOES NOT ANSWER: the failure mode decides"
+        } else {
+            "answers"
+        };
+        line(&format!("  {}", cell(&store["name"])), text.to_owned());
+    }
+    for (flag, text) in [
+        ("shadow_mode", "nothing is denied: shadow mode"),
+        ("quota_mode", "every rule is a quota"),
+    ] {
+        if status[flag] == true {
+            line("mode", text.to_owned());
+        }
+    }
+    if let Some(last) = list(&status["reloads"]).last().filter(|last| last["ok"] != true) {
+        let errors = last["errors"].as_str().unwrap_or_default();
+        let errors: Vec<String> = errors.lines().map(|text| format!("  {}", shown(text))).collect();
+        line(
+            "reload",
+            format!("REFUSED, the old rules stay in force:\n{}", errors.join("\n")),
+        );
+    }
+    out
+}
+
+pub(in crate::cli) fn counter(state: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(out, "  {name:<10} {text}");
+    };
+    let (used, limit) = (cell(&state["used"]), cell(&state["limit"]));
+    line(
+        "used",
+        format!(
+            "{used} of {limit} a {}, {}",
+            cell(&state["window"]),
+            cell(&state["algorithm"])
+        ),
+    );
+    line("remaining", cell(&state["remaining"]));
+    line("resets in", seconds(&state["resets_in_ms"]));
+    let verdict = match (state["would_pass"] == true, state["retry_in_ms"].as_u64()) {
+        (true, _) => "yes".to_owned(),
+        (false, Some(_)) => format!("no; in {}", seconds(&state["retry_in_ms"])),
+        (false, None) => "no; waiting does not help".to_owned(),
+    };
+    line("would pass", verdict);
+    if state["enforced"] != true {
+        line("shadow", "counted, never denies".to_owned());
+    }
+    let cached = if state["cached"] == true {
+        " (a cached denial)"
+    } else {
+        ""
+    };
+    line("read from", format!("{}{cached}", cell(&state["read_from"])));
+    line("key", cell(&state["key"]));
+    out
+}
+
+fn seconds(ms: &Value) -> String {
+    let ms = ms.as_u64().unwrap_or(0);
+    format!("{}.{:03} s", ms / 1_000, ms % 1_000)
+}
+
+pub(in crate::cli) fn explain(explained: &Value) -> String {
+    let mut out = String::new();
+    if explained["domain_known"] != true {
+        let _ = writeln!(
+            out,
+            "domain {}: no rules have it, everything passes",
+            cell(&explained["domain"])
+        );
+    }
+    for of in list(&explained["descriptors"]) {
+        let _ = writeln!(out, "{}: {}", descriptor(&of["entries"]), outcome(of));
+        for step in list(&of["steps"]) {
+            out.push_str(&self::step(step));
+        }
+        if of["counter"].is_object() {
+            out.push_str(&counter(&of["counter"]));
+        }
+    }
+    let verdict = if explained["would_pass"] == true {
+        "would pass"
+    } else {
+        "would be denied"
+    };
+    let _ = writeln!(out, "the request {verdict} now");
+    out
+}
+
+fn outcome(of: &Value) -> String {
+    let rule = &of["rule"];
+    let place = || format!("rule {} ({})", cell(&rule["path"]), cell(&rule["source"]));
+    match of["outcome"].as_str() {
+        Some("counted") if rule.is_object() => format!("counted by {}", place()),
+        Some("counted") => "counted by the request's own limit".to_owned(),
+        Some("unlimited") => format!("unlimited by {}", place()),
+        Some("replaced") => format!("{} is replaced by another rule of the request", place()),
+        _ => "no rule counts it".to_owned(),
+    }
+}
+
+fn step(step: &Value) -> String {
+    let (key, value) = (cell(&step["key"]), cell(&step["value"]));
+    let how = match step["matched"].as_str() {
+        Some("value") => "matches by its value".to_owned(),
+        Some("pattern") => format!("matches the pattern {}", cell(&step["pattern"])),
+        Some("key") => "matches by its key alone".to_owned(),
+        _ => "matches nothing here".to_owned(),
+    };
+    let mut out = format!("  {key}={value} {how}\n");
+    for other in list(&step["others"]) {
+        let text = match other["text"].as_str() {
+            Some("") => format!("{key} (any value)"),
+            _ => cell(&other["text"]),
+        };
+        let why = match other["why"].as_str() {
+            Some("other_value") => "is another value",
+            Some("pattern_does_not_fit") => "does not fit",
+            Some("less_specific") => "fits, but is less specific",
+            _ => "is another key",
+        };
+        let _ = writeln!(out, "    not {text}: {why}");
+    }
+    out
+}

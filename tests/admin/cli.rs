@@ -1,0 +1,66 @@
+//! `sluicegate status|top|explain|counters` against a running server.
+
+use std::process::{Command, Output};
+
+use crate::{Admin, TOKEN};
+
+/// Runs the binary; what it printed on either stream, and whether it succeeded.
+fn sluicegate(admin: &Admin, arguments: &[&str]) -> (bool, String) {
+    let url = format!("http://127.0.0.1:{}", admin.server.admin_port);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    let Output { status, stdout, stderr } = command
+        .args(arguments)
+        .env("ADMIN_URL", url)
+        .output()
+        .expect("the binary runs");
+    let text = [stdout, stderr].concat();
+    (status.success(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[tokio::test]
+async fn tables_for_people_and_json_for_scripts() {
+    let admin = Admin::start(false, &[]);
+    let hostile = "mallory\u{1b}[2J\u{202e}";
+    admin.ask("user", hostile, 8).await;
+    admin.top("by=hits", 8).await;
+    let (ok, top) = sluicegate(&admin, &["top", "--window", "1m"]);
+    assert!(ok && top.contains("8 decisions, 5 denied"), "{top}");
+    assert!(top.contains(r"shop    user  user=mallory\u{1b}[2J\u{202e}"), "{top}");
+    let (ok, top) = sluicegate(&admin, &["top", "-o", "json", "--by", "hits"]);
+    let top: serde_json::Value = serde_json::from_str(&top).expect("JSON");
+    assert!(ok && top["counters"][0]["denied"] == 5, "{top}");
+    let (ok, status) = sluicegate(&admin, &["status"]);
+    assert!(ok && status.contains("3 in 1 domains, generation 1"), "{status}");
+    let entry = format!("user={hostile}");
+    let (ok, explained) = sluicegate(&admin, &["explain", "--domain", "shop", &entry]);
+    assert!(ok && explained.contains("counted by rule user ("), "{explained}");
+    assert!(
+        explained.contains("used       3 of 3 a hour") && explained.contains("would be denied"),
+        "{explained}"
+    );
+    let (ok, counter) = sluicegate(&admin, &["counters", "--domain", "shop", &entry]);
+    assert!(ok && counter.contains("read from  memory"), "{counter}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_with_what_to_do() {
+    let admin = Admin::start(true, &[]);
+    let (ok, said) = sluicegate(&admin, &["status", "--admin", "https://localhost:6070"]);
+    assert!(!ok && said.contains("allowed is http://host:port"), "{said}");
+    let nobody = format!("http://127.0.0.1:{}", crate::support::process::free_port());
+    let (ok, said) = sluicegate(&admin, &["status", "--admin", &nobody]);
+    assert!(
+        !ok && said.contains("does not answer") && said.contains("port-forward"),
+        "{said}"
+    );
+    let (ok, said) = sluicegate(&admin, &["counters", "--domain", "shop", "nothing=x"]);
+    assert!(!ok && said.contains("404") && said.contains("no rule counts"), "{said}");
+    let wrong = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(wrong.path(), TOKEN.to_uppercase()).expect("a token");
+    let path = wrong.path().to_str().expect("a path");
+    let (ok, said) = sluicegate(&admin, &["status", "--token-file", path]);
+    assert!(
+        !ok && said.contains("401") && !said.contains(&TOKEN.to_uppercase()),
+        "{said}"
+    );
+}
