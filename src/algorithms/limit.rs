@@ -189,6 +189,14 @@ const fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
+/// Microseconds after which hits counted now certainly count no longer: a window that slides looks back over less than
+/// two, and a bucket refills as often as its quota is larger than what flows in during one.
+#[must_use]
+pub fn horizon_us(limit: &Limit) -> u64 {
+    let windows = super::quota(limit).div_ceil(limit.hits.max(1)).max(1);
+    limit.window_us.saturating_mul(windows).saturating_mul(2)
+}
+
 /// A replica's part of a limit that `replicas` of them enforce side by side while the shared store is away: together
 /// they admit no more than the limit, except that none gets less than 1 hit of a limit that admits any.
 #[must_use]

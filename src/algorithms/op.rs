@@ -35,8 +35,6 @@ impl From<Hits> for Op {
             Hits::Debit(hits) => Self::Debit(hits),
             Hits::Peek => Self::Peek,
             Hits::Refund(hits) => Self::Refund(hits),
-            Hits::Lease(most) => Self::Lease(most),
-            Hits::Return { slice, hits } => Self::Return { slice, hits },
         }
     }
 }
@@ -66,4 +64,10 @@ pub struct Answer {
     pub outcome: Outcome,
     /// What an [`Op::Lease`] was granted; `None` for every other check.
     pub grant: Option<Grant>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, grant: None }
+    }
 }

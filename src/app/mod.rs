@@ -154,7 +154,7 @@ impl App {
         let options = engine_options(&settings);
         let engine = Engine::new(
             stack.store,
-            stack.standby,
+            stack.fallback,
             options,
             Arc::clone(&clock),
             Arc::clone(&metrics),

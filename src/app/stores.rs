@@ -1,5 +1,4 @@
-//! Puts the store together, layer over layer: deny cache → leases → coalescing (→ one Redis for seconds, one for the
-//! rest) → circuit breaker → step with the standby counters → meter → Redis.
+//! Puts the store together: memory, or the pipeline to one or two Redis.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,20 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
-use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings, Topology};
+use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings};
 use crate::model::key::{Owner, Part, counter_key};
+use crate::model::time::SECOND_US;
 use crate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Transaction, Unit, Window};
-use crate::store::breaker::{Breaker, Covers, probe_forever};
-use crate::store::coalesce::Coalesce;
-use crate::store::deny_cache::DenyCache;
-use crate::store::lease::{self, Lease};
+use crate::store::Store;
 use crate::store::memory::{self, MemoryStore};
-use crate::store::per_second::{PerSecond, is_per_second};
-use crate::store::redis::RedisStore;
-use crate::store::standby::{Follow, Standby, settle_forever};
-use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::store::redis::RedisTransport;
+use crate::store::remote::{CircuitState, Fallback, Local, Options, Remote};
 use crate::telemetry::store_meter::StoreMeter;
+use crate::telemetry::{Metrics, PipelineCollector};
 
 use super::{AppError, link_log};
 
@@ -39,13 +34,13 @@ const REDIS: &str = "redis";
 /// Label of the one for limits per second.
 const REDIS_PER_SECOND: &str = "redis_per_second";
 
-/// A store whose layers are a matter of settings.
-type AnyStore = Arc<dyn Store>;
+/// The pipeline to Redis.
+type Pipeline = Remote<StoreMeter<RedisTransport>>;
 
 /// What the engine gets.
 pub(super) struct Stack {
-    pub store: AnyStore,
-    pub standby: Option<Arc<Standby>>,
+    pub store: Arc<dyn Store>,
+    pub fallback: Option<Arc<Fallback>>,
     pub background: Background,
 }
 
@@ -56,45 +51,10 @@ pub(super) struct Background {
 }
 
 struct RedisParts {
-    servers: Vec<Server>,
+    remote: Arc<Pipeline>,
+    /// Labels of the servers in the metrics, in the pipeline's order.
+    names: Vec<&'static str>,
     probe: Transaction,
-    lease: Option<Arc<Lease<AnyStore>>>,
-}
-
-/// A Redis with its circuit breaker.
-struct Server {
-    /// Label in the metrics.
-    name: &'static str,
-    breaker: Arc<Breaker<Arc<Followed>>>,
-    follow: Weak<Followed>,
-}
-
-/// A Redis that the standby counters are kept in step with.
-type Followed = Follow<StoreMeter<RedisStore>>;
-
-impl Server {
-    fn connect(
-        name: &'static str,
-        redis: &RedisSettings,
-        timeout: Duration,
-        standby: &Arc<Standby>,
-        serves: fn(&Limit) -> bool,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, AppError> {
-        let store = RedisStore::connect(redis, timeout, link_log::observer())
-            .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
-        let covers = match redis.topology {
-            Topology::Cluster(_) => Covers::Cluster,
-            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Covers::OneServer,
-        };
-        let metered = StoreMeter::new(store, name, metrics);
-        let follow = Arc::new(Follow::new(metered, Arc::clone(standby), serves, timeout));
-        Ok(Self {
-            name,
-            follow: Arc::downgrade(&follow),
-            breaker: Breaker::new(follow, covers),
-        })
-    }
 }
 
 /// Opens the store. A Redis that is away is no error: the failure mode answers until it comes.
@@ -103,28 +63,20 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
     let max_keys = NonZeroUsize::new(store.memory_max_keys).unwrap_or(NonZeroUsize::MIN);
     let memory = Arc::new(MemoryStore::new(max_keys, Arc::clone(clock)));
     match (store.kind, &store.redis) {
-        (StoreKind::Memory, _) => {
-            let background = Background {
-                memory: Arc::clone(&memory),
-                redis: None,
-            };
-            Ok(Stack {
-                store: memory,
-                standby: None,
-                background,
-            })
-        }
+        (StoreKind::Memory, _) => Ok(Stack {
+            store: Arc::clone(&memory) as Arc<dyn Store>,
+            fallback: None,
+            background: Background { memory, redis: None },
+        }),
         (StoreKind::Redis, Some(redis)) => {
-            let standby = Arc::new(Standby::new(Arc::clone(&memory), store.replicas));
-            let (shared, parts) = open_redis(store, redis, &standby, metrics, clock)?;
-            let background = Background {
-                memory,
-                redis: Some(parts),
-            };
+            let parts = open_redis(store, redis, &memory, metrics, clock)?;
             Ok(Stack {
-                store: shared,
-                standby: Some(standby),
-                background,
+                store: Arc::clone(&parts.remote) as Arc<dyn Store>,
+                fallback: parts.remote.fallback().cloned(),
+                background: Background {
+                    memory,
+                    redis: Some(parts),
+                },
             })
         }
         (StoreKind::Redis, None) => Err(AppError::Store("--store redis needs --redis-url".into())),
@@ -134,48 +86,42 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
 fn open_redis(
     settings: &StoreSettings,
     redis: &RedisSettings,
-    standby: &Arc<Standby>,
+    memory: &Arc<MemoryStore>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
-) -> Result<(AnyStore, RedisParts), AppError> {
-    let has_two = settings.redis_per_second.is_some();
-    let serves = if has_two {
-        |limit: &Limit| !is_per_second(limit)
-    } else {
-        |_: &Limit| true
+) -> Result<RedisParts, AppError> {
+    let connect = |name, redis: &RedisSettings| {
+        let transport = RedisTransport::connect(redis, settings.timeout, link_log::observer())
+            .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
+        Ok::<_, AppError>(StoreMeter::new(transport, name, &metrics.store))
     };
-    let connect = |name, redis, serves| Server::connect(name, redis, settings.timeout, standby, serves, metrics);
-    let main = connect(REDIS, redis, serves)?;
-    let mut store = Arc::clone(&main.breaker) as AnyStore;
-    let mut servers = vec![main];
+    let mut names = vec![REDIS];
+    let mut transports = vec![connect(REDIS, redis)?];
+    let mut server_of: fn(&Limit) -> usize = |_| 0;
     if let Some(redis) = &settings.redis_per_second {
-        let seconds = connect(REDIS_PER_SECOND, redis, is_per_second)?;
-        store = Arc::new(PerSecond::new(store, Arc::clone(&seconds.breaker) as AnyStore));
-        servers.push(seconds);
+        names.push(REDIS_PER_SECOND);
+        transports.push(connect(REDIS_PER_SECOND, redis)?);
+        // They are asked most and lost with the least harm.
+        server_of = |limit| usize::from(limit.window_us == SECOND_US);
     }
-    if settings.coalesce {
-        store = Arc::new(Coalesce::new(store, settings.timeout));
-    }
-    let lease = settings.lease.then(|| {
-        Arc::new(Lease::new(
-            Arc::clone(&store),
-            settings.memory_max_keys,
-            Arc::clone(clock),
-        ))
-    });
-    if let Some(lease) = &lease {
-        store = Arc::clone(lease) as AnyStore;
-    }
-    if settings.deny_cache {
-        store = Arc::new(DenyCache::new(
-            store,
-            settings.deny_cache_max_keys,
-            settings.lease,
-            Arc::clone(clock),
-        ));
-    }
+    let options = Options {
+        circuit: true,
+        join: settings.coalesce,
+        lease_keys: settings.lease.then_some(settings.memory_max_keys),
+        denial_keys: settings.deny_cache.then_some(settings.deny_cache_max_keys),
+        ..Options::plain(settings.timeout)
+    };
+    let local = Local {
+        memory: Arc::clone(memory),
+        replicas: settings.replicas,
+    };
+    let remote = Remote::new(transports, server_of, &options, Some(local), Arc::clone(clock));
+    let stats = Arc::downgrade(&remote);
+    metrics.register(Box::new(PipelineCollector::new(move || {
+        Some(stats.upgrade()?.stats())
+    })?))?;
     let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
-    Ok((store, RedisParts { servers, probe, lease }))
+    Ok(RedisParts { remote, names, probe })
 }
 
 /// A hit on a counter of our own that never fills up: it writes, as a real decision does.
@@ -210,35 +156,29 @@ impl Background {
     ) {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
-        if let Some(redis) = self.redis {
-            // What health needs must have answered once.
-            let needs_all = health.conditions().needs_store;
-            let away = Arc::new(AtomicUsize::new(if needs_all { redis.servers.len() } else { 0 }));
-            for Server { name, breaker, follow } in redis.servers {
-                let state = breaker.state();
-                tasks.spawn(settle_forever(follow, move || state.borrow().is_some()));
-                if needs_all {
-                    let (health, away) = (health.clone(), Arc::clone(&away));
-                    tasks.spawn(wait_for_answer(
-                        Arc::downgrade(&breaker),
-                        redis.probe.clone(),
-                        health,
-                        away,
-                    ));
-                }
-                let gauge = metrics.failure_mode.with_label_values(&[name]);
-                tasks.spawn(probe_forever(Arc::downgrade(&breaker), redis.probe.clone()));
-                tasks.spawn(tell_failure_mode(
-                    breaker.state(),
-                    name,
-                    gauge,
-                    health.clone(),
-                    Arc::clone(&away),
-                ));
+        let Some(RedisParts { remote, names, probe }) = self.redis else {
+            return;
+        };
+        // What health needs must have answered once.
+        let needs_all = health.conditions().needs_store;
+        let away = Arc::new(AtomicUsize::new(if needs_all { names.len() } else { 0 }));
+        remote.spawn(tasks, &probe);
+        for (server, name) in names.into_iter().enumerate() {
+            let Some(circuit) = remote.circuit(server) else {
+                continue;
+            };
+            if needs_all {
+                let (remote, health, away) = (Arc::downgrade(&remote), health.clone(), Arc::clone(&away));
+                tasks.spawn(wait_for_answer(remote, server, probe.clone(), health, away));
             }
-            if let Some(lease) = &redis.lease {
-                tasks.spawn(lease::sweep_forever(Arc::downgrade(lease)));
-            }
+            let gauge = metrics.failure_mode.with_label_values(&[name]);
+            tasks.spawn(tell_failure_mode(
+                circuit,
+                name,
+                gauge,
+                health.clone(),
+                Arc::clone(&away),
+            ));
         }
     }
 }
@@ -255,13 +195,20 @@ async fn copy_stats(memory: Arc<MemoryStore>, metrics: Arc<Metrics>, stop: Cance
 }
 
 /// Counts a server as there once it has answered.
-async fn wait_for_answer(server: Weak<impl Store>, probe: Transaction, health: Health, away: Arc<AtomicUsize>) {
+async fn wait_for_answer(
+    remote: Weak<Pipeline>,
+    server: usize,
+    probe: Transaction,
+    health: Health,
+    away: Arc<AtomicUsize>,
+) {
+    let probe = probe.into_ops();
     loop {
-        let Some(server) = server.upgrade() else { return };
-        if server.check(&probe).await.is_ok() {
+        let Some(remote) = remote.upgrade() else { return };
+        if remote.probe(server, &probe).await {
             break;
         }
-        drop(server);
+        drop(remote);
         tokio::time::sleep(FIRST_ANSWER_EVERY).await;
     }
     away.fetch_sub(1, Ordering::SeqCst);
@@ -271,7 +218,7 @@ async fn wait_for_answer(server: Weak<impl Store>, probe: Transaction, health: H
 /// Logs, counts and shows when the failure mode takes over and when it ends; once each. `away` counts the servers that
 /// do not answer.
 async fn tell_failure_mode(
-    mut state: watch::Receiver<Option<StoreError>>,
+    mut state: watch::Receiver<CircuitState>,
     server: &'static str,
     gauge: IntGauge,
     health: Health,
@@ -279,8 +226,8 @@ async fn tell_failure_mode(
 ) {
     gauge.set(0);
     loop {
-        let reason = state.borrow_and_update().clone();
-        let failing = reason.is_some();
+        let state_now = state.borrow_and_update().clone();
+        let failing = !matches!(state_now, CircuitState::Closed { .. });
         if (gauge.get() == 1) != failing {
             gauge.set(i64::from(failing));
             if failing {
@@ -290,10 +237,13 @@ async fn tell_failure_mode(
             }
             // Read under health's lock, so that whoever comes last sees all.
             health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
-            match reason {
-                Some(error) => tracing::error!(server, %error, "Redis does not answer: the failure mode takes over"),
+            match state_now {
+                CircuitState::Open { why, .. } => {
+                    tracing::error!(server, error = %why, "Redis does not answer: the failure mode takes over");
+                }
+                CircuitState::Reconciling => {}
                 // As loud as its beginning: whoever hears of that must hear of this.
-                None => tracing::warn!(server, "Redis answers again: the failure mode ends"),
+                CircuitState::Closed { .. } => tracing::warn!(server, "Redis answers again: the failure mode ends"),
             }
         }
         if state.changed().await.is_err() {

@@ -18,7 +18,8 @@ use crate::model::{
 };
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::store::redis::RedisStore;
+use crate::store::redis::RedisTransport;
+use crate::store::remote::Remote;
 
 /// Transactions in one call.
 const BATCH: usize = 128;
@@ -89,17 +90,17 @@ async fn open(args: &MemoryArgs, clock: &Arc<ManualClock>) -> Result<Arc<dyn Sto
         let store = MemoryStore::new(room.unwrap_or(NonZeroUsize::MIN), Arc::clone(clock) as _);
         return Ok(Arc::new(store));
     };
-    let store = RedisStore::with_clock(settings, TIMEOUT, Arc::new(|_| ()), Some(Arc::clone(clock) as _))
+    let redis = RedisTransport::with_clock(settings, TIMEOUT, Arc::new(|_| ()), Some(Arc::clone(clock) as _))
         .map_err(|error| BenchError::Argument(error.to_string()))?;
     let connected = async {
-        while store.connections().0 == 0 {
+        while redis.connections().0 == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(TIMEOUT, connected)
         .await
         .map_err(|_| BenchError::Runtime("Redis does not answer".to_owned()))?;
-    Ok(Arc::new(store))
+    Ok(Remote::plain(redis, TIMEOUT, Arc::clone(clock) as _))
 }
 
 /// One hit on each key.

@@ -9,7 +9,7 @@ use crate::rules::{OnStoreError, Rule};
 
 use super::failure::strongest;
 use super::plan::{Plan, Slot};
-use super::{Active, EngineOptions, slots};
+use super::{Active, EngineOptions, permits};
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ pub(super) fn decide(
     // Under the global shadow mode every gate is Observe, so the overall code reads OK by itself.
     debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
     let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-    slots::note(plan, failure, over_limit, &mut statuses);
+    permits::note(plan, failure, over_limit, &mut statuses);
     Decision {
         over_limit,
         statuses,

@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 
 use crate::model::{Check, Enforcement, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::standby::{Fate, Standby};
-use crate::store::{Outcomes, StoreError};
+use crate::store::Outcomes;
+use crate::store::remote::Fallback;
 
 /// How long a caller that `deny` turned away is told to wait, in microseconds.
 const DENY_RETRY_US: u64 = crate::model::time::SECOND_US;
@@ -27,18 +27,13 @@ pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
 }
 
 /// Outcomes in place of the store's; `modes` holds one for each check.
-pub(super) fn answer(
-    standby: Option<&Standby>,
-    transaction: &Transaction,
-    modes: &[OnStoreError],
-    error: &StoreError,
-) -> Outcomes {
+pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
     let denies = |(check, mode): (&Check, &OnStoreError)| {
         *mode == OnStoreError::Deny && check.enforcement == Enforcement::Enforce
     };
     let refused = transaction.checks.iter().zip(modes).any(denies);
-    let local = match standby {
-        Some(standby) => ask_local(standby, transaction, modes, refused, Fate::of(error)),
+    let local = match fallback {
+        Some(fallback) => ask_local(fallback, transaction, modes, refused),
         None => SmallVec::new(),
     };
     let mut local = local.into_iter();
@@ -51,13 +46,7 @@ pub(super) fn answer(
 }
 
 /// Counts the `local` checks; only looks at them when the request is refused anyway.
-fn ask_local(
-    standby: &Standby,
-    transaction: &Transaction,
-    modes: &[OnStoreError],
-    refused: bool,
-    fate: Fate,
-) -> Outcomes {
+fn ask_local(fallback: &Fallback, transaction: &Transaction, modes: &[OnStoreError], refused: bool) -> Outcomes {
     let local = transaction
         .checks
         .iter()
@@ -77,14 +66,14 @@ fn ask_local(
         deadline: transaction.deadline,
         exact: true,
     };
-    standby.decide(&transaction, fate)
+    fallback.decide(&transaction)
 }
 
 /// What is left of a check when its request is refused anyway: a look, unless it has happened already.
 const fn as_refused(hits: Hits) -> Hits {
     match hits {
-        Hits::Debit(_) => hits,
-        _ => Hits::Peek,
+        Hits::Debit(_) | Hits::Refund(_) => hits,
+        Hits::Acquire(_) | Hits::Peek => Hits::Peek,
     }
 }
 

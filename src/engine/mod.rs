@@ -5,9 +5,9 @@ mod active;
 mod decision;
 mod failure;
 mod look;
+mod permits;
 mod plan;
-mod slots;
-mod undue;
+mod release_filter;
 mod wait;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::Store;
-use crate::store::standby::Standby;
+use crate::store::remote::Fallback;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{Activity, Metrics};
 
@@ -28,10 +28,10 @@ pub use active::Active;
 pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use look::{Counter, Look, Looked};
 pub use plan::RequestError;
-pub use undue::TOLD;
+pub use release_filter::TOLD;
 
-use slots::{Counters, Held};
-use undue::Undue;
+use permits::Held;
+use release_filter::ReleaseFilter;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -86,10 +86,11 @@ impl Default for EngineOptions {
 /// Decides requests by the rules in force. Shared by all connections.
 pub struct Engine {
     active: ArcSwapOption<Active>,
-    counters: Counters,
-    undue: Undue,
+    store: Arc<dyn Store>,
+    fallback: Option<Arc<Fallback>>,
+    releases: ReleaseFilter,
     waiting: wait::WaitingRoom,
-    slots: Semaphore,
+    permits: Semaphore,
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -104,20 +105,21 @@ impl Engine {
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        standby: Option<Arc<Standby>>,
+        fallback: Option<Arc<Fallback>>,
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let waiting = wait::WaitingRoom::new(options.max_waiting);
-        let slots = Semaphore::new(options.max_concurrent.min(Semaphore::MAX_PERMITS));
+        let permits = Semaphore::new(options.max_concurrent.min(Semaphore::MAX_PERMITS));
         let active = ArcSwapOption::empty();
         Self {
             active,
-            counters: Counters { store, standby },
-            undue: Undue::default(),
+            store,
+            fallback,
+            releases: ReleaseFilter::default(),
             waiting,
-            slots,
+            permits,
             options,
             clock,
             metrics,
@@ -138,7 +140,7 @@ impl Engine {
 
     /// Puts rules in force; requests under way finish by the old ones.
     pub fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
-        if let Some(standby) = &self.counters.standby {
+        if let Some(fallback) = &self.fallback {
             let default = self.options.on_store_error;
             // Limits that requests bring themselves have no mode of their own.
             let by_default = default == OnStoreError::Local;
@@ -146,7 +148,7 @@ impl Engine {
                 .rules
                 .iter()
                 .any(|rule| rule.on_store_error == Some(OnStoreError::Local));
-            standby.set_wanted(by_default || of_rules);
+            fallback.set_wanted(by_default || of_rules);
         }
         let before = self.active.load();
         let active = Active::new(rules, generation, &self.metrics.rules, before.as_deref());
@@ -180,11 +182,11 @@ impl Engine {
         request: &Request,
         deadline: Option<Instant>,
     ) -> Result<Decision, RequestError> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+        let Ok(permit) = self.permits.try_acquire() else {
             return self.shed(active, request);
         };
         let mut plan = plan::plan(&self.options, &active, request)?;
-        self.undue
+        self.releases
             .strike(&mut plan.transaction, request.releases_all, &*self.clock);
         if plan.transaction.checks.is_empty() {
             if !active.rules.domains.contains_key(request.domain.as_str()) {
@@ -193,8 +195,8 @@ impl Engine {
             return Ok(decision::uncounted(active, &plan));
         }
         plan.transaction.deadline = deadline.map(in_time);
-        let (mut held, failure) = match slots::ask(&self.counters, &plan.transaction).await {
-            Ok(held) => (held, None),
+        let (mut held, failure) = match self.store.check(&plan.transaction).await {
+            Ok(outcomes) => (Held::of(&self.store, &plan.transaction, outcomes), None),
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
@@ -203,17 +205,18 @@ impl Engine {
                     .failure_mode_decisions
                     .with_label_values(&[mode.name()])
                     .inc();
-                let standby = self.counters.standby.as_deref();
-                let outcomes = failure::answer(standby, &plan.transaction, &modes, &error);
+                let outcomes = failure::answer(self.fallback.as_deref(), &plan.transaction, &modes);
                 (Held::nothing(outcomes), Some(modes))
             }
         };
+        // An answer that waits for its turn costs nobody else theirs: the waiting room has a bound of its own.
+        drop(permit);
         self.hold_back(&plan.transaction, &mut held, failure.as_deref(), deadline)
             .await;
         held.heard();
         let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
         if request.releases_all {
-            self.undue.note(&plan, &decision.statuses, &*self.clock);
+            self.releases.note(&plan, &decision.statuses, &*self.clock);
         }
         account::count(
             &self.options,
@@ -265,13 +268,11 @@ impl Engine {
         // No room, or the caller would be gone: deny, and give back what was taken.
         let taken = held.outcomes.clone();
         wait::deny(transaction, &mut held.outcomes);
-        let refund = wait::refund(transaction, &taken, &held.outcomes, modes);
+        let refunds = wait::refunds(transaction, &taken, &held.outcomes, modes);
         if !transaction.passes(held.outcomes.iter().map(|outcome| outcome.allowed)) {
             held.heard();
         }
-        if let Err(error) = self.counters.give(&refund).await {
-            self.report(&error);
-        }
+        refunds.into_iter().for_each(|refund| self.store.correct(refund));
     }
 
     fn report(&self, error: &crate::store::StoreError) {
@@ -284,6 +285,6 @@ impl Engine {
 
 /// When the store must have answered so that, if it does not, the failure mode's answer still reaches the caller.
 fn in_time(deadline: Instant) -> Instant {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now().into_std());
     deadline.checked_sub((left / 4).min(MARGIN)).unwrap_or(deadline)
 }

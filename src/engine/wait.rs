@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
+use tokio::time::Instant as Deadline;
 
 use crate::model::{Enforcement, Hits, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::Outcomes;
+use crate::store::{Cause, Correction, Outcomes};
 
 use super::failure;
 
@@ -24,7 +26,8 @@ impl WaitingRoom {
 
     /// Waits; `false` at once when there is no seat or the caller would be gone before the turn comes.
     pub(super) async fn wait(&self, delay: Duration, deadline: Option<Instant>) -> bool {
-        let too_late = deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) < delay);
+        let too_late = deadline
+            .is_some_and(|deadline| Deadline::from_std(deadline).saturating_duration_since(Deadline::now()) < delay);
         if too_late {
             return false;
         }
@@ -49,14 +52,14 @@ pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Du
     (longest > 0 && passes()).then(|| Duration::from_micros(longest))
 }
 
-/// The transaction that gives back what a passing one took before [`deny`]: all of it if that denies the request, else
-/// (another quota is left) what was denied alone. `modes` is what stood in for the store, if anything did.
-pub(super) fn refund(
+/// What gives back what a passing transaction took before [`deny`]: all of it if that denies the request, else (another
+/// quota is left) what was denied alone. `modes` is what stood in for the store, if anything did.
+pub(super) fn refunds(
     transaction: &Transaction,
     before: &Outcomes,
     after: &Outcomes,
     modes: Option<&[OnStoreError]>,
-) -> Transaction {
+) -> SmallVec<[Correction; 2]> {
     let passes = transaction.passes(after.iter().map(|outcome| outcome.allowed));
     let taken = transaction
         .checks
@@ -65,17 +68,11 @@ pub(super) fn refund(
         .enumerate()
         .filter(|(_, (_, (before, after)))| before.allowed && !(passes && after.allowed))
         .filter(|(at, _)| failure::is_counted(modes, *at));
-    let checks = taken.filter_map(|(_, (check, _))| match check.hits {
-        Hits::Acquire(hits) => Some(crate::model::Check {
-            hits: Hits::Refund(hits),
-            ..check.clone()
-        }),
-        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => None,
+    let refunds = taken.filter_map(|(_, (check, (before, _)))| match check.hits {
+        Hits::Acquire(hits) => Some(Correction::give_back(check, before, hits, Cause::Wait)),
+        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) => None,
     });
-    Transaction {
-        checks: checks.collect(),
-        ..Transaction::default()
-    }
+    refunds.collect()
 }
 
 /// Denies what would be held back: it may come again when its turn would have been.
@@ -113,7 +110,7 @@ mod tests {
         enforcements: [Enforcement; 2],
         hits: [Hits; 2],
         modes: Option<[OnStoreError; 2]>,
-    ) -> Vec<(usize, Hits)> {
+    ) -> Vec<(usize, i64)> {
         let checks = [
             check("0", enforcements[0], hits[0]),
             check("1", enforcements[1], hits[1]),
@@ -129,34 +126,31 @@ mod tests {
         let before: Outcomes = [held, Outcome::admitted(5, 0)].into_iter().collect();
         let mut after = before.clone();
         deny(&transaction, &mut after);
-        let refund = refund(&transaction, &before, &after, modes.as_ref().map(<[_; 2]>::as_slice));
-        let which = |given: &Check| checks.iter().position(|check| check.key == given.key).unwrap();
-        refund.checks.iter().map(|given| (which(given), given.hits)).collect()
+        let refunds = refunds(&transaction, &before, &after, modes.as_ref().map(<[_; 2]>::as_slice));
+        let which = |given: &Correction| checks.iter().position(|check| check.key == given.counter).unwrap();
+        refunds.iter().map(|given| (which(given), -given.delta)).collect()
     }
 
     #[test]
     fn what_is_held_back_in_vain_gives_back_all_that_the_request_took_and_nothing_else() {
         let two = [Hits::Acquire(3), Hits::Acquire(1)];
-        let both = vec![(0, Hits::Refund(3)), (1, Hits::Refund(1))];
+        let both = vec![(0, 3), (1, 1)];
         assert_eq!(given_back([Enforcement::Enforce; 2], two, None), both);
         // Another quota still lets it pass: only the denied one's hits come back.
-        assert_eq!(given_back([Enforcement::Quota; 2], two, None), [(0, Hits::Refund(3))]);
+        assert_eq!(given_back([Enforcement::Quota; 2], two, None), [(0, 3)]);
         // Nobody waits for a limit in shadow mode.
         assert_eq!(given_back([Enforcement::Shadow, Enforcement::Enforce], two, None), []);
         // Looks and charges took nothing that a denial gives back.
         assert_eq!(
             given_back([Enforcement::Enforce; 2], [Hits::Acquire(3), Hits::Peek], None),
-            [(0, Hits::Refund(3))]
+            [(0, 3)]
         );
         assert_eq!(
             given_back([Enforcement::Enforce; 2], [Hits::Debit(3), Hits::Acquire(1)], None),
-            [(1, Hits::Refund(1))]
+            [(1, 1)]
         );
         // `allow` has counted nothing.
         let modes = [OnStoreError::Allow, OnStoreError::Local];
-        assert_eq!(
-            given_back([Enforcement::Enforce; 2], two, Some(modes)),
-            [(1, Hits::Refund(1))]
-        );
+        assert_eq!(given_back([Enforcement::Enforce; 2], two, Some(modes)), [(1, 1)]);
     }
 }

@@ -57,37 +57,6 @@ pub enum Hits {
     /// Gives this many back: never below zero use, never above the full quota. Always allowed, and done whatever else
     /// the transaction comes to; it helps later transactions only.
     Refund(u64),
-    /// Counts as many as are left, up to this many, for the asker to admit by itself until the slice ends (see
-    /// [`Grant`]). Allowed if at least one was granted. sliding_window, fixed_window and token_bucket only; elsewhere
-    /// nothing is granted. A replica's layer asks this, never a request.
-    Lease(u64),
-    /// Takes hits out of the slice that they were counted in, if that slice still counts: never below zero use. Always
-    /// allowed, and done whatever else the transaction comes to.
-    Return {
-        /// [`Outcome::slice`] of the check that counted them.
-        slice: u64,
-        /// How many.
-        hits: u64,
-    },
-}
-
-/// Hits that were counted ahead for one asker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
-    /// How many; at least 1.
-    pub hits: u64,
-    /// The slice (sliding_window), window (fixed_window) that they were counted in; 0 for a token bucket.
-    pub slice: u64,
-    /// Microseconds until that slice ends: the asker must have admitted them by then, on a clock that it started
-    /// before it asked. `u64::MAX` for a token bucket, whose hits stay counted whenever they are admitted.
-    pub left_us: u64,
-}
-
-impl From<Grant> for Hits {
-    /// What gives all of it back.
-    fn from(Grant { slice, hits, .. }: Grant) -> Self {
-        Self::Return { slice, hits }
-    }
 }
 
 /// What a check's denial means for the transaction that it is part of.
@@ -122,9 +91,7 @@ pub struct Outcome {
     /// (sliding_log) that they were counted in; for a bucket the server's time in microseconds at which it is full again
     /// if nobody else comes. 0 where nothing was counted. `algorithms::return_to` takes hits back out of it.
     pub slice: u64,
-    /// What a [`Hits::Lease`] was granted; `None` for every other check.
-    pub grant: Option<Grant>,
-    /// A denial that was certain without asking the store (`store/deny_cache.rs`); says nothing about the counter.
+    /// A denial that was certain without asking the store, from an earlier answer; says nothing about the counter.
     pub cached: bool,
 }
 
@@ -140,7 +107,6 @@ impl Outcome {
             delay_us: 0,
             room: 0,
             slice: 0,
-            grant: None,
             cached: false,
         }
     }
@@ -168,6 +134,22 @@ pub enum RetryAfter {
 }
 
 impl<H> Transaction<H> {
+    /// The same in a wider vocabulary.
+    #[must_use]
+    pub fn into_ops<T: From<H>>(self) -> Transaction<T> {
+        let widen = |check: Check<H>| Check {
+            key: check.key,
+            limit: check.limit,
+            hits: check.hits.into(),
+            enforcement: check.enforcement,
+        };
+        Transaction {
+            checks: self.checks.into_iter().map(widen).collect(),
+            deadline: self.deadline,
+            exact: self.exact,
+        }
+    }
+
     /// Whether the transaction as a whole passes, given each check's verdict in order.
     ///
     /// The one definition of all-or-nothing; the Lua driver (`store/redis/check.lua`) mirrors it.

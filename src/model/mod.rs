@@ -6,7 +6,7 @@ pub mod key;
 pub mod limit;
 pub mod time;
 
-pub use check::{Check, Enforcement, Grant, Hits, Outcome, RetryAfter, Transaction};
+pub use check::{Check, Enforcement, Hits, Outcome, RetryAfter, Transaction};
 pub use descriptor::{Descriptor, Entry, LimitOverride, Request};
 pub use key::CounterKey;
 pub use limit::{Algorithm, AlgorithmKind, Limit, Unit, Window};

@@ -1,7 +1,7 @@
 //! What a decision has changed in the counters.
 
-use super::Outcomes;
-use crate::model::{Check, Hits, Outcome, Transaction};
+use crate::algorithms::op::{Grant, Op};
+use crate::model::{Check, Outcome};
 
 /// What a check has changed in its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,20 +14,19 @@ pub(crate) enum Change {
     Given(u64),
 }
 
-/// Goes through what a decision has changed.
-pub(super) fn for_each_change(
-    transaction: &Transaction,
-    outcomes: &Outcomes,
-    mut each: impl FnMut(&Check, &Outcome, Change),
+/// Goes through what a decision has changed; `passes` says whether the transaction passed.
+pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
+    checks: impl Iterator<Item = (&'c Check<H>, &'c Outcome, Option<Grant>)>,
+    passes: bool,
+    mut each: impl FnMut(&Check<H>, &Outcome, Change),
 ) {
-    let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
-        let change = match check.hits {
-            Hits::Acquire(hits) if passes && outcome.allowed => Change::Counted(hits),
-            Hits::Debit(hits) => Change::Counted(hits),
-            Hits::Lease(_) if passes => outcome.grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
-            Hits::Refund(hits) | Hits::Return { hits, .. } => Change::Given(hits),
-            _ => Change::None,
+    for (check, outcome, grant) in checks {
+        let change = match check.hits.into() {
+            Op::Acquire(hits) if passes && outcome.allowed => Change::Counted(hits),
+            Op::Debit(hits) => Change::Counted(hits),
+            Op::Lease(_) if passes => grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
+            Op::Refund(hits) | Op::Return { hits, .. } => Change::Given(hits),
+            Op::Acquire(_) | Op::Lease(_) | Op::Peek => Change::None,
         };
         each(check, outcome, change);
     }

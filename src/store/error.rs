@@ -9,10 +9,10 @@ pub enum StoreError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// No connection: the call was not made.
+    /// No connection: the call was not sent.
     #[error("not connected: {0}")]
     Unavailable(String),
-    /// The connection broke while the call was under way.
+    /// The connection broke while the call was in flight.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// More calls wait than the bound on them allows.
@@ -26,9 +26,9 @@ pub enum StoreError {
         /// The server's own words, bounded and without control characters.
         text: String,
     },
-    /// The call was not made, because of what happened to another one, or to the time that it had.
-    #[error("{0} (this call was not made)")]
-    NotMade(Box<Self>),
+    /// The call was not sent, because of what happened to another one, or because its time was over.
+    #[error("{0} (the call was not sent)")]
+    NotSent(Box<Self>),
     /// The server answered something that is no answer to what was asked.
     #[error("unexpected answer: {0}")]
     Protocol(String),
@@ -75,11 +75,11 @@ pub enum Refusal {
 const MAX_TEXT: usize = 200;
 
 impl StoreError {
-    /// The same of calls that are not made because of it.
+    /// The same of calls that are not sent because of it.
     #[must_use]
-    pub(super) fn not_made(self) -> Self {
-        if self.may_have_counted() {
-            Self::NotMade(Box::new(self))
+    pub(super) fn not_sent(self) -> Self {
+        if self.is_indeterminate() {
+            Self::NotSent(Box::new(self))
         } else {
             self
         }
@@ -87,7 +87,7 @@ impl StoreError {
 
     /// The same of a call that had been sent.
     #[must_use]
-    pub(super) fn under_way(self) -> Self {
+    pub(super) fn in_flight(self) -> Self {
         match self {
             Self::Unavailable(text) => Self::Broken(text),
             other => other,
@@ -100,9 +100,21 @@ impl StoreError {
         match self {
             Self::Refused { kind, .. } => !matches!(kind, Refusal::WrongType | Refusal::CrossSlot | Refusal::TryAgain),
             Self::Overloaded => false,
-            Self::NotMade(why) => why.is_about_the_server(),
+            Self::NotSent(why) => why.is_about_the_server(),
             Self::Timeout(_) | Self::Unavailable(_) | Self::Broken(_) | Self::Protocol(_) => true,
         }
+    }
+
+    /// Whether it says that one key is somebody else's; nothing was counted then.
+    #[must_use]
+    pub const fn is_about_one_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                kind: Refusal::WrongType,
+                ..
+            }
+        )
     }
 
     /// Whether there is no connection to the server (any more), so that more calls would fail, too.
@@ -110,14 +122,14 @@ impl StoreError {
     pub const fn is_away(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Broken(_) => true,
-            Self::NotMade(why) => why.is_away(),
+            Self::NotSent(why) => why.is_away(),
             _ => false,
         }
     }
 
-    /// Whether the call may have been carried out all the same.
+    /// Whether the call may have been carried out all the same: its fate is unknown.
     #[must_use]
-    pub const fn may_have_counted(&self) -> bool {
+    pub const fn is_indeterminate(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Broken(_) | Self::Protocol(_))
     }
 
@@ -128,7 +140,7 @@ impl StoreError {
             Self::Timeout(_) => "timeout",
             Self::Unavailable(_) => "unavailable",
             Self::Broken(_) => "broken",
-            Self::NotMade(why) => why.kind(),
+            Self::NotSent(why) => why.kind(),
             Self::Overloaded => "overloaded",
             Self::Refused { kind, .. } => kind.name(),
             Self::Protocol(_) => "protocol",

@@ -1,45 +1,26 @@
 //! Where counters live, behind one contract.
 
-pub mod breaker;
 mod change;
-pub mod coalesce;
-pub mod deny_cache;
+pub mod correction;
 pub mod error;
-pub mod groups;
-mod late;
-pub mod lease;
 pub mod memory;
-pub mod per_second;
+mod per_thread;
 pub mod redis;
-pub mod standby;
-mod turns;
+pub mod remote;
+mod ticker;
 
 use async_trait::async_trait;
 use smallvec::SmallVec;
 
+pub use self::correction::{Cause, Correction};
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
-pub use self::redis::RedisStore;
-use crate::algorithms::transaction::Answers;
-use crate::model::{Grant, Outcome, Transaction};
+use crate::model::{Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
 pub type Outcomes = SmallVec<[Outcome; 2]>;
 
-/// Answers as the layers between the engine and a store pass them on: with the grant in the outcome.
-fn outcomes(answers: Answers) -> Outcomes {
-    let outcome = |answer: crate::algorithms::op::Answer| Outcome {
-        grant: answer.grant.map(|grant| Grant {
-            hits: grant.hits,
-            slice: answer.outcome.slice,
-            left_us: grant.left_us,
-        }),
-        ..answer.outcome
-    };
-    answers.into_iter().map(outcome).collect()
-}
-
-/// The contract of every store and of every layer over one.
+/// The contract of every store.
 ///
 /// - A transaction is atomic: [`Transaction::passes`] decides, and then each *allowed* check's hits are counted, or
 ///   nothing at all is (except by a rule that counts denied hits).
@@ -67,14 +48,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(all)
     }
 
-    /// Called once a store that was away is back, before it is asked for decisions again: tells it what it must know
-    /// of the time between.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it could not be told: then it is not back yet.
-    async fn settle(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
+    /// Changes a counter later, as soon as the store can: never waits, never fails, bounded in what it keeps.
+    fn correct(&self, correction: Correction);
 }
 
 #[async_trait]
@@ -87,7 +62,7 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
         (**self).check_many(transactions).await
     }
 
-    async fn settle(&self) -> Result<(), StoreError> {
-        (**self).settle().await
+    fn correct(&self, correction: Correction) {
+        (**self).correct(correction);
     }
 }

@@ -15,9 +15,10 @@ use prometheus::proto::{LabelPair, MetricFamily};
 use super::compat::GrpcPort;
 use super::edges::EdgeMetrics;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
+use super::store_meter::StoreMetrics;
 
 /// Seconds; fine where Envoy's 20 ms are decided.
-const LATENCY_BUCKETS: [f64; 14] = [
+pub(super) const LATENCY_BUCKETS: [f64; 14] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 1.0,
 ];
 
@@ -69,12 +70,8 @@ pub struct Metrics {
     /// What would otherwise change decisions silently.
     pub edges: EdgeMetrics,
     services: [ServiceMetrics; 3],
-    /// Calls that left for the store.
-    pub store_calls: IntCounterVec,
-    /// Calls that failed, by kind.
-    pub store_errors: IntCounterVec,
-    /// How long the store took.
-    pub store_duration: HistogramVec,
+    /// Calls to shared stores.
+    pub store: StoreMetrics,
     /// 1 while the failure mode answers for the store.
     pub failure_mode: IntGaugeVec,
     /// Descriptors that the failure mode decided, by mode.
@@ -148,6 +145,7 @@ impl Metrics {
             "sluicegate_request_duration_seconds",
             "Time to answer a request",
             &["service"],
+            &LATENCY_BUCKETS,
         )?;
         let service = |name: &str| ServiceMetrics {
             ok: requests.with_label_values(&[name, "ok"]),
@@ -171,19 +169,7 @@ impl Metrics {
             rules,
             edges: EdgeMetrics::new(r)?,
             services,
-            store_calls: counters(r, "sluicegate_store_calls_total", "Calls to the store", &["store"])?,
-            store_errors: counters(
-                r,
-                "sluicegate_store_errors_total",
-                "Calls to the store that failed",
-                &["store", "kind"],
-            )?,
-            store_duration: histograms(
-                r,
-                "sluicegate_store_duration_seconds",
-                "Time of a store call",
-                &["store"],
-            )?,
+            store: StoreMetrics::new(r)?,
             failure_mode: gauges(
                 r,
                 "sluicegate_failure_mode",
@@ -378,7 +364,12 @@ pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+pub(super) fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(vec.clone()))?;
     Ok(vec)
@@ -390,8 +381,14 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prome
     Ok(vec)
 }
 
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
-    let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec()), labels)?;
+pub(super) fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
     registry.register(Box::new(vec.clone()))?;
     Ok(vec)
 }

@@ -1,58 +1,86 @@
-//! A layer that counts and times the calls that really leave for a store.
+//! Counts and times the calls that really leave for a server.
 
-use std::time::Instant;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use tokio::time::Instant;
 
-use async_trait::async_trait;
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use super::metrics::{LATENCY_BUCKETS, counters, histograms};
+use crate::algorithms::op::Op;
+use crate::model::{CounterKey, Transaction};
+use crate::store::remote::transport::{BreakerScope, Delivery, Transport};
 
-use crate::model::Transaction;
-use crate::store::{Outcomes, Store, StoreError};
+/// Checks in one call.
+const CHECKS_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-use super::Metrics;
+/// Calls to all shared stores, by the label `store`.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    calls: IntCounterVec,
+    errors: IntCounterVec,
+    duration: HistogramVec,
+    checks: HistogramVec,
+}
 
-/// The layer.
-pub struct StoreMeter<S> {
-    inner: S,
+impl StoreMetrics {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let name = "sluicegate_store_errors_total";
+        let errors = counters(registry, name, "Calls to the store that failed", &["store", "kind"])?;
+        let store = &["store"];
+        let name = "sluicegate_store_duration_seconds";
+        let duration = histograms(registry, name, "Time of a store call", store, &LATENCY_BUCKETS)?;
+        let name = "sluicegate_store_call_checks";
+        let checks = histograms(registry, name, "Checks in a store call", store, &CHECKS_BUCKETS)?;
+        Ok(Self {
+            calls: counters(registry, "sluicegate_store_calls_total", "Calls to the store", store)?,
+            errors,
+            duration,
+            checks,
+        })
+    }
+}
+
+/// A transport that is metered.
+pub struct StoreMeter<T> {
+    inner: T,
     name: &'static str,
     calls: IntCounter,
+    checks: Histogram,
     duration: Histogram,
     errors: IntCounterVec,
 }
 
-impl<S: Store> StoreMeter<S> {
+impl<T: Transport> StoreMeter<T> {
     /// Counts calls of `inner` under the label `name`.
-    pub fn new(inner: S, name: &'static str, metrics: &Metrics) -> Self {
+    pub fn new(inner: T, name: &'static str, metrics: &StoreMetrics) -> Self {
         Self {
             inner,
             name,
-            calls: metrics.store_calls.with_label_values(&[name]),
-            duration: metrics.store_duration.with_label_values(&[name]),
-            errors: metrics.store_errors.clone(),
-        }
-    }
-
-    fn count<T>(&self, start: Instant, result: &Result<T, StoreError>) {
-        self.calls.inc();
-        self.duration.observe(start.elapsed().as_secs_f64());
-        if let Err(error) = result {
-            self.errors.with_label_values(&[self.name, error.kind()]).inc();
+            calls: metrics.calls.with_label_values(&[name]),
+            checks: metrics.checks.with_label_values(&[name]),
+            duration: metrics.duration.with_label_values(&[name]),
+            errors: metrics.errors.clone(),
         }
     }
 }
 
-#[async_trait]
-impl<S: Store> Store for StoreMeter<S> {
-    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let start = Instant::now();
-        let result = self.inner.check(transaction).await;
-        self.count(start, &result);
-        result
+impl<T: Transport> Transport for StoreMeter<T> {
+    fn shard(&self, key: &CounterKey) -> u16 {
+        self.inner.shard(key)
     }
 
-    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+    fn scope(&self) -> BreakerScope {
+        self.inner.scope()
+    }
+
+    async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
         let start = Instant::now();
-        let result = self.inner.check_many(transactions).await;
-        self.count(start, &result);
-        result
+        let delivery = self.inner.send(shard, calls).await;
+        self.calls.inc();
+        let checks: usize = calls.iter().map(|call| call.checks.len()).sum();
+        self.checks.observe(u32::try_from(checks).map_or(f64::MAX, f64::from));
+        self.duration.observe(start.elapsed().as_secs_f64());
+        if let Delivery::Answered(Err(error)) | Delivery::NotSent(error) | Delivery::Indeterminate(error) = &delivery {
+            self.errors.with_label_values(&[self.name, error.kind()]).inc();
+        }
+        delivery
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
-use sluicegate::model::{AlgorithmKind, CounterKey, Hits, Outcome, Transaction};
+use sluicegate::algorithms::op::{Answer, Op};
+use sluicegate::model::{AlgorithmKind, CounterKey, Transaction};
 
 use crate::oracle::Oracle;
 use crate::subject::{Open, Subject, all, check, fresh_key};
@@ -41,19 +42,19 @@ struct Slices(HashMap<CounterKey, Vec<u64>>);
 
 impl Slices {
     /// Turns "so many slices ago" into a slice that hits were counted in, or into one that never was.
-    fn resolve(&self, key: &CounterKey, hits: Hits) -> Hits {
-        let Hits::Return { slice: ago, hits } = hits else {
+    fn resolve(&self, key: &CounterKey, hits: Op) -> Op {
+        let Op::Return { slice: ago, hits } = hits else {
             return hits;
         };
         let told = self.0.get(key).and_then(|told| told.iter().rev().nth(ago as usize));
-        Hits::Return {
+        Op::Return {
             slice: told.copied().unwrap_or(ago),
             hits,
         }
     }
 
-    fn note(&mut self, transaction: &Transaction, outcomes: &[Outcome]) {
-        for (check, outcome) in transaction.checks.iter().zip(outcomes) {
+    fn note(&mut self, transaction: &Transaction<Op>, answers: &[Answer]) {
+        for (check, Answer { outcome, .. }) in transaction.checks.iter().zip(answers) {
             if outcome.slice > 0 {
                 self.0.entry(check.key.clone()).or_default().push(outcome.slice);
             }
@@ -73,9 +74,9 @@ fn follow(subject: &Subject, trace: &Trace) -> Result<(), TestCaseError> {
             check(&keys[key], trace.limits[key], hits, enforcement)
         }));
         let expected = oracle.check(now_us, &transaction);
-        let found = subject.check(now_us, &transaction);
+        let found = subject.decide(now_us, std::slice::from_ref(&transaction)).remove(0);
         slices.note(&transaction, &found);
-        prop_assert_eq!(found.as_slice(), expected, "at {}: {:?}", now_us, transaction);
+        prop_assert_eq!(found, expected, "at {}: {:?}", now_us, transaction);
     }
     Ok(())
 }
@@ -109,9 +110,9 @@ pub fn changed_rules(open: Open, algorithm: AlgorithmKind) {
                 check(&key, trace.limits[limit], slices.resolve(&key, hits), enforcement)
             }));
             let expected = oracle.check(now_us, &transaction);
-            let found = subject.check(now_us, &transaction);
+            let found = subject.decide(now_us, std::slice::from_ref(&transaction)).remove(0);
             slices.note(&transaction, &found);
-            prop_assert_eq!(found.as_slice(), expected, "at {}: {:?}", now_us, transaction);
+            prop_assert_eq!(found, expected, "at {}: {:?}", now_us, transaction);
         }
         Ok(())
     });
@@ -126,7 +127,7 @@ pub fn batches(open: Open) {
         let (mut oracle, mut slices) = (Oracle::default(), Slices::default());
         for (number, batch) in trace.steps.chunks(5).enumerate() {
             let now_us = trace.start_us + batch[0].at_us;
-            let transactions: Vec<Transaction> = batch
+            let transactions: Vec<Transaction<Op>> = batch
                 .iter()
                 .map(|step| {
                     let checks = step.checks.iter();
@@ -140,15 +141,9 @@ pub fn batches(open: Open) {
                 .iter()
                 .map(|transaction| oracle.check(now_us, transaction))
                 .collect();
-            subject.clock.set(now_us);
-            let answer = subject.runtime.block_on(subject.store.check_many(&transactions));
-            let found: Vec<_> = answer
-                .expect("answers")
-                .into_iter()
-                .map(|outcomes| outcomes.to_vec())
-                .collect();
-            for (transaction, outcomes) in transactions.iter().zip(&found) {
-                slices.note(transaction, outcomes);
+            let found = subject.decide(now_us, &transactions);
+            for (transaction, answers) in transactions.iter().zip(&found) {
+                slices.note(transaction, answers);
             }
             prop_assert_eq!(found, expected, "batch {}: {:?}", number, transactions);
         }

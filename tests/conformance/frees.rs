@@ -1,5 +1,6 @@
 //! What is given back: when, and out of which slice.
 
+use sluicegate::algorithms::op::Op;
 use sluicegate::model::{AlgorithmKind, Enforcement, Hits};
 
 use crate::subject::{Open, all, check, fresh_key};
@@ -34,32 +35,35 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
     let subject = open();
     let key = fresh_key();
     let limit = traces::limit(algorithm, 6, 60);
-    let one = |now_us, hits| subject.one(now_us, &key, limit, hits);
-    let left = |now_us| one(now_us, Hits::Peek).remaining;
+    let one = |now_us, op| {
+        let asked = [all([check(&key, limit, op, Enforcement::Enforce)])];
+        subject.decide(now_us, &asked)[0][0].outcome
+    };
+    let left = |now_us| one(now_us, Op::Peek).remaining;
     if matches!(algorithm, AlgorithmKind::TokenBucket | AlgorithmKind::LeakyBucket) {
         // A hit takes 10 s to come back.
-        let first = one(NOW_US, Hits::Acquire(1));
+        let first = one(NOW_US, Op::Acquire(1));
         assert_eq!(first.slice, NOW_US + 10_000_000);
         let unused = left(first.slice);
         one(
             first.slice,
-            Hits::Return {
+            Op::Return {
                 slice: first.slice,
                 hits: 1,
             },
         );
-        one(first.slice, Hits::Acquire(1));
+        one(first.slice, Op::Acquire(1));
         assert_eq!(left(first.slice), unused - 1);
         one(
             first.slice,
-            Hits::Return {
+            Op::Return {
                 slice: first.slice,
                 hits: 1,
             },
         );
         assert_eq!(left(first.slice), unused - 1, "these hits are somebody else's");
-        let second = one(first.slice, Hits::Peek).reset_after_us + first.slice;
-        one(second - 1, Hits::Return { slice: second, hits: 1 });
+        let second = one(first.slice, Op::Peek).reset_after_us + first.slice;
+        one(second - 1, Op::Return { slice: second, hits: 1 });
         assert_eq!(left(second - 1), unused);
         return;
     }
@@ -69,12 +73,12 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
         } else {
             20_000_000
         };
-    let first = one(NOW_US, Hits::Acquire(2));
-    let second = one(later_us, Hits::Acquire(3));
+    let first = one(NOW_US, Op::Acquire(2));
+    let second = one(later_us, Op::Acquire(3));
     assert_eq!(left(later_us), 1);
     let back = one(
         later_us,
-        Hits::Return {
+        Op::Return {
             slice: first.slice,
             hits: 1,
         },
@@ -86,7 +90,7 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
         assert_eq!(
             one(
                 later_us,
-                Hits::Return {
+                Op::Return {
                     slice: first.slice,
                     hits: 9
                 }
@@ -106,10 +110,10 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
         assert!(gone_us - later_us >= 60_000_000 - 1, "the later hits still count");
     }
     let reset_us = later_us + 62_000_000;
-    one(reset_us, Hits::Acquire(4));
+    one(reset_us, Op::Acquire(4));
     one(
         reset_us,
-        Hits::Return {
+        Op::Return {
             slice: second.slice,
             hits: 3,
         },

@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 
 use sluicegate::algorithms::limit::MAX_HITS;
-use sluicegate::model::{
-    Algorithm, Check, CounterKey, Enforcement, Grant, Hits, Limit, Outcome, RetryAfter, Transaction,
-};
+use sluicegate::algorithms::op::{Answer, Grant, Op};
+use sluicegate::model::{Algorithm, Check, CounterKey, Enforcement, Limit, Outcome, RetryAfter, Transaction};
 
 /// One counter.
 #[derive(Debug, Clone)]
@@ -252,7 +251,6 @@ impl Counter {
             delay_us: 0,
             room,
             slice: self.newest_slice(now),
-            grant: None,
             cached: false,
         }
     }
@@ -320,7 +318,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    fn counter(&mut self, check: &Check) -> &mut Counter {
+    fn counter(&mut self, check: &Check<Op>) -> &mut Counter {
         let counter = self
             .counters
             .entry(check.key.clone())
@@ -330,29 +328,29 @@ impl Oracle {
     }
 
     /// Decides and counts a transaction.
-    pub fn check(&mut self, now: u64, transaction: &Transaction) -> Vec<Outcome> {
+    pub fn check(&mut self, now: u64, transaction: &Transaction<Op>) -> Vec<Answer> {
         // What has happened counts first.
         let mut charged: HashMap<usize, Outcome> = HashMap::new();
         for (index, check) in transaction.checks.iter().enumerate() {
-            if let Hits::Debit(hits) = check.hits {
+            if let Op::Debit(hits) = check.hits {
                 charged.insert(index, self.counter(check).debited(now, hits));
             }
         }
         // Then as if nothing could stop it, to see what each check comes to …
         let mut trial = self.clone();
         let mut before: HashMap<CounterKey, u64> = HashMap::new();
-        let judged: Vec<Outcome> = transaction
+        let judged: Vec<Answer> = transaction
             .checks
             .iter()
             .enumerate()
             .map(|(index, check)| {
                 if let Some(outcome) = charged.get(&index) {
-                    return *outcome;
+                    return (*outcome).into();
                 }
                 let prior = before.entry(check.key.clone()).or_default();
-                let (outcome, counted) = trial.judge(self, now, check, *prior);
+                let (answer, counted) = trial.judge(self, now, check, *prior);
                 *prior = prior.saturating_add(counted);
-                outcome
+                answer
             })
             .collect();
         let over = |enforcement| {
@@ -361,52 +359,52 @@ impl Oracle {
                 .iter()
                 .zip(&judged)
                 .filter(move |(check, _)| check.enforcement == enforcement);
-            of_gate.map(|(_, outcome)| !outcome.allowed).collect::<Vec<_>>()
+            of_gate.map(|(_, answer)| !answer.outcome.allowed).collect::<Vec<_>>()
         };
         let quotas = over(Enforcement::Quota);
         let passes = !over(Enforcement::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
         // … then for good: without what is given back for those that take, …
-        let mut outcomes = judged;
-        for (check, outcome) in transaction.checks.iter().zip(&mut outcomes) {
-            if !passes && !matches!(check.hits, Hits::Debit(_)) {
+        let mut answers = judged;
+        for (check, answer) in transaction.checks.iter().zip(&mut answers) {
+            if !passes && !matches!(check.hits, Op::Debit(_)) {
                 let counter = self.counter(check);
-                outcome.remaining = counter.remaining(now);
-                outcome.reset_after_us = counter.reset_after(now);
-                (outcome.delay_us, outcome.slice, outcome.grant) = (0, 0, None);
+                answer.outcome.remaining = counter.remaining(now);
+                answer.outcome.reset_after_us = counter.reset_after(now);
+                (answer.outcome.delay_us, answer.outcome.slice, answer.grant) = (0, 0, None);
             }
         }
         for check in &transaction.checks {
             match check.hits {
-                Hits::Refund(hits) => self.counter(check).refund(now, hits),
-                Hits::Return { slice, hits } => self.counter(check).return_to(now, slice, hits),
+                Op::Refund(hits) => self.counter(check).refund(now, hits),
+                Op::Return { slice, hits } => self.counter(check).return_to(now, slice, hits),
                 _ => {}
             }
         }
-        for (check, outcome) in transaction.checks.iter().zip(&outcomes) {
-            match (check.hits, outcome.grant) {
-                (Hits::Acquire(hits), _) if passes && outcome.allowed => {
+        for (check, answer) in transaction.checks.iter().zip(&answers) {
+            match (check.hits, answer.grant) {
+                (Op::Acquire(hits), _) if passes && answer.outcome.allowed => {
                     self.counter(check).take(now, hits);
                 }
-                (Hits::Lease(_), Some(grant)) => {
+                (Op::Lease(_), Some(grant)) => {
                     self.counter(check).take(now, grant.hits);
                 }
                 _ => {}
             }
         }
         // … and as of the end for those that give.
-        for (check, outcome) in transaction.checks.iter().zip(&mut outcomes) {
-            if matches!(check.hits, Hits::Refund(_) | Hits::Return { .. }) {
+        for (check, answer) in transaction.checks.iter().zip(&mut answers) {
+            if matches!(check.hits, Op::Refund(_) | Op::Return { .. }) {
                 let counter = self.counter(check);
-                outcome.remaining = counter.remaining(now);
-                outcome.reset_after_us = counter.reset_after(now);
+                answer.outcome.remaining = counter.remaining(now);
+                answer.outcome.reset_after_us = counter.reset_after(now);
             }
         }
-        outcomes
+        answers
     }
 
     /// What a check comes to after the earlier ones of its transaction, and what it adds. `origin` is how things
     /// stood before the transaction.
-    fn judge(&mut self, origin: &Self, now: u64, check: &Check, prior: u64) -> (Outcome, u64) {
+    fn judge(&mut self, origin: &Self, now: u64, check: &Check<Op>, prior: u64) -> (Answer, u64) {
         let mut origin = origin
             .counters
             .get(&check.key)
@@ -422,14 +420,14 @@ impl Oracle {
             delay_us: 0,
             room: 0,
             slice: 0,
-            grant: None,
             cached: false,
         };
         let mut counted = 0;
+        let mut grant = None;
         let needed = match check.hits {
-            Hits::Acquire(hits) => hits,
-            Hits::Peek | Hits::Lease(_) => 1,
-            Hits::Debit(_) | Hits::Refund(_) | Hits::Return { .. } => 0,
+            Op::Acquire(hits) => hits,
+            Op::Peek | Op::Lease(_) => 1,
+            Op::Debit(_) | Op::Refund(_) | Op::Return { .. } => 0,
         };
         outcome.allowed = counter.fits(now, needed);
         if !outcome.allowed {
@@ -437,27 +435,23 @@ impl Oracle {
             outcome.retry_after = origin.retry_after(now, prior.saturating_add(needed));
         }
         match check.hits {
-            Hits::Acquire(hits) if outcome.allowed => counted = hits,
-            Hits::Lease(_) if counter.left(now, 0).is_none() => {
+            Op::Acquire(hits) if outcome.allowed => counted = hits,
+            Op::Lease(_) if counter.left(now, 0).is_none() => {
                 (outcome.allowed, outcome.retry_after) = (false, RetryAfter::Never);
             }
-            Hits::Lease(most) if outcome.allowed => counted = most.min(counter.remaining(now)),
+            Op::Lease(most) if outcome.allowed => counted = most.min(counter.remaining(now)),
             _ => {}
         }
         if counted > 0 {
             outcome.delay_us = counter.take(now, counted);
             outcome.slice = counter.newest_slice(now);
         }
-        if let (Hits::Lease(_), 1..) = (check.hits, counted) {
+        if let (Op::Lease(_), 1..) = (check.hits, counted) {
             let left_us = counter.left(now, outcome.slice).unwrap_or(0);
-            outcome.grant = Some(Grant {
-                hits: counted,
-                slice: outcome.slice,
-                left_us,
-            });
+            grant = Some(Grant { hits: counted, left_us });
         }
         outcome.remaining = counter.remaining(now);
         outcome.reset_after_us = counter.reset_after(now);
-        (outcome, counted)
+        (Answer { outcome, grant }, counted)
     }
 }

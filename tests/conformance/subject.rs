@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use sluicegate::algorithms::op::{Answer, Op};
 use sluicegate::config::settings::RedisSettings;
 use sluicegate::model::{Check, Clock, CounterKey, Enforcement, Hits, Limit, ManualClock, Outcome, Transaction};
-use sluicegate::store::coalesce::Coalesce;
-use sluicegate::store::deny_cache::DenyCache;
-use sluicegate::store::lease::Lease;
 use sluicegate::store::memory::{DEFAULT_MAX_KEYS, MemoryStore};
-use sluicegate::store::redis::RedisStore;
+use sluicegate::store::redis::RedisTransport;
+use sluicegate::store::remote::transport::{Delivery, Transport};
+use sluicegate::store::remote::{Options, Remote};
 use sluicegate::store::{Outcomes, Store};
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,8 @@ pub type Open = fn() -> Subject;
 pub struct Subject {
     /// What the suite asks.
     pub store: Arc<dyn Store>,
+    /// The same counters in the vocabulary of the pipeline.
+    pub counters: Counters,
     /// The clock that the store decides by.
     pub clock: Arc<ManualClock>,
     /// The server behind the store, if there is one.
@@ -31,7 +33,39 @@ pub struct Subject {
     pub runtime: Runtime,
 }
 
+/// Where counters are.
+#[derive(Clone)]
+pub enum Counters {
+    Memory(Arc<MemoryStore>),
+    Redis(Arc<Remote<RedisTransport>>),
+}
+
+/// Counters in this process' memory behind the pipeline to a shared store.
+struct InMemory(Arc<MemoryStore>);
+
+impl Transport for InMemory {
+    async fn send(&self, _shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        Delivery::Answered(Ok(calls.iter().map(|call| self.0.check_ops(call)).collect()))
+    }
+}
+
 impl Subject {
+    /// Asks several things in one trip at a time, of the counters themselves.
+    pub fn decide(&self, now_us: u64, calls: &[Transaction<Op>]) -> Vec<Vec<Answer>> {
+        self.clock.set(now_us);
+        let answers = match &self.counters {
+            Counters::Memory(memory) => calls.iter().map(|call| memory.check_ops(call)).collect(),
+            Counters::Redis(remote) => {
+                let redis = remote.transport(0).expect("one server");
+                match self.runtime.block_on(redis.send(0, calls)) {
+                    Delivery::Answered(answers) => answers.expect("an answer"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        answers.into_iter().map(|answers| answers.to_vec()).collect()
+    }
+
     /// Asks at a time.
     pub fn check(&self, now_us: u64, transaction: &Transaction) -> Outcomes {
         self.clock.set(now_us);
@@ -58,7 +92,7 @@ pub fn single(key: &CounterKey, limit: Limit, hits: Hits) -> Transaction {
 }
 
 /// A check.
-pub fn check(key: &CounterKey, limit: Limit, hits: Hits, enforcement: Enforcement) -> Check {
+pub fn check<H>(key: &CounterKey, limit: Limit, hits: H, enforcement: Enforcement) -> Check<H> {
     Check {
         key: key.clone(),
         limit,
@@ -68,7 +102,7 @@ pub fn check(key: &CounterKey, limit: Limit, hits: Hits, enforcement: Enforcemen
 }
 
 /// A transaction.
-pub fn all(checks: impl IntoIterator<Item = Check>) -> Transaction {
+pub fn all<H>(checks: impl IntoIterator<Item = Check<H>>) -> Transaction<H> {
     Transaction {
         checks: checks.into_iter().collect(),
         ..Transaction::default()
@@ -93,8 +127,10 @@ fn runtime() -> Runtime {
 /// The store in this process' memory.
 pub fn memory() -> Subject {
     let clock = Arc::new(ManualClock::new(0));
+    let memory = Arc::new(MemoryStore::new(DEFAULT_MAX_KEYS, clock.clone()));
     Subject {
-        store: Arc::new(MemoryStore::new(DEFAULT_MAX_KEYS, clock.clone())),
+        store: memory.clone(),
+        counters: Counters::Memory(memory),
         clock,
         server: None,
         runtime: runtime(),
@@ -130,61 +166,81 @@ pub fn redis_client(url: &str) -> Subject {
     let runtime = runtime();
     let store = runtime.block_on(connected(url, Some(clock.clone())));
     Subject {
-        store: Arc::new(store),
+        store: store.clone(),
+        counters: Counters::Redis(store),
         clock,
         server: None,
         runtime,
     }
 }
 
+/// No test here is about time that runs out.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A store that has its connections.
-pub async fn connected(url: &str, clock: Option<Arc<dyn Clock>>) -> RedisStore {
-    // No test here is about time that runs out.
-    let patience = Duration::from_secs(60);
+pub async fn connected(url: &str, clock: Option<Arc<dyn Clock>>) -> Arc<Remote<RedisTransport>> {
     let settings = RedisSettings::from_url(url).expect("a good URL");
-    let store = RedisStore::with_clock(&settings, patience, Arc::new(|_| {}), clock).expect("no certificates");
+    let redis = RedisTransport::with_clock(&settings, PATIENCE, Arc::new(|_| {}), clock).expect("no certificates");
     let start = Instant::now();
-    while store.connections().0 < store.connections().1 {
-        assert!(start.elapsed() < patience, "no connection to {url}");
+    while redis.connections().0 < redis.connections().1 {
+        assert!(start.elapsed() < PATIENCE, "no connection to {url}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    store
+    Remote::plain(redis, PATIENCE, Arc::new(ManualClock::new(0)))
 }
 
-/// Puts layers on a subject.
-fn layered(mut subject: Subject, layers: impl FnOnce(Arc<dyn Store>, Arc<dyn Clock>) -> Arc<dyn Store>) -> Subject {
+/// Counters that a stage keeps in these tests: fewer than the tests use, so that they are evicted too.
+const STAGE_KEYS: Option<usize> = Some(50);
+
+/// Puts stages before a subject's counters.
+fn staged(mut subject: Subject, options: impl FnOnce(Options) -> Options) -> Subject {
     let clock = Arc::clone(&subject.clock) as Arc<dyn Clock>;
-    subject.store = layers(subject.store, clock);
+    let options = options(Options::plain(PATIENCE));
+    subject.store = match &subject.counters {
+        Counters::Memory(memory) => Remote::new([InMemory(memory.clone())], |_| 0, &options, None, clock),
+        Counters::Redis(_) => {
+            let url = subject.server.as_ref().expect("a server").url();
+            let open = async {
+                let settings = RedisSettings::from_url(&url).expect("a good URL");
+                RedisTransport::with_clock(&settings, PATIENCE, Arc::new(|_| {}), Some(clock.clone()))
+            };
+            let redis = subject.runtime.block_on(open).expect("no certificates");
+            while redis.connections().0 == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Remote::new([redis], |_| 0, &options, None, clock)
+        }
+    };
     subject
 }
 
-/// Keys that a layer keeps in these tests: fewer than the tests use, so that they are evicted too.
-const LAYER_KEYS: usize = 50;
-
-/// The deny cache over the store in memory.
+/// Cached denials over the store in memory.
 pub fn deny_cache() -> Subject {
-    layered(memory(), |store, clock| {
-        Arc::new(DenyCache::new(store, LAYER_KEYS, false, clock))
+    staged(memory(), |plain| Options {
+        denial_keys: STAGE_KEYS,
+        ..plain
     })
 }
 
-/// Coalescing over Redis.
+/// Joined keys over Redis.
 pub fn coalesce() -> Subject {
-    layered(redis(), |store, _| {
-        Arc::new(Coalesce::new(store, Duration::from_secs(60)))
-    })
+    staged(redis(), |plain| Options { join: true, ..plain })
 }
 
 /// Leases over the store in memory.
 pub fn lease() -> Subject {
-    layered(memory(), |store, clock| Arc::new(Lease::new(store, LAYER_KEYS, clock)))
+    staged(memory(), |plain| Options {
+        lease_keys: STAGE_KEYS,
+        ..plain
+    })
 }
 
-/// All layers over Redis, as a process puts them together.
+/// All stages over Redis, as a process puts them together.
 pub fn layers() -> Subject {
-    layered(redis(), |store, clock| {
-        let coalesce = Coalesce::new(store, Duration::from_secs(60));
-        let lease = Lease::new(coalesce, LAYER_KEYS, Arc::clone(&clock));
-        Arc::new(DenyCache::new(lease, LAYER_KEYS, true, clock))
+    staged(redis(), |plain| Options {
+        join: true,
+        lease_keys: STAGE_KEYS,
+        denial_keys: STAGE_KEYS,
+        ..plain
     })
 }

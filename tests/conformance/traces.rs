@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use sluicegate::algorithms::limit::{LimitSpec, build};
-use sluicegate::model::{Algorithm, AlgorithmKind, Enforcement, Hits, Limit, Unit, Window};
+use sluicegate::algorithms::op::Op;
+use sluicegate::model::{Algorithm, AlgorithmKind, Enforcement, Limit, Unit, Window};
 
 /// One question to a store.
 #[derive(Debug, Clone)]
@@ -10,7 +11,7 @@ pub struct Step {
     /// Microseconds since the trace's start.
     pub at_us: u64,
     /// Which of the trace's keys, hits and enforcement, for each check.
-    pub checks: Vec<(usize, Hits, Enforcement)>,
+    pub checks: Vec<(usize, Op, Enforcement)>,
 }
 
 /// A limit and what is asked of it.
@@ -87,15 +88,15 @@ fn amount(limit: &Limit) -> impl Strategy<Value = u64> + use<> {
     prop_oneof![8 => 1..=3_u64, 4 => 1..=hits + 2, 1 => Just(hits.max(1)), 1 => Just(u64::MAX)]
 }
 
-fn hits(limit: &Limit) -> impl Strategy<Value = Hits> + use<> {
+fn hits(limit: &Limit) -> impl Strategy<Value = Op> + use<> {
     prop_oneof![
-        12 => amount(limit).prop_map(Hits::Acquire),
-        3 => Just(Hits::Peek),
-        2 => amount(limit).prop_map(Hits::Debit),
-        2 => amount(limit).prop_map(Hits::Refund),
-        2 => amount(limit).prop_map(Hits::Lease),
+        12 => amount(limit).prop_map(Op::Acquire),
+        3 => Just(Op::Peek),
+        2 => amount(limit).prop_map(Op::Debit),
+        2 => amount(limit).prop_map(Op::Refund),
+        2 => amount(limit).prop_map(Op::Lease),
         // The slice is counted back from the newest that the store told of; see `exact::Slices`.
-        2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Hits::Return { slice, hits }),
+        2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Op::Return { slice, hits }),
     ]
 }
 
@@ -152,7 +153,7 @@ fn rescaled(one: &Limit, two: &Limit) -> Limit {
     limit
 }
 
-type RawStep = (i64, Vec<(usize, Hits, Enforcement)>);
+type RawStep = (i64, Vec<(usize, Op, Enforcement)>);
 
 fn trace(limits: Vec<Limit>, step: BoxedStrategy<RawStep>) -> impl Strategy<Value = Trace> {
     let start = prop_oneof![

@@ -6,17 +6,28 @@ use std::time::Duration;
 
 use sluicegate::model::{AlgorithmKind, Clock, Hits, RetryAfter};
 use sluicegate::store::Store;
-use sluicegate::store::deny_cache::DenyCache;
+use sluicegate::store::remote::{Options, Remote};
 
-use crate::sim::{Remote, SimClock, limit, one, take};
+use crate::sim::{End, Network, SimClock, limit, one, pipeline, take};
 
-fn cache(remote: &Arc<Remote>, leases: bool) -> DenyCache<Arc<Remote>> {
-    DenyCache::new(Arc::clone(remote), 100, leases, SimClock::new(0) as Arc<dyn Clock>)
+fn cache(network: &Arc<Network>, leases: bool) -> Arc<Remote<End>> {
+    let stages = |plain| Options {
+        denial_keys: Some(100),
+        // None of these keys ever has one: leases are only about.
+        lease_keys: leases.then_some(1),
+        ..plain
+    };
+    pipeline(
+        network,
+        SimClock::new(0) as Arc<dyn Clock>,
+        Duration::from_secs(5),
+        stages,
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_denial_stands_until_retry_after_and_not_longer() {
-    let remote = Remote::new(1, 0);
+    let remote = Network::new(1, 0);
     let cache = cache(&remote, false);
     let rule = limit(AlgorithmKind::SlidingWindow, 3, 10);
     for _ in 0..3 {
@@ -45,7 +56,7 @@ async fn a_denial_stands_until_retry_after_and_not_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn other_sizes_other_keys_and_give_backs_are_asked() {
-    let remote = Remote::new(2, 0);
+    let remote = Network::new(2, 0);
     let cache = cache(&remote, false);
     let rule = limit(AlgorithmKind::SlidingWindow, 3, 10);
     cache.check(&one(take(&rule, "x", 2))).await.expect("answered");
@@ -63,7 +74,7 @@ async fn other_sizes_other_keys_and_give_backs_are_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_was_raised_is_asked_although_its_key_is_the_same() {
-    let remote = Remote::new(5, 0);
+    let remote = Network::new(5, 0);
     let cache = cache(&remote, false);
     let [two, three] = [2, 3].map(|hits| limit(AlgorithmKind::SlidingWindow, hits, 10));
     for allowed in [true, true, false] {
@@ -82,7 +93,7 @@ async fn a_limit_that_was_raised_is_asked_although_its_key_is_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn with_leases_about_a_denial_holds_to_the_end_of_its_slice_only() {
-    let remote = Remote::new(3, 0);
+    let remote = Network::new(3, 0);
     let cache = cache(&remote, true);
     let rule = limit(AlgorithmKind::SlidingWindow, 1, 10);
     cache.check(&one(take(&rule, "x", 1))).await.expect("answered");
@@ -98,7 +109,7 @@ async fn with_leases_about_a_denial_holds_to_the_end_of_its_slice_only() {
 
 #[tokio::test(start_paused = true)]
 async fn bounded_in_keys() {
-    let remote = Remote::new(4, 0);
+    let remote = Network::new(4, 0);
     let cache = cache(&remote, false);
     let ban = limit(AlgorithmKind::SlidingWindow, 1, 10);
     for n in 0..1000 {
@@ -106,5 +117,6 @@ async fn bounded_in_keys() {
         cache.check(&one(take(&ban, &key, 1))).await.expect("answered");
         assert!(!cache.check(&one(take(&ban, &key, 1))).await.expect("answered")[0].allowed);
     }
-    assert!(cache.len() <= 100, "{}", cache.len());
+    let denials = cache.stats().denials;
+    assert!(denials <= 100, "{denials}");
 }

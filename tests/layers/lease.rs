@@ -9,12 +9,10 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sluicegate::model::{AlgorithmKind, Clock, Enforcement, Hits, Transaction};
 use sluicegate::store::Store;
-use sluicegate::store::coalesce::Coalesce;
-use sluicegate::store::deny_cache::DenyCache;
-use sluicegate::store::lease::Lease;
+use sluicegate::store::remote::{Options, Remote};
 use tokio::time::{Instant, sleep};
 
-use crate::sim::{Remote, SimClock, ideal, limit, one, take, worst_window};
+use crate::sim::{End, Network, SimClock, ideal, limit, one, pipeline, take, worst_window};
 
 /// What a run is made of; rates in hits a second over all replicas.
 #[derive(Clone, Copy, Debug)]
@@ -36,23 +34,32 @@ struct Report {
     calls_per_decision: f64,
 }
 
-type Layers = Arc<Lease<Coalesce<Arc<Remote>>>>;
+/// Leases alone.
+fn leased(network: &Arc<Network>) -> Arc<Remote<End>> {
+    pipeline(network, SimClock::new(0), Duration::from_secs(5), |plain| Options {
+        lease_keys: Some(100),
+        ..plain
+    })
+}
 
 async fn simulate(run: Run) -> Report {
-    let remote = Remote::new(run.seed, run.loss);
+    let remote = Network::new(run.seed, run.loss);
     let rule = limit(run.algorithm, run.limit, run.window_s);
     let admitted_locally = Arc::new(Mutex::new(Vec::new()));
     let arrivals = Arc::new(Mutex::new(Vec::new()));
     let end = Instant::now() + Duration::from_secs(run.seconds);
     let mut drivers = Vec::new();
-    let mut layers: Vec<Layers> = Vec::new();
+    let mut layers: Vec<Arc<Remote<End>>> = Vec::new();
     for replica in 0..run.replicas {
         // Clocks that have nothing to do with each other: only their pace matters.
         let clock: Arc<dyn Clock> = SimClock::new(replica * 7_777_777);
-        let coalesce = Coalesce::new(Arc::clone(&remote), Duration::from_secs(1));
-        let lease = Arc::new(Lease::new(coalesce, 1000, Arc::clone(&clock)));
-        layers.push(Arc::clone(&lease));
-        let stack = Arc::new(DenyCache::new(lease, 1000, true, clock));
+        let stack = pipeline(&remote, clock, Duration::from_secs(1), |plain| Options {
+            join: true,
+            lease_keys: Some(1000),
+            denial_keys: Some(1000),
+            ..plain
+        });
+        layers.push(Arc::clone(&stack));
         let (remote, admitted, arrivals) = (
             Arc::clone(&remote),
             Arc::clone(&admitted_locally),
@@ -85,8 +92,11 @@ async fn simulate(run: Run) -> Report {
     // A quiet slice later nothing stays reserved.
     sleep(Duration::from_secs(3)).await;
     for lease in &layers {
-        while lease.sweep().await.is_err() {}
-        assert_eq!(lease.reserved(), 0, "{run:?}");
+        for _ in 0..100 {
+            lease.flush(Duration::from_secs(1)).await;
+        }
+        let stats = lease.stats();
+        assert_eq!((stats.leased_hits, stats.corrections), (0, 0), "{run:?}");
     }
     let mut times = remote.counted.lock().clone();
     times.extend_from_slice(&admitted_locally.lock());
@@ -214,30 +224,30 @@ async fn fixed_windows_end_leases_with_the_window() {
 
 #[tokio::test(start_paused = true)]
 async fn token_buckets_are_never_leased() {
-    let remote = Remote::new(7, 0);
-    let lease = Lease::new(Arc::clone(&remote), 100, SimClock::new(0));
+    let remote = Network::new(7, 0);
+    let lease = leased(&remote);
     let rule = limit(AlgorithmKind::TokenBucket, 1_000_000, 1);
     for _ in 0..500 {
         assert!(lease.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
     }
     assert_eq!(remote.calls.load(Ordering::Relaxed), 500);
-    assert_eq!(lease.reserved(), 0);
+    assert_eq!(lease.stats().leased_hits, 0);
 }
 
 /// Two counters in a request, one of them at its limit: the other's lease gets its hits back.
 #[tokio::test(start_paused = true)]
 async fn all_or_nothing_over_a_lease_and_the_store() {
-    let remote = Remote::new(3, 0);
-    let lease = Lease::new(Arc::clone(&remote), 100, SimClock::new(0));
+    let remote = Network::new(3, 0);
+    let lease = leased(&remote);
     let (wide, narrow) = (
         limit(AlgorithmKind::SlidingWindow, 100_000, 60),
         limit(AlgorithmKind::SlidingWindow, 3, 60),
     );
     // Warm up until the wide key is leased.
-    while lease.reserved() == 0 {
+    while lease.stats().leased_hits == 0 {
         lease.check(&one(take(&wide, "w", 1))).await.expect("answered");
     }
-    let used = |remote: &Arc<Remote>| {
+    let used = |remote: &Arc<Network>| {
         let mut peek = take(&wide, "w", 1);
         peek.hits = Hits::Peek;
         100_000 - remote.store.check_now(&one(peek))[0].remaining
@@ -248,14 +258,14 @@ async fn all_or_nothing_over_a_lease_and_the_store() {
     };
     let mut passed = 0;
     for _ in 0..20 {
-        let before = (lease.reserved(), used(&remote));
+        let before = (lease.stats().leased_hits, used(&remote));
         let outcomes = lease.check(&both).await.expect("answered");
         let now_passed = outcomes.iter().all(|outcome| outcome.allowed);
         passed += u64::from(now_passed);
         if !now_passed {
             assert!(outcomes[0].allowed && !outcomes[1].allowed);
             // Net use = counted - reserved; a denial changed nothing of it (a lease may have ended meanwhile).
-            let after = (lease.reserved(), used(&remote));
+            let after = (lease.stats().leased_hits, used(&remote));
             assert_eq!(before.1 - before.0, after.1 - after.0);
         }
     }
@@ -265,10 +275,10 @@ async fn all_or_nothing_over_a_lease_and_the_store() {
 /// The store judges quota checks together, so none of them may be answered from a lease alone.
 #[tokio::test(start_paused = true)]
 async fn quota_checks_all_go_to_the_store() {
-    let remote = Remote::new(5, 0);
-    let lease = Lease::new(Arc::clone(&remote), 100, SimClock::new(0));
+    let remote = Network::new(5, 0);
+    let lease = leased(&remote);
     let rule = limit(AlgorithmKind::SlidingWindow, 100_000, 60);
-    while lease.reserved() == 0 {
+    while lease.stats().leased_hits == 0 {
         lease.check(&one(take(&rule, "w", 1))).await.expect("answered");
     }
     let before = remote.calls.load(Ordering::Relaxed);

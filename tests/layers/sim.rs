@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sluicegate::algorithms::limit::{self, LimitSpec};
+use sluicegate::algorithms::op::Op;
 use sluicegate::model::key::{Owner, Part, counter_key};
 use sluicegate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Transaction, Unit, Window};
+use sluicegate::store::StoreError;
 use sluicegate::store::memory::MemoryStore;
-use sluicegate::store::{Outcomes, Store, StoreError};
+use sluicegate::store::remote::transport::{Answers, BreakerScope, Delivery, Transport};
+use sluicegate::store::remote::{Options, Remote};
 use tokio::time::Instant;
 
 /// Simulated time plus an offset, in microseconds.
@@ -38,7 +40,7 @@ impl Clock for SimClock {
 }
 
 /// The store at the other end of a network.
-pub struct Remote {
+pub struct Network {
     pub store: Arc<MemoryStore>,
     clock: Arc<SimClock>,
     random: Mutex<SmallRng>,
@@ -50,7 +52,7 @@ pub struct Remote {
     pub counted: Mutex<Vec<u64>>,
 }
 
-impl Remote {
+impl Network {
     pub fn new(seed: u64, loss: u32) -> Arc<Self> {
         // Far from 0, so that windows have a past.
         let clock = SimClock::new(1_000_000_000_000);
@@ -86,32 +88,56 @@ impl Remote {
     }
 }
 
-#[async_trait]
-impl Store for Remote {
-    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let mut all = self.check_many(std::slice::from_ref(transaction)).await?;
-        Ok(all.pop().expect("one"))
-    }
-
-    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.travel().await?;
+impl Network {
+    fn decide(&self, transactions: &[Transaction<Op>]) -> Vec<Answers> {
         let mut all = Vec::new();
         for transaction in transactions {
-            let outcomes = self.store.check_now(transaction);
-            if transaction.passes(outcomes.iter().map(|outcome| outcome.allowed)) {
-                for (check, outcome) in transaction.checks.iter().zip(&outcomes) {
-                    if let (Hits::Acquire(hits), true) = (check.hits, outcome.allowed) {
+            let answers = self.store.check_ops(transaction);
+            if transaction.passes(answers.iter().map(|answer| answer.outcome.allowed)) {
+                for (check, answer) in transaction.checks.iter().zip(&answers) {
+                    if let (Op::Acquire(hits), true) = (check.hits, answer.outcome.allowed) {
                         let now = self.now_us();
                         self.counted.lock().extend((0..hits).map(|_| now));
                     }
                 }
             }
-            all.push(outcomes);
+            all.push(answers);
         }
-        self.travel().await?;
-        Ok(all)
+        all
     }
+}
+
+/// One end of the network.
+pub struct End(pub Arc<Network>);
+
+impl Transport for End {
+    /// A failure says nothing of other calls.
+    fn scope(&self) -> BreakerScope {
+        BreakerScope::Cluster
+    }
+
+    async fn send(&self, _shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.0.travel().await {
+            return Delivery::Indeterminate(error);
+        }
+        let answers = self.0.decide(calls);
+        match self.0.travel().await {
+            Ok(()) => Delivery::Answered(Ok(answers)),
+            Err(error) => Delivery::Indeterminate(error),
+        }
+    }
+}
+
+/// A pipeline over the network, with some of its stages.
+pub fn pipeline(
+    network: &Arc<Network>,
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+    stages: impl FnOnce(Options) -> Options,
+) -> Arc<Remote<End>> {
+    let options = stages(Options::plain(timeout));
+    Remote::new([End(Arc::clone(network))], |_| 0, &options, None, clock)
 }
 
 pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {

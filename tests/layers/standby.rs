@@ -1,18 +1,19 @@
-//! The standby counters: outages of the shared store under load, and what passes at their edges.
+//! The fallback counters: outages of the shared store under load, and what passes at their edges.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sluicegate::model::{AlgorithmKind, Check, Clock, Hits, Limit, Transaction};
-use sluicegate::store::breaker::{Breaker, Covers, probe_forever};
+use sluicegate::algorithms::op::Op;
+use sluicegate::model::{AlgorithmKind, Check, Clock, CounterKey, Hits, Limit, Transaction};
 use sluicegate::store::memory::MemoryStore;
-use sluicegate::store::standby::{Fate, Follow, Standby};
-use sluicegate::store::{Outcomes, Refusal, Store, StoreError};
+use sluicegate::store::remote::transport::{Delivery, Transport};
+use sluicegate::store::remote::{CircuitState, Local, Options, Remote};
+use sluicegate::store::{Refusal, Store, StoreError};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::sim::{SimClock, limit, one, take, worst_window};
@@ -47,8 +48,8 @@ impl Shared {
         })
     }
 
-    fn spoils(&self, transaction: &Transaction) -> Option<StoreError> {
-        let mut checks = transaction.checks.iter();
+    fn spoils(&self, calls: &[Transaction<Op>]) -> Option<StoreError> {
+        let mut checks = calls.iter().flat_map(|call| &call.checks);
         let spoilt = checks.any(|check| check.key == take(&check.limit, SPOILT, 1).key);
         self.spoilt.lock().clone().filter(|_| spoilt)
     }
@@ -65,16 +66,37 @@ impl Shared {
     }
 }
 
-#[async_trait]
-impl Store for Shared {
-    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        self.travel().await?;
-        if let Some(error) = self.spoils(transaction) {
-            return Err(error);
+struct End(Arc<Shared>);
+
+impl Transport for End {
+    /// The counter that fails when others do not is on a node of its own.
+    fn shard(&self, key: &CounterKey) -> u16 {
+        u16::from(key.as_str().contains(SPOILT))
+    }
+
+    async fn send(&self, _shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        if let Err(error) = self.0.travel().await {
+            return fate(error);
         }
-        let outcomes = self.store.check_now(transaction);
-        self.travel().await?;
-        Ok(outcomes)
+        match self.0.spoils(calls) {
+            Some(error @ StoreError::Refused { .. }) => return Delivery::Answered(Err(error)),
+            Some(error) => return Delivery::NotSent(error),
+            None => {}
+        }
+        let answers = calls.iter().map(|call| self.0.store.check_ops(call)).collect();
+        match self.0.travel().await {
+            Ok(()) => Delivery::Answered(Ok(answers)),
+            // It was carried out.
+            Err(error) => Delivery::Indeterminate(error),
+        }
+    }
+}
+
+/// That of a call that did not arrive: what was lost may have arrived for all that its sender knows.
+fn fate(error: StoreError) -> Delivery {
+    match error {
+        StoreError::Unavailable(_) => Delivery::NotSent(error),
+        _ => Delivery::Indeterminate(error),
     }
 }
 
@@ -82,33 +104,43 @@ fn memory(clock: Arc<dyn Clock>) -> MemoryStore {
     MemoryStore::new(std::num::NonZeroUsize::new(10_000).expect("not zero"), clock)
 }
 
-/// One process: the shared store behind a circuit breaker, and the counters that stand by.
+/// One process.
 #[derive(Clone)]
 struct Replica {
-    store: Arc<Breaker<Arc<Follow<Arc<Shared>>>>>,
-    standby: Arc<Standby>,
+    store: Arc<Remote<End>>,
 }
 
 impl Replica {
     fn start(shared: &Arc<Shared>, offset_us: u64, replicas: u32) -> Self {
-        let standby = Arc::new(Standby::new(Arc::new(memory(SimClock::new(offset_us))), replicas));
-        let follow = Follow::new(Arc::clone(shared), Arc::clone(&standby), |_| true, PATIENCE);
-        let store = Breaker::new(Arc::new(follow), Covers::OneServer);
+        let clock = SimClock::new(offset_us);
+        let local = Local {
+            memory: Arc::new(memory(clock.clone())),
+            replicas,
+        };
+        let options = Options {
+            circuit: true,
+            ..Options::plain(PATIENCE)
+        };
+        let store = Remote::new([End(Arc::clone(shared))], |_| 0, &options, Some(local), clock);
         let probe = one(take(&limit(AlgorithmKind::FixedWindow, 1_000_000, 1), "probe", 1));
-        tokio::spawn(probe_forever(Arc::downgrade(&store), probe));
-        Self { store, standby }
+        let mut tasks = JoinSet::new();
+        store.spawn(&mut tasks, &probe);
+        tasks.detach_all();
+        Self { store }
     }
 
     async fn admits(&self, transaction: &Transaction) -> bool {
         let outcomes = match self.store.check(transaction).await {
             Ok(outcomes) => outcomes,
-            Err(error) => self.standby.decide(transaction, Fate::of(&error)),
+            Err(_) => self.store.fallback().expect("fallback counters").decide(transaction),
         };
         transaction.passes(outcomes.iter().map(|outcome| outcome.allowed))
     }
 
     fn is_back(&self) -> bool {
-        self.store.state().borrow().is_none()
+        self.store
+            .circuit(0)
+            .is_some_and(|circuit| matches!(*circuit.borrow(), CircuitState::Closed { .. }))
     }
 }
 

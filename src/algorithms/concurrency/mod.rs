@@ -43,7 +43,7 @@
 //! fixed number all the same, the engine leaves as many of an Envoy's releases out as it was denied (`engine/undue.rs`).
 //!
 //! A caller that leaves before it has heard the answer makes no call either; the engine then gives its slots back
-//! (`engine/slots.rs`). What frees itself only: slots of an Envoy that crashed or could not reach the service, and
+//! (`engine/permits.rs`). What frees itself only: slots of an Envoy that crashed or could not reach the service, and
 //! those of a call to the store that timed out but was counted.
 //!
 //! Choose `ttl` as the longest time that a request may take (the route's timeout), not longer.

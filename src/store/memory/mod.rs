@@ -22,7 +22,7 @@ use smallvec::smallvec;
 use self::hash::{KeyHash, KeyHasher};
 use self::shard::{Shard, ticks_down, ticks_up};
 pub use self::sweep::sweep_forever;
-use super::{Outcomes, Store, StoreError, outcomes};
+use super::{Correction, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::algorithms::transaction::Answers;
 use crate::model::{Clock, Transaction};
@@ -101,7 +101,10 @@ impl MemoryStore {
     /// Decides and counts without leaving the thread.
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
-        outcomes(self.check_ops(transaction))
+        self.check_ops(transaction)
+            .iter()
+            .map(|answer| answer.outcome)
+            .collect()
     }
 
     /// The same for all that a replica can ask of a counter.
@@ -162,5 +165,9 @@ impl std::fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
         Ok(self.check_now(transaction))
+    }
+
+    fn correct(&self, correction: Correction) {
+        self.apply_correction(&correction);
     }
 }

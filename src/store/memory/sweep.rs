@@ -4,7 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use super::MemoryStore;
-use crate::store::turns::Turns;
+use crate::store::ticker::Ticker;
 
 /// Time between two slices.
 const TICK: Duration = Duration::from_millis(100);
@@ -13,8 +13,8 @@ const BUCKETS_PER_TICK: usize = 128;
 
 /// Sweeps until the store is gone. The composition root spawns it.
 pub async fn sweep_forever(store: Weak<MemoryStore>) {
-    let mut turns = Turns::new(store, TICK);
-    while let Some(store) = turns.next().await {
+    let mut ticker = Ticker::new(store, TICK);
+    while let Some(store) = ticker.next().await {
         store.sweep(BUCKETS_PER_TICK);
     }
 }

@@ -9,7 +9,8 @@ use super::shard::{Shard, Weight};
 use crate::algorithms::op::{Answer, Op};
 use crate::algorithms::transaction::{Answers, States, run, run_one};
 use crate::algorithms::{State, debit, expires_us, fixed_window, quota, refund, remaining};
-use crate::model::{Check, CounterKey, Limit, Transaction};
+use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
+use crate::store::Correction;
 use crate::store::change::Change;
 
 impl MemoryStore {
@@ -36,6 +37,16 @@ impl MemoryStore {
             }
             let changed = missing > 0 || change != Change::None;
             ((), changed.then(|| left.saturating_sub(missing)))
+        });
+    }
+
+    /// Changes a counter as a correction says.
+    pub(super) fn apply_correction(&self, correction: &Correction) {
+        let _ = self.check_one(&Check {
+            key: correction.counter.clone(),
+            limit: correction.limit,
+            hits: Correction::op(correction.slice, correction.delta),
+            enforcement: Enforcement::Shadow,
         });
     }
 

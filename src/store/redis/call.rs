@@ -1,4 +1,4 @@
-//! One call: transactions in, outcomes out, in time.
+//! One call: transactions in, answers out, in time.
 
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -17,30 +17,20 @@ use tokio::time::timeout_at;
 use super::client::store_error;
 use super::link::Link;
 use super::script::{self, Call, ScriptId};
+use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
-use crate::store::{Outcomes, StoreError, late, outcomes};
+use crate::store::StoreError;
+use crate::store::remote::GRACE;
+use crate::store::remote::transport::Answers;
 
-/// Why a call has no outcomes.
+/// Why a call has no answers.
 pub(super) enum Failure {
     /// Another node of the cluster has the key: its words.
     Redirected(String),
-    /// Anything else.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Redirected(details) => Self::refused(&details),
-            Failure::Store(error) => error,
-        }
-    }
+    /// There was no connection to send it on.
+    NotSent(StoreError),
+    /// It was handed to a connection, and this became of it.
+    Sent(StoreError),
 }
 
 /// How a call is made.
@@ -55,38 +45,35 @@ pub(super) enum Mode {
 /// Decides transactions whose keys may stand in one call, by virtual time `now_us` (0 = Redis' own).
 pub(super) async fn decide(
     link: &Link,
-    transactions: &[&Transaction],
+    transactions: &[Transaction<Op>],
     budget: &Budget,
     now_us: u64,
     mode: Mode,
-) -> Result<Vec<Outcomes>, Failure> {
-    let client = link.client()?;
+) -> Result<Vec<Answers>, Failure> {
+    let client = link.client().map_err(Failure::NotSent)?;
     let reply = budget.watch(link, evaluate(&client, transactions, budget, now_us, mode));
     match reply.await {
         Ok(reply) => {
             link.answered(&client);
-            Ok(script::decode(transactions, &reply)?
-                .into_iter()
-                .map(outcomes)
-                .collect())
+            script::decode(transactions, &reply).map_err(Failure::Sent)
         }
         Err(error) => {
             if error.is_moved() || error.is_ask() {
                 link.answered(&client);
                 return Err(Failure::Redirected(error.details().to_owned()));
             }
-            let error = store_error(&error, budget.timeout).under_way();
+            let error = store_error(&error, budget.timeout).in_flight();
             if matches!(error, StoreError::Refused { .. }) {
                 link.answered(&client);
             }
-            Err(Failure::Store(error))
+            Err(Failure::Sent(error))
         }
     }
 }
 
 async fn evaluate(
     client: &Client,
-    transactions: &[&Transaction],
+    transactions: &[Transaction<Op>],
     budget: &Budget,
     now_us: u64,
     mode: Mode,
@@ -156,7 +143,7 @@ fn text(script: ScriptId) -> Str {
     Str::from_static(script.source())
 }
 
-/// The time that a call has, with all of its redirections: longer than its callers wait (see [`late`]).
+/// The time that a call has, with all of its redirections: longer than its callers wait (see [`GRACE`]).
 pub(super) struct Budget {
     start: Instant,
     /// The store's own timeout. A call that takes longer speaks against the server, whatever its callers' deadlines.
@@ -177,7 +164,7 @@ impl Budget {
 
     /// What the client's own timeout has to be.
     pub fn total(timeout: Duration) -> Duration {
-        timeout + late::PATIENCE
+        timeout + GRACE
     }
 
     /// True once at most.

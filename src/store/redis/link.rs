@@ -17,12 +17,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::call::Budget;
 use super::client::{self, AbortOnDrop};
-use super::events::Watch;
+use super::events::{RedisObserver, Watch};
 use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
 use crate::config::settings::redis::HostPort;
 use crate::store::StoreError;
 use crate::store::error::printable;
+use crate::store::per_thread::PerThread;
 
 /// Calls that time out in a row before the link counts as stalled.
 const STALL_AFTER: u32 = 8;
@@ -35,11 +36,52 @@ const MIN_BACKOFF: Duration = Duration::from_millis(20);
 /// It doubles up to this; with jitter at most 1.5 times as long.
 const MAX_BACKOFF: Duration = Duration::from_millis(300);
 
+/// One server: a few links for everybody, and one for each single-threaded runtime that calls, so that a call of such a
+/// runtime never leaves its thread.
+pub(super) struct Server {
+    links: PerThread<Links>,
+}
+
+impl Server {
+    /// Starts to connect.
+    pub fn spawn(
+        settings: RedisSettings,
+        call_timeout: Duration,
+        observer: RedisObserver,
+        stop: &CancellationToken,
+    ) -> Self {
+        let watch = Watch::new(&settings.to_string(), observer);
+        let master = Master::follow(&settings, stop);
+        let shared = Links::spawn(settings.clone(), call_timeout, &master, &watch, stop);
+        let one = RedisSettings {
+            pool_size: 1,
+            ..settings
+        };
+        let stop = stop.clone();
+        let make = move || Links::spawn(one.clone(), call_timeout, &master, &watch, &stop);
+        Self {
+            links: PerThread::new(shared, make),
+        }
+    }
+
+    /// The links for a call from this thread.
+    pub fn links(&self) -> Arc<Links> {
+        let own = self.links.own().filter(|own| own.up() > 0);
+        own.unwrap_or_else(|| Arc::clone(self.links.shared()))
+    }
+
+    /// Connections that are up, and how many there should be.
+    pub fn connections(&self) -> (usize, usize) {
+        let all = self.links.all();
+        all.iter()
+            .fold((0, 0), |(up, wanted), links| (up + links.up(), wanted + links.len()))
+    }
+}
+
 /// A few links to one server.
 pub(super) struct Links {
     links: Vec<Arc<Link>>,
     next: AtomicUsize,
-    stop: CancellationToken,
     /// Ends the supervisors, and with them the connections.
     _guard: DropGuard,
 }
@@ -71,14 +113,8 @@ impl Links {
         Self {
             links: (0..settings.pool_size.max(1)).map(link).collect(),
             next: AtomicUsize::new(0),
-            _guard: stop.clone().drop_guard(),
-            stop,
+            _guard: stop.drop_guard(),
         }
-    }
-
-    /// Whether they have been told to end.
-    pub fn stopped(&self) -> bool {
-        self.stop.is_cancelled()
     }
 
     /// How many are up.
@@ -89,17 +125,6 @@ impl Links {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.links.len()
-    }
-
-    /// Whether a call may be made now.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn ready(&self) -> Result<(), StoreError> {
-        if self.links.iter().any(|link| link.is_up()) {
-            return Ok(());
-        }
-        self.next().map(|link| link.reason.lock().clone()).and_then(Err)
     }
 
     /// The next link that is up, in turn; when none is, any, to say why.
@@ -174,7 +199,7 @@ impl Link {
     }
 
     fn set_down(&self, reason: StoreError) {
-        *self.reason.lock() = reason.not_made();
+        *self.reason.lock() = reason.not_sent();
         self.up.store(false, Ordering::Release);
     }
 

@@ -1,11 +1,9 @@
-//! Redis through fred.
+//! Redis through fred: a [`Transport`].
 //!
-//! A call is one `EVALSHA` for all checks of a transaction ([`script`]) and for all transactions of the same moment
-//! (`batch`), pipelined on a connection of the caller's thread or on one of a few for everybody (`server`, `link`). It decides by Redis' own clock and ends within the store's timeout or the caller's deadline, whichever
-//! comes first; while there is no connection it fails at once. In a cluster, where a call cannot span slots, a
-//! transaction over several is decided in two steps ([`super::groups`]).
+//! A call is one `EVALSHA` for all its transactions ([`script`]), pipelined on a connection of the caller's thread or on one
+//! of a few for all others (`link`). It decides by Redis' own clock. While there is no connection it fails at once, as not
+//! sent. In a cluster a shard is a hash slot: the calls of one moment to slots of one master leave in one write.
 
-mod batch;
 mod call;
 mod client;
 mod cluster;
@@ -13,43 +11,42 @@ mod events;
 mod link;
 pub mod script;
 mod sentinel;
-mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use fred::util::redis_keyslot;
-use smallvec::{SmallVec, smallvec};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::call::{Budget, Failure, Mode};
 use self::cluster::Cluster;
 pub use self::events::{RedisChange, RedisEvent, RedisObserver};
-use self::server::Server;
-use super::{Outcomes, Store, StoreError, groups};
+use self::link::Server;
+use super::remote::transport::{BreakerScope, Delivery, Transport};
+use crate::algorithms::op::Op;
 use crate::config::settings::{RedisSettings, Topology};
-use crate::model::{Check, Clock, Transaction};
+use crate::model::{Clock, CounterKey, Transaction};
 use crate::tls::TlsError;
 
 /// Counters in Redis, shared by all replicas.
-pub struct RedisStore {
-    servers: Arc<Servers>,
+pub struct RedisTransport {
+    servers: Servers,
+    timeout: Duration,
+    /// Virtual time, for tests.
+    clock: Option<Arc<dyn Clock>>,
     /// Ends the supervisors, and with them the connections.
     _stop: DropGuard,
 }
 
 enum Servers {
     One(Box<Server>),
-    Cluster {
-        cluster: Arc<Cluster>,
-        /// Virtual time, for tests.
-        clock: Option<Arc<dyn Clock>>,
-    },
+    Cluster(Arc<Cluster>),
 }
 
-impl RedisStore {
-    /// Starts to connect and returns at once, whether Redis is there or not. `timeout` bounds every call; `observer`
-    /// is told what becomes of the connections. Must be called inside a tokio runtime.
+impl RedisTransport {
+    /// Starts to connect and returns at once, whether Redis is there or not. A connection whose calls take longer than
+    /// `timeout`, one after the other, counts as stalled; `observer` is told what becomes of the connections. Must be called
+    /// inside a tokio runtime.
     ///
     /// # Errors
     /// [`TlsError`] when the certificates cannot be used: no waiting would mend that.
@@ -71,19 +68,19 @@ impl RedisStore {
         // Reads the certificates once, to fail now rather than in a background task.
         client::new(settings, timeout)?;
         let stop = CancellationToken::new();
-        let shared = settings.clone();
         let servers = match &settings.topology {
             Topology::Cluster(seeds) => {
-                let shared = Arc::new(shared);
-                let cluster = Cluster::spawn(&shared, seeds, timeout, observer, stop.clone());
-                Servers::Cluster { cluster, clock }
+                let shared = Arc::new(settings.clone());
+                Servers::Cluster(Cluster::spawn(&shared, seeds, timeout, observer, stop.clone()))
             }
             Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => {
-                Servers::One(Box::new(Server::spawn(shared, timeout, observer, clock, stop.clone())))
+                Servers::One(Box::new(Server::spawn(settings.clone(), timeout, observer, &stop)))
             }
         };
         Ok(Self {
-            servers: Arc::new(servers),
+            servers,
+            timeout,
+            clock,
             _stop: stop.drop_guard(),
         })
     }
@@ -91,76 +88,57 @@ impl RedisStore {
     /// Connections that are up, and how many there should be.
     #[must_use]
     pub fn connections(&self) -> (usize, usize) {
-        match &*self.servers {
+        match &self.servers {
             Servers::One(server) => server.connections(),
-            Servers::Cluster { cluster, .. } => cluster.connections(),
+            Servers::Cluster(cluster) => cluster.connections(),
         }
-    }
-
-    /// Whether these checks cannot go in one call.
-    fn spans_slots<'a>(&self, mut checks: impl Iterator<Item = &'a Check>) -> bool {
-        if matches!(*self.servers, Servers::One(_)) {
-            return false;
-        }
-        let first = checks.next().map(slot);
-        checks.any(|check| Some(slot(check)) != first)
     }
 }
 
-/// A check's hash slot in a cluster.
-fn slot(check: &Check) -> u64 {
-    u64::from(redis_keyslot(check.key.as_str().as_bytes()))
-}
+impl Transport for RedisTransport {
+    fn shard(&self, key: &CounterKey) -> u16 {
+        match self.servers {
+            Servers::One(_) => 0,
+            Servers::Cluster(_) => redis_keyslot(key.as_str().as_bytes()),
+        }
+    }
 
-impl Servers {
-    /// Decides transactions that may stand in one call.
-    async fn decide(&self, transactions: SmallVec<[Transaction; 1]>) -> Result<Vec<Outcomes>, StoreError> {
-        match self {
-            Self::One(server) => server.decide(transactions).await,
-            Self::Cluster { cluster, clock } => {
-                let first = transactions.iter().flat_map(|transaction| &transaction.checks).next();
-                let slot = first.map_or(0, |check| redis_keyslot(check.key.as_str().as_bytes()));
-                let now_us = clock.as_ref().map_or(0, |clock| clock.now_us());
-                cluster.decide(slot, transactions, now_us).await
+    fn scope(&self) -> BreakerScope {
+        match self.servers {
+            Servers::One(_) => BreakerScope::OneServer,
+            Servers::Cluster(_) => BreakerScope::Cluster,
+        }
+    }
+
+    async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        let now_us = self.clock.as_ref().map_or(0, |clock| clock.now_us());
+        let budget = Budget::new(self.timeout);
+        match &self.servers {
+            Servers::Cluster(cluster) => cluster.send(shard, calls, &budget, now_us).await,
+            Servers::One(server) => {
+                let links = server.links();
+                let link = match links.next() {
+                    Ok(link) => link,
+                    Err(error) => return Delivery::NotSent(error),
+                };
+                match call::decide(link, calls, &budget, now_us, Mode::Plain).await {
+                    Ok(answers) => Delivery::Answered(Ok(answers)),
+                    Err(failure) => failure.into(),
+                }
             }
         }
     }
-
-    async fn decide_one(&self, transaction: Transaction) -> Result<Outcomes, StoreError> {
-        let mut all = self.decide(smallvec![transaction]).await?;
-        all.pop()
-            .ok_or_else(|| StoreError::Protocol("an answer is missing".to_owned()))
-    }
 }
 
-#[async_trait]
-impl Store for RedisStore {
-    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        if transaction.checks.is_empty() {
-            return Ok(Outcomes::new());
+impl From<Failure> for Delivery {
+    fn from(failure: Failure) -> Self {
+        use super::StoreError;
+        match failure {
+            Failure::Redirected(details) => Self::Answered(Err(StoreError::refused(&details))),
+            Failure::NotSent(error) => Self::NotSent(error),
+            Failure::Sent(error) if error.is_indeterminate() => Self::Indeterminate(error),
+            Failure::Sent(error @ StoreError::Refused { .. }) => Self::Answered(Err(error)),
+            Failure::Sent(error) => Self::NotSent(error),
         }
-        if !self.spans_slots(transaction.checks.iter()) {
-            return self.servers.decide_one(transaction.clone()).await;
-        }
-        let servers = self.servers.clone();
-        let one_slot = move |_, part: Transaction| {
-            let servers = servers.clone();
-            async move { servers.decide_one(part).await }
-        };
-        groups::check(transaction, slot, one_slot).await
-    }
-
-    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
-        if transactions.iter().all(|transaction| transaction.checks.is_empty()) {
-            return Ok(vec![Outcomes::new(); transactions.len()]);
-        }
-        if !self.spans_slots(transactions.iter().flat_map(|transaction| &transaction.checks)) {
-            return self.servers.decide(transactions.into()).await;
-        }
-        let mut all = Vec::with_capacity(transactions.len());
-        for transaction in transactions {
-            all.push(self.check(transaction).await?);
-        }
-        Ok(all)
     }
 }

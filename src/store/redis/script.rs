@@ -105,7 +105,7 @@ pub struct Call<'a> {
 
 /// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
 #[must_use]
-pub fn encode<'a, H: Copy + Into<Op>>(transactions: &[&'a Transaction<H>], now_us: u64) -> Call<'a> {
+pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us: u64) -> Call<'a> {
     let mut keys = Positions::default();
     let mut limits = Positions::default();
     let mut script = ScriptId(0);
@@ -226,7 +226,7 @@ fn push(out: &mut Vec<u8>, number: u64) {
 ///
 /// # Errors
 /// [`StoreError::Protocol`] if it is not one.
-pub fn decode<H: Copy + Into<Op>>(transactions: &[&Transaction<H>], reply: &[u8]) -> Result<Vec<Answers>, StoreError> {
+pub fn decode<H: Copy + Into<Op>>(transactions: &[Transaction<H>], reply: &[u8]) -> Result<Vec<Answers>, StoreError> {
     let (doubles, rest) = reply.as_chunks::<DOUBLE>();
     let mut numbers = doubles.iter().map(|bytes| f64::from_le_bytes(*bytes));
     let all = numbers.next().and_then(count).and_then(|now_us| {

@@ -2,9 +2,9 @@
 
 use futures::future::join_all;
 use sluicegate::model::Transaction;
-use sluicegate::store::{RedisStore, Refusal, Store, StoreError};
+use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{all_up, hit, patient, recover};
+use super::{RedisStore, all_up, hit, patient, recover};
 use crate::limits::{all, sliding, take};
 use crate::support::redis::Redis;
 

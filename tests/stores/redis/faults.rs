@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluicegate::store::redis::{RedisChange, RedisEvent};
 use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{TIMEOUT, all_up, connect, hit, patient, recover};
+use super::{TIMEOUT, all_up, connect, connections, hit, patient, recover};
 use crate::limits::{all, sliding, take};
 use crate::support::process::free_port;
 use crate::support::redis::Redis;
@@ -165,7 +165,7 @@ async fn the_callers_deadline_ends_a_call() {
         assert!(start.elapsed() >= wanted);
     }
     // Impatient callers do not speak against the server: it is not given up.
-    assert_eq!(store.connections().0, store.connections().1);
+    assert_eq!(connections(&store).0, connections(&store).1);
     redis.process.signal("CONT");
 }
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use sluicegate::model::{AlgorithmKind, Check, Hits, Limit};
-use sluicegate::store::{RedisStore, Store};
+use sluicegate::store::Store;
 
-use super::{PATIENCE, all_up, batches::scripts, connect_with, patient, recover, settings};
+use super::{PATIENCE, RedisStore, all_up, batches::scripts, connect_with, patient, recover, settings};
 use crate::limits::{all, per_day, sliding, take};
 use crate::support::redis::Redis;
 use crate::support::redis::cluster::{Cluster, wait_for};
@@ -61,7 +61,7 @@ async fn may_have_counted(store: &RedisStore, check: Check, left: Option<Duratio
     transaction.deadline = left.map(|left| Instant::now() + left);
     let error = store.check(&transaction).await.expect_err("it hangs");
     assert_eq!(error.kind(), "timeout", "{error}");
-    error.may_have_counted()
+    error.is_indeterminate()
 }
 
 async fn is_given_back(servers: &[&Redis], url: &str) {

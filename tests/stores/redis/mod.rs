@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sluicegate::config::settings::RedisSettings;
-use sluicegate::model::{Limit, Outcome, Transaction};
-use sluicegate::store::redis::{RedisEvent, RedisStore};
+use sluicegate::model::{Limit, MonotonicClock, Outcome, Transaction};
+use sluicegate::store::redis::{RedisEvent, RedisTransport};
+use sluicegate::store::remote::Remote;
 use sluicegate::store::{Store, StoreError};
 
 use crate::limits::{all, take};
@@ -23,6 +24,36 @@ use crate::limits::{all, take};
 pub const TIMEOUT: Duration = Duration::from_millis(150);
 /// How long a store may take to find a Redis that is there, at most. Generous: it is only reached on failure.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pipeline with no stage but dispatch and ledger, so that what Redis and the connections do is what is seen.
+pub type RedisStore = Arc<Remote<RedisTransport>>;
+
+/// Between two rounds of the flusher in these tests.
+const FLUSH_EVERY: Duration = Duration::from_millis(5);
+
+/// Puts the pipeline over a transport.
+pub fn piped(redis: RedisTransport, timeout: Duration) -> RedisStore {
+    let store = Remote::plain(redis, timeout, Arc::new(MonotonicClock::new()));
+    flushed(&store);
+    store
+}
+
+/// Sends what a pipeline's ledger has, again and again.
+pub fn flushed(store: &RedisStore) {
+    let flushed = Arc::downgrade(store);
+    tokio::spawn(async move {
+        while let Some(store) = flushed.upgrade() {
+            store.flush(TIMEOUT).await;
+            drop(store);
+            tokio::time::sleep(FLUSH_EVERY).await;
+        }
+    });
+}
+
+/// Connections that are up, and how many there should be.
+pub fn connections(store: &RedisStore) -> (usize, usize) {
+    store.transport(0).expect("one server").connections()
+}
 
 /// What happened to the connections.
 pub type Events = Arc<Mutex<Vec<RedisEvent>>>;
@@ -47,8 +78,8 @@ pub fn connect_with(settings: &RedisSettings, timeout: Duration) -> (RedisStore,
     let events = Events::default();
     let seen = events.clone();
     let observer = Arc::new(move |event: &RedisEvent| seen.lock().push(event.clone()));
-    let store = RedisStore::connect(settings, timeout, observer).expect("good settings");
-    (store, events)
+    let redis = RedisTransport::connect(settings, timeout, observer).expect("good settings");
+    (piped(redis, timeout), events)
 }
 
 /// Takes one hit.
@@ -72,7 +103,7 @@ pub async fn recover(store: &RedisStore, transaction: &Transaction) -> Duration 
 pub async fn all_up(store: &RedisStore) {
     let start = Instant::now();
     loop {
-        let (up, wanted) = store.connections();
+        let (up, wanted) = connections(store);
         if up == wanted {
             return;
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::model::{AlgorithmKind, Check, Hits};
-use sluicegate::store::{RedisStore, Refusal, Store as _, StoreError};
+use sluicegate::store::{Refusal, Store as _, StoreError};
 
 use sluicegate::config::settings::{RedisSettings, RedisTls};
 use sluicegate::tls::ClientTls;
 
-use super::{Events, PATIENCE, TIMEOUT, all_up, connect_with, hit, patient, settings};
+use super::{Events, PATIENCE, RedisStore, TIMEOUT, all_up, connect_with, connections, hit, patient, settings};
 use crate::limits::{all, per_minute, sliding, take};
 use crate::support::certs::{Ca, Identity, Volume};
 use crate::support::redis::Redis;
@@ -93,7 +93,7 @@ async fn a_user_with_a_password_and_no_more_rights_than_needed() {
         ),
         "{error}"
     );
-    let shown = format!("{error} {error:?} {:?} {:?}", events.lock(), store.connections());
+    let shown = format!("{error} {error:?} {:?} {:?}", events.lock(), connections(&store));
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
@@ -206,7 +206,7 @@ async fn tls_with_client_certificates() {
         tls.client.ca = Some("/nowhere/ca.crt".into());
     }
     let observer = Arc::new(|_: &_| ());
-    let error = RedisStore::connect(&missing, TIMEOUT, observer);
+    let error = sluicegate::store::redis::RedisTransport::connect(&missing, TIMEOUT, observer);
     let error = error.map(|_| ()).expect_err("no such file").to_string();
     assert!(error.contains("/nowhere/ca.crt"), "{error}");
 }

@@ -2,20 +2,21 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::model::time::SECOND_US;
 use sluicegate::model::{
-    AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, ManualClock, Transaction, Unit, Window,
+    AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, ManualClock, MonotonicClock, Transaction, Unit, Window,
 };
-use sluicegate::store::per_second::PerSecond;
-use sluicegate::store::{MemoryStore, Outcomes, RedisStore, Store};
+use sluicegate::store::redis::RedisTransport;
+use sluicegate::store::remote::{Options, Remote};
+use sluicegate::store::{MemoryStore, Outcomes, Store};
 use tokio::task::JoinSet;
 
-use super::{PATIENCE, all_up, settings};
+use super::{PATIENCE, RedisStore, flushed, settings};
 use crate::limits::{all, gated, take};
 use crate::support::redis::Redis;
 
@@ -25,7 +26,7 @@ const NOON_US: u64 = 1_700_000_000 * SECOND_US;
 struct Pair {
     main: Redis,
     seconds: Redis,
-    store: Arc<PerSecond>,
+    store: RedisStore,
 }
 
 impl Pair {
@@ -33,17 +34,21 @@ impl Pair {
         let [main, seconds] = [Redis::start(), Redis::start()];
         let connected = async |redis: &Redis| {
             let clock = clock.clone();
-            let store = RedisStore::with_clock(&settings(&redis.url()), PATIENCE, Arc::new(|_| {}), clock);
-            let store = store.expect("no certificates");
-            all_up(&store).await;
-            Arc::new(store)
+            let transport = RedisTransport::with_clock(&settings(&redis.url()), PATIENCE, Arc::new(|_| {}), clock);
+            let transport = transport.expect("no certificates");
+            let start = Instant::now();
+            while transport.connections().0 < transport.connections().1 {
+                assert!(start.elapsed() < PATIENCE, "no connection");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            transport
         };
-        let store = PerSecond::new(connected(&main).await, connected(&seconds).await);
-        Self {
-            main,
-            seconds,
-            store: Arc::new(store),
-        }
+        let transports = [connected(&main).await, connected(&seconds).await];
+        let server_of = |limit: &Limit| usize::from(limit.window_us == SECOND_US);
+        let clock = Arc::new(MonotonicClock::new());
+        let store = Remote::new(transports, server_of, &Options::plain(PATIENCE), None, clock);
+        flushed(&store);
+        Self { main, seconds, store }
     }
 
     async fn check(&self, checks: impl IntoIterator<Item = Check>) -> (bool, Outcomes) {

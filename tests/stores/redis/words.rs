@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use fred::util::redis_keyslot;
 use sluicegate::model::Limit;
 use sluicegate::store::redis::RedisChange;
-use sluicegate::store::{RedisStore, Refusal, Store, StoreError};
+use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{Events, PATIENCE, TIMEOUT, all_up, connect, connect_with, hit, patient, recover, settings};
+use super::{Events, PATIENCE, RedisStore, TIMEOUT, all_up, connect, connect_with, hit, patient, recover, settings};
 use crate::limits::{all, sliding, take};
 use crate::support::process::free_port;
 use crate::support::redis::cluster::{Cluster, wait_for};

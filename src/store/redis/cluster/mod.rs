@@ -24,10 +24,11 @@ use super::call::{self, Budget, Failure, Mode};
 use super::events::{RedisObserver, Watch};
 use super::link::Links;
 use super::sentinel::Master;
+use crate::algorithms::op::Op;
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::Transaction;
-use crate::store::late::{self, Answer, Job, Transactions, Undo};
+use crate::store::remote::transport::Delivery;
 use crate::store::{Refusal, StoreError};
 
 /// Times that a call follows MOVED or ASK.
@@ -92,29 +93,8 @@ impl Cluster {
         (routes.links.values().map(|links| links.up()).sum(), wanted)
     }
 
-    /// Decides one caller's transactions, whose keys are all in this slot.
-    pub async fn decide(self: &Arc<Self>, slot: u16, transactions: Transactions, now_us: u64) -> Answer {
-        let (job, caller) = late::call(transactions, self.call_timeout)?;
-        // A task of its own, since the caller may go away.
-        tokio::spawn(self.clone().run(slot, job, now_us));
-        caller.wait().await
-    }
-
-    async fn run(self: Arc<Self>, slot: u16, job: Job, now_us: u64) {
-        if !job.leaves() {
-            return;
-        }
-        let answer = self.call(slot, &late::refs(&job.transactions), now_us).await;
-        let mut undo = Undo::default();
-        job.answer(answer, &mut undo);
-        while undo.is_due().await {
-            let answer = self.call(slot, &late::refs(undo.transactions()), now_us).await;
-            undo.heard(&answer);
-        }
-    }
-
-    async fn call(&self, slot: u16, transactions: &[&Transaction], now_us: u64) -> Answer {
-        let budget = Budget::new(self.call_timeout);
+    /// Sends transactions whose counters are all in this slot to its master, and follows redirections.
+    pub async fn send(&self, slot: u16, transactions: &[Transaction<Op>], budget: &Budget, now_us: u64) -> Delivery {
         let routes = self.map.load_full();
         let Some(mut node) = routes.slots.owner(slot).cloned() else {
             self.outdated.notify_one();
@@ -123,7 +103,7 @@ impl Cluster {
             } else {
                 "no node of the cluster serves this slot"
             };
-            return Err(StoreError::Unavailable(text.to_owned()));
+            return Delivery::NotSent(StoreError::Unavailable(text.to_owned()));
         };
         let mut mode = Mode::Plain;
         for _ in 0..=MAX_REDIRECTIONS {
@@ -131,29 +111,35 @@ impl Cluster {
                 Some(links) => links.clone(),
                 None => self.links(&node),
             };
-            match call::decide(links.next()?, transactions, &budget, now_us, mode).await {
-                Ok(outcomes) => return Ok(outcomes),
+            let sent = match links.next() {
+                Ok(link) => call::decide(link, transactions, budget, now_us, mode).await,
+                Err(error) => Err(Failure::NotSent(error)),
+            };
+            match sent {
+                Ok(answers) => return Delivery::Answered(Ok(answers)),
                 Err(Failure::Redirected(details)) => {
-                    let to = redirection(&details, &node);
                     mode = if details.starts_with("ASK") {
                         Mode::Asking
                     } else {
+                        self.outdated.notify_one();
                         Mode::Plain
                     };
-                    if mode == Mode::Plain {
-                        self.outdated.notify_one();
+                    match redirection(&details, &node) {
+                        Some(to) => node = to,
+                        None => return Delivery::Answered(Err(StoreError::refused(&details))),
                     }
-                    node = to.ok_or_else(|| StoreError::refused(&details))?;
                 }
-                Err(Failure::Store(error)) => {
-                    if speaks_of_a_change(&error) {
+                Err(failure) => {
+                    if let Failure::NotSent(error) | Failure::Sent(error) = &failure
+                        && speaks_of_a_change(error)
+                    {
                         self.outdated.notify_one();
                     }
-                    return Err(error);
+                    return failure.into();
                 }
             }
         }
-        Err(StoreError::refused("MOVED too often"))
+        Delivery::Answered(Err(StoreError::refused("MOVED too often")))
     }
 
     /// The links of a node; makes them if they are new.
@@ -240,7 +226,7 @@ fn speaks_of_a_change(error: &StoreError) -> bool {
             kind,
             Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading
         ),
-        StoreError::NotMade(why) => speaks_of_a_change(why),
+        StoreError::NotSent(why) => speaks_of_a_change(why),
         StoreError::Overloaded | StoreError::Protocol(_) => false,
     }
 }

@@ -1,32 +1,29 @@
-//! A layer that answers denials that are certain to stand: a denial carries `retry_after`, and until then the same
-//! request is denied here, exactly as the store would. A request of more hits is certain to be denied too, but only the
-//! store knows for how long, so it is asked once for each number of hits (up to [`MAX_SIZES`] numbers).
+//! Denials that are certain to stand: a denial carries `retry_after`, and until then the same request is denied from
+//! here, exactly as the store would. A request of more hits is certain to be denied too, but only the store knows for how
+//! long, so it is asked once for each number of hits (up to [`MAX_SIZES`] numbers).
 //!
 //! Where leases may be outstanding, unused hits can come back at any time, so a denial then holds only to the end of
-//! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once. Algorithms
-//! whose slots other processes release (`concurrency`) and hits that count even when denied are never answered from here.
+//! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once, whether a request
+//! or the ledger does. Algorithms whose permits other processes release (`concurrency`) and hits that count even when denied
+//! are never answered from here.
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use quick_cache::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
 
-use crate::model::{Algorithm, Check, Clock, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
-
+use super::hasher::KeyedHasher;
 use super::lease::MAX_LIFE_US;
-use super::{Outcomes, Store, StoreError};
+use crate::model::{Algorithm, Check, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::store::Outcomes;
 
 /// Different numbers of hits that are kept for a key.
 const MAX_SIZES: usize = 4;
 
-/// The layer.
-pub struct DenyCache<S> {
-    inner: S,
-    denials: Cache<CounterKey, SmallVec<[Denial; 1]>>,
-    clock: Arc<dyn Clock>,
+/// The denials of up to a fixed number of counters.
+pub(super) struct Denials {
+    known: Cache<CounterKey, SmallVec<[Denial; 1]>, UnitWeighter, KeyedHasher>,
     /// Whether anybody may hold leases on these counters.
     leases: bool,
 }
@@ -48,41 +45,32 @@ struct Denial {
     remaining: u64,
 }
 
-impl<S: Store> DenyCache<S> {
-    /// A cache of up to `max_keys` keys over `inner`; `leases` says whether any replica may hold leases.
-    pub fn new(inner: S, max_keys: usize, leases: bool, clock: Arc<dyn Clock>) -> Self {
+impl Denials {
+    /// Denials of up to `max_keys` counters; `leases` says whether any replica may hold leases.
+    pub(super) fn new(max_keys: usize, leases: bool, hasher: KeyedHasher) -> Self {
+        let keys = max_keys.max(1);
         Self {
-            inner,
-            denials: Cache::new(max_keys.max(1)),
-            clock,
+            known: Cache::with(keys, keys as u64, UnitWeighter, hasher, DefaultLifecycle::default()),
             leases,
         }
     }
 
-    /// Keys that are denied here at the moment (some perhaps no longer).
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.denials.len()
-    }
-
-    /// Whether no key is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.denials.is_empty()
+    /// Counters that are denied here at the moment (some perhaps no longer).
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// The denials of all checks, or `None` if one might pass.
-    fn answer(&self, transaction: &Transaction) -> Option<Outcomes> {
-        if self.denials.is_empty() {
+    pub(super) fn answer(&self, transaction: &Transaction, now: u64) -> Option<Outcomes> {
+        if self.known.is_empty() {
             return None;
         }
-        let now = self.clock.now_us();
         transaction.checks.iter().map(|check| self.denied(check, now)).collect()
     }
 
     fn denied(&self, check: &Check, now: u64) -> Option<Outcome> {
         let hits = asked(check)?;
-        let known = self.denials.get(&check.key)?;
+        let known = self.known.get(&check.key)?;
         let denial = known
             .iter()
             .find(|denial| denial.hits == hits && denial.limit == check.limit && now < denial.until_us)?;
@@ -96,7 +84,7 @@ impl<S: Store> DenyCache<S> {
 
     /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
     /// certain from the first on, a wait is over from the second on.
-    fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
+    pub(super) fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
         let passed = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
             match (asked(check), outcome.retry_after) {
@@ -111,26 +99,28 @@ impl<S: Store> DenyCache<S> {
                     };
                     self.keep(check, denial, sent);
                 }
-                _ if passed || matches!(check.hits, Hits::Debit(_)) => self.forget(check),
+                // Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
+                _ if check.hits == Hits::Peek => {}
+                _ if passed || matches!(check.hits, Hits::Debit(_) | Hits::Refund(_)) => self.forget(&check.key),
                 _ => {}
             }
         }
     }
 
     fn keep(&self, check: &Check, denial: Denial, now: u64) {
-        let mut known = self.denials.get(&check.key).unwrap_or_default();
+        let mut known = self.known.get(&check.key).unwrap_or_default();
         known.retain(|other| other.hits != denial.hits && other.limit == denial.limit && now < other.until_us);
         if known.len() == MAX_SIZES {
             known.remove(0);
         }
         known.push(denial);
-        self.denials.insert(check.key.clone(), known);
+        self.known.insert(check.key.clone(), known);
     }
 
-    /// Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
-    fn forget(&self, check: &Check) {
-        if check.hits != Hits::Peek && self.denials.peek(&check.key).is_some() {
-            self.denials.remove(&check.key);
+    /// Forgets what is known of a counter.
+    pub(super) fn forget(&self, counter: &CounterKey) {
+        if self.known.peek(counter).is_some() {
+            self.known.remove(counter);
         }
     }
 
@@ -142,7 +132,7 @@ impl<S: Store> DenyCache<S> {
             // `retry_after` ends on a slice's edge, so what is left of the present slice is its remainder.
             Algorithm::SlidingWindow { precision } => {
                 let slice = check.limit.window_us.div_ceil(u64::from(precision.max(1))).max(1);
-                (wait - 1) % slice + 1
+                wait.saturating_sub(1) % slice + 1
             }
             _ => wait,
         };
@@ -158,19 +148,6 @@ fn asked(check: &Check) -> Option<u64> {
     match check.hits {
         Hits::Acquire(hits) => Some(hits),
         Hits::Peek => Some(1),
-        Hits::Debit(_) | Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => None,
-    }
-}
-
-#[async_trait]
-impl<S: Store> Store for DenyCache<S> {
-    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        if let Some(outcomes) = self.answer(transaction) {
-            return Ok(outcomes);
-        }
-        let sent = self.clock.now_us();
-        let outcomes = self.inner.check(transaction).await?;
-        self.learn(transaction, &outcomes, sent, self.clock.now_us());
-        Ok(outcomes)
+        Hits::Debit(_) | Hits::Refund(_) => None,
     }
 }

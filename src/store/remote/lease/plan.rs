@@ -2,27 +2,26 @@
 
 use smallvec::SmallVec;
 
+use super::held::{Found, Leases, leasable};
+use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Hits, Outcome, Transaction};
-
-use super::held::{Found, Leases, give_back, leasable};
-use super::{Outcomes, StoreError};
+use crate::store::remote::transport::Answers;
+use crate::store::{Outcomes, StoreError};
 
 /// A transaction under way. Dropped before [`finish`](Self::finish), it puts back what it had taken from leases.
-pub(super) struct Plan<'a> {
+pub(in crate::store::remote) struct Plan<'a> {
     leases: &'a Leases,
     transaction: &'a Transaction,
     sent: u64,
     /// For each check, the answer from a lease and the slice of that lease.
     local: SmallVec<[Option<(Outcome, u64)>; 2]>,
-    /// Give-backs that travel with the call.
-    returns: SmallVec<[Check; 1]>,
-    /// Leases that travel with it.
-    asks: SmallVec<[Check; 1]>,
+    /// Leases that travel with the call.
+    asks: SmallVec<[Check<Op>; 1]>,
     finished: bool,
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(leases: &'a Leases, transaction: &'a Transaction, now: u64) -> Self {
+    pub(in crate::store::remote) fn new(leases: &'a Leases, transaction: &'a Transaction, now: u64) -> Self {
         // The store judges quota checks together: it must see all of them.
         let may_spend = transaction
             .checks
@@ -33,7 +32,6 @@ impl<'a> Plan<'a> {
             transaction,
             sent: now,
             local: SmallVec::new(),
-            returns: SmallVec::new(),
             asks: SmallVec::new(),
             finished: false,
         };
@@ -48,14 +46,13 @@ impl<'a> Plan<'a> {
         let hits = leased_hits(check)?;
         match self.leases.take(check, hits, may_spend, self.sent) {
             Found::Admitted { outcome, slice } => Some((outcome, slice)),
-            Found::Ask { returns, ahead } => {
-                let back = |(slice, hits)| give_back(&check.key, check.limit, slice, hits);
-                self.returns.extend(returns.into_iter().map(back));
+            Found::Ask { ahead } => {
                 if ahead > 0 {
                     self.asks.push(Check {
-                        hits: Hits::Lease(ahead),
+                        key: check.key.clone(),
+                        limit: check.limit,
+                        hits: Op::Lease(ahead),
                         enforcement: Enforcement::Shadow,
-                        ..check.clone()
                     });
                 }
                 None
@@ -64,7 +61,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The answer, if leases cover all of it.
-    pub(super) fn all_local(&mut self) -> Option<Outcomes> {
+    pub(in crate::store::remote) fn all_local(&mut self) -> Option<Outcomes> {
         let outcomes = self
             .local
             .iter()
@@ -74,23 +71,22 @@ impl<'a> Plan<'a> {
         Some(outcomes)
     }
 
-    /// What to send, in order: what goes back, what is asked, what is leased.
-    pub(super) fn calls(&mut self) -> SmallVec<[Transaction; 3]> {
-        let deadline = self.transaction.deadline;
-        let call = |checks: SmallVec<[Check; 2]>| Transaction {
-            checks,
-            deadline,
+    /// What no lease covers, as a request of its own.
+    pub(in crate::store::remote) fn rest(&self) -> Transaction {
+        Transaction {
+            checks: self.remote().cloned().collect(),
+            deadline: self.transaction.deadline,
+            exact: self.transaction.exact,
+        }
+    }
+
+    /// The leases to ask for, in a transaction after it.
+    pub(in crate::store::remote) fn asks(&self) -> Option<Transaction<Op>> {
+        (!self.asks.is_empty()).then(|| Transaction {
+            checks: self.asks.iter().cloned().collect(),
+            deadline: self.transaction.deadline,
             exact: false,
-        };
-        let mut calls = SmallVec::new();
-        if !self.returns.is_empty() {
-            calls.push(call(self.returns.drain(..).collect()));
-        }
-        calls.push(call(self.remote().cloned().collect()));
-        if !self.asks.is_empty() {
-            calls.push(call(self.asks.iter().cloned().collect()));
-        }
-        calls
+        })
     }
 
     /// The checks that no lease covers.
@@ -104,30 +100,31 @@ impl<'a> Plan<'a> {
             .map(|(check, _)| check)
     }
 
-    /// Takes in the answers to [`calls`](Self::calls).
-    pub(super) fn finish(mut self, mut answers: Vec<Outcomes>, now: u64) -> Result<Outcomes, StoreError> {
-        let missing = || StoreError::Protocol("no answer to a transaction".into());
-        let asked = if self.asks.is_empty() {
-            Outcomes::new()
-        } else {
-            answers.pop().ok_or_else(missing)?
-        };
-        let remote = answers.pop().ok_or_else(missing)?;
-        if remote.len() != self.remote().count() || asked.len() != self.asks.len() {
+    /// Takes in the answer to [`asks`](Self::asks).
+    pub(in crate::store::remote) fn granted(&mut self, answers: &Answers, now: u64) {
+        for (check, answer) in std::mem::take(&mut self.asks).iter().zip(answers) {
+            let grant = answer.grant.map(|grant| (grant, answer.outcome.slice));
+            self.leases.learn(&check.key, &answer.outcome, self.sent);
+            self.leases.granted(&check.key, grant, self.sent, now);
+        }
+    }
+
+    /// Takes in the answer to [`rest`](Self::rest), and puts it together with what leases answered.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub(in crate::store::remote) fn finish(mut self, remote: &Outcomes) -> Result<Outcomes, StoreError> {
+        if remote.len() != self.remote().count() {
             return Err(StoreError::Protocol(
                 "an answer of another length than its question".into(),
             ));
         }
-        for (check, outcome) in self.remote().zip(&remote) {
+        for (check, outcome) in self.remote().zip(remote) {
             if leased_hits(check).is_some() {
                 self.leases.learn(&check.key, outcome, self.sent);
             }
         }
-        for (check, outcome) in std::mem::take(&mut self.asks).iter().zip(&asked) {
-            self.leases.learn(&check.key, outcome, self.sent);
-            self.leases.granted(&check.key, outcome.grant, self.sent, now);
-        }
-        Ok(self.merge(&remote))
+        Ok(self.merge(remote))
     }
 
     fn merge(&mut self, remote: &Outcomes) -> Outcomes {
@@ -147,6 +144,7 @@ impl<'a> Plan<'a> {
         let as_it_stands = |((mut outcome, check), local): ((Outcome, &Check), bool)| {
             if local {
                 outcome.remaining += leased_hits(check).unwrap_or(0);
+                outcome.slice = 0;
             }
             outcome
         };
@@ -161,7 +159,7 @@ impl<'a> Plan<'a> {
     fn put_back(&mut self) {
         for (check, local) in self.transaction.checks.iter().zip(&mut self.local) {
             if let (Some(hits), Some((_, slice))) = (leased_hits(check), local.take()) {
-                self.leases.put_back(&check.key, slice, hits);
+                self.leases.put_back(check, slice, hits);
             }
         }
         self.finished = true;

@@ -1,36 +1,41 @@
-//! What this process holds of each key.
+//! What this process knows of each counter, and what it has leased of it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
-
-use crate::model::{Algorithm, Check, CounterKey, Enforcement, Grant, Hits, Limit, Outcome, Transaction};
 
 use super::MAX_LIFE_US;
 use super::demand::Demand;
+use crate::algorithms::limit::horizon_us;
+use crate::algorithms::op::Grant;
+use crate::model::{Algorithm, Check, CounterKey, Limit, Outcome};
+use crate::store::correction::{Cause, Correction, signed};
+use crate::store::remote::hasher::KeyedHasher;
+use crate::store::remote::ledger::Ledger;
 
 /// Locks over the keys.
 const SHARDS: usize = 64;
 /// Keys that are looked at for one that nobody needs, when a new one wants its place.
 const EVICTION_SAMPLE: usize = 8;
-/// Give-backs that travel in one transaction.
-const RETURNS_IN_A_CALL: usize = 64;
 /// A lease takes at most this part of what remains, so that other replicas find something too.
 const SHARE_OF_REMAINING: u64 = 8;
 
-/// All keys that are known here.
-pub(super) struct Leases {
-    shards: Box<[Mutex<HashMap<CounterKey, Held>>]>,
+/// All counters that are known here. What a lease has left when it ends is recorded in the ledger.
+pub struct Leases {
+    shards: Box<[Mutex<Keys>]>,
     max_keys_per_shard: usize,
-    hasher: RandomState,
+    hasher: KeyedHasher,
+    ledger: Arc<Ledger>,
 }
 
-/// One key.
+type Keys = HashMap<CounterKey, Held, KeyedHasher>;
+
+/// One counter.
 #[derive(Debug)]
-pub(super) struct Held {
+struct Held {
     limit: Limit,
     /// Hits left of the lease.
     hits: u64,
@@ -42,8 +47,6 @@ pub(super) struct Held {
     remaining: u64,
     /// Local time at which the full quota is back, as the store saw it.
     reset_at_us: u64,
-    /// Unused hits that still have to go back, by slice.
-    returns: SmallVec<[(u64, u64); 1]>,
     /// A call for a lease is under way.
     asking: bool,
     demand: Demand,
@@ -53,38 +56,44 @@ pub(super) struct Held {
 pub(super) enum Found {
     /// Admitted from the lease that was counted in `slice`.
     Admitted { outcome: Outcome, slice: u64 },
-    /// To be asked; with give-backs to send before and hits to lease after.
-    Ask {
-        returns: SmallVec<[(u64, u64); 1]>,
-        ahead: u64,
-    },
+    /// To be asked, with so many hits to lease after.
+    Ask { ahead: u64 },
 }
 
 impl Leases {
-    pub(super) fn new(max_keys: usize) -> Self {
+    pub(in crate::store::remote) fn new(max_keys: usize, hasher: KeyedHasher, ledger: Arc<Ledger>) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher)));
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: shards.collect(),
             max_keys_per_shard: max_keys.div_ceil(SHARDS).max(1),
-            hasher: RandomState::new(),
+            hasher,
+            ledger,
         }
     }
 
-    fn shard(&self, key: &CounterKey) -> &Mutex<HashMap<CounterKey, Held>> {
+    fn shard(&self, key: &CounterKey) -> &Mutex<Keys> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         // Below SHARDS by the remainder.
         &self.shards[index]
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Counters that are known here.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a figure for the metrics")]
+    pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    pub(super) fn reserved(&self) -> u64 {
-        let of = |held: &Held| held.hits + held.returns.iter().map(|(_, hits)| hits).sum::<u64>();
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().values().map(of).sum::<u64>())
-            .sum()
+    /// Hits that are leased at the moment and not used yet.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        let of = |shard: &Mutex<Keys>| shard.lock().values().map(|held| held.hits).sum::<u64>();
+        self.shards.iter().map(of).sum()
+    }
+
+    /// Forgets a counter and its lease, because its state has been reset.
+    pub(in crate::store::remote) fn forget(&self, key: &CounterKey) {
+        self.shard(key).lock().remove(key);
     }
 
     /// Takes hits from the key's lease, or says what to ask the store for.
@@ -92,28 +101,41 @@ impl Leases {
         let mut keys = self.shard(&check.key).lock();
         if let Some(held) = keys.get_mut(&check.key) {
             held.limit = check.limit;
-            return held.take(hits, may_spend, now);
+            let mut ended = None;
+            let found = held.take(hits, may_spend, now, &mut ended);
+            self.give_back(&check.key, &check.limit, ended);
+            return found;
         }
         if keys.len() < self.max_keys_per_shard || evict(&mut keys, now) {
             keys.insert(check.key.clone(), Held::new(check.limit, hits, now));
         }
-        Found::Ask {
-            returns: SmallVec::new(),
-            ahead: 0,
-        }
+        Found::Ask { ahead: 0 }
     }
 
     /// Puts hits back that [`take`](Self::take) had admitted, from the lease of `slice`, for a transaction that did not
     /// pass.
-    pub(super) fn put_back(&self, key: &CounterKey, slice: u64, hits: u64) {
-        if let Some(held) = self.shard(key).lock().get_mut(key) {
-            if held.slice == slice {
-                // Whether that lease has ended meanwhile is seen when it is next looked at.
-                held.hits += hits;
-            } else {
-                // Another lease has come: these hits must not be admitted as if they were its own.
-                held.returns.push((slice, hits));
-            }
+    pub(super) fn put_back(&self, check: &Check, slice: u64, hits: u64) {
+        if let Some(held) = self.shard(&check.key).lock().get_mut(&check.key)
+            && held.slice == slice
+        {
+            // Whether that lease has ended meanwhile is seen when it is next looked at.
+            held.hits += hits;
+            return;
+        }
+        // Another lease has come: these hits must not be admitted as if they were its own.
+        self.give_back(&check.key, &check.limit, Some(Ended { slice, hits }));
+    }
+
+    fn give_back(&self, key: &CounterKey, limit: &Limit, ended: Option<Ended>) {
+        if let Some(Ended { slice, hits }) = ended {
+            self.ledger.record(Correction {
+                counter: key.clone(),
+                limit: *limit,
+                slice: Some(slice),
+                delta: -signed(hits),
+                lasts: Duration::from_micros(horizon_us(limit)),
+                cause: Cause::Lease,
+            });
         }
     }
 
@@ -125,55 +147,40 @@ impl Leases {
         }
     }
 
-    /// A call for a lease is over; `grant` is what it brought.
-    pub(super) fn granted(&self, key: &CounterKey, grant: Option<Grant>, sent: u64, now: u64) {
-        if let Some(held) = self.shard(key).lock().get_mut(key) {
-            held.asking = false;
-            if let Some(grant) = grant {
-                held.accept(grant, sent, now);
-            }
+    /// A call for a lease is over; what it brought, and the slice that it is counted in.
+    pub(super) fn granted(&self, key: &CounterKey, grant: Option<(Grant, u64)>, sent: u64, now: u64) {
+        let mut keys = self.shard(key).lock();
+        let Some(held) = keys.get_mut(key) else { return };
+        held.asking = false;
+        let Some((grant, slice)) = grant else { return };
+        let limit = held.limit;
+        let ended = held.accept(grant, slice, sent, now);
+        drop(keys);
+        for ended in ended {
+            self.give_back(key, &limit, ended);
         }
     }
 
-    /// Takes out what has ended unused, as transactions that give it back; forgets keys that are out of use.
-    pub(super) fn expired(&self, now: u64) -> Vec<Transaction> {
-        let mut checks = Vec::new();
+    /// Ends what has ended unused; forgets counters that are out of use.
+    pub(in crate::store::remote) fn sweep(&self, now: u64) {
         for shard in &self.shards {
             shard.lock().retain(|key, held| {
-                held.expire(now);
-                checks.extend(
-                    held.returns
-                        .drain(..)
-                        .map(|(slice, hits)| give_back(key, held.limit, slice, hits)),
-                );
+                let ended = held.expire(now);
+                self.give_back(key, &held.limit, ended);
                 !held.idle(now)
             });
         }
-        let mut transactions = Vec::with_capacity(checks.len().div_ceil(RETURNS_IN_A_CALL));
-        while !checks.is_empty() {
-            let rest = checks.split_off(checks.len().min(RETURNS_IN_A_CALL));
-            transactions.push(Transaction {
-                checks: checks.into(),
-                ..Transaction::default()
-            });
-            checks = rest;
-        }
-        transactions
     }
 }
 
-/// A check that returns unused hits; it never stops a transaction.
-pub(super) fn give_back(key: &CounterKey, limit: Limit, slice: u64, hits: u64) -> Check {
-    Check {
-        key: key.clone(),
-        limit,
-        hits: Hits::Return { slice, hits },
-        enforcement: Enforcement::Shadow,
-    }
+/// What a lease that has ended had left.
+struct Ended {
+    slice: u64,
+    hits: u64,
 }
 
 /// Makes room by forgetting a key that is out of use, if a small sample has one.
-fn evict(keys: &mut HashMap<CounterKey, Held>, now: u64) -> bool {
+fn evict(keys: &mut Keys, now: u64) -> bool {
     let idle = keys
         .iter_mut()
         .take(EVICTION_SAMPLE)
@@ -191,15 +198,14 @@ impl Held {
             end_us: 0,
             remaining: 0,
             reset_at_us: 0,
-            returns: SmallVec::new(),
             asking: false,
             demand: Demand::new(hits, now),
         }
     }
 
-    fn take(&mut self, hits: u64, may_spend: bool, now: u64) -> Found {
+    fn take(&mut self, hits: u64, may_spend: bool, now: u64, ended: &mut Option<Ended>) -> Found {
         self.demand.saw(hits, now);
-        self.expire(now);
+        *ended = self.expire(now);
         if may_spend && self.hits >= hits {
             self.hits -= hits;
             return Found::Admitted {
@@ -209,14 +215,14 @@ impl Held {
         }
         let ahead = if self.asking { 0 } else { self.ahead() };
         self.asking |= ahead > 0;
-        Found::Ask {
-            returns: std::mem::take(&mut self.returns),
-            ahead,
-        }
+        Found::Ask { ahead }
     }
 
     fn admitted(&self, now: u64) -> Outcome {
-        Outcome::admitted(self.remaining + self.hits, self.reset_at_us.saturating_sub(now))
+        Outcome {
+            slice: self.slice,
+            ..Outcome::admitted(self.remaining + self.hits, self.reset_at_us.saturating_sub(now))
+        }
     }
 
     /// What is worth leasing: the demand of a lease's life, but a part of what remains at most.
@@ -226,31 +232,29 @@ impl Held {
             .min(self.remaining / SHARE_OF_REMAINING)
     }
 
-    fn accept(&mut self, grant: Grant, sent: u64, now: u64) {
-        self.expire(now);
+    fn accept(&mut self, grant: Grant, slice: u64, sent: u64, now: u64) -> [Option<Ended>; 2] {
         // An older lease that is still held goes back: overwriting it would lose its hits until their slice ends.
-        self.retire();
+        let older = self.retire();
         self.hits = grant.hits;
-        self.slice = grant.slice;
+        self.slice = slice;
         self.end_us = sent.saturating_add(grant.left_us.min(MAX_LIFE_US));
-        self.expire(now);
+        [older, self.expire(now)]
     }
 
-    fn expire(&mut self, now: u64) {
-        if now >= self.end_us {
-            self.retire();
-        }
+    fn expire(&mut self, now: u64) -> Option<Ended> {
+        if now >= self.end_us { self.retire() } else { None }
     }
 
-    fn retire(&mut self) {
-        if self.hits > 0 {
-            self.returns.push((self.slice, self.hits));
-            self.hits = 0;
-        }
+    fn retire(&mut self) -> Option<Ended> {
+        let hits = std::mem::take(&mut self.hits);
+        (hits > 0).then_some(Ended {
+            slice: self.slice,
+            hits,
+        })
     }
 
     fn idle(&self, now: u64) -> bool {
-        self.hits == 0 && self.returns.is_empty() && !self.asking && self.demand.quiet(now)
+        self.hits == 0 && !self.asking && self.demand.quiet(now)
     }
 }
 

@@ -28,7 +28,7 @@ const SWEEP_PAUSE_US: u64 = SECOND_US;
 
 /// The notes.
 #[derive(Debug, Default)]
-pub(super) struct Undue {
+pub(super) struct ReleaseFilter {
     notes: Mutex<Notes>,
 }
 
@@ -63,7 +63,7 @@ struct Note {
     until_us: u64,
 }
 
-impl Undue {
+impl ReleaseFilter {
     /// Notes which slots a request asked for and did not get, though it will release them.
     pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) {
         for (slot, status) in plan.slots.iter().zip(statuses) {
@@ -132,7 +132,7 @@ mod tests {
     use crate::model::{AlgorithmKind, Check, Enforcement, ManualClock, Unit, Window};
 
     /// What is left of a release of so many hits.
-    fn released(undue: &Undue, hits: u64, from_all: bool, now_us: u64) -> u64 {
+    fn released(filter: &ReleaseFilter, hits: u64, from_all: bool, now_us: u64) -> u64 {
         let limit = build(&LimitSpec::new(AlgorithmKind::Concurrency, 5, Window::of(Unit::Minute))).unwrap();
         let mut transaction = Transaction::default();
         transaction.checks.push(Check {
@@ -141,7 +141,7 @@ mod tests {
             hits: Hits::Refund(hits),
             enforcement: Enforcement::Enforce,
         });
-        undue.strike(&mut transaction, from_all, &ManualClock::new(now_us));
+        filter.strike(&mut transaction, from_all, &ManualClock::new(now_us));
         match transaction.checks[0].hits {
             Hits::Refund(hits) => hits,
             other => panic!("{other:?}"),
@@ -150,39 +150,39 @@ mod tests {
 
     #[test]
     fn as_many_releases_as_denials_are_left_out_and_no_more() {
-        let undue = Undue::default();
+        let filter = ReleaseFilter::default();
         let key = CounterKey::from_raw("a");
-        undue.add(&key, 2, 0, 60 * SECOND_US);
-        undue.add(&key, 1, 0, 60 * SECOND_US);
-        assert_eq!(released(&undue, 1, true, 1), 0);
+        filter.add(&key, 2, 0, 60 * SECOND_US);
+        filter.add(&key, 1, 0, 60 * SECOND_US);
+        assert_eq!(released(&filter, 1, true, 1), 0);
         // Who releases only what was taken, and what was told, is not concerned.
-        assert_eq!(released(&undue, 1, false, 1), 1);
-        assert_eq!(released(&undue, TOLD + 3, true, 1), 3);
-        assert_eq!(released(&undue, TOLD + 3, false, 1), 3);
-        assert_eq!(released(&undue, 4, true, 1), 2);
-        assert_eq!(released(&undue, 1, true, 1), 1);
-        assert!(undue.notes.lock().by_key.is_empty());
+        assert_eq!(released(&filter, 1, false, 1), 1);
+        assert_eq!(released(&filter, TOLD + 3, true, 1), 3);
+        assert_eq!(released(&filter, TOLD + 3, false, 1), 3);
+        assert_eq!(released(&filter, 4, true, 1), 2);
+        assert_eq!(released(&filter, 1, true, 1), 1);
+        assert!(filter.notes.lock().by_key.is_empty());
     }
 
     #[test]
     fn a_note_ends_with_the_window() {
-        let undue = Undue::default();
+        let filter = ReleaseFilter::default();
         let key = CounterKey::from_raw("a");
-        undue.add(&key, 2, 0, SECOND_US);
-        undue.add(&key, 1, SECOND_US, SECOND_US);
-        assert_eq!(released(&undue, 2, true, SECOND_US + 1), 1);
-        undue.add(&key, 2, 2 * SECOND_US, SECOND_US);
-        assert_eq!(released(&undue, 2, true, 3 * SECOND_US), 2);
+        filter.add(&key, 2, 0, SECOND_US);
+        filter.add(&key, 1, SECOND_US, SECOND_US);
+        assert_eq!(released(&filter, 2, true, SECOND_US + 1), 1);
+        filter.add(&key, 2, 2 * SECOND_US, SECOND_US);
+        assert_eq!(released(&filter, 2, true, 3 * SECOND_US), 2);
     }
 
     #[test]
     fn notes_are_bounded_and_those_that_have_ended_make_room() {
-        let undue = Undue::default();
+        let filter = ReleaseFilter::default();
         for n in 0..MAX_KEYS + 10 {
-            undue.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
+            filter.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
         }
-        assert_eq!(undue.notes.lock().by_key.len(), MAX_KEYS);
-        undue.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);
-        assert_eq!(undue.notes.lock().by_key.len(), 1);
+        assert_eq!(filter.notes.lock().by_key.len(), MAX_KEYS);
+        filter.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);
+        assert_eq!(filter.notes.lock().by_key.len(), 1);
     }
 }

@@ -1,0 +1,80 @@
+//! Permits of `concurrency` limits: which of them a request holds, and what becomes of them when nobody hears the answer.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::{Algorithm, Check, Hits, Transaction};
+use crate::rules::OnStoreError;
+use crate::store::{Cause, Correction, Outcomes, Store};
+
+use super::decision::{Status, StatusLimit};
+use super::failure;
+use super::plan::{Plan, Slot};
+
+/// A store's answer with the permits that it grants. They are given back when it is dropped before it was
+/// [heard](Self::heard): the caller has gone away, so its request will never be done.
+pub(super) struct Held {
+    pub outcomes: Outcomes,
+    permits: Option<(Arc<dyn Store>, SmallVec<[Correction; 1]>)>,
+}
+
+impl Held {
+    /// An answer whose permits, if any, free themselves.
+    pub const fn nothing(outcomes: Outcomes) -> Self {
+        Self {
+            outcomes,
+            permits: None,
+        }
+    }
+
+    /// A store's answer to a transaction.
+    pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes) -> Self {
+        let asks = |check: &Check| asked(check).is_some();
+        if !transaction.checks.iter().any(asks) || !transaction.passes(outcomes.iter().map(|o| o.allowed)) {
+            return Self::nothing(outcomes);
+        }
+        let allowed = transaction.checks.iter().zip(&outcomes).filter(|(_, o)| o.allowed);
+        let permits = allowed
+            .filter_map(|(check, outcome)| Some(Correction::give_back(check, outcome, asked(check)?, Cause::Permit)));
+        let permits = permits.collect();
+        Self {
+            outcomes,
+            permits: Some((Arc::clone(store), permits)),
+        }
+    }
+
+    /// From here on the caller gives them back.
+    pub fn heard(&mut self) {
+        self.permits = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((store, permits)) = self.permits.take() {
+            permits.into_iter().for_each(|permit| store.correct(permit));
+        }
+    }
+}
+
+/// The permits that a check asks for.
+const fn asked(check: &Check) -> Option<u64> {
+    match (check.limit.algorithm, check.hits) {
+        (Algorithm::Concurrency, Hits::Acquire(permits)) => Some(permits),
+        _ => None,
+    }
+}
+
+/// Writes into the statuses which permits the request holds. `modes` has a failure mode for each check.
+pub(super) fn note(plan: &Plan, modes: Option<&[OnStoreError]>, over_limit: bool, statuses: &mut [Status]) {
+    for (slot, status) in plan.slots.iter().zip(statuses) {
+        let (Slot::Counted { check: at, .. }, StatusLimit::Counted(counted)) = (slot, &mut status.limit) else {
+            continue;
+        };
+        if let Some(permits) = plan.transaction.checks.get(*at).and_then(asked) {
+            let holds = !over_limit && !counted.denied && failure::is_counted(modes, *at);
+            counted.slots = Some(if holds { permits } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the calls to one server (or cluster) share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cache::Denials;
+use super::circuit::Circuit;
+use super::fallback::Fallback;
+use super::ledger::Ledger;
+use crate::algorithms::op::Op;
+use crate::model::Transaction;
+use crate::store::correction::{Cause, Correction, signed};
+
+/// See the module's docs.
+pub(super) struct Context<T> {
+    pub transport: T,
+    pub circuit: Circuit,
+    pub ledger: Arc<Ledger>,
+    pub denials: Option<Arc<Denials>>,
+    pub fallback: Option<Arc<Fallback>>,
+    /// Longest that a caller waits.
+    pub timeout: Duration,
+    /// Whether checks of one key wait for the call that is in flight.
+    pub join: bool,
+}
+
+impl<T> Context<T> {
+    /// Records the refunds of calls that were certainly not sent: what they give back has been used all the same.
+    pub(super) fn record_refunds(&self, calls: &[Transaction<Op>]) {
+        for check in calls.iter().flat_map(|call| &call.checks) {
+            if let Op::Refund(hits) = check.hits {
+                self.ledger
+                    .record(Correction::unplaced(check, -signed(hits), Cause::Refund));
+            }
+        }
+    }
+}

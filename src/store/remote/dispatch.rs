@@ -1,0 +1,423 @@
+//! The calls of one thread: who waits, what is in flight, and what leaves together.
+//!
+//! - **Batches.** What becomes ready in one turn of a runtime's event loop (the requests of one read from a socket, say)
+//!   leaves in one call for each shard, at most [`MAX_CHECKS`] checks long. So the cost of a call is shared when there is
+//!   load, and nobody waits longer than that turn when there is none.
+//! - **Joined keys.** While a call for a key is in flight, later checks of that key wait and go together in the next one.
+//!   Requests for several keys never wait: their keys would wait for each other.
+//! - **Corrections** of the ledger go in front of the checks of their counters, in the same call.
+//! - **Late answers.** A caller stops waiting at its deadline and decides otherwise; the call stays in flight for the
+//!   grace period. If it turns out to have counted, what it counted is recorded in the ledger as a correction.
+//!
+//! Whatever ends a job (an answer, an error, a panic of the task that carries it), its key's next call follows: the key is
+//! freed when the job is dropped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::{timeout, timeout_at};
+
+use super::context::Context;
+use super::job::{Calls, Job, Reply, gives_up, job};
+use super::ledger::{Carried, Fate};
+use super::transport::{Answers, Delivery, Transport};
+use crate::algorithms::op::Op;
+use crate::model::{CounterKey, Transaction};
+use crate::store::StoreError;
+
+/// Checks in one call at most: a script that runs longer holds everybody up.
+pub const MAX_CHECKS: usize = 128;
+/// Jobs that wait at most, in the queue or for a key.
+const MAX_WAITING: usize = 8192;
+/// Jobs that wait for one key at most; more go without waiting.
+const MAX_JOINED: usize = 1024;
+/// A call that is not answered in time is followed for so long before its fate counts as unknown.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// See the module's docs.
+pub(super) struct Dispatch<T: Transport> {
+    context: Arc<Context<T>>,
+    queue: Mutex<Queue<T>>,
+}
+
+struct Queue<T: Transport> {
+    /// What leaves at the end of this turn.
+    ready: Vec<Queued<T>>,
+    /// Keys with a call in flight, each with the jobs that wait for the next one.
+    joined: HashMap<CounterKey, Vec<Queued<T>>>,
+    /// Jobs in both.
+    waiting: usize,
+    scheduled: bool,
+}
+
+struct Queued<T: Transport> {
+    shard: u16,
+    job: Job,
+    /// Held by the one job of a key that is in flight.
+    lead: Option<Lead<T>>,
+}
+
+/// Keeps a key's other jobs waiting; hands over to them when it is dropped.
+struct Lead<T: Transport> {
+    dispatch: Arc<Dispatch<T>>,
+    key: CounterKey,
+}
+
+impl<T: Transport> Drop for Lead<T> {
+    fn drop(&mut self) {
+        self.dispatch.clone().free(&self.key);
+    }
+}
+
+impl<T: Transport> Dispatch<T> {
+    pub(super) fn new(context: Arc<Context<T>>) -> Self {
+        let queue = Queue {
+            ready: Vec::new(),
+            joined: HashMap::new(),
+            waiting: 0,
+            scheduled: false,
+        };
+        Self {
+            context,
+            queue: Mutex::new(queue),
+        }
+    }
+
+    /// Sends one caller's transactions, whose counters are all of `shard`, and waits for the answer until the store's
+    /// timeout or the earliest of the transactions' deadlines.
+    ///
+    /// # Errors
+    /// When there was no answer in time, or a refusal; refunds that were not sent are then in the ledger.
+    pub(super) async fn call(self: Arc<Self>, shard: u16, calls: Calls) -> Reply {
+        let context = Arc::clone(&self.context);
+        let admitted = context.circuit.admit().and_then(|()| gives_up(&calls, context.timeout));
+        let gives_up = match admitted {
+            Ok(gives_up) => gives_up,
+            Err(error) => {
+                context.record_refunds(&calls);
+                return Err(error);
+            }
+        };
+        let (job, waiter) = job(calls, gives_up, &context.ledger);
+        self.enqueue(shard, job)?;
+        waiter.wait().await
+    }
+
+    fn enqueue(self: Arc<Self>, shard: u16, job: Job) -> Result<(), StoreError> {
+        let one_key = self.context.join.then(|| job.one_key().cloned()).flatten();
+        let mut queue = self.queue.lock();
+        if queue.waiting >= MAX_WAITING {
+            drop(queue);
+            self.context.record_refunds(&job.calls);
+            return Err(StoreError::Overloaded);
+        }
+        let mut queued = Queued { shard, job, lead: None };
+        if let Some(key) = one_key {
+            match queue.joined.get_mut(&key) {
+                Some(waiting) if waiting.len() < MAX_JOINED => {
+                    waiting.push(queued);
+                    queue.waiting += 1;
+                    return Ok(());
+                }
+                Some(_) => {}
+                None => {
+                    queue.joined.insert(key.clone(), Vec::new());
+                    queued.lead = Some(Lead {
+                        dispatch: Arc::clone(&self),
+                        key,
+                    });
+                }
+            }
+        }
+        self.push(&mut queue, [queued]);
+        Ok(())
+    }
+
+    /// Adds jobs to those that leave at the end of this turn.
+    fn push(self: &Arc<Self>, queue: &mut Queue<T>, jobs: impl IntoIterator<Item = Queued<T>>) {
+        let before = queue.ready.len();
+        queue.ready.extend(jobs);
+        queue.waiting += queue.ready.len() - before;
+        if !queue.scheduled && !queue.ready.is_empty() {
+            queue.scheduled = true;
+            // A task of its own, since a caller may go away. Without a runtime the process is about to end.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(Arc::clone(self).flush());
+            }
+        }
+    }
+
+    /// A key's call is no longer in flight: its next jobs leave, or the key is forgotten.
+    fn free(self: Arc<Self>, key: &CounterKey) {
+        let mut queue = self.queue.lock();
+        let Some(waiting) = queue.joined.get_mut(key) else {
+            return;
+        };
+        if waiting.is_empty() {
+            queue.joined.remove(key);
+            return;
+        }
+        let mut checks = 0;
+        let fits = |queued: &&Queued<T>| {
+            checks += queued.job.checks();
+            checks <= MAX_CHECKS
+        };
+        let count = waiting.iter().take_while(fits).count().max(1);
+        let mut next: Vec<_> = waiting.drain(..count).collect();
+        if let Some(first) = next.first_mut() {
+            first.lead = Some(Lead {
+                dispatch: Arc::clone(&self),
+                key: key.clone(),
+            });
+        }
+        queue.waiting -= next.len();
+        self.push(&mut queue, next);
+    }
+
+    /// Sends all that has come by the end of this turn.
+    async fn flush(self: Arc<Self>) {
+        // To the end of the line of what is ready to run.
+        yield_now().await;
+        let jobs = {
+            let mut queue = self.queue.lock();
+            queue.scheduled = false;
+            queue.waiting -= queue.ready.len();
+            std::mem::take(&mut queue.ready)
+        };
+        let mut batches = self.batches(jobs);
+        match batches.len() {
+            0 => {}
+            1 => {
+                if let Some(batch) = batches.pop() {
+                    self.context.send(batch).await;
+                }
+            }
+            _ => {
+                join_all(batches.into_iter().map(|batch| self.context.send(batch))).await;
+            }
+        }
+    }
+
+    /// Puts a job back into the queue when corrections have landed, or its time is over.
+    async fn wait_for_ledger(self: Arc<Self>, queued: Queued<T>, mut landed: watch::Receiver<()>) {
+        let _ = timeout_at(queued.job.gives_up(), landed.changed()).await;
+        let mut queue = self.queue.lock();
+        self.push(&mut queue, [queued]);
+    }
+
+    /// Puts jobs into batches by shard and size, with the corrections that their counters are owed.
+    fn batches(self: &Arc<Self>, jobs: Vec<Queued<T>>) -> Vec<Batch<T>> {
+        let mut batches: Vec<Batch<T>> = Vec::new();
+        let mut open: HashMap<u16, usize> = HashMap::new();
+        for queued in jobs {
+            // Those who left need no answer, and their hits need not be counted.
+            if queued.job.is_abandoned() {
+                self.context.record_refunds(&queued.job.calls);
+                continue;
+            }
+            let checks = queued.job.checks();
+            let known = open.get(&queued.shard).and_then(|at| batches.get_mut(*at));
+            let batch = match known.filter(|batch| batch.checks + checks <= MAX_CHECKS) {
+                Some(batch) => batch,
+                None => {
+                    open.insert(queued.shard, batches.len());
+                    batches.push(Batch::new(queued.shard, Carried::nothing(&self.context.ledger)));
+                    let last = batches.len() - 1;
+                    &mut batches[last]
+                }
+            };
+            if !self.context.ledger.is_empty() {
+                let claimed = self.context.ledger.claim(queued.job.counters(), &mut batch.carried);
+                if let Err(landed) = claimed {
+                    tokio::spawn(Arc::clone(self).wait_for_ledger(queued, landed));
+                    continue;
+                }
+            }
+            if queued.job.try_start() {
+                batch.checks += checks;
+                batch.jobs.push(queued);
+            } else {
+                self.context.record_refunds(&queued.job.calls);
+            }
+        }
+        batches.retain(|batch| !batch.jobs.is_empty() || !batch.carried.is_empty());
+        batches
+    }
+}
+
+/// What leaves in one call.
+pub(super) struct Batch<T: Transport> {
+    shard: u16,
+    carried: Carried,
+    jobs: Vec<Queued<T>>,
+    checks: usize,
+}
+
+impl<T: Transport> Batch<T> {
+    /// A batch of corrections.
+    pub(super) const fn new(shard: u16, carried: Carried) -> Self {
+        Self {
+            shard,
+            carried,
+            jobs: Vec::new(),
+            checks: 0,
+        }
+    }
+}
+
+impl<T: Transport> Context<T> {
+    /// Sends a batch and answers its jobs. What came of it for the corrections in it.
+    ///
+    /// # Errors
+    /// The call's.
+    pub(super) async fn send(&self, mut batch: Batch<T>) -> Option<StoreError> {
+        let used = |key: &CounterKey, limit: &_| self.fallback.as_ref().map(|fallback| fallback.used(key, limit));
+        let corrections = batch.carried.transaction(used);
+        let with_corrections = !corrections.checks.is_empty();
+        let mut calls: Vec<Transaction<_>> = Vec::with_capacity(batch.jobs.len() + 1);
+        calls.extend(with_corrections.then_some(corrections));
+        for queued in &mut batch.jobs {
+            calls.extend(queued.job.take_calls());
+        }
+        if calls.is_empty() {
+            batch.carried.end(Fate::Applied);
+            return None;
+        }
+        batch.carried.sent();
+        let error = match self.deliver(batch.shard, &calls).await {
+            Delivery::Answered(Ok(answers)) => {
+                self.circuit.succeeded();
+                self.applied(&batch.carried);
+                batch.carried.end(Fate::Applied);
+                let from = usize::from(with_corrections).min(answers.len());
+                let calls = calls.split_off(from);
+                self.answer(batch.jobs, calls, answers.into_iter().skip(from));
+                return None;
+            }
+            // Nothing was counted. A key that is somebody else's spoils the call that it is in: each by itself, then.
+            Delivery::Answered(Err(error)) if error.is_about_one_key() => {
+                return self.send_apart(batch, calls, with_corrections, error).await;
+            }
+            Delivery::Answered(Err(error)) => {
+                batch.carried.end(Fate::NotApplied);
+                self.refuse(batch.jobs, &calls, &error);
+                error
+            }
+            Delivery::NotSent(error) => {
+                batch.carried.end(Fate::NotApplied);
+                let error = error.not_sent();
+                self.refuse(batch.jobs, &calls, &error);
+                error
+            }
+            Delivery::Indeterminate(error) => {
+                batch.carried.end(Fate::Unknown);
+                for queued in batch.jobs {
+                    queued.job.fail(error.clone());
+                }
+                error
+            }
+        };
+        self.circuit.failed(&error);
+        Some(error)
+    }
+
+    /// Sends each part of a batch in a call of its own.
+    async fn send_apart(
+        &self,
+        mut batch: Batch<T>,
+        calls: Vec<Transaction<Op>>,
+        with_corrections: bool,
+        error: StoreError,
+    ) -> Option<StoreError> {
+        if batch.jobs.len() + batch.carried.counters().count() <= 1 {
+            // It decides nothing for us, ever: what it is owed is moot.
+            batch.carried.end(Fate::Hopeless);
+            for queued in batch.jobs {
+                queued.job.fail(error.clone());
+            }
+            return None;
+        }
+        let mut calls = calls.into_iter().skip(usize::from(with_corrections));
+        for mut queued in std::mem::take(&mut batch.jobs) {
+            queued.job.calls = calls.by_ref().take(queued.job.count).collect();
+            let counters: Vec<CounterKey> = queued.job.counters().cloned().collect();
+            let mut alone = Batch::new(batch.shard, batch.carried.split_off(|key| counters.contains(key)));
+            alone.jobs.push(queued);
+            Box::pin(self.send_one(alone)).await;
+        }
+        loop {
+            let key = batch.carried.counters().next().cloned()?;
+            let alone = Batch::new(batch.shard, batch.carried.split_off(|other| *other == key));
+            Box::pin(self.send_one(alone)).await;
+        }
+    }
+
+    /// A batch that cannot be taken further apart.
+    async fn send_one(&self, mut batch: Batch<T>) {
+        if batch.jobs.len() == 1 && !batch.carried.is_empty() {
+            let corrections = Batch::new(batch.shard, batch.carried.split_off(|_| true));
+            Box::pin(self.send(corrections)).await;
+        }
+        self.send(batch).await;
+    }
+
+    /// One call, followed beyond the time for which its callers wait.
+    pub(super) async fn deliver(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        let mut sending = std::pin::pin!(self.transport.send(shard, calls));
+        if let Ok(delivery) = timeout(self.timeout, &mut sending).await {
+            return delivery;
+        }
+        let late = StoreError::Timeout(self.timeout);
+        self.circuit.failed(&late);
+        timeout(GRACE, sending).await.unwrap_or(Delivery::Indeterminate(late))
+    }
+
+    /// Corrections have been applied: cached denials of counters that were given something are no longer certain.
+    fn applied(&self, carried: &Carried) {
+        if let Some(denials) = &self.denials {
+            carried.counters().for_each(|key| denials.forget(key));
+        }
+    }
+
+    fn answer(&self, jobs: Vec<Queued<T>>, calls: Vec<Transaction<Op>>, answers: impl Iterator<Item = Answers>) {
+        let mut calls = calls.into_iter();
+        let mut answers = answers.fuse();
+        for queued in jobs {
+            let count = queued.job.count;
+            let own: Calls = calls.by_ref().take(count).collect();
+            let told: SmallVec<[Answers; 2]> = answers.by_ref().take(count).collect();
+            let fits = told.len() == count
+                && own
+                    .iter()
+                    .zip(&told)
+                    .all(|(call, told)| call.checks.len() == told.len());
+            if !fits {
+                queued.job.fail(StoreError::Protocol(
+                    "an answer of another length than its question".into(),
+                ));
+                continue;
+            }
+            if let Some(fallback) = &self.fallback {
+                own.iter()
+                    .zip(&told)
+                    .for_each(|(call, told)| fallback.mirror(call, told));
+            }
+            queued.job.answer(&own, told);
+        }
+    }
+
+    /// Answers jobs whose call certainly counted nothing; the refunds in it are still owed.
+    fn refuse(&self, jobs: Vec<Queued<T>>, calls: &[Transaction<Op>], error: &StoreError) {
+        let from = calls.len() - jobs.iter().map(|queued| queued.job.count).sum::<usize>();
+        self.record_refunds(&calls[from..]);
+        for queued in jobs {
+            queued.job.fail(error.clone());
+        }
+    }
+}

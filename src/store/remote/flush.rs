@@ -1,0 +1,187 @@
+//! What runs beside the requests: the flusher of the ledger, and the probe that closes an open circuit.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::circuit::State;
+use super::dispatch::Batch;
+use super::transport::{BreakerScope, Delivery, Transport};
+use super::{Remote, Server};
+use crate::algorithms::op::Op;
+use crate::model::{CounterKey, Transaction};
+use crate::store::StoreError;
+use crate::store::ticker::Ticker;
+
+/// Counters whose corrections are in flight at the same time.
+const AT_ONCE: usize = 64;
+/// Between two rounds of the flusher, each of which lasts so long at most.
+const EVERY: Duration = Duration::from_millis(250);
+const ROUND: Duration = Duration::from_secs(1);
+/// While the circuit is open: between two probes.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// While it is closed: how often the server is asked, so that its loss shows also when nobody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Once the server is back, corrections are sent for so long before it is asked for decisions. What is owed still, because
+/// it is much or grows as fast, rides on each counter's next call, or leaves with the flusher.
+const FIRST: Duration = Duration::from_millis(300);
+/// Other replicas' probes find the server back at other moments. For so long nobody's decisions are asked of it, so that
+/// few are made without their corrections.
+const OTHERS: Duration = Duration::from_millis(200);
+/// And for so long what came meanwhile is sent.
+const LAST: Duration = Duration::from_millis(100);
+
+impl<T: Transport> Remote<T> {
+    /// Starts what must run while the pipeline is used; it ends with the pipeline. `probe` must write, so that a server that
+    /// only reads (a demoted master, a full one) does not pass for a healthy one.
+    pub fn spawn(self: &Arc<Self>, tasks: &mut JoinSet<()>, probe: &Transaction) {
+        tasks.spawn(flush_forever(Arc::downgrade(self)));
+        for server in 0..self.servers.len() {
+            tasks.spawn(recover_forever(Arc::downgrade(self), server, probe.clone().into_ops()));
+        }
+    }
+
+    /// Whether a server answers a transaction of ours; a failure counts for its circuit as one of a request does.
+    pub async fn probe(&self, server: usize, probe: &Transaction<Op>) -> bool {
+        let (Some(server), Some(check)) = (self.servers.get(server), probe.checks.first()) else {
+            return false;
+        };
+        let context = &server.context;
+        let shard = context.transport.shard(&check.key);
+        match context.deliver(shard, std::slice::from_ref(probe)).await {
+            Delivery::Answered(Ok(_)) => {
+                context.circuit.succeeded();
+                true
+            }
+            Delivery::Answered(Err(error)) | Delivery::NotSent(error) | Delivery::Indeterminate(error) => {
+                context.circuit.failed(&error);
+                false
+            }
+        }
+    }
+
+    /// Ends leases that are over, and sends what the ledger has, for `patience` at most.
+    pub async fn flush(&self, patience: Duration) {
+        if let Some(leases) = &self.leases {
+            leases.sweep(self.clock.now_us());
+        }
+        if self.ledger.is_empty() {
+            return;
+        }
+        self.ledger.sweep();
+        for (number, server) in self.servers.iter().enumerate() {
+            if server.context.circuit.admit().is_ok()
+                && let Err(error) = self.flush_server(number, server, patience).await
+            {
+                tracing::debug!(%error, "corrections could not be sent yet");
+            }
+        }
+    }
+
+    /// Sends what is owed to one server. What cannot be sent is kept for later and keeps nothing else from being sent.
+    ///
+    /// # Errors
+    /// When a server is away.
+    async fn flush_server(&self, number: usize, server: &Server<T>, patience: Duration) -> Result<(), StoreError> {
+        let start = Instant::now();
+        let mut later: BTreeSet<CounterKey> = BTreeSet::new();
+        let mut away = None;
+        while start.elapsed() < patience {
+            let last = self.servers.len().saturating_sub(1);
+            let mut carried = self.ledger.claim_any(AT_ONCE, |key, limit| {
+                (self.server_of)(limit).min(last) == number && !later.contains(key)
+            });
+            if carried.is_empty() {
+                break;
+            }
+            let mut batches = Vec::new();
+            loop {
+                let first = carried.counters().next();
+                let Some(shard) = first.map(|key| server.context.transport.shard(key)) else {
+                    break;
+                };
+                let of_shard = carried.split_off(|key| server.context.transport.shard(key) == shard);
+                let counters: Vec<CounterKey> = of_shard.counters().cloned().collect();
+                batches.push((counters, Batch::new(shard, of_shard)));
+            }
+            let sent = batches.len();
+            let send = |(counters, batch)| async move { (counters, server.context.send(batch).await) };
+            let mut failed = 0;
+            for (counters, error) in join_all(batches.into_iter().map(send)).await {
+                let Some(error) = error else { continue };
+                failed += 1;
+                later.extend(counters);
+                if error.is_away() {
+                    away = Some(error);
+                }
+            }
+            if failed == sent {
+                break;
+            }
+        }
+        away.map_or(Ok(()), Err)
+    }
+
+    /// One try to close an open circuit.
+    async fn recover(&self, number: usize, probe: &Transaction<Op>) {
+        let Some(server) = self.servers.get(number) else { return };
+        let circuit = &server.context.circuit;
+        let is_back = match circuit.scope() {
+            BreakerScope::OneServer => self.probe(number, probe).await,
+            // A probe would ask one of the servers.
+            BreakerScope::Cluster => circuit.is_quiet(),
+        };
+        if !is_back || !circuit.reconcile() {
+            return;
+        }
+        let told = async {
+            if !self.ledger.is_empty() {
+                self.flush_server(number, server, FIRST).await?;
+                sleep(OTHERS).await;
+                self.flush_server(number, server, LAST).await?;
+            }
+            Ok(())
+        };
+        match told.await {
+            Ok(()) => {
+                circuit.close();
+            }
+            Err(error) => circuit.failed(&error),
+        }
+    }
+}
+
+async fn flush_forever<T: Transport>(remote: Weak<Remote<T>>) {
+    let mut ticker = Ticker::new(remote, EVERY);
+    while let Some(remote) = ticker.next().await {
+        remote.flush(ROUND).await;
+    }
+}
+
+async fn recover_forever<T: Transport>(remote: Weak<Remote<T>>, server: usize, probe: Transaction<Op>) {
+    let Some(mut state) = remote.upgrade().and_then(|remote| remote.circuit(server)) else {
+        return;
+    };
+    loop {
+        let is_open = |state: &State| !matches!(state, State::Closed { .. });
+        let opened = timeout(LOOK_EVERY, async { state.wait_for(is_open).await.is_ok() });
+        let opened = match opened.await {
+            Ok(false) => return,
+            Ok(true) => true,
+            Err(_) => false,
+        };
+        if opened {
+            sleep(PROBE_EVERY).await;
+        }
+        let Some(remote) = remote.upgrade() else { return };
+        if opened {
+            remote.recover(server, &probe).await;
+        } else {
+            remote.probe(server, &probe).await;
+        }
+    }
+}

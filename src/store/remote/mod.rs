@@ -1,0 +1,358 @@
+//! The pipeline between the engine and a shared store. It knows no Redis: servers are behind [`transport::Transport`].
+//!
+//! A request passes these stages in this order; each either answers or hands on what it cannot answer:
+//!
+//! | stage | answers | why it stands here |
+//! |---|---|---|
+//! | [`cache`] | denials that are certain to stand | the cheapest answer, and it needs the whole request: a lease would spend hits on a request that another rule denies |
+//! | [`lease`] | hits counted ahead | before anything that waits; its unused hits leave as corrections, so it needs the ledger below it |
+//! | [`split`] | nothing: asks each shard, and undoes what was counted where another denied | below it every call is atomic |
+//! | [`circuit`] | "not sent", while a server fails | before a caller waits for anything |
+//! | [`dispatch`] | joins calls for one key, batches calls of one moment, follows late answers | as close to the wire as possible, so that all traffic shares it, leases and corrections too |
+//! | [`ledger`] | nothing: puts corrections in front of the checks of their counters | in the very call that decides, so that none is decided without them |
+//! | [`transport`] | the server's answer | |
+//!
+//! [`fallback`] mirrors what comes back, and decides in place of all of it while a rule says `on_store_error: local` and the
+//! store cannot. Who gives back a hit that the server answered too late: `dispatch` records it in the ledger when the answer
+//! comes (at most the grace period after the deadline); it rides on the counter's next call or leaves with the flusher, and
+//! ends with its slice.
+
+mod cache;
+mod circuit;
+mod context;
+mod dispatch;
+mod fallback;
+mod flush;
+mod hasher;
+mod job;
+mod lease;
+mod ledger;
+mod split;
+pub mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use smallvec::{SmallVec, smallvec};
+use tokio::sync::watch;
+
+use self::cache::Denials;
+use self::circuit::Circuit;
+use self::context::Context;
+use self::dispatch::Dispatch;
+use self::hasher::KeyedHasher;
+use self::job::Calls;
+use self::lease::{Leases, Plan};
+use self::transport::{Answers, BreakerScope, Transport};
+use super::correction::{Cause, Correction};
+use super::per_thread::PerThread;
+use super::{MemoryStore, Outcomes, Store, StoreError};
+use crate::algorithms::op::Op;
+use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
+
+pub use self::circuit::State as CircuitState;
+pub use self::dispatch::{GRACE, MAX_CHECKS};
+pub use self::fallback::Fallback;
+pub use self::ledger::{CauseStats, Ledger};
+
+/// Which stages there are, and their bounds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Longest that a caller waits for a server.
+    pub timeout: Duration,
+    /// Whether the circuit of a server that fails opens, so that calls to it fail at once.
+    pub circuit: bool,
+    /// Whether checks of one key wait for the call that is in flight, to go together.
+    pub join: bool,
+    /// Counters that may have a lease; `None` = no leases.
+    pub lease_keys: Option<usize>,
+    /// Counters whose denials are kept; `None` = none are.
+    pub denial_keys: Option<usize>,
+    /// Corrections that are kept.
+    pub max_corrections: usize,
+    /// Makes the order of all maps repeatable; for simulations only, since it makes collisions possible to aim at.
+    pub hash_seed: Option<u64>,
+}
+
+impl Options {
+    /// Corrections that are kept unless somebody says otherwise: some 25 MB.
+    pub const MAX_CORRECTIONS: usize = 100_000;
+
+    /// No stage but dispatch and ledger.
+    #[must_use]
+    pub const fn plain(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            circuit: false,
+            join: false,
+            lease_keys: None,
+            denial_keys: None,
+            max_corrections: Self::MAX_CORRECTIONS,
+            hash_seed: None,
+        }
+    }
+}
+
+/// Fallback counters, if any rule may want them.
+#[derive(Debug)]
+pub struct Local {
+    /// Where they are kept.
+    pub memory: Arc<MemoryStore>,
+    /// How many replicas share a limit; each enforces its part.
+    pub replicas: u32,
+}
+
+/// A shared store as the engine sees it.
+pub struct Remote<T: Transport> {
+    servers: SmallVec<[Server<T>; 2]>,
+    /// Which of the servers has a limit's counters.
+    server_of: fn(&Limit) -> usize,
+    denials: Option<Arc<Denials>>,
+    leases: Option<Leases>,
+    fallback: Option<Arc<Fallback>>,
+    ledger: Arc<Ledger>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Server<T: Transport> {
+    context: Arc<Context<T>>,
+    dispatch: PerThread<Dispatch<T>>,
+}
+
+/// What the pipeline holds at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteStats {
+    /// Corrections that wait or are in flight.
+    pub corrections: usize,
+    /// What became of them.
+    pub causes: [CauseStats; Cause::ALL.len()],
+    /// Counters that are known to the lease stage.
+    pub lease_keys: usize,
+    /// Hits that are leased and not used yet.
+    pub leased_hits: u64,
+    /// Counters with a cached denial.
+    pub denials: usize,
+}
+
+/// Where a check is decided: the server's number and the shard.
+type Place = (usize, u16);
+
+impl<T: Transport> Remote<T> {
+    /// A pipeline to these servers; `server_of` says which of them has a limit's counters (the last one, if the number is
+    /// too large).
+    pub fn new(
+        transports: impl IntoIterator<Item = T>,
+        server_of: fn(&Limit) -> usize,
+        options: &Options,
+        local: Option<Local>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let hasher = KeyedHasher::new(options.hash_seed);
+        let ledger = Ledger::new(options.max_corrections);
+        let leases = options
+            .lease_keys
+            .map(|keys| Leases::new(keys, hasher, Arc::clone(&ledger)));
+        let denials = options
+            .denial_keys
+            .map(|keys| Arc::new(Denials::new(keys, leases.is_some(), hasher)));
+        let fallback = local.map(|local| Arc::new(Fallback::new(local.memory, local.replicas, Arc::clone(&ledger))));
+        let server = |transport: T| {
+            // Over a cluster the circuit only tells.
+            let scope = if options.circuit {
+                transport.scope()
+            } else {
+                BreakerScope::Cluster
+            };
+            let context = Arc::new(Context {
+                circuit: Circuit::new(scope),
+                transport,
+                ledger: Arc::clone(&ledger),
+                denials: denials.clone(),
+                fallback: fallback.clone(),
+                timeout: options.timeout,
+                join: options.join,
+            });
+            let of_thread = Arc::clone(&context);
+            Server {
+                dispatch: PerThread::new(Dispatch::new(Arc::clone(&context)), move || {
+                    Dispatch::new(Arc::clone(&of_thread))
+                }),
+                context,
+            }
+        };
+        Arc::new(Self {
+            servers: transports.into_iter().map(server).collect(),
+            server_of,
+            denials,
+            leases,
+            fallback,
+            ledger,
+            clock,
+        })
+    }
+
+    /// A pipeline to one server, with no stage but dispatch and ledger.
+    pub fn plain(transport: T, timeout: Duration, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::new([transport], |_| 0, &Options::plain(timeout), None, clock)
+    }
+
+    /// The fallback counters.
+    #[must_use]
+    pub const fn fallback(&self) -> Option<&Arc<Fallback>> {
+        self.fallback.as_ref()
+    }
+
+    /// The circuit of a server, to be watched.
+    #[must_use]
+    pub fn circuit(&self, server: usize) -> Option<watch::Receiver<CircuitState>> {
+        Some(self.servers.get(server)?.context.circuit.watch())
+    }
+
+    /// The transport to a server.
+    #[must_use]
+    pub fn transport(&self, server: usize) -> Option<&T> {
+        Some(&self.servers.get(server)?.context.transport)
+    }
+
+    /// What the pipeline holds.
+    #[must_use]
+    pub fn stats(&self) -> RemoteStats {
+        RemoteStats {
+            corrections: self.ledger.len(),
+            causes: self.ledger.stats(),
+            lease_keys: self.leases.as_ref().map_or(0, Leases::len),
+            leased_hits: self.leases.as_ref().map_or(0, Leases::hits),
+            denials: self.denials.as_ref().map_or(0, |denials| denials.len()),
+        }
+    }
+
+    /// Forgets all that is known of a counter, because its state has been reset: its lease, its denials, and what it is
+    /// owed.
+    pub fn forget(&self, counter: &CounterKey) {
+        self.ledger.forget(counter);
+        if let Some(denials) = &self.denials {
+            denials.forget(counter);
+        }
+        if let Some(leases) = &self.leases {
+            leases.forget(counter);
+        }
+    }
+
+    fn place(&self, key: &CounterKey, limit: &Limit) -> Place {
+        let server = (self.server_of)(limit).min(self.servers.len().saturating_sub(1));
+        let shard = self.servers.get(server).map_or(0, |at| at.context.transport.shard(key));
+        (server, shard)
+    }
+
+    /// The one place of these checks; `None` if they have more than one.
+    fn one_place<'c>(&self, checks: impl IntoIterator<Item = &'c Check>) -> Option<Place> {
+        let mut places = checks.into_iter().map(|check| self.place(&check.key, &check.limit));
+        let first = places.next().unwrap_or_default();
+        places.all(|place| place == first).then_some(first)
+    }
+
+    async fn call(&self, (server, shard): Place, calls: Calls) -> job::Reply {
+        let Some(server) = self.servers.get(server) else {
+            return Err(StoreError::Unavailable("there is no server".into()));
+        };
+        server.dispatch.get().call(shard, calls).await
+    }
+
+    /// Takes what it can from leases and asks the servers for the rest.
+    async fn ask_leased(&self, leases: &Leases, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        let mut plan = Plan::new(leases, transaction, self.clock.now_us());
+        if let Some(outcomes) = plan.all_local() {
+            return Ok(outcomes);
+        }
+        // A plan that is dropped (an error, a caller that left) gives back what it had taken from leases.
+        let (outcomes, granted) = self.ask(plan.rest(), plan.asks()).await?;
+        plan.granted(&granted, self.clock.now_us());
+        plan.finish(&outcomes)
+    }
+
+    /// Asks the servers; `leases` go in a transaction after it.
+    async fn ask(
+        &self,
+        transaction: Transaction,
+        leases: Option<Transaction<Op>>,
+    ) -> Result<(Outcomes, Answers), StoreError> {
+        let Some(place) = self.one_place(&transaction.checks) else {
+            let place_of = |key: &CounterKey, limit: &Limit| self.place(key, limit);
+            let call = |place, calls| self.call(place, calls);
+            let correct = |correction| self.correct(correction);
+            let (outcomes, granted, mut permits) = split::check(&transaction, leases, place_of, call, correct).await?;
+            permits.iter_mut().for_each(job::Permits::heard);
+            return Ok((outcomes, granted));
+        };
+        let mut calls: Calls = smallvec![transaction.into_ops()];
+        calls.extend(leases);
+        let (mut answers, mut permits) = self.call(place, calls).await?;
+        permits.heard();
+        let granted = if answers.len() > 1 { answers.pop() } else { None };
+        let outcomes = answers.pop().ok_or_else(no_answer)?;
+        Ok((outcomes_of(&outcomes), granted.unwrap_or_default()))
+    }
+}
+
+fn outcomes_of(answers: &Answers) -> Outcomes {
+    answers.iter().map(|answer| answer.outcome).collect()
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Protocol("no answer to a transaction".into())
+}
+
+#[async_trait]
+impl<T: Transport> Store for Remote<T> {
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        if transaction.checks.is_empty() {
+            return Ok(Outcomes::new());
+        }
+        let Some(denials) = &self.denials else {
+            return match &self.leases {
+                Some(leases) if !transaction.exact => self.ask_leased(leases, transaction).await,
+                _ => Ok(self.ask(transaction.clone(), None).await?.0),
+            };
+        };
+        let sent = self.clock.now_us();
+        if let Some(outcomes) = denials.answer(transaction, sent) {
+            return Ok(outcomes);
+        }
+        let outcomes = match &self.leases {
+            Some(leases) if !transaction.exact => self.ask_leased(leases, transaction).await?,
+            _ => self.ask(transaction.clone(), None).await?.0,
+        };
+        denials.learn(transaction, &outcomes, sent, self.clock.now_us());
+        Ok(outcomes)
+    }
+
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        let checks = || transactions.iter().flat_map(|transaction| &transaction.checks);
+        match self.one_place(checks()) {
+            Some(place) if checks().next().is_some() => {
+                let calls = transactions
+                    .iter()
+                    .map(|transaction| transaction.clone().into_ops())
+                    .collect();
+                let (answers, mut permits) = self.call(place, calls).await?;
+                permits.heard();
+                Ok(answers.iter().map(outcomes_of).collect())
+            }
+            _ => {
+                let mut all = Vec::with_capacity(transactions.len());
+                for transaction in transactions {
+                    all.push(self.check(transaction).await?);
+                }
+                Ok(all)
+            }
+        }
+    }
+
+    fn correct(&self, correction: Correction) {
+        if let Some(fallback) = &self.fallback {
+            fallback.mirror_correction(&correction);
+        }
+        self.ledger.record(correction);
+    }
+}

@@ -1,0 +1,47 @@
+//! The seam between the pipeline and a server: below it nothing is decided, above it nothing knows which server it is.
+
+use std::future::Future;
+
+use crate::algorithms::op::Op;
+use crate::model::{CounterKey, Transaction};
+use crate::store::StoreError;
+
+pub use crate::algorithms::transaction::Answers;
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The server answered: all transactions were carried out, or it refused the call as a whole and counted nothing.
+    Answered(Result<Vec<Answers>, StoreError>),
+    /// The call never reached a server: it certainly counted nothing.
+    NotSent(StoreError),
+    /// The call was sent and no answer came: it counted everything or nothing.
+    Indeterminate(StoreError),
+}
+
+/// What a failure of one call says about other calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerScope {
+    /// There is one server: while it fails, no call is of use.
+    OneServer,
+    /// There are several servers, each of which fails by itself: the others must still be asked.
+    Cluster,
+}
+
+/// Carries calls to a shared store.
+pub trait Transport: Send + Sync + 'static {
+    /// The shard of a counter. Counters of one shard can be decided by one atomic call: a hash slot of a cluster, and 0
+    /// for all counters where there is one server.
+    fn shard(&self, _key: &CounterKey) -> u16 {
+        0
+    }
+
+    /// What a failure says about other calls.
+    fn scope(&self) -> BreakerScope {
+        BreakerScope::OneServer
+    }
+
+    /// Sends transactions whose counters are all of `shard`, to be decided in order, in one call. Completes when its fate
+    /// is known or cannot become known; the caller bounds the time.
+    fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> impl Future<Output = Delivery> + Send;
+}
