@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod announced;
 mod authz;
 mod server;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use sluicegate::config::settings::OnOverload;
+use sluicegate::config::settings::{OnOverload, RedisSettings, StoreKind};
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use tonic::{Code, Request};
 use wire::rate_limit_response::{self as answer, rate_limit::Unit};
 
 use crate::server::{Server, request};
+use crate::support::redis::Redis;
 
 const RULES: &str = r#"
 domain: edge
@@ -293,45 +294,72 @@ async fn a_drain_flips_health_first_and_finishes_what_is_under_way() {
     stopping.await.expect("no panic");
 }
 
-/// One slot, taken by an answer that a leaky bucket holds back; what becomes of the next request.
-async fn while_the_only_slot_is_taken(on_overload: OnOverload) -> Result<wire::RateLimitResponse, tonic::Status> {
-    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: second, requests_per_unit: 1, algorithm: leaky_bucket, max_delay: 5s}}]";
+/// Two requests while only one may be worked on, and the store answers none of them.
+async fn one_too_many(on_overload: OnOverload) -> Result<wire::RateLimitResponse, tonic::Status> {
+    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 5}}]";
+    let redis = Redis::start();
     let server = Server::start_with(rules, |settings| {
         settings.limits.max_concurrent = 1;
         settings.limits.on_overload = on_overload;
+        settings.store.kind = StoreKind::Redis;
+        settings.store.redis = Some(RedisSettings::from_url(&redis.url()).expect("a good URL"));
+        settings.store.timeout = Duration::from_secs(30);
     })
     .await;
-    let mut client = server.client().await;
-    client
-        .should_rate_limit(request("d", &[&[("k", "x")]]))
-        .await
-        .expect("first");
-    let mut waiting = client.clone();
-    let held = tokio::spawn(async move { waiting.should_rate_limit(request("d", &[&[("k", "x")]])).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let answer = client
-        .should_rate_limit(request("d", &[&[("k", "y")], &[("k", "z")]]))
-        .await;
-    assert_eq!(
-        held.await
-            .expect("no panic")
-            .expect("answered")
-            .into_inner()
-            .overall_code,
-        ok()
-    );
-    server.stop().await;
-    answer.map(tonic::Response::into_inner)
+    let ask = |value: &'static str| {
+        let client = server.client();
+        async move {
+            let request = request("d", &[&[("k", value)], &[("k", "z")]]);
+            let answer = client.await.should_rate_limit(request).await;
+            answer.map(tonic::Response::into_inner)
+        }
+    };
+    // Until the store decides.
+    while redis.cli(&["KEYS", "*warm*"]).is_empty() {
+        ask("warm").await.expect("answered");
+    }
+    redis.process.signal("STOP");
+    let (one, two) = (std::pin::pin!(ask("one")), std::pin::pin!(ask("two")));
+    let (at_once, waits) = match futures::future::select(one, two).await {
+        futures::future::Either::Left((answer, other)) => (answer, other),
+        futures::future::Either::Right((answer, other)) => (answer, other),
+    };
+    redis.process.signal("CONT");
+    assert_eq!(waits.await.expect("answered").overall_code, ok());
+    at_once
 }
 
 #[tokio::test]
 async fn overload_is_answered_at_once_as_configured() {
-    let refused = while_the_only_slot_is_taken(OnOverload::Unavailable)
-        .await
-        .expect_err("refused");
+    let refused = one_too_many(OnOverload::Unavailable).await.expect_err("refused");
     assert_eq!(refused.code(), Code::Unavailable);
-    let passed = while_the_only_slot_is_taken(OnOverload::Allow).await.expect("passed");
+    let passed = one_too_many(OnOverload::Allow).await.expect("passed");
     assert_eq!((passed.overall_code, passed.statuses.len()), (ok(), 2));
+}
+
+#[tokio::test]
+async fn an_answer_that_waits_for_its_turn_keeps_nobody_out() {
+    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: second, requests_per_unit: 1, algorithm: leaky_bucket, max_delay: 5s}}]";
+    let server = Server::start_with(rules, |settings| settings.limits.max_concurrent = 1).await;
+    let mut client = server.client().await;
+    let ask = |value| request("d", &[&[("k", value)]]);
+    client.should_rate_limit(ask("x")).await.expect("at once");
+    let mut waiting = client.clone();
+    let held = waiting.should_rate_limit(ask("x"));
+    let held = std::pin::pin!(held);
+    let others = async {
+        for _ in 0..20 {
+            client.should_rate_limit(ask("y")).await.expect("answered");
+            tokio::task::yield_now().await;
+        }
+    };
+    let (held, ()) = tokio::join!(held, async {
+        tokio::time::timeout(Duration::from_secs(60), others)
+            .await
+            .expect("answered")
+    });
+    assert_eq!(held.expect("answered").into_inner().overall_code, ok());
+    server.stop().await;
 }
 
 #[tokio::test]
