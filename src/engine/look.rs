@@ -59,7 +59,7 @@ impl Counter {
         match self.hits {
             Hits::Acquire(hits) | Hits::Debit(hits) => self.outcome.allowed && self.outcome.remaining >= hits,
             Hits::Peek => self.outcome.allowed,
-            Hits::Refund(_) | Hits::Lease(_) | Hits::Return { .. } => true,
+            Hits::Refund(_) => true,
         }
     }
 
@@ -139,11 +139,11 @@ impl Engine {
             exact: true,
             ..Transaction::default()
         };
-        let (outcomes, failure) = match self.counters.store.check(&transaction).await {
+        let (outcomes, failure) = match self.store.check(&transaction).await {
             Ok(outcomes) => (outcomes, None),
-            Err(error) => {
-                let standby = self.counters.standby.as_deref();
-                (failure::answer(standby, &transaction, &[mode], &error), Some(mode))
+            Err(_) => {
+                let fallback = self.fallback.as_deref();
+                (failure::answer(fallback, &transaction, &[mode]), Some(mode))
             }
         };
         let unknown = || Outcome::admitted(asked.limit.hits, 0);

@@ -197,7 +197,10 @@ async fn racing_transactions_over_slots_never_pass_a_limit_and_leave_nothing_tak
         if taken == 2 * passed.load(Ordering::SeqCst) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{taken} are taken, {passed:?} requests passed");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{taken} are taken, {passed:?} requests passed"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
