@@ -16,8 +16,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::settings::ratelimit_env::table;
-use crate::config::settings::{self, Notice, ServeArgs, Settings, values};
+use crate::config::settings::{self, Notice, ServeArgs, Settings, listing, values};
 use crate::config::{self, Source, Summary};
 use crate::telemetry::logs;
 
@@ -128,9 +127,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Health(args)) => health(&args),
         Some(Command::Settings(args)) => {
             let table = if args.markdown {
-                table::markdown()
+                listing::markdown()
             } else {
-                table::text()
+                listing::text()
             };
             print(&table.trim_end())
         }
@@ -142,9 +141,7 @@ const DEFAULT_RULES: &str = "/srv/runtime_data/current/config";
 
 /// As envoyproxy/ratelimit is started.
 fn serve_by_variables(ignored: &[OsString]) -> ExitCode {
-    let told = table::VARIABLES
-        .iter()
-        .any(|variable| std::env::var_os(variable.name).is_some());
+    let told = listing::variables().any(|setting| std::env::var_os(setting.variable).is_some());
     if !told && !Path::new(DEFAULT_RULES).exists() {
         return fail(
             &format_args!(

@@ -112,9 +112,10 @@ impl fmt::Display for Window {
 }
 
 /// The algorithms by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum AlgorithmKind {
     /// Counts in slices; never more than the limit in any window.
+    #[default]
     SlidingWindow,
     /// Keeps every admitted hit's time; exact.
     SlidingLog,

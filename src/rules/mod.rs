@@ -13,9 +13,10 @@ pub use matcher::Matched;
 pub use tree::{Domain, Level, Node, RuleSet};
 
 /// What happens when the store cannot answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnStoreError {
     /// This process counts by itself until the store is back.
+    #[default]
     Local,
     /// Everything passes.
     Allow,

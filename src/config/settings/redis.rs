@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::{ClientTls, Secret};
+use super::secret::Secret;
+use crate::tls::ClientTls;
 
 /// Redis' own port.
 pub(super) const REDIS_PORT: u16 = 6379;

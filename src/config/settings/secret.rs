@@ -7,10 +7,12 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret.
+    /// Wraps a secret. A newline at its end is none of it: files and Kubernetes Secrets end in one.
     #[must_use]
     pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
+        let mut secret = secret.into();
+        secret.truncate(secret.trim_end_matches(['\n', '\r']).len());
+        Self(secret)
     }
 
     /// The secret itself: for the connection that needs it, never for a log.

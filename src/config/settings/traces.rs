@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ClientTls, Secret};
+use super::secret::Secret;
+use crate::tls::ClientTls;
 
 /// A span of each call, sent by OTLP (`TRACING_ENABLED`).
 #[derive(Debug, Clone, PartialEq)]

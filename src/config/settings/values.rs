@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -10,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 use crate::model::AlgorithmKind;
 use crate::rules::OnStoreError;
 
-use super::{LogFormat, MaskValues, OnOverload, Secret, StoreKind};
+use super::model::{LimitHeaders, LogFormat, MaskValues, OnOverload, StoreKind};
+use super::secret::Secret;
 
 /// The longest duration that is taken: ten years.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -25,6 +27,40 @@ pub fn boolean(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" | "off" | "no" => Ok(false),
         _ => Err("allowed are true and false (also 1, t, on, yes; 0, f, off, no)".into()),
     }
+}
+
+/// Any text.
+///
+/// # Errors
+/// None.
+#[allow(clippy::unnecessary_wraps, reason = "the shape of every parser of the table")]
+pub fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// A path.
+///
+/// # Errors
+/// None.
+#[allow(clippy::unnecessary_wraps, reason = "the shape of every parser of the table")]
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+/// Whether answers have limit headers, by the usual names.
+///
+/// # Errors
+/// What is allowed.
+pub fn limit_headers(text: &str) -> Result<Option<LimitHeaders>, String> {
+    boolean(text).map(|on| on.then(LimitHeaders::default))
+}
+
+/// An age, after which something ends; 0 = never.
+///
+/// # Errors
+/// What is allowed.
+pub fn age(text: &str) -> Result<Option<Duration>, String> {
+    duration(text).map(|age| Some(age).filter(|age| !age.is_zero()))
 }
 
 /// A duration as Go writes it: `1m30s`, `1.5h`, `250ms`; `0`. Units: ns, us (µs), ms, s, m, h. Not negative.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ClientTls, Secret};
+use super::secret::Secret;
+use crate::tls::ClientTls;
 
 /// An ADS server that sends `RateLimitConfig` resources (`CONFIG_TYPE=GRPC_XDS_SOTW`).
 #[derive(Debug, Clone, PartialEq)]

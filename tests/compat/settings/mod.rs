@@ -15,9 +15,9 @@ use std::{
 use clap::{Args, FromArgMatches};
 use sluicegate::{
     config::settings::{
-        LogFormat, Notice, OnOverload, PrometheusSettings, ServeArgs, Settings, SettingsErrors, StatsdTransport,
-        StoreKind, Topology,
-        ratelimit_env::table::{Fate, VARIABLES, markdown, text},
+        Compatibility, LogFormat, Notice, OnOverload, PrometheusSettings, ServeArgs, Settings, SettingsErrors,
+        StatsdTransport, StoreKind, Topology,
+        listing::{markdown, text, variables},
         redis::HostPort,
     },
     model::AlgorithmKind,
@@ -83,7 +83,7 @@ fn nothing_set_is_what_envoyproxy_ratelimit_does_without_variables() {
     assert_eq!(settings.telemetry.log_level, "warn");
     assert_eq!(settings.telemetry.statsd, None);
     assert_eq!(settings.answers.limit_headers, None);
-    // Not as there: no socket of nutcracker, but memory.
+    // Unlike envoyproxy/ratelimit: no socket of nutcracker, but memory.
     assert_eq!((settings.store.kind, settings.store.redis), (StoreKind::Memory, None));
 }
 
@@ -129,7 +129,7 @@ fn listeners() {
 fn counting_answers_and_the_rest() {
     let settings = good(&[
         ("CACHE_KEY_PREFIX", "team:"),
-        ("LOCAL_CACHE_SIZE_IN_BYTES", "1280"),
+        ("LOCAL_CACHE_SIZE_IN_BYTES", "1048576"),
         ("NEAR_LIMIT_RATIO", "0.5"),
         ("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true"),
         ("SHADOW_MODE", "true"),
@@ -162,7 +162,7 @@ fn counting_answers_and_the_rest() {
         limits,
         ..
     } = settings;
-    assert_eq!((store.key_prefix.as_str(), store.deny_cache_max_keys), ("team:", 10));
+    assert_eq!((store.key_prefix.as_str(), store.deny_cache_max_keys), ("team:", 8192));
     assert_eq!(
         (store.on_store_error, store.replicas, store.lease),
         (OnStoreError::Deny, 3, false)
@@ -213,4 +213,15 @@ fn statsd_only_when_it_is_asked_for() {
         { Some(StatsdTransport::Udp) }
     );
     assert_eq!(statsd(&[("USE_STATSD", "true"), ("DISABLE_STATS", "true")]), None);
+}
+
+/// envoyproxy/ratelimit's cache never has less than 512 KiB: a few keys would never deny anything.
+#[test]
+fn a_tiny_local_cache_is_as_large_as_the_smallest_of_envoyproxy_ratelimit() {
+    let keys = |env: Env| good(env).store.deny_cache_max_keys;
+    assert_eq!(keys(&[("LOCAL_CACHE_SIZE_IN_BYTES", "1000")]), 4096);
+    assert_eq!(keys(&[("LOCAL_CACHE_SIZE_IN_BYTES", "524288")]), 4096);
+    assert_eq!(keys(&[("LOCAL_CACHE_SIZE_IN_BYTES", "0")]), 100_000);
+    let both = [("LOCAL_CACHE_SIZE_IN_BYTES", "1000"), ("DENY_CACHE_MAX_KEYS", "7")];
+    assert_eq!(keys(&both), 7);
 }

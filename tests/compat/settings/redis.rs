@@ -176,3 +176,45 @@ fn a_redis_of_its_own_for_seconds() {
     assert!(off.store.redis_per_second.is_none());
     assert_eq!(notices[0].name, "REDIS_PERSECOND_URL");
 }
+
+/// Files and Kubernetes Secrets end in a newline, which Redis would refuse as a part of the password.
+#[test]
+fn a_newline_at_the_end_is_no_part_of_a_secret() {
+    for end in ["\n", "\r\n", "\n\n"] {
+        let (url, auth) = (format!("redis://:hunter2@h{end}"), format!("user:hunter2{end}"));
+        let sentinel = format!("hunter3{end}");
+        let settings = good(&[
+            ("REDIS_URL", "h:1"),
+            ("REDIS_AUTH", &auth),
+            ("REDIS_SENTINEL_AUTH", &sentinel),
+        ]);
+        let redis = settings.store.redis.expect("a Redis");
+        let auth = redis.auth.expect("a login");
+        assert_eq!(
+            (auth.username.as_deref(), auth.password.expose()),
+            (Some("user"), "hunter2")
+        );
+        assert_eq!(redis.sentinel_auth.expect("a login").password.expose(), "hunter3");
+        let redis = good(&[("REDIS_URL", &url)]).store.redis.expect("a Redis");
+        assert_eq!(redis.auth.expect("a login").password.expose(), "hunter2");
+    }
+    let plane = good(&[
+        ("CONFIG_TYPE", "GRPC_XDS_SOTW"),
+        ("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", "authorization:Bearer x\n"),
+        ("CONFIG_GRPC_XDS_NODE_ID", "node\n"),
+    ]);
+    let xds = plane.rules.xds.expect("a control plane");
+    assert_eq!(
+        (xds.headers["authorization"].expose(), xds.node_id.as_str()),
+        ("Bearer x", "node")
+    );
+    // One that is a newline alone is not set.
+    assert_eq!(
+        good(&[("REDIS_URL", "h:1"), ("REDIS_AUTH", "\n")])
+            .store
+            .redis
+            .expect("a Redis")
+            .auth,
+        None
+    );
+}

@@ -1,13 +1,10 @@
 //! Settings from the environment variables of envoyproxy/ratelimit, so that its manifests work as they are.
 //!
-//! Every variable is in [`table`], with what becomes of it here. All wrong values are reported together; a variable
-//! that has no effect here is accepted with a [`Notice`] that says why.
+//! Every variable is in [`table`](super::table), with what becomes of it. All wrong values are reported together; a
+//! variable that has no effect is accepted with a [`Notice`] that says why.
 
-mod reader;
 mod redis;
-pub mod table;
 mod traces;
-mod variables;
 mod xds;
 
 use std::net::SocketAddr;
@@ -15,16 +12,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::errors::SettingsErrors;
-use super::{
-    LimitHeaders, ListenSettings, LogFormat, PrometheusSettings, ServerTls, Settings, StatsdSettings, StatsdTransport,
-    values,
+use super::model::{
+    ListenSettings, PrometheusSettings, Settings, StatsdSettings, StatsdTransport, StoreSettings, any_address,
 };
-
-pub use reader::Notice;
-use reader::Reader;
+use super::reader::{Notice, Reader};
+use super::setting::Topic;
+use super::values;
+use crate::tls::ServerTls;
 
 /// Bytes that one key of envoyproxy/ratelimit's local cache takes, roughly.
 const LOCAL_CACHE_KEY_BYTES: u64 = 128;
+/// The smallest local cache of envoyproxy/ratelimit, whatever it is told.
+const LOCAL_CACHE_MIN_BYTES: u64 = 512 << 10;
 
 impl Settings {
     /// Reads them; `env` gives a variable's value. Empty values count as unset.
@@ -32,17 +31,17 @@ impl Settings {
     /// # Errors
     /// Every value that is not allowed, with what is.
     pub fn from_ratelimit_env(env: impl Fn(&str) -> Option<String>) -> Result<(Self, Vec<Notice>), SettingsErrors> {
-        let mut reader = Reader::new(&env);
-        let mut settings = Self::default();
+        let mut reader = Reader::new(&env, str::to_owned);
+        let mut settings = Self::of_ratelimit();
+        reader.fields(&mut settings);
         listen(&mut reader, &mut settings.listen);
         settings.listen.grpc_tls = grpc_tls(&mut reader);
         telemetry(&mut reader, &mut settings);
         settings.telemetry.traces = traces::settings(&mut reader);
         rules(&mut reader, &mut settings);
         redis::store(&mut reader, &mut settings.store);
-        counting(&mut reader, &mut settings);
-        answers(&mut reader, &mut settings);
-        ours(&mut reader, &mut settings);
+        counting(&mut reader, &mut settings.store);
+        limit_headers(&mut reader, &mut settings);
         reader.without_effect();
         reader.finish(settings)
     }
@@ -57,13 +56,6 @@ fn listen(reader: &mut Reader<'_>, listen: &mut ListenSettings) {
     listen.http_addr = address("HOST", "PORT", 8080);
     listen.admin_addr = address("DEBUG_HOST", "DEBUG_PORT", 6070);
     listen.grpc_addr = address("GRPC_HOST", "GRPC_PORT", 8081);
-    listen.grpc_uds = reader.path("GRPC_UDS");
-    let mut age = |name: &str, default: Duration| {
-        let age = reader.parse(name, values::duration).unwrap_or(default);
-        Some(age).filter(|age| !age.is_zero())
-    };
-    listen.grpc_max_connection_age = age("GRPC_MAX_CONNECTION_AGE", Duration::from_secs(24 * 3600));
-    listen.grpc_max_connection_age_grace = age("GRPC_MAX_CONNECTION_AGE_GRACE", Duration::from_secs(3600));
 }
 
 fn grpc_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
@@ -112,14 +104,6 @@ fn grpc_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
 
 fn telemetry(reader: &mut Reader<'_>, settings: &mut Settings) {
     let telemetry = &mut settings.telemetry;
-    telemetry.log_level = reader
-        .parse("LOG_LEVEL", values::log_level)
-        .unwrap_or_else(|| "warn".into());
-    telemetry.log_format = reader
-        .parse("LOG_FORMAT", values::log_format)
-        .unwrap_or(LogFormat::Text);
-    telemetry.extra_tags = reader.parse("EXTRA_TAGS", values::tags).unwrap_or_default();
-
     let disabled = reader.truth("DISABLE_STATS");
     let dogstatsd = reader.truth("USE_DOG_STATSD");
     let statsd = reader.truth("USE_STATSD") || dogstatsd;
@@ -153,7 +137,7 @@ fn telemetry(reader: &mut Reader<'_>, settings: &mut Settings) {
             .ok_or_else(|| "allowed is a path that starts with /".into())
     });
     settings.listen.prometheus = (prometheus && !disabled).then(|| PrometheusSettings {
-        addr: addr.unwrap_or(super::any_address(9090)),
+        addr: addr.unwrap_or(any_address(9090)),
         path: path.unwrap_or_else(|| "/metrics".into()),
     });
 }
@@ -177,10 +161,6 @@ fn rules(reader: &mut Reader<'_>, settings: &mut Settings) {
         "RUNTIME_WATCH_ROOT",
     ];
     let rules = &mut settings.rules;
-    rules.force_start = reader.truth("FORCE_START_WITHOUT_INITIAL_CONFIG");
-    rules.merge_domains = reader.truth("MERGE_DOMAIN_CONFIG");
-    rules.healthy_needs_domain = reader.truth("HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED");
-    rules.ignore_dot_files = reader.truth("RUNTIME_IGNOREDOTFILES");
     rules.may_be_empty = true;
     reader.truth("RUNTIME_WATCH_ROOT");
     let mut directory = PathBuf::from(
@@ -206,82 +186,36 @@ fn rules(reader: &mut Reader<'_>, settings: &mut Settings) {
         reader.idle(&FILE_NAMES, "with CONFIG_TYPE=GRPC_XDS_SOTW no files are read");
         rules.xds = Some(xds);
     } else {
-        reader.idle(&xds::NAMES, "CONFIG_TYPE is not GRPC_XDS_SOTW");
+        reader.idle_topic(Topic::ControlPlane, &[], "CONFIG_TYPE is not GRPC_XDS_SOTW");
         rules.paths = vec![directory];
     }
 }
 
-fn counting(reader: &mut Reader<'_>, settings: &mut Settings) {
-    let store = &mut settings.store;
-    if let Some(prefix) = reader.text("CACHE_KEY_PREFIX") {
-        store.key_prefix = prefix;
-    }
+fn counting(reader: &mut Reader<'_>, store: &mut StoreSettings) {
     let cache_bytes = reader.parse("LOCAL_CACHE_SIZE_IN_BYTES", |text| {
         text.parse::<u64>()
             .map_err(|_| "allowed is a number of bytes, or 0".into())
     });
-    if let Some(bytes) = cache_bytes.filter(|bytes| *bytes > 0) {
-        store.deny_cache_max_keys = usize::try_from((bytes / LOCAL_CACHE_KEY_BYTES).max(1)).unwrap_or(usize::MAX);
+    if let Some(bytes) = cache_bytes.filter(|bytes| *bytes > 0)
+        && reader.text("DENY_CACHE_MAX_KEYS").is_none()
+    {
+        let keys = bytes.max(LOCAL_CACHE_MIN_BYTES) / LOCAL_CACHE_KEY_BYTES;
+        store.deny_cache_max_keys = usize::try_from(keys).unwrap_or(usize::MAX);
     }
     if reader.parse("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", values::boolean) == Some(false) {
-        let why = "a denied request consumes nothing here; COUNT_DENIED=true counts denials, too";
+        let why = "a denied request consumes nothing; COUNT_DENIED=true counts denials, too";
         reader.idle(&["STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT"], why);
     }
 }
 
-fn answers(reader: &mut Reader<'_>, settings: &mut Settings) {
-    let answers = &mut settings.answers;
-    let usual = LimitHeaders::default();
-    let mut header = |name: &str, usual: String| reader.parse(name, values::header_name).unwrap_or(usual);
-    let headers = LimitHeaders {
-        limit: header("LIMIT_LIMIT_HEADER", usual.limit),
-        remaining: header("LIMIT_REMAINING_HEADER", usual.remaining),
-        reset: header("LIMIT_RESET_HEADER", usual.reset),
-    };
-    answers.limit_headers = reader.truth("LIMIT_RESPONSE_HEADERS_ENABLED").then_some(headers);
-    answers.dynamic_metadata = reader.truth("RESPONSE_DYNAMIC_METADATA");
-    answers.shadow_mode = reader.truth("SHADOW_MODE");
-    answers.quota_mode = reader.truth("QUOTA_MODE");
-    reader.set(&mut answers.near_limit_ratio, "NEAR_LIMIT_RATIO", values::ratio);
-}
-
-/// Variables that envoyproxy/ratelimit does not have; the same names as `serve` knows.
-fn ours(reader: &mut Reader<'_>, settings: &mut Settings) {
-    let Settings {
-        rules,
-        store,
-        answers,
-        limits,
-        listen,
-        telemetry,
-    } = settings;
-    listen.admin_token_file = reader.path("ADMIN_TOKEN_FILE");
-    reader.set(&mut telemetry.top, "ADMIN_TOP", values::boolean);
-    reader.set(&mut telemetry.mask_values, "MASK_VALUES", values::mask_values);
-    reader.set(&mut rules.default_algorithm, "DEFAULT_ALGORITHM", values::algorithm);
-    reader.set(&mut rules.count_denied, "COUNT_DENIED", values::boolean);
-    // A control plane for envoyproxy/ratelimit cannot say it of a rule, and gateways charge costs that way.
-    rules.charge_after_peek = true;
-    reader.set(&mut rules.charge_after_peek, "CHARGE_AFTER_PEEK", values::boolean);
-    reader.set(&mut store.timeout, "STORE_TIMEOUT", values::positive_duration);
-    reader.set(&mut store.on_store_error, "ON_STORE_ERROR", values::on_store_error);
-    reader.set(&mut store.replicas, "REPLICAS", values::at_least_one);
-    reader.set(&mut store.memory_max_keys, "MEMORY_MAX_KEYS", values::at_least_one);
-    reader.set(&mut store.deny_cache, "DENY_CACHE", values::boolean);
-    reader.set(
-        &mut store.deny_cache_max_keys,
-        "DENY_CACHE_MAX_KEYS",
-        values::at_least_one,
-    );
-    reader.set(&mut store.coalesce, "COALESCE", values::boolean);
-    reader.set(&mut store.lease, "LEASE", values::boolean);
-    reader.set(&mut answers.ietf_headers, "IETF_HEADERS", values::boolean);
-    reader.set(&mut answers.problem_body, "PROBLEM_BODY", values::boolean);
-    reader.set(&mut limits.max_concurrent, "MAX_CONCURRENT", values::at_least_one);
-    reader.set(&mut limits.on_overload, "ON_OVERLOAD", values::on_overload);
-    reader.set(&mut limits.max_connections, "MAX_CONNECTIONS", values::at_least_one);
-    reader.set(&mut limits.client_timeout, "CLIENT_TIMEOUT", values::positive_duration);
-    reader.set(&mut limits.max_delayed, "MAX_DELAYED", values::at_least_one);
-    reader.set(&mut limits.drain_delay, "DRAIN_DELAY", values::duration);
-    reader.set(&mut limits.drain_timeout, "DRAIN_TIMEOUT", values::duration);
+/// The names of the headers, if there are any.
+fn limit_headers(reader: &mut Reader<'_>, settings: &mut Settings) {
+    let [limit, remaining, reset] = ["LIMIT_LIMIT_HEADER", "LIMIT_REMAINING_HEADER", "LIMIT_RESET_HEADER"]
+        .map(|name| reader.parse(name, values::header_name));
+    if let Some(headers) = &mut settings.answers.limit_headers {
+        let set = |slot: &mut String, name: Option<String>| *slot = name.unwrap_or_else(|| slot.clone());
+        set(&mut headers.limit, limit);
+        set(&mut headers.remaining, remaining);
+        set(&mut headers.reset, reset);
+    }
 }

@@ -1,8 +1,10 @@
 //! `REDIS_…`, `REDIS_PERSECOND_…`, `BACKEND_TYPE`.
 
+use super::super::model::{StoreKind, StoreSettings};
+use super::super::reader::Reader;
 use super::super::redis::{self, HostPort, RedisAuth, RedisSettings, RedisTls, Topology};
-use super::super::{ClientTls, StoreKind, StoreSettings, values};
-use super::reader::Reader;
+use super::super::values;
+use crate::tls::ClientTls;
 
 const TLS_NAMES: [&str; 4] = [
     "REDIS_TLS_CACERT",
@@ -131,8 +133,7 @@ fn server(reader: &mut Reader<'_>, names: &Names) -> Option<RedisSettings> {
     let tls = reader.truth(names.tls);
     let files = tls_files(reader);
     let url = |text: &str| address(text, kind.unwrap_or(Kind::Single), socket);
-    // May hold a password, whatever is wrong with it.
-    let mut redis = reader.parse_secret(names.url, url)?;
+    let mut redis = reader.parse(names.url, url)?;
     redis.auth = auth.or(redis.auth);
     redis.sentinel_auth = sentinel_auth.or(redis.sentinel_auth);
     redis.connect_timeout = timeout.unwrap_or(redis.connect_timeout);
@@ -174,7 +175,7 @@ fn address(text: &str, kind: Kind, socket: Option<Socket>) -> Result<RedisSettin
             let nodes = list(sentinels, redis::SENTINEL_PORT)?;
             let (master, sentinels) = (master.to_owned(), nodes.servers);
             let mut redis = RedisSettings::new(Topology::Sentinel { master, sentinels });
-            // There, too: the login of the sentinels, not that of the servers they name.
+            // As in envoyproxy/ratelimit: the login of the sentinels, not that of the servers they name.
             (redis.sentinel_auth, redis.tls) = (nodes.login, nodes.tls);
             Ok(redis)
         }

@@ -11,39 +11,12 @@ use http::uri::Scheme;
 use percent_encoding::percent_decode_str;
 
 use super::super::errors::SettingsErrors;
-use super::super::{ClientTls, OtlpProtocol, OtlpSettings, Secret, SpanBatches, TraceSettings, values};
-use super::reader::{Notice, Reader};
-
-/// All that are read here, but for `TRACING_ENABLED`.
-const NAMES: [&str; 27] = [
-    "TRACING_SERVICE_NAME",
-    "TRACING_SERVICE_NAMESPACE",
-    "TRACING_SERVICE_INSTANCE_ID",
-    "TRACING_EXPORTER_PROTOCOL",
-    "TRACING_SAMPLING_RATE",
-    PROTOCOL[0],
-    PROTOCOL[1],
-    ENDPOINT[0],
-    ENDPOINT[1],
-    INSECURE[0],
-    INSECURE[1],
-    HEADERS[0],
-    HEADERS[1],
-    COMPRESSION[0],
-    COMPRESSION[1],
-    TIMEOUT[0],
-    TIMEOUT[1],
-    CERTIFICATES[0],
-    CERTIFICATES[1],
-    CERTIFICATES[2],
-    CERTIFICATES[3],
-    CERTIFICATES[4],
-    CERTIFICATES[5],
-    "OTEL_BSP_SCHEDULE_DELAY",
-    "OTEL_BSP_MAX_QUEUE_SIZE",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-    "OTEL_RESOURCE_ATTRIBUTES",
-];
+use super::super::reader::{Notice, Reader};
+use super::super::secret::Secret;
+use super::super::setting::Topic;
+use super::super::traces::{OtlpProtocol, OtlpSettings, SpanBatches, TraceSettings};
+use super::super::values;
+use crate::tls::ClientTls;
 
 // For traces, for all signals.
 const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
@@ -76,7 +49,7 @@ impl TraceSettings {
     /// # Errors
     /// Every value that is not allowed, with what is.
     pub fn from_variables(env: impl Fn(&str) -> Option<String>) -> Result<(Self, Vec<Notice>), SettingsErrors> {
-        let mut reader = Reader::new(&env);
+        let mut reader = Reader::new(&env, str::to_owned);
         let settings = enabled(&mut reader);
         reader.finish(settings)
     }
@@ -85,7 +58,7 @@ impl TraceSettings {
 /// What they say; `None` if nothing is traced.
 pub(super) fn settings(reader: &mut Reader<'_>) -> Option<TraceSettings> {
     if !reader.truth("TRACING_ENABLED") {
-        reader.idle(&NAMES, "TRACING_ENABLED is not true");
+        reader.idle_topic(Topic::Traces, &["TRACING_ENABLED"], "TRACING_ENABLED is not true");
         return None;
     }
     Some(enabled(reader))
@@ -275,7 +248,7 @@ fn tls(reader: &mut Reader<'_>, secure: bool) -> Option<ClientTls> {
 
 fn headers(reader: &mut Reader<'_>) -> BTreeMap<String, Secret> {
     let parse = |text: &str| decoded(text, "a header").and_then(values::headers);
-    let [own, general] = HEADERS.map(|name| reader.parse_secret(name, parse));
+    let [own, general] = HEADERS.map(|name| reader.parse(name, parse));
     own.or(general).unwrap_or_default()
 }
 

@@ -2,25 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::{ClientTls, XdsSettings, redis, values};
-use super::reader::Reader;
-
-/// All that are read here.
-pub(super) const NAMES: [&str; 13] = [
-    "CONFIG_GRPC_XDS_NODE_ID",
-    "CONFIG_GRPC_XDS_NODE_METADATA",
-    "CONFIG_GRPC_XDS_SERVER_URL",
-    "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS",
-    "CONFIG_GRPC_XDS_SERVER_USE_TLS",
-    "CONFIG_GRPC_XDS_CLIENT_TLS_CERT",
-    "CONFIG_GRPC_XDS_CLIENT_TLS_KEY",
-    "CONFIG_GRPC_XDS_SERVER_TLS_CACERT",
-    "CONFIG_GRPC_XDS_SERVER_TLS_SAN",
-    "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL",
-    "XDS_CLIENT_BACKOFF_MAX_INTERVAL",
-    "XDS_CLIENT_BACKOFF_JITTER",
-    "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
-];
+use super::super::reader::Reader;
+use super::super::xds::XdsSettings;
+use super::super::{redis, values};
+use crate::tls::ClientTls;
 
 /// The port of a control plane whose URL names none.
 const PORT: u16 = 18_000;
@@ -32,7 +17,7 @@ pub(super) fn settings(reader: &mut Reader<'_>) -> XdsSettings {
     let backoff = Backoff::read(reader, &usual);
     let tls = tls(reader);
     let node_metadata = reader.parse("CONFIG_GRPC_XDS_NODE_METADATA", |text| values::pairs(text, &['=', ':']));
-    let headers = reader.parse_secret("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", |text| {
+    let headers = reader.parse("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", |text| {
         values::headers(values::pairs(text, &[':'])?)
     });
     let max_message = reader.parse("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", values::at_least_one);

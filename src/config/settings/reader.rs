@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::super::errors::{Collector, SettingsErrors};
-use super::super::values;
-use super::table::{Fate, VARIABLES};
+use super::super::compat::Compatibility;
+use super::errors::{Collector, SettingsErrors};
+use super::listing::{of_variable, variables};
+use super::model::Settings;
+use super::setting::Topic;
+use super::values;
 
 /// A variable that is set but has no effect here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,24 +25,37 @@ impl fmt::Display for Notice {
     }
 }
 
+/// A variable of the process. A value that is no UTF-8 is none that any setting allows.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 pub(super) struct Reader<'e> {
+    /// The value of a variable, or of the flag that stands for it.
     env: &'e dyn Fn(&str) -> Option<String>,
+    /// What messages call a variable.
+    called: fn(&str) -> String,
     errors: Collector,
     notices: Vec<Notice>,
 }
 
 impl<'e> Reader<'e> {
-    pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, called: fn(&str) -> String) -> Self {
         Self {
             env,
+            called,
             errors: Collector::default(),
             notices: Vec::new(),
         }
     }
 
-    /// A variable's value, if it is set to something.
+    /// A variable's value, if it is set to something. A newline at its end is none of it: files and Kubernetes Secrets
+    /// end in one.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        (self.env)(name).filter(|value| !value.is_empty())
+        let mut value = (self.env)(name)?;
+        value.truncate(value.trim_end_matches(['\n', '\r']).len());
+        Some(value).filter(|value| !value.is_empty())
     }
 
     /// A path.
@@ -47,26 +63,35 @@ impl<'e> Reader<'e> {
         self.text(name).map(PathBuf::from)
     }
 
-    /// A value; one that is wrong is noted and counts as absent.
+    /// A value; one that is wrong is noted (without the value, if that is secret) and counts as absent.
     pub(super) fn parse<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = self.text(name)?;
         match parse(value.trim()) {
             Ok(parsed) => Some(parsed),
             Err(problem) => {
-                self.errors.bad(name, &value, problem);
+                self.wrong(name, &value, problem);
                 None
             }
         }
     }
 
-    /// The same for a value that must not be printed.
-    pub(super) fn parse_secret<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        match parse(self.text(name)?.trim()) {
-            Ok(parsed) => Some(parsed),
-            Err(problem) => {
-                self.errors.problem(name, problem);
-                None
+    /// Parses every setting that has a field of its own into it.
+    pub(super) fn fields(&mut self, settings: &mut Settings) {
+        for setting in variables() {
+            if let (Some(parse), Some(value)) = (setting.field, self.text(setting.variable))
+                && let Err(problem) = parse(settings, value.trim())
+            {
+                self.wrong(setting.variable, &value, problem);
             }
+        }
+    }
+
+    fn wrong(&mut self, name: &str, value: &str, problem: String) {
+        let called = (self.called)(name);
+        if of_variable(name).is_some_and(|setting| setting.secret) {
+            self.errors.problem(&called, problem);
+        } else {
+            self.errors.bad(&called, value, problem);
         }
     }
 
@@ -111,28 +136,34 @@ impl<'e> Reader<'e> {
 
     /// Notes a problem with a variable whose value is missing or secret.
     pub(super) fn problem(&mut self, name: &str, problem: impl Into<String>) {
-        self.errors.problem(name, problem);
+        self.errors.problem(&(self.called)(name), problem);
     }
 
     /// Notes those of `names` that are set (to something that differs from the default): they have no effect, for this
     /// reason.
     pub(super) fn idle(&mut self, names: &[&'static str], why: &'static str) {
         for name in names {
-            let usual = VARIABLES
-                .iter()
-                .find(|variable| variable.name == *name)
-                .map(|variable| variable.default);
+            let usual = of_variable(name).map(|setting| setting.default);
             if self.text(name).is_some_and(|value| Some(value.as_str()) != usual) {
                 self.notices.push(Notice { name, why });
             }
         }
     }
 
-    /// The same for every variable that never has an effect here.
+    /// The same for every setting about something, but for those that never have an effect and `but`.
+    pub(super) fn idle_topic(&mut self, topic: Topic, but: &[&str], why: &'static str) {
+        for setting in topic.settings() {
+            if !matches!(setting.compat, Compatibility::Ignored(_)) && !but.contains(&setting.variable) {
+                self.idle(&[setting.variable], why);
+            }
+        }
+    }
+
+    /// The same for every variable that never has an effect.
     pub(super) fn without_effect(&mut self) {
-        for variable in VARIABLES {
-            if let Fate::NotTaken(why) = variable.fate {
-                self.idle(&[variable.name], why);
+        for setting in variables() {
+            if let Compatibility::Ignored(why) = setting.compat {
+                self.idle(&[setting.variable], why);
             }
         }
     }
