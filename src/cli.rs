@@ -69,6 +69,8 @@ enum Command {
     Check(CheckArgs),
     /// Run tests of rules on a virtual clock: requests at their times, and what must come; exit code 1 if a test fails
     Test(prove::TestArgs),
+    /// Decide the requests of access logs by rules that are not in force yet; say which would have been denied
+    Replay(Box<prove::ReplayArgs>),
     /// Ask a running process whether it is healthy; exit code 0 if it is (for a container's health check)
     Health(HealthArgs),
     /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
@@ -124,6 +126,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Test(args)) => prove::test(&args),
         Some(Command::Operate(operate)) => operate::run(operate),
+        Some(Command::Replay(args)) => prove::replay(*args),
         Some(Command::Health(args)) => health(&args),
         Some(Command::Settings(args)) => {
             let table = if args.markdown {

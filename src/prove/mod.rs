@@ -10,6 +10,7 @@
 //! | [`envoy`] | the descriptors that an Envoy's routes make |
 //! | [`mod@map`] | from an HTTP request to descriptors |
 //! | [`explain`] | a decision in words |
+//! | [`replay`] | `sluicegate replay` |
 //! | [`rule_tests`] | `sluicegate test` |
 
 pub mod envoy;
@@ -17,4 +18,5 @@ pub mod explain;
 pub mod http;
 pub mod limiter;
 pub mod map;
+pub mod replay;
 pub mod rule_tests;

@@ -6,6 +6,7 @@
 mod support;
 
 mod envoy;
+mod replay;
 mod rule_tests;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,26 @@
+//! `sluicegate replay`: access logs of the past, decided by rules that are not in force yet.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`record`] | one line of a log as a request |
+//! | [`format`] | lines → records: common and combined log format, Envoy's text, JSON |
+//! | [`input`] | files, compressed or not, merged in order of time |
+//! | [`order`] | lines that are a little out of order |
+//! | [`run`] | records → descriptors → decisions |
+//! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
+//! | [`report`], [`html`] | results for people and programs |
+
+pub mod demand;
+pub mod format;
+pub mod html;
+pub mod input;
+pub mod keys;
+pub mod order;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod series;
+pub mod tally;
+
+pub use report::Report;
+pub use run::{Options, ReplayError, run};

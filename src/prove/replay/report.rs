@@ -1,0 +1,471 @@
+//! What came of a replay, for people and (by serde) for programs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+use crate::config::problem::Clipped;
+use crate::prove::explain::{Micros, RuleName};
+use crate::rules::Rule;
+
+use super::demand::Quantiles;
+use super::keys::DeniedKey;
+use super::run::{Answer, Options};
+use super::series::Series;
+use super::tally::{RuleTally, Tally};
+
+/// Reasons that are kept apart; further ones are counted together.
+const MAX_REASONS: usize = 32;
+/// Keys whose change is followed.
+const MAX_CHANGED: usize = 20_000;
+
+/// Lines that could not be used, by reason.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Unreadable(BTreeMap<String, Reason>);
+
+/// How often, and an example.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reason {
+    /// Lines.
+    pub lines: u64,
+    /// One of them, cut.
+    pub example: String,
+}
+
+impl Unreadable {
+    /// Counts a line.
+    pub fn add(&mut self, reason: &str, example: impl FnOnce() -> String) {
+        if let Some(known) = self.0.get_mut(reason) {
+            known.lines += 1;
+            return;
+        }
+        let reason = if self.0.len() < MAX_REASONS {
+            reason
+        } else {
+            "other reasons"
+        };
+        let first = || Reason {
+            lines: 0,
+            example: Clipped(&example()).to_string(),
+        };
+        self.0.entry(reason.to_owned()).or_insert_with(first).lines += 1;
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.0.values().map(|reason| reason.lines).sum()
+    }
+
+    /// By reason.
+    pub fn reasons(&self) -> impl Iterator<Item = (&str, &Reason)> {
+        self.0.iter().map(|(text, reason)| (text.as_str(), reason))
+    }
+}
+
+/// How two sets of rules differ, request by request.
+#[derive(Debug, Default)]
+pub struct Change {
+    newly_denied: u64,
+    newly_allowed: u64,
+    keys: HashMap<Box<str>, (u64, u64)>,
+}
+
+impl Change {
+    /// Compares the two answers to a request.
+    pub fn add(&mut self, new: &Answer, old: &Answer) {
+        let by = match (new.denied, old.denied) {
+            (true, false) => {
+                self.newly_denied += 1;
+                &new.by
+            }
+            (false, true) => {
+                self.newly_allowed += 1;
+                &old.by
+            }
+            _ => return,
+        };
+        for name in by {
+            if self.keys.len() >= MAX_CHANGED && !self.keys.contains_key(name) {
+                continue;
+            }
+            let counts = self.keys.entry(name.clone()).or_default();
+            counts.0 += u64::from(new.denied);
+            counts.1 += u64::from(old.denied);
+        }
+    }
+}
+
+/// A moment, as RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub u64);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNIX_EPOCH.checked_add(Duration::from_micros(self.0)) {
+            Some(time) => write!(f, "{}", humantime::format_rfc3339_millis(time)),
+            None => write!(f, "{} µs", self.0),
+        }
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What came of a replay.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Lines read.
+    pub lines: u64,
+    /// Lines that could not be used.
+    pub unreadable: Unreadable,
+    /// The first request.
+    pub from: Moment,
+    /// The last one.
+    pub to: Moment,
+    /// Requests that were decided.
+    pub requests: u64,
+    /// Those that would have been denied.
+    pub denied: u64,
+    /// Those that no rule limits.
+    pub unlimited: u64,
+    /// By rule, in the order of the files.
+    pub rules: Vec<RuleReport>,
+    /// Compared with the other rules, if there are any.
+    pub against: Option<Against>,
+    /// Share of denied requests that the advised limits are for, 0 to 1.
+    pub deny_share: f64,
+    /// What to know about the numbers.
+    pub notes: Vec<String>,
+    /// All requests over time.
+    pub series: Series,
+}
+
+/// One rule.
+#[derive(Debug, Serialize)]
+pub struct RuleReport {
+    /// Domain, path and name.
+    pub rule: String,
+    /// As configured; `None` = unlimited.
+    pub limit: Option<String>,
+    /// Requests that it applied to.
+    pub requests: u64,
+    /// Those that it would have denied.
+    pub denied: u64,
+    /// Those that were over it in shadow mode, or as one of several quotas.
+    pub shadow_denied: u64,
+    /// Distinct counters.
+    pub keys: u64,
+    /// When it would first have denied.
+    pub first_denied: Option<Moment>,
+    /// The longest time in which every request of one key was denied, in microseconds.
+    pub longest_denial_us: u64,
+    /// Keys that were denied most.
+    pub worst: Vec<WorstKey>,
+    /// What keys ask for in a window.
+    pub demand: Quantiles,
+    /// Over time.
+    pub series: Series,
+}
+
+/// A key that was denied.
+#[derive(Debug, Serialize)]
+pub struct WorstKey {
+    /// Its entries.
+    pub key: String,
+    /// Requests denied.
+    pub denied: u64,
+    /// The first of them.
+    pub first: Moment,
+    /// The last of them.
+    pub last: Moment,
+    /// The longest time in which all its requests were denied, in microseconds.
+    pub longest_us: u64,
+}
+
+/// The same requests by other rules.
+#[derive(Debug, Serialize)]
+pub struct Against {
+    /// Requests that those would have denied.
+    pub denied: u64,
+    /// Denied now and not by them.
+    pub newly_denied: u64,
+    /// Allowed now and not by them.
+    pub newly_allowed: u64,
+    /// By domain and path: denied by them, and now; where these differ.
+    pub rules: Vec<ChangedRule>,
+    /// Keys that differ most.
+    pub keys: Vec<ChangedKey>,
+}
+
+/// A rule whose denials differ.
+#[derive(Debug, Serialize)]
+pub struct ChangedRule {
+    /// Domain and path.
+    pub rule: String,
+    /// Denied by the other rules; `None` = they have no such rule.
+    pub before: Option<u64>,
+    /// Denied now; `None` = there is no such rule any more.
+    pub after: Option<u64>,
+}
+
+/// A key whose denials differ.
+#[derive(Debug, Serialize)]
+pub struct ChangedKey {
+    /// Its entries.
+    pub key: String,
+    /// Requests denied now and not by the other rules.
+    pub newly_denied: u64,
+    /// Requests allowed now and not by the other rules.
+    pub newly_allowed: u64,
+}
+
+impl Report {
+    pub(super) fn new(
+        options: &Options,
+        lines: u64,
+        unreadable: Unreadable,
+        (from, to): (u64, u64),
+        tally: &Tally,
+        old: Option<(&Tally, &Change)>,
+        notes: Vec<String>,
+    ) -> Self {
+        Self {
+            lines,
+            unreadable,
+            from: Moment(from),
+            to: Moment(to),
+            requests: tally.requests,
+            denied: tally.denied,
+            unlimited: tally.unlimited,
+            rules: tally
+                .rules
+                .iter()
+                .map(|rule| RuleReport::new(options, rule, tally))
+                .collect(),
+            against: old.map(|(old, change)| Against::new(options, old, tally, change)),
+            deny_share: options.deny_share,
+            notes,
+            series: tally.series.clone(),
+        }
+    }
+}
+
+impl RuleReport {
+    fn new(options: &Options, tally: &RuleTally, all: &Tally) -> Self {
+        let rule = &tally.rule;
+        let every = all.keys.worst(rule.index, usize::MAX);
+        let worst = every.iter().take(options.top).map(|key| WorstKey::from(*key));
+        Self {
+            rule: RuleName(rule).to_string(),
+            limit: rule.limit.map(|limit| {
+                let (count, window) = (rule.requests_per_unit, rule.window);
+                format!("{count} per {window}, {}", limit.algorithm.kind())
+            }),
+            requests: tally.requests,
+            denied: tally.denied,
+            shadow_denied: tally.shadow_denied,
+            keys: tally.keys,
+            first_denied: tally.first_denied_us.map(Moment),
+            longest_denial_us: every.iter().map(|key| key.longest_us).max().unwrap_or_default(),
+            worst: worst.collect(),
+            demand: tally.demand.quantiles(options.deny_share),
+            series: tally.series.clone(),
+        }
+    }
+}
+
+impl From<&DeniedKey> for WorstKey {
+    fn from(key: &DeniedKey) -> Self {
+        Self {
+            key: key.name.to_string(),
+            denied: key.denied,
+            first: Moment(key.first_us),
+            last: Moment(key.last_us),
+            longest_us: key.longest_us,
+        }
+    }
+}
+
+impl Against {
+    fn new(options: &Options, old: &Tally, new: &Tally, change: &Change) -> Self {
+        let name = |rule: &Rule| format!("{} / {}", Clipped(&rule.domain), Clipped(&rule.path));
+        let denied = |tally: &Tally| -> BTreeMap<String, u64> {
+            tally.rules.iter().map(|rule| (name(&rule.rule), rule.denied)).collect()
+        };
+        let (before, after) = (denied(old), denied(new));
+        let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let rules = names.into_iter().map(|name| ChangedRule {
+            rule: name.clone(),
+            before: before.get(name).copied(),
+            after: after.get(name).copied(),
+        });
+        let mut keys: Vec<ChangedKey> = change
+            .keys
+            .iter()
+            .map(|(key, (newly_denied, newly_allowed))| ChangedKey {
+                key: key.to_string(),
+                newly_denied: *newly_denied,
+                newly_allowed: *newly_allowed,
+            })
+            .collect();
+        keys.sort_by(|one, other| {
+            let size = |key: &ChangedKey| key.newly_denied + key.newly_allowed;
+            size(other).cmp(&size(one)).then_with(|| one.key.cmp(&other.key))
+        });
+        keys.truncate(options.top);
+        Self {
+            denied: old.denied,
+            newly_denied: change.newly_denied,
+            newly_allowed: change.newly_allowed,
+            rules: rules.filter(|rule| rule.before != rule.after).collect(),
+            keys,
+        }
+    }
+}
+
+/// A part of a whole in per cent.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "0 %".to_owned();
+    }
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    let share = part as f64 * 100.0 / whole as f64;
+    match share {
+        share if part > 0 && share < 0.01 => "< 0.01 %".to_owned(),
+        share => format!("{share:.2} %"),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} lines, {} to {}", self.lines, self.from, self.to)?;
+        let denied = percent(self.denied, self.requests);
+        writeln!(
+            f,
+            "{} requests, {} would be denied ({denied}), {} are not limited",
+            self.requests, self.denied, self.unlimited
+        )?;
+        if self.unreadable.lines() > 0 {
+            writeln!(f, "{} lines could not be used:", self.unreadable.lines())?;
+            for (text, reason) in self.unreadable.reasons() {
+                writeln!(
+                    f,
+                    "  {} × {}, for instance: {}",
+                    reason.lines,
+                    Clipped(text),
+                    reason.example
+                )?;
+            }
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for rule in &self.rules {
+            write_rule(f, rule, self.deny_share)?;
+        }
+        if let Some(against) = &self.against {
+            write_against(f, against)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_rule(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt::Result {
+    let limit = rule.limit.as_deref().unwrap_or("unlimited");
+    writeln!(f, "\n{}: {limit}", rule.rule)?;
+    let denied = percent(rule.denied, rule.requests);
+    write!(
+        f,
+        "  {} requests of {} keys, {} denied ({denied})",
+        rule.requests, rule.keys, rule.denied
+    )?;
+    if rule.shadow_denied > 0 {
+        write!(f, ", {} over in shadow mode", rule.shadow_denied)?;
+    }
+    writeln!(f)?;
+    if let Some(first) = rule.first_denied {
+        writeln!(
+            f,
+            "  first denied at {first}, longest denial {}",
+            Micros(rule.longest_denial_us)
+        )?;
+    }
+    let demand = &rule.demand;
+    if demand.windows > 0 && rule.limit.is_some() {
+        let Quantiles {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+            limit_for_share,
+            ..
+        } = demand;
+        writeln!(
+            f,
+            "  a key's requests in a window: half at most {p50}, 90 % {p90}, 99 % {p99}, 99.9 % {p999}, most {max}"
+        )?;
+        writeln!(
+            f,
+            "  at most {} % denied: a limit of {limit_for_share} (by aligned windows; replay it to be sure)",
+            share * 100.0
+        )?;
+    }
+    for key in &rule.worst {
+        let longest = Micros(key.longest_us);
+        writeln!(
+            f,
+            "    {:>9} × {}, {} to {}, longest {longest}",
+            key.denied, key.key, key.first, key.last
+        )?;
+    }
+    Ok(())
+}
+
+fn write_against(f: &mut fmt::Formatter<'_>, against: &Against) -> fmt::Result {
+    writeln!(f, "\nagainst the other rules: they would deny {}", against.denied)?;
+    writeln!(
+        f,
+        "  {} requests newly denied, {} newly allowed",
+        against.newly_denied, against.newly_allowed
+    )?;
+    let count = |count: Option<u64>| count.map_or_else(|| "no such rule".to_owned(), |count| count.to_string());
+    for rule in &against.rules {
+        writeln!(
+            f,
+            "  {}: denied {} → {}",
+            rule.rule,
+            count(rule.before),
+            count(rule.after)
+        )?;
+    }
+    for key in &against.keys {
+        writeln!(
+            f,
+            "    {}: {} newly denied, {} newly allowed",
+            key.key, key.newly_denied, key.newly_allowed
+        )?;
+    }
+    Ok(())
+}
+
+/// Text for a terminal is a string, too.
+impl Report {
+    /// The report as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{self}");
+        out
+    }
+}

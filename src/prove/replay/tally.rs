@@ -1,0 +1,130 @@
+//! What is counted of one set of rules' decisions.
+
+use std::sync::Arc;
+
+use crate::engine::{Counted, Decision, StatusLimit};
+use crate::model::Descriptor;
+use crate::model::time::SECOND_US;
+use crate::rules::{Rule, RuleSet};
+
+use super::demand::Demand;
+use super::keys::Keys;
+use super::series::Series;
+
+/// Counts of one rule.
+pub struct RuleTally {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Requests that it applied to.
+    pub requests: u64,
+    /// Those that it denied.
+    pub denied: u64,
+    /// Those that were over it without being denied by it: shadow mode, or one of several quotas.
+    pub shadow_denied: u64,
+    /// Distinct counters.
+    pub keys: u64,
+    /// When it first denied, in microseconds since the Unix epoch.
+    pub first_denied_us: Option<u64>,
+    /// What its keys ask for.
+    pub demand: Demand,
+    /// By the step of time.
+    pub series: Series,
+}
+
+/// Counts of all rules.
+pub struct Tally {
+    /// By index.
+    pub rules: Vec<RuleTally>,
+    /// All keys.
+    pub keys: Keys,
+    /// Requests that became descriptors.
+    pub requests: u64,
+    /// Those that were denied.
+    pub denied: u64,
+    /// Those that became no descriptor, or matched no rule.
+    pub unlimited: u64,
+    /// Of all requests.
+    pub series: Series,
+}
+
+impl Tally {
+    /// Nothing counted yet; `None` when no histogram can be made.
+    #[must_use]
+    pub fn new(rules: &RuleSet) -> Option<Self> {
+        let tally = |rule: &Arc<Rule>| {
+            Some(RuleTally {
+                rule: Arc::clone(rule),
+                requests: 0,
+                denied: 0,
+                shadow_denied: 0,
+                keys: 0,
+                first_denied_us: None,
+                demand: Demand::new()?,
+                series: Series::default(),
+            })
+        };
+        Some(Self {
+            rules: rules.rules.iter().map(tally).collect::<Option<_>>()?,
+            keys: Keys::default(),
+            requests: 0,
+            denied: 0,
+            unlimited: 0,
+            series: Series::default(),
+        })
+    }
+
+    /// A request that nothing limits.
+    pub fn add_unlimited(&mut self, at_us: u64) {
+        self.requests += 1;
+        self.unlimited += 1;
+        self.series.add(at_us, false);
+    }
+
+    /// A request and its decision.
+    pub fn add(&mut self, at_us: u64, descriptors: &[Descriptor], decision: &Decision) {
+        self.requests += 1;
+        self.denied += u64::from(decision.over_limit);
+        self.series.add(at_us, decision.over_limit);
+        let mut limited = false;
+        for (descriptor, status) in descriptors.iter().zip(&decision.statuses) {
+            let StatusLimit::Counted(counted) = &status.limit else {
+                continue;
+            };
+            limited = true;
+            let denies = counted.denied && status.over_limit && decision.over_limit;
+            self.add_counted(at_us, descriptor, counted, denies);
+        }
+        self.unlimited += u64::from(!limited);
+    }
+
+    fn add_counted(&mut self, at_us: u64, descriptor: &Descriptor, counted: &Counted, denies: bool) {
+        let Some(tally) = counted.rule.and_then(|index| self.rules.get_mut(index)) else {
+            return;
+        };
+        tally.requests += 1;
+        tally.series.add(at_us, denies);
+        let key = self.keys.hash(&tally.rule, descriptor);
+        let window_us = tally.rule.window.micros().max(SECOND_US);
+        tally.keys += u64::from(
+            self.keys
+                .ask(key, at_us / window_us, tally.rule.index, &mut tally.demand),
+        );
+        if denies {
+            tally.denied += 1;
+            tally.first_denied_us.get_or_insert(at_us);
+            self.keys.deny(key, at_us, &tally.rule, descriptor);
+        } else {
+            tally.shadow_denied += u64::from(counted.denied);
+            self.keys.admit(key);
+        }
+    }
+
+    /// The log is over, and so is each key's window.
+    pub fn finish(&mut self) {
+        for (rule, requests) in self.keys.open_windows() {
+            if let Some(tally) = self.rules.get_mut(rule) {
+                tally.demand.add(requests);
+            }
+        }
+    }
+}
