@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
@@ -37,7 +37,6 @@ pub struct Admin {
 /// The admin port: reads only; nothing here changes state.
 pub fn admin(admin: Admin) -> Router {
     Router::new()
-        .route("/", get(index))
         .route("/healthcheck", get(healthcheck).with_state(admin.health.clone()))
         .route("/rlconfig", get(inspect::rules).with_state(Arc::clone(&admin.engine)))
         .route("/stats", get(inspect::stats).with_state(Arc::clone(&admin.metrics)))
@@ -82,14 +81,4 @@ async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
         }
     }
-}
-
-async fn index() -> Html<&'static str> {
-    Html(
-        "<!doctype html><title>sluicegate</title><h1>sluicegate</h1><ul>\
-         <li><a href=\"/rlconfig\">/rlconfig</a>: the rules in force\
-         <li><a href=\"/metrics\">/metrics</a>: Prometheus metrics\
-         <li><a href=\"/stats\">/stats</a>: the same counters as plain lines\
-         <li><a href=\"/healthcheck?details\">/healthcheck?details</a>: health and what it depends on</ul>\n",
-    )
 }

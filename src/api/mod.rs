@@ -7,10 +7,12 @@
 //! | `problem` | errors as RFC 9457 problem details |
 //! | `status`, `rules`, `top`, `events` | reading what happens |
 //! | `question`, `explain` | why a request passes or not, and how a counter stands |
+//! | `console` | the page that draws all of it |
 //! | `body` | JSON bodies, bounded |
 //! | `view` | counter keys as descriptors, with values masked where the settings say so |
 
 mod body;
+mod console;
 mod events;
 mod explain;
 mod guard;
@@ -137,6 +139,7 @@ impl Api {
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
             .with_state(self.clone())
+            .merge(console::router())
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn count(
 /// Records which counters were asked and which denied, for the operator. What is given back is no decision.
 pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
     for (slot, status) in plan.slots.iter().zip(&decision.statuses) {
-        let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
+        let Slot::Counted { check, .. } = slot else {
             continue;
         };
         let Some(check) = plan.transaction.checks.get(*check) else {
@@ -67,10 +67,11 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
         if !matches!(check.hits, Hits::Acquire(_) | Hits::Debit(_) | Hits::Peek) {
             continue;
         }
+        // A rule in shadow mode denies nobody.
         if let Some(top) = &activity.top {
-            top.record(check.key.as_str(), counted.denied);
+            top.record(check.key.as_str(), status.over_limit);
         }
-        if counted.denied {
+        if status.over_limit {
             activity.events.denied(check.key.as_str());
         }
     }

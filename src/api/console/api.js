@@ -1,0 +1,61 @@
+// The operator's API. The token lives as long as the tab.
+
+const TOKEN = "sluicegate-admin-token";
+const PATIENCE_MS = 8000;
+
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+export function setToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+function headers(more = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { ...more, authorization: `Bearer ${token}` } : more;
+}
+
+async function ask(path, options = {}) {
+  const answer = await fetch(`/api/v1/${path}`, {
+    ...options,
+    headers: headers(options.headers),
+    signal: AbortSignal.timeout(PATIENCE_MS),
+  });
+  if (answer.ok) return answer.json();
+  const problem = await answer.json().catch(() => ({}));
+  throw new Refused(answer.status, problem.detail ?? answer.statusText);
+}
+
+export function get(path, query = {}) {
+  const text = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value !== undefined)).toString();
+  return ask(text ? `${path}?${text}` : path);
+}
+
+export function post(path, body) {
+  return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+}
+
+/** Calls `hear(name, data)` for each event until the stream ends. Not EventSource: that cannot send a token. */
+export async function events(hear, signal) {
+  const answer = await fetch("/api/v1/events", { headers: headers(), signal });
+  if (!answer.ok) throw new Refused(answer.status, answer.statusText);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const lines = text.slice(0, end).split("\n");
+      text = text.slice(end + 2);
+      const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      const data = field("data");
+      if (data) hear(field("event") ?? "message", JSON.parse(data));
+    }
+  }
+}

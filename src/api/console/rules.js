@@ -1,0 +1,58 @@
+// The rules in force as a tree, a page at a time, with what they decide.
+
+import { get } from "./api.js";
+import { count, each, fill, h, visible } from "./dom.js";
+
+const PAGE = 200;
+const choice = { filter: "", offset: 0 };
+
+export function open(main, state) {
+  const title = h("h2", {});
+  const list = h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": "Table" });
+  const pager = h("div", { class: "tools" });
+  const filter = h("input", {
+    id: "filter", type: "search", placeholder: "Filter by path or name", "aria-label": "Filter rules", ".value": choice.filter,
+    oninput: (event) => { choice.filter = event.target.value; choice.offset = 0; state.refresh(); },
+  });
+  fill(main, h("h1", { class: "skip" }, "Rules"), h("section", { class: "card" }, h("div", { class: "tools" }, title, filter), list, pager));
+  const turn = (by) => { choice.offset = Math.max(0, choice.offset + by); state.refresh(); };
+  return {
+    async update() {
+      const page = await get("rules", { filter: choice.filter, offset: choice.offset, limit: PAGE });
+      title.textContent = `${page.total} rules, generation ${page.generation}`;
+      if (!page.rules.length) {
+        fill(pager);
+        const empty = choice.filter ? "No rule fits the filter." : "The configuration is empty: nothing is limited. Give --rules a file; `sluicegate check` validates it.";
+        return fill(list, h("p", { class: "empty" }, empty));
+      }
+      let domain = null;
+      const lines = page.rules.flatMap((rule) => {
+        const head = rule.domain === domain ? [] : [h("tr", {}, h("th", { colspan: 6, scope: "colgroup" }, `domain ${visible(rule.domain)}`))];
+        domain = rule.domain;
+        return [...head, line(rule)];
+      });
+      fill(list, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Rule"), h("th", {}, "Limit"),
+        h("th", { class: "n" }, "Denied/s"), h("th", { class: "n wide" }, "Allowed/s"), h("th", { class: "n wide" }, "Denied in all"), h("th", { class: "wide" }, "Written in"))),
+      h("tbody", {}, lines)));
+      const last = Math.min(page.total, page.offset + page.rules.length);
+      fill(pager, page.total > PAGE ? [
+        h("button", { id: "back", type: "button", disabled: page.offset === 0, onclick: () => turn(-PAGE) }, "← Back"),
+        h("span", {}, `${page.offset + 1} to ${last} of ${page.total}`),
+        h("button", { id: "next", type: "button", disabled: last >= page.total, onclick: () => turn(PAGE) }, "Next →")] : []);
+    },
+    fail(error) { fill(list, h("p", { class: "empty bad" }, error.message)); },
+  };
+}
+
+function line(rule) {
+  const tags = [[rule.shadow_mode, "shadow"], [rule.quota_mode, "quota"], [rule.on_store_error, `store away: ${rule.on_store_error}`]];
+  const denied = rule.per_second.denied;
+  return h("tr", {},
+    h("td", { class: "key" }, visible(rule.path), " ", tags.filter(([is]) => is).map(([, text]) => h("span", { class: "tag" }, text)),
+      rule.name ? h("small", {}, visible(rule.name)) : null),
+    h("td", {}, rule.unlimited ? "unlimited" : `${count(rule.limit)} ${each(rule.window)}`, h("span", { class: "wide" }, rule.algorithm ? h("small", { class: "src" }, ` ${rule.algorithm}`) : "")),
+    h("td", { class: denied > 0 ? "n bad" : "n" }, count(denied)),
+    h("td", { class: "n wide" }, count(rule.per_second.allowed)),
+    h("td", { class: "n wide" }, count(rule.decisions.denied + rule.decisions.shadow_denied)),
+    h("td", { class: "wide" }, h("span", { class: "src" }, visible(rule.source))));
+}

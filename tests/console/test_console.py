@@ -1,0 +1,180 @@
+"""The console in a real Chromium: what it shows, in each state, to whom, and that nothing is wrong with it on the way."""
+
+import shutil
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import RULES, TOKEN, Server
+from playwright.sync_api import expect, sync_playwright
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e{{7*7}}"
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium")
+        assert found, "chromium is not there: run `scripts/setup console`"
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Opens the console; at the end nothing was said on the JavaScript console, and nothing was asked off its origin."""
+    wrong, contexts = [], []
+
+    def open_page(path="", expected=(), headers=None, **options):
+        context = browser.new_context(extra_http_headers=headers or {}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+
+        def said(message):
+            if message.type in ("error", "warning") and not any(text in message.text for text in expected):
+                wrong.append(message.text)
+
+        page.on("console", said)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(f"a script ran: {dialog.message}"))
+        page.on("request", lambda request: request.url.startswith(server.base) or wrong.append(request.url))
+        page.goto(f"{server.base}/console/{path}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def attack(server):
+    server.ask([("user", HOSTILE)], 30)
+    server.ask([("path", "/login"), ("remote_address", "10.0.0.1")], 8)
+    server.ask([("tenant", "acme")], 15)
+
+
+def accessible(page):
+    results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    assert results.violations_count == 0, results.generate_report()
+
+
+def fits(page):
+    """Nothing is wider than the window."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280, 2560])
+def test_every_page_is_accessible_and_fits(server, open_page, scheme, width):
+    attack(server)
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    expect(page.get_by_role("link", name="onerror")).to_be_visible()
+    accessible(page), fits(page)
+    page.get_by_role("link", name="onerror").click()
+    expect(page.get_by_text("20 of 20")).to_be_visible()
+    accessible(page), fits(page)
+    for name, text in [("Rules", "path_/login.remote_address"), ("Replica", "Loads of rules")]:
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.get_by_text(text).first).to_be_visible()
+        accessible(page), fits(page)
+
+
+def test_an_empty_server_says_what_to_do_and_hostile_values_are_text(server, open_page):
+    page = open_page()
+    expect(page.get_by_text("No decisions in this window")).to_be_visible()
+    accessible(page)
+    attack(server)
+    link = page.get_by_role("link", name="onerror")
+    expect(link).to_have_text(f"user={HOSTILE}".replace("\u202e", "\\u{202e}"))
+    # Shadow mode denies nobody.
+    expect(page.get_by_text("tenant=acme")).to_have_count(0)
+    page.keyboard.press("/")
+    page.keyboard.type("10.0.0.1")
+    expect(link).to_have_count(0)
+    expect(page.get_by_role("link", name="remote_address=10.0.0.1")).to_be_visible()
+    page.get_by_label("Filter keys").fill("nobody")
+    expect(page.get_by_text("No key fits the filter")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    expect(page.get_by_text("5 rules, generation 1")).to_be_visible()
+
+
+def test_a_key_is_explained(server, open_page):
+    attack(server)
+    page = open_page()
+    page.get_by_role("link", name="onerror").click()
+    expect(page.get_by_text("denied for another")).to_be_visible()
+    expect(page.get_by_text("this process' memory")).to_be_visible()
+    expect(page.get_by_text("rules.yaml:5")).to_be_visible()
+    expect(page.get_by_text("matches by its key alone")).to_be_visible()
+
+
+def test_bad_rules_are_told_at_once_with_their_place(server, open_page):
+    page = open_page()
+    expect(page.get_by_text("healthy")).to_be_visible()
+    server.rules.write_text(RULES.replace("unit: hour", "unit: fortnight"))
+    expect(page.get_by_text("New rules were refused")).to_be_visible()
+    page.get_by_role("link", name="All errors").click()
+    expect(page.locator("pre")).to_contain_text('unknown unit "fortnight"')
+    accessible(page)
+    server.rules.write_text(RULES)
+    expect(page.get_by_text("New rules were refused")).to_have_count(0)
+
+
+def test_a_stranger_is_asked_for_the_token(server, open_page):
+    page = open_page(expected=["401"], headers={"x-forwarded-for": "10.9.8.7"})
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    accessible(page)
+    page.get_by_label("Token", exact=True).fill("wrong-wrong-wrong-wrong")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_text("this is not the admin token")).to_be_visible()
+    page.get_by_label("Token", exact=True).fill(TOKEN)
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_text("No decisions in this window")).to_be_visible()
+    expect(dialog).to_be_hidden()
+
+
+def test_it_comes_back_after_the_server_restarts(server, open_page):
+    page = open_page(expected=["ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE"])
+    expect(page.get_by_text("healthy")).to_be_visible()
+    server.stop()
+    expect(page.get_by_text("The server does not answer")).to_be_visible()
+    accessible(page)
+    server.start()
+    expect(page.get_by_text("healthy")).to_be_visible()
+    expect(page.get_by_text("The server does not answer")).to_have_count(0)
+
+
+def test_ten_thousand_rules_are_paged(browser, tmp_path):
+    rules = [f"  - {{ key: k{n}, rate_limit: {{ unit: minute, requests_per_unit: {n % 90 + 1} }} }}" for n in range(10_000)]
+    server = Server(tmp_path, rules="domain: shop\ndescriptors:\n" + "\n".join(rules) + "\n")
+    try:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{server.base}/console/#/rules")
+        expect(page.get_by_text("10000 rules")).to_be_visible()
+        assert page.locator("tbody tr").count() <= 202
+        page.get_by_role("button", name="Next").click()
+        expect(page.get_by_text("201 to 400 of 10000")).to_be_visible()
+        page.get_by_label("Filter rules").fill("k9999")
+        expect(page.get_by_text("1 rules")).to_be_visible()
+    finally:
+        server.stop()
+
+
+def test_redis_away_is_said_with_what_it_means(browser, tmp_path):
+    # Nobody listens there.
+    server = Server(tmp_path, "--redis-url=redis://127.0.0.1:1")
+    try:
+        server.ask([("user", "alice")], 10)
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{server.base}/console/")
+        expect(page.get_by_text("redis does not answer. Failure mode local")).to_be_visible()
+        accessible(page)
+    finally:
+        server.stop()
