@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps bench fmt lint
+.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ fmt: ## formats the code
 lint: ## what review would find by itself: formatting and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+test-containers: ## deploy/docker/Dockerfile and deploy/compose/compose.yaml in a container engine, on stand-ins for their base images
+	@scripts/setup envoy deploy
+	scripts/stand-in-images
+	CONTAINERS=1 .venv/bin/python -m pytest -q -rs -p no:cacheprovider tests/deploy/test_containers.py
 
 image-steps: ## the Dockerfile's build steps in a clean directory, without a container engine (slow: compiles everything)
 	@scripts/setup deploy
