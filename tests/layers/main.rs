@@ -5,6 +5,7 @@
 
 mod coalesce;
 mod deny_cache;
+mod dispatch;
 mod lease;
 mod sim;
 mod standby;

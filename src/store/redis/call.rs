@@ -12,13 +12,14 @@ use fred::interfaces::LuaInterface;
 use fred::prelude::{Client, ClientLike, ErrorKind};
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Key, Value};
-use tokio::time::timeout_at;
+use futures::future::join_all;
+use tokio::time::{timeout, timeout_at};
 
 use super::client::store_error;
 use super::link::Link;
 use super::script::{self, Call, ScriptId};
 use crate::algorithms::op::Op;
-use crate::model::{CounterKey, Transaction};
+use crate::model::{AlgorithmKind, CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::remote::GRACE;
 use crate::store::remote::transport::Answers;
@@ -102,6 +103,22 @@ async fn evaluate(
         }
         reply => reply,
     }
+}
+
+/// Runs each algorithm's script once without anything to decide, so that a server and a connection that are new have the
+/// scripts, and have been used, before a request's 15 ms count. What fails here fails again where it matters.
+pub(super) async fn warm(client: &Client, patience: Duration) {
+    let nothing = script::encode::<Op>(&[], 0);
+    let calls = AlgorithmKind::ALL.map(|kind| {
+        let call = Call {
+            script: ScriptId::of(kind),
+            keys: nothing.keys.clone(),
+            argument: nothing.argument.clone(),
+        };
+        let (command, arguments) = evaluation("EVAL", text(call.script), call);
+        client.custom::<Value, _>(command, arguments)
+    });
+    let _ = timeout(patience, join_all(calls)).await;
 }
 
 /// fred's script interface takes no options, hence the command by name.

@@ -1,5 +1,6 @@
 //! fred's settings: every buffer bounded, nothing retried behind our back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::{
@@ -8,29 +9,44 @@ use fred::prelude::{
 };
 use fred::types::ConnectHandle;
 use fred::types::config::{ClusterDiscoveryPolicy, ReconnectError};
+use rustls::ClientConfig;
 
 use crate::config::settings::redis::HostPort;
-use crate::config::settings::{RedisAuth, RedisSettings, Topology};
+use crate::config::settings::{RedisAuth, RedisSettings, RedisTls, Topology};
 use crate::store::StoreError;
 use crate::store::error::printable;
-use crate::tls::{TlsError, plain_client_config};
+use crate::tls::{Reloaded, TlsError, watched_client_config};
 
 /// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
 /// it only bounds memory while one hangs.
 const MAX_QUEUED: usize = 16_384;
 
+/// How connections to a server, and to its sentinels, are encrypted. The certificates are read by a task of its own, never
+/// by a connection that is made anew: a bundle takes milliseconds, and that on a thread that serves.
+#[derive(Clone)]
+pub(super) struct Tls(Option<Arc<Reloaded<ClientConfig>>>);
+
+impl Tls {
+    /// Reads what the settings name.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file.
+    pub fn new(settings: &RedisSettings) -> Result<Self, TlsError> {
+        let watch = |tls: &RedisTls| watched_client_config("TLS to Redis", &tls.client, tls.skip_hostname);
+        let config = settings.tls.as_ref().map(watch).transpose()?;
+        Ok(Self(config.map(Arc::new)))
+    }
+}
+
 /// A client that is not connected yet.
 ///
 /// It has no reconnect policy: when its connection ends, so does its task, with every waiting call answered; the
 /// supervisor (`link.rs`) then makes the next one. So a call is written once or not at all.
-pub(super) fn new(settings: &RedisSettings, timeout: Duration) -> Result<Client, TlsError> {
-    let tls = match &settings.tls {
-        None => None,
-        Some(tls) => {
-            let rustls = plain_client_config(&tls.client, tls.skip_hostname)?;
-            Some(TlsConfig::from(TlsConnector::from(rustls)))
-        }
-    };
+pub(super) fn new(settings: &RedisSettings, timeout: Duration, tls: &Tls) -> Client {
+    let tls = tls.0.as_ref().map(|tls| {
+        let rustls = ClientConfig::clone(&tls.get());
+        TlsConfig::from(TlsConnector::from(rustls))
+    });
     let (username, password) = exposed(settings.auth.as_ref());
     let config = Config {
         fail_fast: true,
@@ -64,7 +80,7 @@ pub(super) fn new(settings: &RedisSettings, timeout: Duration) -> Result<Client,
         },
         ..ConnectionConfig::default()
     };
-    Ok(Client::new(config, Some(performance), Some(connection), None))
+    Client::new(config, Some(performance), Some(connection), None)
 }
 
 fn server(settings: &RedisSettings) -> ServerConfig {
@@ -162,7 +178,7 @@ mod tests {
             connect_timeout: 10 * PATIENCE,
             ..RedisSettings::from_url(&format!("redis://{address}")).unwrap()
         };
-        let client = new(&settings, PATIENCE).unwrap();
+        let client = new(&settings, PATIENCE, &Tls::new(&settings).unwrap());
         // A server that takes the connection, and never answers.
         let mut server = tokio::select! {
             _ = connect(&client) => panic!("nobody has answered"),

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::call::Budget;
-use super::client::{self, AbortOnDrop};
+use super::call::{self, Budget};
+use super::client::{self, AbortOnDrop, Tls};
 use super::events::{RedisObserver, Watch};
 use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
@@ -48,17 +48,18 @@ impl Server {
         settings: RedisSettings,
         call_timeout: Duration,
         observer: RedisObserver,
+        tls: &Tls,
         stop: &CancellationToken,
     ) -> Self {
         let watch = Watch::new(&settings.to_string(), observer);
-        let master = Master::follow(&settings, stop);
-        let shared = Links::spawn(settings.clone(), call_timeout, &master, &watch, stop);
+        let master = Master::follow(&settings, tls, stop);
+        let shared = Links::spawn(settings.clone(), call_timeout, &master, &watch, tls, stop);
         let one = RedisSettings {
             pool_size: 1,
             ..settings
         };
-        let stop = stop.clone();
-        let make = move || Links::spawn(one.clone(), call_timeout, &master, &watch, &stop);
+        let (tls, stop) = (tls.clone(), stop.clone());
+        let make = move || Links::spawn(one.clone(), call_timeout, &master, &watch, &tls, &stop);
         Self {
             links: PerThread::new(shared, make),
         }
@@ -93,6 +94,7 @@ impl Links {
         call_timeout: Duration,
         master: &Master,
         watch: &Arc<Watch>,
+        tls: &Tls,
         stop: &CancellationToken,
     ) -> Self {
         let settings = Arc::new(settings);
@@ -105,6 +107,7 @@ impl Links {
                 call_timeout,
                 master: master.clone(),
                 watch: watch.clone(),
+                tls: tls.clone(),
             };
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
@@ -163,7 +166,7 @@ impl Link {
 
     /// Whether calls may be made now.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+        self.up.load(Ordering::Acquire) && self.client.load().is_some()
     }
 
     /// The client to call on.
@@ -215,6 +218,7 @@ struct Supervisor {
     call_timeout: Duration,
     master: Master,
     watch: Arc<Watch>,
+    tls: Tls,
 }
 
 impl Supervisor {
@@ -229,8 +233,9 @@ impl Supervisor {
                     let connection = self.watch.connected();
                     failed_attempts = 0;
                     let reason = self.watch(&client, task).await;
-                    self.link.set_down(reason.clone());
+                    // In this order: a call that is answered meanwhile sets the link up only while it has this client.
                     self.link.client.store(None);
+                    self.link.set_down(reason.clone());
                     connection.lost(reason);
                 }
                 Err(error) => {
@@ -245,8 +250,7 @@ impl Supervisor {
 
     async fn connect(&mut self) -> Result<(Client, AbortOnDrop), StoreError> {
         let settings = self.master.ask_first(&self.settings);
-        let client = client::new(&settings, Budget::total(self.call_timeout))
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let client = client::new(&settings, Budget::total(self.call_timeout), &self.tls);
         let limit = settings.connect_timeout;
         // fred bounds each step by the same time; there are a few of them (sentinels, nodes, authentication).
         let connected = timeout(limit * 4, client::connect(&client));
@@ -258,7 +262,10 @@ impl Supervisor {
             }
         };
         match connected {
-            Ok(Ok(task)) => Ok((client, task)),
+            Ok(Ok(task)) => {
+                call::warm(&client, limit).await;
+                Ok((client, task))
+            }
             Ok(Err(error)) => Err(client::store_error(&error, limit)),
             Err(_) => Err(StoreError::Timeout(limit * 4)),
         }

@@ -19,6 +19,7 @@ use fred::util::redis_keyslot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::call::{Budget, Failure, Mode};
+use self::client::Tls;
 use self::cluster::Cluster;
 pub use self::events::{RedisChange, RedisEvent, RedisObserver};
 use self::link::Server;
@@ -65,17 +66,16 @@ impl RedisTransport {
         observer: RedisObserver,
         clock: Option<Arc<dyn Clock>>,
     ) -> Result<Self, TlsError> {
-        // Reads the certificates once, to fail now rather than in a background task.
-        client::new(settings, timeout)?;
+        let tls = Tls::new(settings)?;
         let stop = CancellationToken::new();
         let servers = match &settings.topology {
             Topology::Cluster(seeds) => {
                 let shared = Arc::new(settings.clone());
-                Servers::Cluster(Cluster::spawn(&shared, seeds, timeout, observer, stop.clone()))
+                Servers::Cluster(Cluster::spawn(&shared, seeds, timeout, observer, tls, stop.clone()))
             }
-            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => {
-                Servers::One(Box::new(Server::spawn(settings.clone(), timeout, observer, &stop)))
-            }
+            Topology::Single(_) | Topology::Unix(_) | Topology::Sentinel { .. } => Servers::One(Box::new(
+                Server::spawn(settings.clone(), timeout, observer, &tls, &stop),
+            )),
         };
         Ok(Self {
             servers,

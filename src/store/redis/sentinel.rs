@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client;
+use super::client::{self, Tls};
 use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::store::StoreError;
@@ -42,7 +42,7 @@ impl Master {
     }
 
     /// Starts to ask, until `stop`, if the settings name sentinels.
-    pub fn follow(settings: &RedisSettings, stop: &CancellationToken) -> Self {
+    pub fn follow(settings: &RedisSettings, tls: &Tls, stop: &CancellationToken) -> Self {
         let Topology::Sentinel { master, sentinels } = &settings.topology else {
             return Self::fixed();
         };
@@ -51,6 +51,7 @@ impl Master {
             name: master.clone(),
             sentinels: sentinels.iter().map(|sentinel| as_server(settings, sentinel)).collect(),
             tell,
+            tls: tls.clone(),
         };
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(asker.run()).await });
@@ -121,6 +122,7 @@ struct Asker {
     name: String,
     sentinels: Vec<RedisSettings>,
     tell: watch::Sender<Option<Told>>,
+    tls: Tls,
 }
 
 impl Asker {
@@ -139,7 +141,7 @@ impl Asker {
     /// Returns when it does not answer any more.
     async fn ask(&self, by: usize, sentinel: &RedisSettings) -> Result<(), StoreError> {
         let patience = sentinel.connect_timeout;
-        let client = client::new(sentinel, patience).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let client = client::new(sentinel, patience, &self.tls);
         let _task = in_time(patience, client::connect(&client)).await?;
         loop {
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::map::{SlotMap, redirection};
 use super::call::{self, Budget, Failure, Mode};
+use super::client::Tls;
 use super::events::{RedisObserver, Watch};
 use super::link::Links;
 use super::sentinel::Master;
@@ -46,6 +47,7 @@ pub(super) struct Cluster {
     seeds: Vec<HostPort>,
     call_timeout: Duration,
     observer: RedisObserver,
+    tls: Tls,
     stop: CancellationToken,
     map: ArcSwap<Routes>,
     /// Nodes that are in use, or were named by a redirection since the last refresh.
@@ -66,6 +68,7 @@ impl Cluster {
         seeds: &[HostPort],
         call_timeout: Duration,
         observer: RedisObserver,
+        tls: Tls,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let cluster = Arc::new(Self {
@@ -73,6 +76,7 @@ impl Cluster {
             seeds: seeds.to_vec(),
             call_timeout,
             observer,
+            tls,
             stop: stop.clone(),
             map: ArcSwap::from_pointee(Routes {
                 slots: SlotMap::empty(),
@@ -152,7 +156,7 @@ impl Cluster {
             };
             let watch = Watch::new(&settings.to_string(), self.observer.clone());
             let (timeout, master) = (self.call_timeout, Master::fixed());
-            Arc::new(Links::spawn(settings, timeout, &master, &watch, &self.stop))
+            Arc::new(Links::spawn(settings, timeout, &master, &watch, &self.tls, &self.stop))
         };
         nodes.entry(node.clone()).or_insert_with(make).clone()
     }
