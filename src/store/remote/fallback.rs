@@ -100,10 +100,17 @@ impl Fallback {
 
     /// Notes a correction that the shared store is going to get.
     pub(super) fn mirror_correction(&self, correction: &Correction) {
-        if self.wanted.load(Relaxed) && correction.delta < 0 {
-            let given = Change::Given(correction.delta.unsigned_abs());
-            let limit = self.counted_as(&correction.limit);
-            self.memory.follow(&correction.counter, &limit, given, 0);
+        if correction.delta < 0 {
+            let hits = correction.delta.unsigned_abs();
+            self.give_back(&correction.counter, &correction.limit, hits);
+        }
+    }
+
+    /// Notes that hits of a counter are given back.
+    pub(super) fn give_back(&self, counter: &CounterKey, limit: &Limit, hits: u64) {
+        if self.wanted.load(Relaxed) {
+            let limit = self.counted_as(limit);
+            self.memory.follow(counter, &limit, Change::Given(hits), 0);
         }
     }
 

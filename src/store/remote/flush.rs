@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::State;
-use super::dispatch::Batch;
+use super::send::Batch;
 use super::transport::{BreakerScope, Delivery, Transport};
 use super::{Remote, Server};
 use crate::algorithms::op::Op;

@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::algorithms::op::Op;
-use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
+use super::carried::Carried;
+use crate::model::{CounterKey, Limit};
 use crate::store::correction::{Cause, Correction};
 
 /// Between two searches for records that have ended, while there are as many as may be.
@@ -29,22 +29,22 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// See the module's docs.
 #[derive(Debug)]
 pub struct Ledger {
-    book: Mutex<Book>,
+    pub(super) book: Mutex<Book>,
     /// Records and counters in flight, to be looked at without the lock.
     len: AtomicUsize,
     max_records: usize,
     /// Changes when a counter's corrections are no longer in flight.
-    landed: watch::Sender<()>,
+    pub(super) landed: watch::Sender<()>,
     totals: [Totals; Cause::ALL.len()],
 }
 
 /// What became of the corrections of one cause, since the start.
 #[derive(Debug, Default)]
-struct Totals {
+pub(super) struct Totals {
     recorded: AtomicU64,
-    flushed: AtomicU64,
-    expired: AtomicU64,
-    dropped: AtomicU64,
+    pub flushed: AtomicU64,
+    pub expired: AtomicU64,
+    pub dropped: AtomicU64,
 }
 
 /// The same, read.
@@ -64,11 +64,11 @@ pub struct CauseStats {
 }
 
 #[derive(Debug, Default)]
-struct Book {
+pub(super) struct Book {
     entries: BTreeMap<CounterKey, Entry>,
     /// Counters with a record that gives back.
     giving: BTreeSet<CounterKey>,
-    in_flight: BTreeSet<CounterKey>,
+    pub(super) in_flight: BTreeSet<CounterKey>,
     records: usize,
     swept: Option<Instant>,
 }
@@ -79,33 +79,14 @@ struct Entry {
     records: SmallVec<[Record; 1]>,
 }
 
+/// One correction in the book.
 #[derive(Debug, Clone)]
-struct Record {
-    limit: Limit,
-    slice: Option<u64>,
-    delta: i64,
-    until: Instant,
-    cause: Cause,
-}
-
-/// Corrections on their way to the store.
-pub(super) struct Carried {
-    ledger: Arc<Ledger>,
-    records: Vec<(CounterKey, Record)>,
-    fate: Fate,
-}
-
-/// What is known of a call that carried corrections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// The store has applied them.
-    Applied,
-    /// The store certainly has not.
-    NotApplied,
-    /// It may have.
-    Unknown,
-    /// It never will: the key belongs to somebody else.
-    Hopeless,
+pub(super) struct Record {
+    pub limit: Limit,
+    pub slice: Option<u64>,
+    pub delta: i64,
+    pub until: Instant,
+    pub cause: Cause,
 }
 
 impl Ledger {
@@ -148,7 +129,7 @@ impl Ledger {
         })
     }
 
-    const fn totals(&self, cause: Cause) -> &Totals {
+    pub(super) const fn totals(&self, cause: Cause) -> &Totals {
         &self.totals[cause as usize]
     }
 
@@ -229,7 +210,7 @@ impl Ledger {
             if record.until <= now {
                 self.totals(record.cause).expired.fetch_add(1, Relaxed);
             } else {
-                carried.records.push((key.clone(), record));
+                carried.push(key, record);
             }
         }
         if carried.has(key) {
@@ -237,7 +218,7 @@ impl Ledger {
         }
     }
 
-    fn add(&self, book: &mut Book, key: CounterKey, record: Record, now: Instant) {
+    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: Record, now: Instant) {
         let charges = record.delta > 0;
         let known = book.entries.get_mut(&key).and_then(|entry| entry.merge(&record));
         match known {
@@ -311,7 +292,7 @@ impl Ledger {
         });
     }
 
-    fn note_len(&self, book: &Book) {
+    pub(super) fn note_len(&self, book: &Book) {
         self.len.store(book.records + book.in_flight.len(), Relaxed);
     }
 }
@@ -356,105 +337,5 @@ impl Book {
             }
             self.entries.entry(key.clone()).or_default().records.push(record);
         }
-    }
-}
-
-impl Carried {
-    pub(super) fn nothing(ledger: &Arc<Ledger>) -> Self {
-        Self {
-            ledger: Arc::clone(ledger),
-            records: Vec::new(),
-            fate: Fate::NotApplied,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    fn has(&self, key: &CounterKey) -> bool {
-        self.records.iter().any(|(carried, _)| carried == key)
-    }
-
-    /// Its counters.
-    pub(super) fn counters(&self) -> impl Iterator<Item = &CounterKey> + Clone {
-        self.records.iter().map(|(key, _)| key)
-    }
-
-    /// Splits off what `of` picks.
-    pub(super) fn split_off(&mut self, of: impl Fn(&CounterKey) -> bool) -> Self {
-        let (picked, kept) = std::mem::take(&mut self.records)
-            .into_iter()
-            .partition(|(key, _)| of(key));
-        self.records = kept;
-        Self {
-            ledger: Arc::clone(&self.ledger),
-            records: picked,
-            fate: Fate::NotApplied,
-        }
-    }
-
-    /// The call that applies them; charges are cut to what `still_used` says still counts of them.
-    pub(super) fn transaction(&mut self, still_used: impl Fn(&CounterKey, &Limit) -> Option<u64>) -> Transaction<Op> {
-        let mut checks = SmallVec::with_capacity(self.records.len());
-        for (key, record) in &mut self.records {
-            if record.delta > 0
-                && record.cause == Cause::Fallback
-                && let Some(used) = still_used(key, &record.limit)
-            {
-                record.delta = record.delta.min(crate::store::correction::signed(used));
-            }
-            if record.delta == 0 {
-                continue;
-            }
-            checks.push(Check {
-                key: key.clone(),
-                limit: record.limit,
-                hits: Correction::op(record.slice, record.delta),
-                enforcement: Enforcement::Shadow,
-            });
-        }
-        Transaction {
-            checks,
-            ..Transaction::default()
-        }
-    }
-
-    /// From here on its fate is unknown until it is [told](Self::end).
-    pub(super) const fn sent(&mut self) {
-        self.fate = Fate::Unknown;
-    }
-
-    /// What became of them.
-    pub(super) fn end(mut self, fate: Fate) {
-        self.fate = fate;
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if self.records.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let ledger = Arc::clone(&self.ledger);
-        let mut book = ledger.book.lock();
-        for (key, record) in self.records.drain(..) {
-            book.in_flight.remove(&key);
-            let totals = ledger.totals(record.cause);
-            match self.fate {
-                _ if record.delta == 0 => totals.expired.fetch_add(1, Relaxed),
-                Fate::Applied => totals.flushed.fetch_add(1, Relaxed),
-                Fate::Hopeless => totals.dropped.fetch_add(1, Relaxed),
-                Fate::Unknown if record.delta < 0 => totals.dropped.fetch_add(1, Relaxed),
-                Fate::Unknown | Fate::NotApplied => {
-                    ledger.add(&mut book, key, record, now);
-                    continue;
-                }
-            };
-        }
-        ledger.note_len(&book);
-        drop(book);
-        ledger.landed.send_replace(());
     }
 }

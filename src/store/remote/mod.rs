@@ -18,6 +18,7 @@
 //! ends with its slice.
 
 mod cache;
+mod carried;
 mod circuit;
 mod context;
 mod dispatch;
@@ -27,6 +28,7 @@ mod hasher;
 mod job;
 mod lease;
 mod ledger;
+mod send;
 mod split;
 pub mod transport;
 
@@ -52,9 +54,10 @@ use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
 
 pub use self::circuit::State as CircuitState;
-pub use self::dispatch::{GRACE, MAX_CHECKS};
+pub use self::dispatch::MAX_CHECKS;
 pub use self::fallback::Fallback;
 pub use self::ledger::{CauseStats, Ledger};
+pub use self::send::GRACE;
 
 /// Which stages there are, and their bounds.
 #[derive(Debug, Clone)]

@@ -1,0 +1,192 @@
+//! One call: what a batch carries out and back, and what its fate means for the jobs and the corrections in it.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::timeout;
+
+use super::carried::{Carried, Fate};
+use super::context::Context;
+use super::dispatch::Queued;
+use super::job::Calls;
+use super::transport::{Answers, Delivery, Transport};
+use crate::algorithms::op::Op;
+use crate::model::{CounterKey, Transaction};
+use crate::store::StoreError;
+
+/// A call that is not answered in time is followed for so long before its fate counts as unknown.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// What leaves in one call.
+pub(super) struct Batch<T: Transport> {
+    shard: u16,
+    pub carried: Carried,
+    pub jobs: Vec<Queued<T>>,
+    pub checks: usize,
+}
+
+impl<T: Transport> Batch<T> {
+    /// A batch of corrections.
+    pub(super) const fn new(shard: u16, carried: Carried) -> Self {
+        Self {
+            shard,
+            carried,
+            jobs: Vec::new(),
+            checks: 0,
+        }
+    }
+}
+
+impl<T: Transport> Context<T> {
+    /// Sends a batch and answers its jobs. What came of it for the corrections in it.
+    ///
+    /// # Errors
+    /// The call's.
+    pub(super) async fn send(&self, mut batch: Batch<T>) -> Option<StoreError> {
+        let used = |key: &CounterKey, limit: &_| self.fallback.as_ref().map(|fallback| fallback.used(key, limit));
+        let corrections = batch.carried.transaction(used);
+        let with_corrections = !corrections.checks.is_empty();
+        let mut calls: Vec<Transaction<_>> = Vec::with_capacity(batch.jobs.len() + 1);
+        calls.extend(with_corrections.then_some(corrections));
+        for queued in &mut batch.jobs {
+            calls.extend(queued.job.take_calls());
+        }
+        if calls.is_empty() {
+            batch.carried.end(Fate::Applied);
+            return None;
+        }
+        batch.carried.sent();
+        let error = match self.deliver(batch.shard, &calls).await {
+            Delivery::Answered(Ok(answers)) => {
+                self.circuit.succeeded();
+                self.applied(&batch.carried);
+                batch.carried.end(Fate::Applied);
+                let from = usize::from(with_corrections).min(answers.len());
+                let calls = calls.split_off(from);
+                self.answer(batch.jobs, calls, answers.into_iter().skip(from));
+                return None;
+            }
+            // Nothing was counted. A key that is somebody else's spoils the call that it is in: each by itself, then.
+            Delivery::Answered(Err(error)) if error.is_about_one_key() => {
+                return self.send_apart(batch, calls, with_corrections, error).await;
+            }
+            Delivery::Answered(Err(error)) => {
+                batch.carried.end(Fate::NotApplied);
+                self.refuse(batch.jobs, &calls, &error);
+                error
+            }
+            Delivery::NotSent(error) => {
+                batch.carried.end(Fate::NotApplied);
+                let error = error.not_sent();
+                self.refuse(batch.jobs, &calls, &error);
+                error
+            }
+            Delivery::Indeterminate(error) => {
+                batch.carried.end(Fate::Unknown);
+                for queued in batch.jobs {
+                    queued.job.fail(error.clone());
+                }
+                error
+            }
+        };
+        self.circuit.failed(&error);
+        Some(error)
+    }
+
+    /// Sends each part of a batch in a call of its own.
+    async fn send_apart(
+        &self,
+        mut batch: Batch<T>,
+        calls: Vec<Transaction<Op>>,
+        with_corrections: bool,
+        error: StoreError,
+    ) -> Option<StoreError> {
+        if batch.jobs.len() + batch.carried.counters().count() <= 1 {
+            // It decides nothing for us, ever: what it is owed is moot.
+            batch.carried.end(Fate::Hopeless);
+            for queued in batch.jobs {
+                queued.job.fail(error.clone());
+            }
+            return None;
+        }
+        let mut calls = calls.into_iter().skip(usize::from(with_corrections));
+        for mut queued in std::mem::take(&mut batch.jobs) {
+            queued.job.calls = calls.by_ref().take(queued.job.count).collect();
+            let counters: Vec<CounterKey> = queued.job.counters().cloned().collect();
+            let mut alone = Batch::new(batch.shard, batch.carried.split_off(|key| counters.contains(key)));
+            alone.jobs.push(queued);
+            Box::pin(self.send_one(alone)).await;
+        }
+        loop {
+            let key = batch.carried.counters().next().cloned()?;
+            let alone = Batch::new(batch.shard, batch.carried.split_off(|other| *other == key));
+            Box::pin(self.send_one(alone)).await;
+        }
+    }
+
+    /// A batch that cannot be taken further apart.
+    async fn send_one(&self, mut batch: Batch<T>) {
+        if batch.jobs.len() == 1 && !batch.carried.is_empty() {
+            let corrections = Batch::new(batch.shard, batch.carried.split_off(|_| true));
+            Box::pin(self.send(corrections)).await;
+        }
+        self.send(batch).await;
+    }
+
+    /// One call, followed beyond the time for which its callers wait.
+    pub(super) async fn deliver(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        let mut sending = std::pin::pin!(self.transport.send(shard, calls));
+        if let Ok(delivery) = timeout(self.timeout, &mut sending).await {
+            return delivery;
+        }
+        let late = StoreError::Timeout(self.timeout);
+        self.circuit.failed(&late);
+        timeout(GRACE, sending).await.unwrap_or(Delivery::Indeterminate(late))
+    }
+
+    /// Corrections have been applied: cached denials of their counters are no longer certain.
+    fn applied(&self, carried: &Carried) {
+        if let Some(denials) = &self.denials {
+            carried.counters().for_each(|key| denials.forget(key));
+        }
+        if let Some(fallback) = &self.fallback {
+            carried.mirror(fallback);
+        }
+    }
+
+    fn answer(&self, jobs: Vec<Queued<T>>, calls: Vec<Transaction<Op>>, answers: impl Iterator<Item = Answers>) {
+        let mut calls = calls.into_iter();
+        let mut answers = answers.fuse();
+        for queued in jobs {
+            let count = queued.job.count;
+            let own: Calls = calls.by_ref().take(count).collect();
+            let told: SmallVec<[Answers; 2]> = answers.by_ref().take(count).collect();
+            let fits = told.len() == count
+                && own
+                    .iter()
+                    .zip(&told)
+                    .all(|(call, told)| call.checks.len() == told.len());
+            if !fits {
+                queued.job.fail(StoreError::Protocol(
+                    "an answer of another length than its question".into(),
+                ));
+                continue;
+            }
+            if let Some(fallback) = &self.fallback {
+                own.iter()
+                    .zip(&told)
+                    .for_each(|(call, told)| fallback.mirror(call, told));
+            }
+            queued.job.answer(&own, told);
+        }
+    }
+
+    /// Answers jobs whose call certainly counted nothing; the refunds in it are still owed.
+    fn refuse(&self, jobs: Vec<Queued<T>>, calls: &[Transaction<Op>], error: &StoreError) {
+        let from = calls.len() - jobs.iter().map(|queued| queued.job.count).sum::<usize>();
+        self.record_refunds(&calls[from..]);
+        for queued in jobs {
+            queued.job.fail(error.clone());
+        }
+    }
+}
