@@ -91,8 +91,11 @@ struct SettingsArgs {
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
     /// Rules: files, or directories
-    #[arg(required = true, value_name = "RULES")]
+    #[arg(required_unless_present = "diff", value_name = "RULES")]
     rules: Vec<PathBuf>,
+    /// Say what changes from OLD to NEW: which limits get tighter or looser, which counters start anew
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "rules")]
+    diff: Option<Vec<PathBuf>>,
     #[command(flatten)]
     compile: prove::CompileArgs,
 }
@@ -234,6 +237,9 @@ fn health(args: &HealthArgs) -> ExitCode {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
+    if let Some([old, new]) = args.diff.as_deref() {
+        return prove::diff(old, new, &args.compile);
+    }
     match config::check(&Source::new(args.rules.clone()), &args.compile.defaults()) {
         Ok((Summary { domains, rules, files }, warnings)) => {
             for warning in warnings.lines() {

@@ -1,14 +1,16 @@
-//! `test`, `replay`: flags of what proves rules before they are enforced.
+//! `test`, `replay`, `check --diff`: flags of what proves rules before they are enforced.
 
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::config::settings::values;
+use crate::config::{Source, read_rules};
 use crate::model::AlgorithmKind;
 use crate::model::time::micros;
+use crate::prove::diff::Diff;
 use crate::prove::replay::html::Page;
 use crate::prove::replay::run::Progress;
 use crate::prove::replay::{self, ReplayError};
@@ -77,6 +79,15 @@ pub(super) fn test(args: &TestArgs) -> ExitCode {
         return ExitCode::FAILURE;
     }
     printed
+}
+
+/// Exit code 0, whatever differs; 1 when one of the two is wrong.
+pub(super) fn diff(old: &Path, new: &Path, compile: &CompileArgs) -> ExitCode {
+    let read = |path: &Path| read_rules(&Source::new(vec![path.to_owned()]), &compile.defaults());
+    match (read(old), read(new)) {
+        (Ok(old), Ok(new)) => print(&Diff { old: &old, new: &new }),
+        (Err(errors), _) | (_, Err(errors)) => fail(&errors.render(std::io::stderr().is_terminal()), 1),
+    }
 }
 
 /// How often the progress is shown.

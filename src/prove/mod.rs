@@ -10,9 +10,11 @@
 //! | [`envoy`] | the descriptors that an Envoy's routes make |
 //! | [`mod@map`] | from an HTTP request to descriptors |
 //! | [`explain`] | a decision in words |
+//! | [`diff`] | `sluicegate check --diff`: what a change of rules means |
 //! | [`replay`] | `sluicegate replay` |
 //! | [`rule_tests`] | `sluicegate test` |
 
+pub mod diff;
 pub mod envoy;
 pub mod explain;
 pub mod http;

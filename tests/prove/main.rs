@@ -5,7 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod diff;
 mod envoy;
+mod live;
 mod replay;
 mod rule_tests;
 

@@ -1,0 +1,249 @@
+//! `sluicegate check --diff`: what a change of rules means, in words.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::config::problem::Clipped;
+use crate::model::key::{Owner, counter_key};
+use crate::model::{Algorithm, Limit};
+use crate::rules::{Rule, RuleSet};
+
+use super::explain::RuleName;
+
+/// Two sets of rules to compare.
+pub struct Diff<'a> {
+    /// In force.
+    pub old: &'a RuleSet,
+    /// To be in force.
+    pub new: &'a RuleSet,
+}
+
+/// How a limit compares with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shift {
+    Same,
+    Tighter,
+    Looser,
+    /// More at once and less in the long run, or the other way round.
+    Mixed {
+        burst: Ordering,
+    },
+}
+
+impl fmt::Display for Diff<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (old, new) = (by_path(self.old), by_path(self.new));
+        let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let mut lines = Vec::new();
+        for path in paths {
+            match (old.get(path), new.get(path)) {
+                (None, Some(rule)) => lines.push(format!("{}: new, {}", RuleName(rule), describe(rule))),
+                (Some(rule), None) => lines.push(format!("{}: gone, it was {}", RuleName(rule), describe(rule))),
+                (Some(old), Some(new)) => lines.extend(changed(old, new)),
+                (None, None) => {}
+            }
+        }
+        lines.extend(self.others());
+        if lines.is_empty() {
+            return f.write_str("no rule means anything else than before");
+        }
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+fn by_path(rules: &RuleSet) -> BTreeMap<(&str, &str), &Rule> {
+    rules
+        .rules
+        .iter()
+        .map(|rule| ((&*rule.domain, &*rule.path), &**rule))
+        .collect()
+}
+
+impl Diff<'_> {
+    /// What is no rule: values that are exempt from limits, and `ext_authz` sections.
+    fn others(&self) -> Vec<String> {
+        let notes = |rules: &RuleSet| -> BTreeSet<String> {
+            let dump = rules.dump();
+            let exempt = dump
+                .lines()
+                .filter_map(|line| line.strip_prefix("# "))
+                .filter(|line| !line.starts_with("ext_authz: "));
+            exempt.map(ToOwned::to_owned).collect()
+        };
+        let (old, new) = (notes(self.old), notes(self.new));
+        let mut lines: Vec<String> = old
+            .difference(&new)
+            .map(|note| format!("no longer: {}", Clipped(note)))
+            .collect();
+        lines.extend(new.difference(&old).map(|note| format!("new: {}", Clipped(note))));
+        let sections = |rules: &RuleSet| -> BTreeMap<String, String> {
+            let named = rules.ext_authz.named();
+            let text = named.iter().map(|(extension, mapping, default)| {
+                (
+                    mapping.domain.to_string(),
+                    format!("{extension:?} {default} {mapping:?}"),
+                )
+            });
+            text.collect()
+        };
+        let (old, new) = (sections(self.old), sections(self.new));
+        for domain in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+            let what = match (old.get(domain), new.get(domain)) {
+                (None, _) => "new",
+                (_, None) => "gone: its requests are no longer limited by ext_authz",
+                (Some(old), Some(new)) if old != new => {
+                    "changed: requests may become other descriptors, or be answered otherwise"
+                }
+                _ => continue,
+            };
+            lines.push(format!("{}: the `ext_authz` section is {what}", Clipped(domain)));
+        }
+        lines
+    }
+}
+
+/// A rule's limit in words.
+fn describe(rule: &Rule) -> String {
+    let Some(limit) = rule.limit else {
+        return "unlimited".to_owned();
+    };
+    let mode = match (rule.shadow_mode, rule.quota_mode) {
+        (true, _) => " (shadow mode: never denies)",
+        (false, true) => " (quota mode: denies only with all other quotas)",
+        (false, false) => "",
+    };
+    format!("{}{mode}", amount(rule, &limit))
+}
+
+fn amount(rule: &Rule, limit: &Limit) -> String {
+    let extra = match limit.algorithm {
+        Algorithm::TokenBucket { burst, .. } if burst != limit.hits => format!(", burst {burst}"),
+        Algorithm::LeakyBucket { max_delay_us, .. } => {
+            format!(", delays up to {}", super::explain::Micros(max_delay_us))
+        }
+        _ => String::new(),
+    };
+    match limit.algorithm {
+        Algorithm::Concurrency => format!("{} at the same time", limit.hits),
+        _ => format!(
+            "{} per {} by {}{extra}",
+            rule.requests_per_unit,
+            rule.window,
+            limit.algorithm.kind()
+        ),
+    }
+}
+
+/// What a rule that stays means now; nothing if it means the same.
+fn changed(old: &Rule, new: &Rule) -> Option<String> {
+    let mut parts = Vec::new();
+    match (old.limit, new.limit) {
+        (None, None) => {}
+        (Some(limit), None) => parts.push(format!("looser: unlimited, it was {}", amount(old, &limit))),
+        (None, Some(limit)) => parts.push(format!("tighter: {}, it was unlimited", amount(new, &limit))),
+        (Some(before), Some(after)) if before != after => {
+            let (was, is) = (amount(old, &before), amount(new, &after));
+            parts.push(match shift(&before, &after) {
+                Shift::Tighter => format!("tighter: {was} → {is}"),
+                Shift::Looser => format!("looser: {was} → {is}"),
+                Shift::Mixed {
+                    burst: Ordering::Greater,
+                } => format!("more at once, less in the long run: {was} → {is}"),
+                Shift::Mixed { .. } => format!("less at once, more in the long run: {was} → {is}"),
+                Shift::Same => format!("counted otherwise: {was} → {is}"),
+            });
+        }
+        (Some(_), Some(_)) => {}
+    }
+    let flags = [
+        (
+            old.shadow_mode,
+            new.shadow_mode,
+            "never denies any more (shadow mode)",
+            "denies now (no shadow mode any more)",
+        ),
+        (
+            old.quota_mode,
+            new.quota_mode,
+            "denies only together with all other quotas",
+            "denies by itself",
+        ),
+        (
+            old.count_denied,
+            new.count_denied,
+            "denied hits count, too",
+            "denied hits no longer count",
+        ),
+    ];
+    parts.extend(
+        flags
+            .iter()
+            .filter(|(was, is, ..)| was != is)
+            .map(|(_, is, on, off)| (if *is { *on } else { *off }).to_owned()),
+    );
+    if old.on_store_error != new.on_store_error {
+        let mode = new
+            .on_store_error
+            .map_or("as the global setting says", |mode| mode.name());
+        parts.push(format!("when the store cannot answer: {mode}"));
+    }
+    if old.lease != new.lease {
+        let lease = new
+            .lease
+            .map_or("as the global setting says", |lease| if lease { "yes" } else { "no" });
+        parts.push(format!("hits leased ahead: {lease}"));
+    }
+    if old.replaces != new.replaces {
+        parts.push("replaces other rules than before".to_owned());
+    }
+    if old.name != new.name {
+        parts.push(format!("its name was {:?}", Clipped(&old.name).to_string()));
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    if let (Some(before), Some(after)) = (old.limit, new.limit) {
+        let anew = state(&before) != state(&after) || old.shared != new.shared;
+        parts.push(
+            if anew {
+                "its counters start anew"
+            } else {
+                "its counters go on"
+            }
+            .to_owned(),
+        );
+    }
+    Some(format!("{}: {}", RuleName(new), parts.join("; ")))
+}
+
+/// What of a limit is part of its counters' names.
+fn state(limit: &Limit) -> String {
+    counter_key("", Owner::Rule, limit, "", []).to_string()
+}
+
+fn shift(old: &Limit, new: &Limit) -> Shift {
+    if matches!(old.algorithm, Algorithm::Concurrency) != matches!(new.algorithm, Algorithm::Concurrency) {
+        return Shift::Same;
+    }
+    let rate = |one: &Limit, other: &Limit| u128::from(one.hits) * u128::from(other.window_us);
+    let rate = match new.algorithm {
+        Algorithm::Concurrency => new.hits.cmp(&old.hits),
+        _ => rate(new, old).cmp(&rate(old, new)),
+    };
+    let burst = burst(new).cmp(&burst(old));
+    match (rate, burst) {
+        (Ordering::Equal, Ordering::Equal) => Shift::Same,
+        (Ordering::Greater | Ordering::Equal, Ordering::Greater | Ordering::Equal) => Shift::Looser,
+        (Ordering::Less | Ordering::Equal, Ordering::Less | Ordering::Equal) => Shift::Tighter,
+        (_, burst) => Shift::Mixed { burst },
+    }
+}
+
+/// Hits that pass at once.
+const fn burst(limit: &Limit) -> u64 {
+    match limit.algorithm {
+        Algorithm::TokenBucket { burst, .. } => burst,
+        _ => limit.hits,
+    }
+}

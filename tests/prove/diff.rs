@@ -1,0 +1,57 @@
+//! `sluicegate check --diff`.
+
+use crate::{directory, sluicegate, text};
+
+const OLD: &str = "
+domain: shop
+descriptors:
+  - { key: same, rate_limit: { unit: minute, requests_per_unit: 5 } }
+  - { key: fewer, rate_limit: { name: f, unit: minute, requests_per_unit: 5 } }
+  - { key: longer, rate_limit: { unit: minute, requests_per_unit: 5 } }
+  - { key: spread, rate_limit: { unit: hour, requests_per_unit: 60 } }
+  - { key: bucket, rate_limit: { unit: second, requests_per_unit: 5 } }
+  - { key: shadow, shadow_mode: true, rate_limit: { unit: second, requests_per_unit: 5 } }
+  - { key: gone, rate_limit: { unit: second, requests_per_unit: 5 } }
+  - { key: free, rate_limit: { unlimited: true } }
+  - { key: path, value: /health }
+";
+const NEW: &str = "
+domain: shop
+ext_authz: { rate_limits: [{ actions: [{ generic_key: { descriptor_key: same, descriptor_value: x } }] }] }
+descriptors:
+  - { key: same, rate_limit: { unit: minute, requests_per_unit: 5 } }
+  - { key: fewer, rate_limit: { name: f, unit: minute, requests_per_unit: 3 } }
+  - { key: longer, rate_limit: { unit: minute, unit_multiplier: 2, requests_per_unit: 5 } }
+  - { key: spread, rate_limit: { unit: minute, requests_per_unit: 2 } }
+  - { key: bucket, rate_limit: { algorithm: token_bucket, unit: second, requests_per_unit: 5, burst: 9 } }
+  - { key: shadow, rate_limit: { unit: second, requests_per_unit: 5 } }
+  - { key: added, rate_limit: { algorithm: concurrency, window: 1m, requests_per_unit: 5 } }
+  - { key: free, rate_limit: { unit: day, requests_per_unit: 1 } }
+";
+
+#[test]
+fn a_change_is_told_in_words() {
+    let directory = directory(&[("old.yaml", OLD), ("new.yaml", NEW)]);
+    let output = sluicegate(directory.path(), &["check", "--diff", "old.yaml", "new.yaml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let expected = [
+        "shop / added: new, 5 at the same time",
+        "shop / bucket: looser: 5 per second by sliding_window → 5 per second by token_bucket, burst 9; its counters start anew",
+        "shop / fewer (f): tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its counters go on",
+        "shop / free: tighter: 1 per day by sliding_window, it was unlimited",
+        "shop / gone: gone, it was 5 per second by sliding_window",
+        "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters start anew",
+        "shop / shadow: denies now (no shadow mode any more); its counters go on",
+        "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \
+         counters start anew",
+        "no longer: shop.path_/health: no limit",
+        "shop: the `ext_authz` section is new",
+    ];
+    assert_eq!(lines.lines().collect::<Vec<_>>(), expected, "{lines}");
+    let same = sluicegate(directory.path(), &["check", "--diff", "new.yaml", "new.yaml"]);
+    assert_eq!(text(&same.stdout), "no rule means anything else than before\n");
+    std::fs::write(directory.path().join("new.yaml"), "domian: x\n").expect("a file");
+    let wrong = sluicegate(directory.path(), &["check", "--diff", "old.yaml", "new.yaml"]);
+    assert_eq!(wrong.status.code(), Some(1));
+}
