@@ -309,12 +309,12 @@ mod tests {
         );
         // One quota of two is enough; a denied one takes nothing.
         assert_eq!(
-            run_on(list, &[b(Acquire(1), Quota), a(Acquire(1), Quota)]),
+            run_on(list, &[b(Acquire(1), Quota(0)), a(Acquire(1), Quota(1))]),
             [(true, 3), (false, 0)]
         );
         // The only quota is over.
         assert_eq!(
-            run_on(list, &[b(Acquire(1), Shadow), a(Acquire(1), Quota)]),
+            run_on(list, &[b(Acquire(1), Shadow), a(Acquire(1), Quota(0))]),
             [(true, 3), (false, 0)]
         );
         // A refund helps later transactions only, and is made although its own does not pass.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{Outcome, RetryAfter, Window};
+use crate::model::{Enforcement, Outcome, RetryAfter, Window};
 use crate::rules::{OnStoreError, Rule};
 
 use super::failure::strongest;
@@ -60,6 +60,8 @@ pub struct Counted {
     pub limit_hits: u64,
     /// Whether the hits were over, whatever the reported code.
     pub denied: bool,
+    /// One of the quotas of which the request needs one scope's.
+    pub is_quota: bool,
     /// Slots that the request holds of a `concurrency` limit, to be given back when it is done; `None` where it asked
     /// for none. 0 where it passed without: in shadow mode, or by `on_store_error: allow`.
     pub slots: Option<u64>,
@@ -79,6 +81,13 @@ impl Decision {
         }
     }
 
+    /// The quotas that are used up, whether or not another scope's let the request pass.
+    pub fn exhausted(&self) -> impl Iterator<Item = &Status> {
+        self.violated()
+            .filter(|(_, counted)| counted.is_quota)
+            .map(|(status, _)| status)
+    }
+
     /// The statuses that deny, each with its limit.
     pub fn violated(&self) -> impl Iterator<Item = (&Status, &Counted)> {
         self.statuses
@@ -88,24 +97,6 @@ impl Decision {
                 StatusLimit::Counted(counted) => Some((status, counted)),
                 _ => None,
             })
-    }
-
-    /// Whether the statuses deny the request, were there no global shadow mode: one that is no quota, or all quotas
-    /// (`all_quotas`: the global quota mode).
-    pub(super) fn would_deny(&self, all_quotas: bool) -> bool {
-        let (mut quotas, mut over) = (0, 0);
-        for status in &self.statuses {
-            let StatusLimit::Counted(_) = status.limit else {
-                continue;
-            };
-            let is_quota = all_quotas || self.rule(status).is_some_and(|rule| rule.quota_mode);
-            match (is_quota, status.over_limit) {
-                (false, true) => return true,
-                (false, false) => {}
-                (true, is_over) => (quotas, over) = (quotas + 1, over + usize::from(is_over)),
-            }
-        }
-        quotas > 0 && over == quotas
     }
 
     /// The `concurrency` limits that had slots for the request, each with what it holds of them: 0 if something else
@@ -241,7 +232,7 @@ fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
             limit_hits,
             requests_per_unit,
             window,
-            shadow,
+            enforcement,
             ..
         } => {
             let Some(outcome) = outcomes.get(check).copied() else {
@@ -254,11 +245,12 @@ fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
                 window,
                 limit_hits,
                 denied,
+                is_quota: matches!(enforcement, Enforcement::Quota(_)),
                 slots: None,
                 outcome,
             };
             Status {
-                over_limit: denied && !shadow,
+                over_limit: denied && enforcement != Enforcement::Shadow,
                 limit: StatusLimit::Counted(counted),
             }
         }

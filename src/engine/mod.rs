@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use crate::config::settings::OnOverload;
-use crate::model::{Clock, Request, Transaction};
+use crate::model::{Clock, Enforcement, Request, Transaction};
 use crate::rules::{Defaults, OnStoreError, RuleSet};
 use crate::store::Store;
 use crate::store::remote::Fallback;
@@ -63,6 +63,17 @@ pub struct EngineOptions {
     pub max_concurrent: usize,
     /// What a request above that gets.
     pub on_overload: OnOverload,
+}
+
+impl EngineOptions {
+    /// What a check's verdict means under the global modes.
+    const fn in_force(&self, enforcement: Enforcement) -> Enforcement {
+        if self.shadow_mode {
+            Enforcement::Shadow
+        } else {
+            enforcement
+        }
+    }
 }
 
 impl Default for EngineOptions {
@@ -229,7 +240,7 @@ impl Engine {
         if let Some(activity) = &self.activity {
             account::observe(activity, &plan, &decision);
         }
-        if self.options.shadow_mode && decision.would_deny(self.options.quota_mode) {
+        if self.options.shadow_mode && plan.would_deny(&decision.statuses) {
             self.metrics.global_shadow_mode.inc();
         }
         Ok(decision)

@@ -3,12 +3,13 @@
 use smallvec::SmallVec;
 
 use crate::algorithms::limit::{self, LimitSpec};
+use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{Check, Descriptor, Enforcement, Hits, Limit, Request, Transaction, Window};
+use crate::model::{Check, Descriptor, Enforcement, Entry, Hits, Limit, Request, Transaction, Window};
 use crate::rules::{Matched, OnStoreError};
 
 use super::active::Usage;
-use super::{Active, EngineOptions};
+use super::{Active, EngineOptions, Status, StatusLimit};
 
 /// Why a request gets no decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,12 @@ pub(super) struct Plan {
     pub transaction: Transaction,
     /// One for each descriptor, in order.
     pub slots: SmallVec<[Slot; 2]>,
+    /// First entries of the quotas' scopes; empty unless there are quotas.
+    scopes: Vec<SmallVec<[Entry; SCOPE_ENTRIES]>>,
 }
+
+/// Entries by which quotas belong together.
+const SCOPE_ENTRIES: usize = 2;
 
 /// What became of a descriptor.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +62,8 @@ pub(super) enum Slot {
         limit_hits: u64,
         requests_per_unit: u32,
         window: Window,
-        shadow: bool,
+        /// Without the global shadow mode.
+        enforcement: Enforcement,
         /// Its hits have happened, and are forgotten if they are denied.
         forgets: bool,
     },
@@ -72,6 +79,7 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     let mut plan = Plan {
         transaction: Transaction::default(),
         slots: SmallVec::new(),
+        scopes: Vec::new(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
         plan.slots.resize(request.descriptors.len(), Slot::Free);
@@ -135,8 +143,8 @@ impl Plan {
         });
         let key = counter_key(&options.key_prefix, Owner::Rule, &limit, &request.domain, parts);
         let enforcement = match () {
-            () if options.shadow_mode || rule.shadow_mode => Enforcement::Shadow,
-            () if options.quota_mode || rule.quota_mode => Enforcement::Quota,
+            () if rule.shadow_mode => Enforcement::Shadow,
+            () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
             () => Enforcement::Enforce,
         };
         self.transaction.exact |= rule.lease == Some(false);
@@ -147,7 +155,7 @@ impl Plan {
             key,
             limit,
             hits,
-            enforcement,
+            enforcement: options.in_force(enforcement),
         });
         Slot::Counted {
             check,
@@ -155,7 +163,7 @@ impl Plan {
             limit_hits: limit.hits,
             requests_per_unit: rule.requests_per_unit,
             window: rule.window,
-            shadow: rule.shadow_mode,
+            enforcement,
             forgets: is_afterwards && !is_charge,
         }
     }
@@ -178,10 +186,9 @@ impl Plan {
             .iter()
             .map(|entry| Part::Own(&entry.key, &entry.value));
         let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
-        let enforcement = match () {
-            () if options.shadow_mode => Enforcement::Shadow,
-            () if options.quota_mode => Enforcement::Quota,
-            () => Enforcement::Enforce,
+        let enforcement = match options.quota_mode {
+            true => Enforcement::Quota(self.scope_of(descriptor)),
+            false => Enforcement::Enforce,
         };
         let is_afterwards = is_afterwards(&limit, descriptor, active.override_usage(&request.domain));
         let count_denied = options.defaults.count_denied && limit.algorithm.kind().can_count_denied();
@@ -190,7 +197,7 @@ impl Plan {
             key,
             limit,
             hits: hits(request, descriptor, is_charge),
-            enforcement,
+            enforcement: options.in_force(enforcement),
         });
         Ok(Slot::Counted {
             check,
@@ -198,9 +205,40 @@ impl Plan {
             limit_hits: limit.hits,
             requests_per_unit: wanted.requests_per_unit,
             window: wanted.window,
-            shadow: false,
+            enforcement,
             forgets: is_afterwards && !is_charge,
         })
+    }
+
+    /// The scope that a descriptor's quota belongs to: descriptors with the same first two entries (backend and model, in
+    /// Envoy AI Gateway's), or the beginning of one, share one. So a tenant's quota of a model denies beside the model's
+    /// own, and another model's quotas stand for themselves.
+    fn scope_of(&mut self, descriptor: &Descriptor) -> u8 {
+        let entries = &descriptor.entries[..descriptor.entries.len().min(SCOPE_ENTRIES)];
+        let shares = |known: &SmallVec<[Entry; SCOPE_ENTRIES]>| known.iter().zip(entries).all(|(a, b)| a == b);
+        let index = match self.scopes.iter().position(shares) {
+            Some(index) => index,
+            None => {
+                self.scopes.push(SmallVec::new());
+                self.scopes.len() - 1
+            }
+        };
+        if let Some(scope) = self.scopes.get_mut(index)
+            && scope.len() < entries.len()
+        {
+            *scope = entries.iter().cloned().collect();
+        }
+        // Requests have up to 256 descriptors.
+        u8::try_from(index).unwrap_or(u8::MAX)
+    }
+
+    /// Whether these verdicts deny the request, were there no global shadow mode.
+    pub(super) fn would_deny(&self, statuses: &[Status]) -> bool {
+        let verdict = |(slot, status): (&Slot, &Status)| match (slot, &status.limit) {
+            (Slot::Counted { enforcement, .. }, StatusLimit::Counted(counted)) => Some((*enforcement, !counted.denied)),
+            _ => None,
+        };
+        !passes(self.slots.iter().zip(statuses).filter_map(verdict))
     }
 
     fn push(&mut self, check: Check) -> usize {

@@ -137,7 +137,10 @@ mod tests {
         let both = vec![(0, 3), (1, 1)];
         assert_eq!(given_back([Enforcement::Enforce; 2], two, None), both);
         // Another quota still lets it pass: only the denied one's hits come back.
-        assert_eq!(given_back([Enforcement::Quota; 2], two, None), [(0, 3)]);
+        assert_eq!(
+            given_back([Enforcement::Quota(0), Enforcement::Quota(1)], two, None),
+            [(0, 3)]
+        );
         // Nobody waits for a limit in shadow mode.
         assert_eq!(given_back([Enforcement::Shadow, Enforcement::Enforce], two, None), []);
         // Looks and charges took nothing that a denial gives back.

@@ -65,8 +65,9 @@ pub enum Enforcement {
     /// A denial denies the transaction.
     #[default]
     Enforce,
-    /// The transaction is denied if all of its quota checks (and there is one) are.
-    Quota,
+    /// One of the quotas of a scope, such as a backend's model: a scope is denied if any of its quotas is, the transaction
+    /// if all scopes are. Scopes are numbered within the transaction.
+    Quota(u8),
     /// Counted and reported, never denies (shadow mode).
     Shadow,
 }
@@ -155,17 +156,26 @@ impl<H> Transaction<H> {
     /// The one definition of all-or-nothing; the Lua driver (`store/redis/check.lua`) mirrors it.
     #[must_use]
     pub fn passes(&self, allowed: impl IntoIterator<Item = bool>) -> bool {
-        let (mut quota, mut quota_over) = (0_usize, 0_usize);
-        for (check, allowed) in self.checks.iter().zip(allowed) {
-            match check.enforcement {
-                Enforcement::Enforce if !allowed => return false,
-                Enforcement::Quota => {
-                    quota += 1;
-                    quota_over += usize::from(!allowed);
-                }
-                Enforcement::Enforce | Enforcement::Shadow => {}
-            }
-        }
-        quota == 0 || quota_over < quota
+        passes(self.checks.iter().map(|check| check.enforcement).zip(allowed))
     }
+}
+
+/// Whether verdicts, each with what it means for the whole, let the whole pass.
+pub fn passes(verdicts: impl IntoIterator<Item = (Enforcement, bool)>) -> bool {
+    // One bit for each scope.
+    let (mut scopes, mut denied) = ([0_u128; 2], [0_u128; 2]);
+    for (enforcement, allowed) in verdicts {
+        match enforcement {
+            Enforcement::Enforce if !allowed => return false,
+            Enforcement::Quota(scope) => {
+                let (word, bit) = (usize::from(scope >> 7), 1_u128 << (scope & 127));
+                scopes[word] |= bit;
+                if !allowed {
+                    denied[word] |= bit;
+                }
+            }
+            Enforcement::Enforce | Enforcement::Shadow => {}
+        }
+    }
+    scopes == [0; 2] || denied != scopes
 }

@@ -16,7 +16,7 @@ use super::headers::policy_name;
 /// An encoded `google.protobuf.Struct`; empty = none.
 ///
 /// For a request that took slots of `concurrency` limits: under `sluicegate` how many, for Envoy to give back when its
-/// stream is done ([`set_slots`]). On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
+/// stream is done ([`set_slots`]); where quotas are used up, under `sluicegate` which ones. On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
 /// the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
 /// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass,
 /// merged, the first one holding.
@@ -25,7 +25,8 @@ pub fn dynamic(decision: &Decision, asked: &Request, always: bool) -> Vec<u8> {
     let mut fields = Fields::default();
     if !always && !decision.over_limit {
         let mut ours = Fields::default();
-        if set_slots(&mut ours, decision) {
+        let (holds, exhausted) = (set_slots(&mut ours, decision), set_exhausted(&mut ours, decision));
+        if holds || exhausted {
             fields.set("sluicegate", Value::Struct(&ours));
         }
         return fields.into_bytes();
@@ -154,6 +155,19 @@ fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
     true
 }
 
+/// Under `exhausted` the quotas that are used up, for a route that falls back to another model; `false` where none is.
+fn set_exhausted(fields: &mut Fields, decision: &Decision) -> bool {
+    let mut exhausted = Values::default();
+    for status in decision.exhausted() {
+        exhausted.push(Value::String(policy_name(decision, status)));
+    }
+    if exhausted.is_empty() {
+        return false;
+    }
+    fields.set("exhausted", Value::List(&exhausted));
+    true
+}
+
 fn ours(decision: &Decision, domain: &str) -> Fields {
     let mut fields = Fields::default();
     let code = if decision.over_limit { "OVER_LIMIT" } else { "OK" };
@@ -166,6 +180,7 @@ fn ours(decision: &Decision, domain: &str) -> Fields {
         about(&mut fields, decision, status, counted);
     }
     set_slots(&mut fields, decision);
+    set_exhausted(&mut fields, decision);
     let mut violated = Values::default();
     for (status, _) in decision.violated() {
         violated.push(Value::String(policy_name(decision, status)));

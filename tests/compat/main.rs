@@ -11,6 +11,7 @@ mod health;
 mod logs;
 mod metrics;
 mod per_second;
+mod quotas;
 mod settings;
 mod silence;
 mod statsd;

@@ -361,8 +361,10 @@ impl Oracle {
                 .filter(move |(check, _)| check.enforcement == enforcement);
             of_gate.map(|(_, answer)| !answer.outcome.allowed).collect::<Vec<_>>()
         };
-        let quotas = over(Enforcement::Quota);
-        let passes = !over(Enforcement::Enforce).contains(&true) && (quotas.is_empty() || quotas.contains(&false));
+        let scopes: Vec<_> = (0..=u8::MAX).map(|scope| over(Enforcement::Quota(scope))).collect();
+        let mut scopes = scopes.into_iter().filter(|quotas| !quotas.is_empty()).peekable();
+        let passes = !over(Enforcement::Enforce).contains(&true)
+            && (scopes.peek().is_none() || scopes.any(|quotas| !quotas.contains(&true)));
         // … then for good: without what is given back for those that take, …
         let mut answers = judged;
         for (check, answer) in transaction.checks.iter().zip(&mut answers) {

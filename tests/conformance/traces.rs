@@ -101,7 +101,7 @@ fn hits(limit: &Limit) -> impl Strategy<Value = Op> + use<> {
 }
 
 fn enforcement() -> impl Strategy<Value = Enforcement> {
-    prop_oneof![3 => Just(Enforcement::Enforce), 1 => Just(Enforcement::Quota), 1 => Just(Enforcement::Shadow)]
+    prop_oneof![3 => Just(Enforcement::Enforce), 2 => (0..3_u8).prop_map(Enforcement::Quota), 1 => Just(Enforcement::Shadow)]
 }
 
 /// Traces of one check a step on one key.

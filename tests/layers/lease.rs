@@ -283,7 +283,7 @@ async fn quota_checks_all_go_to_the_store() {
     }
     let before = remote.calls.load(Ordering::Relaxed);
     let mut quota = take(&rule, "w", 1);
-    quota.enforcement = Enforcement::Quota;
+    quota.enforcement = Enforcement::Quota(0);
     lease.check(&one(quota)).await.expect("answered");
     assert_eq!(remote.calls.load(Ordering::Relaxed), before + 1);
 }

@@ -177,7 +177,7 @@ pub static TABLE: &[RuleOption] = &[
         .shown(|shown, out| out.extend(shown.shared.iter().map(ToString::to_string)))
         .of_rules_below(any, ANY_RULE),
     entry("quota_mode", &[Descriptor], Kind::Truth(slot!(quota_mode)), "`false`",
-        "`true`: the request is over only if all its quota descriptors are (or any other one is)", Supported)
+        "`true`: a quota; a request is over only if all scopes of its quotas are ([below](#quotas))", Supported)
         .of_its_rule(counts, OWN_RULE),
     entry("detailed_metric", &[Descriptor], Kind::Truth(slot!(detailed_metric)), "`false`",
         "`true`: request values enter the names of metrics, bounded in number, in place of the rule's own name; not those that share a counter",

@@ -16,7 +16,7 @@
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
 --             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit
---             enforcement    0 enforce, 1 quota, 2 shadow
+--             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
 --             slice   of a return; else 0
 -- Returns one string of little-endian doubles (or a list of integers): now_us, then for each check in order
@@ -56,7 +56,7 @@ if #data == 112 then
 end
 
 local ACQUIRE, REFUND, LEASE, RETURN, DEBIT = 0, 1, 2, 3, 4
-local ENFORCE, QUOTA = 0, 1
+local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- By position in the limits and in KEYS.
 local limits, states, changed = {}, {}, {}
@@ -165,17 +165,26 @@ local function frees(check)
 end
 
 local function passes_all(checks)
-  local quota, quota_over = 0, 0
+  -- By scope: whether all of its quotas allow.
+  local scopes
   for _, check in ipairs(checks) do
     if check.enforcement == ENFORCE and check.allowed == 0 then
       return false
     end
-    if check.enforcement == QUOTA then
-      quota = quota + 1
-      quota_over = quota_over + 1 - check.allowed
+    if check.enforcement >= FIRST_QUOTA then
+      scopes = scopes or {}
+      scopes[check.enforcement] = scopes[check.enforcement] ~= false and check.allowed == 1
     end
   end
-  return quota == 0 or quota_over < quota
+  if not scopes then
+    return true
+  end
+  for _, allowed in pairs(scopes) do
+    if allowed then
+      return true
+    end
+  end
+  return false
 end
 
 local outcomes = { in_words and now or struct.pack("<d", now) }

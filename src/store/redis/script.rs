@@ -208,8 +208,8 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>) {
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,
-        Enforcement::Quota => 1,
-        Enforcement::Shadow => 2,
+        Enforcement::Shadow => 1,
+        Enforcement::Quota(scope) => 2 + u64::from(scope),
     };
     for number in [kind, enforcement, hits.min(MAX_CHECK_HITS), slice] {
         push(out, number);

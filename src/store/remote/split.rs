@@ -123,7 +123,7 @@ fn split<P: PartialEq + Copy>(
             hits: check.hits.into(),
             // Whether all quota checks are over is only known over all parts, so no part decides by its own.
             enforcement: match check.enforcement {
-                Enforcement::Quota => Enforcement::Shadow,
+                Enforcement::Quota(_) => Enforcement::Shadow,
                 other => other,
             },
         });

@@ -135,8 +135,8 @@ async fn gates_and_gives_mean_the_same_over_several_slots() {
     // One quota of two is left: it passes, also where they are on different nodes.
     let quota = |second: Limit| {
         all([
-            gated(Enforcement::Quota, take("ban", ban, 1)),
-            gated(Enforcement::Quota, take("b2", second, 1)),
+            gated(Enforcement::Quota(0), take("ban", ban, 1)),
+            gated(Enforcement::Quota(1), take("b2", second, 1)),
             take("a", many, 1),
         ])
     };

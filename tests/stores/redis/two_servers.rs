@@ -156,7 +156,7 @@ async fn two_servers_decide_as_one_store() {
 fn any(check: &Check, random: &mut StdRng) -> Check {
     let enforcement = match random.random_range(0..6) {
         0 => Enforcement::Shadow,
-        1 | 2 => Enforcement::Quota,
+        1 | 2 => Enforcement::Quota(random.random_range(0..3)),
         _ => Enforcement::Enforce,
     };
     let hits = match random.random_range(0..8) {

@@ -26,7 +26,7 @@ impl<'a> Plan<'a> {
         let may_spend = transaction
             .checks
             .iter()
-            .all(|check| check.enforcement != Enforcement::Quota);
+            .all(|check| !matches!(check.enforcement, Enforcement::Quota(_)));
         let mut plan = Self {
             leases,
             transaction,
