@@ -1,12 +1,14 @@
 //! The body of a denial: problem+json (RFC 9457, draft-ietf-httpapi-ratelimit-headers), so that a caller sees which
 //! quota it hit and whether waiting helps.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use crate::engine::{Counted, Decision, Status};
+use crate::engine::{Counted, Decision, Status, StatusLimit};
 use crate::model::time::SECOND_US;
 
-use super::headers::policy_name;
+use super::headers::public_name;
 
 /// Media type of [`problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -28,7 +30,7 @@ struct Problem<'a> {
 
 #[derive(Serialize)]
 struct Policy<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     limit: u32,
     window: String,
     #[serde(rename = "window-seconds")]
@@ -44,9 +46,8 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
     if !decision.over_limit {
         return None;
     }
-    let violated_policies = decision
-        .violated()
-        .map(|(s, counted)| policy(decision, s, counted))
+    let violated_policies = violated(decision)
+        .map(|(index, status, counted)| policy(decision, index, status, counted))
         .collect();
     let retry_after = decision.retry_after_us().map(whole_seconds);
     let problem = Problem {
@@ -63,14 +64,33 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
     Some(body)
 }
 
+/// The statuses that deny, each with its place and its limit.
+fn violated(decision: &Decision) -> impl Iterator<Item = (usize, &Status, &Counted)> {
+    let denying = decision
+        .statuses
+        .iter()
+        .enumerate()
+        .filter(|(_, status)| status.over_limit);
+    denying.filter_map(|(index, status)| match &status.limit {
+        StatusLimit::Counted(counted) => Some((index, status, counted)),
+        StatusLimit::None | StatusLimit::Unlimited { .. } => None,
+    })
+}
+
 /// A denial in a sentence: which quota, and whether waiting helps.
 #[must_use]
 pub fn detail(decision: &Decision) -> String {
-    let first = decision.violated().next();
-    let first = first.map_or("a quota", |(status, _)| policy_name(decision, status));
+    let rule = violated(decision)
+        .next()
+        .and_then(|(_, status, _)| decision.rule(status));
+    let named = rule.map(|rule| &*rule.name).filter(|name| !name.is_empty());
+    let (over, more_than) = match named {
+        Some(name) => (format!("the limit of \"{name}\""), format!("\"{name}\"")),
+        None => ("a rate limit".to_owned(), "a rate limit".to_owned()),
+    };
     match decision.retry_after_us().map(whole_seconds) {
-        Some(seconds) => format!("Over the limit of \"{first}\". Try again in {seconds} s."),
-        None => format!("More than \"{first}\" can ever admit at once. Waiting does not help; ask for less."),
+        Some(seconds) => format!("Over {over}. Try again in {seconds} s."),
+        None => format!("More than {more_than} can ever admit at once. Waiting does not help; ask for less."),
     }
 }
 
@@ -80,9 +100,9 @@ pub fn unavailable(status: u16, detail: &str) -> String {
     serde_json::json!({ "title": "Service Unavailable", "status": status, "detail": detail }).to_string()
 }
 
-fn policy<'a>(decision: &'a Decision, status: &Status, counted: &Counted) -> Policy<'a> {
+fn policy<'a>(decision: &'a Decision, index: usize, status: &Status, counted: &Counted) -> Policy<'a> {
     Policy {
-        name: policy_name(decision, status),
+        name: public_name(decision, index, status),
         limit: counted.requests_per_unit,
         window: counted.window.to_string(),
         window_seconds: counted.window.seconds(),

@@ -1,6 +1,7 @@
 //! Headers that tell a client how it stands. Envoy appends them, so a name that Envoy itself writes
 //! (`enable_x_ratelimit_headers`) would go out twice: ours are switchable one family at a time.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::config::settings::LimitHeaders;
@@ -82,31 +83,37 @@ pub fn ietf_state(decision: &Decision) -> Option<String> {
 /// A structured-field list with an item for each counted limit; `None` when there is none.
 fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::fmt::Result) -> Option<String> {
     let mut out = String::new();
-    for (status, counted) in counted(decision) {
+    for (index, status) in decision.statuses.iter().enumerate() {
+        let StatusLimit::Counted(counted) = &status.limit else {
+            continue;
+        };
         if !out.is_empty() {
             out.push_str(", ");
         }
-        out.push_str(&structured_string(policy_name(decision, status)));
+        out.push_str(&structured_string(&public_name(decision, index, status)));
         // Writing to a String cannot fail.
         let _ = parameters(&mut out, counted);
     }
     (!out.is_empty()).then_some(out)
 }
 
-fn counted(decision: &Decision) -> impl Iterator<Item = (&Status, &Counted)> {
-    decision.statuses.iter().filter_map(|status| match &status.limit {
-        StatusLimit::Counted(counted) => Some((status, counted)),
-        _ => None,
-    })
-}
-
-/// What a limit is called to the outside: its name, else its path in the tree, else `override`.
+/// What operators call a limit (metadata, spans): its name, else its path in the tree, else `override`.
 #[must_use]
 pub fn policy_name<'a>(decision: &'a Decision, status: &Status) -> &'a str {
     match decision.rule(status) {
         Some(rule) if !rule.name.is_empty() => &rule.name,
         Some(rule) => &rule.path,
         None => "override",
+    }
+}
+
+/// What clients are told that a limit is called: its name, else its place in the request. Its path in the tree would show
+/// them how routes and rules are laid out inside.
+#[must_use]
+pub fn public_name<'a>(decision: &'a Decision, index: usize, status: &Status) -> Cow<'a, str> {
+    match decision.rule(status) {
+        Some(rule) if !rule.name.is_empty() => Cow::Borrowed(&rule.name),
+        _ => Cow::Owned(format!("limit-{}", index + 1)),
     }
 }
 

@@ -4,11 +4,13 @@ use std::fs;
 
 use sluicegate::proto::envoy::{
     config::core::v3::{Address, SocketAddress, address},
+    extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
     service::auth::v3::{
         AttributeContext, CheckRequest,
         attribute_context::{HttpRequest, Peer, Request},
         authorization_client::AuthorizationClient,
     },
+    service::ratelimit::v3::{RateLimitRequest, rate_limit_service_client::RateLimitServiceClient},
 };
 use tempfile::TempDir;
 
@@ -138,6 +140,73 @@ descriptors:
     assert_eq!(said.len(), 1, "{log}");
     assert!(said[0].contains("WARN") && said[0].contains("client_address"), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+/// Rules of Envoy Gateway have no names; their paths name routes, namespaces and backends.
+#[tokio::test]
+async fn clients_hear_no_paths_of_rules_without_a_name() {
+    const RULES: &str = "
+domain: d
+descriptors:
+  - key: httproute/default/backend/rule/0
+    value: httproute/default/backend/rule/0
+    descriptors:
+      - { key: rule-0-match-0, value: rule-0-match-0, rate_limit: { unit: hour, requests_per_unit: 1 } }
+";
+    let server = Server::start(RULES, &[("IETF_HEADERS", "true")]);
+    let http = server.process.http();
+    let rule = "httproute/default/backend/rule/0";
+    let entries = [(rule, rule), ("rule-0-match-0", "rule-0-match-0")];
+    assert_eq!(ask(&http, &entries, 1).await, 200);
+    let address = format!("http://127.0.0.1:{}", server.process.grpc_port);
+    let mut client = RateLimitServiceClient::connect(address).await.expect("a connection");
+    let entry = |(key, value): (&str, &str)| Entry {
+        key: key.into(),
+        value: value.into(),
+    };
+    let request = RateLimitRequest {
+        domain: "d".into(),
+        descriptors: vec![RateLimitDescriptor {
+            entries: entries.map(entry).into(),
+            ..Default::default()
+        }],
+        hits_addend: 0,
+    };
+    let denied = client.should_rate_limit(request).await.expect("an answer").into_inner();
+    let body = String::from_utf8_lossy(&denied.raw_body);
+    let told = format!("{:?} {body}", denied.response_headers_to_add);
+    assert!(!told.contains("httproute") && !told.contains("rule-0"), "{told}");
+    assert!(
+        told.contains("limit-1") && told.contains("Over a rate limit."),
+        "{told}"
+    );
+    assert!(
+        denied
+            .response_headers_to_add
+            .iter()
+            .any(|header| header.key == "ratelimit")
+    );
+    // Operators do.
+    let metadata = String::from_utf8_lossy(&denied.dynamic_metadata);
+    assert!(metadata.contains("rule-0-match-0"), "{metadata}");
+}
+
+/// The example of the README, against somebody who varies what stands behind the path.
+#[tokio::test]
+async fn the_login_example_holds_against_its_attacker() {
+    let readme = crate::support::envoy::project_file("README.md");
+    let rules = readme.split("```yaml").nth(1).and_then(|rest| rest.split("```").next());
+    let rules = rules.expect("the first example").replace("domain: shop", "domain: d");
+    let server = Server::start(&rules, &[]);
+    let http = server.process.http();
+    let mut passed = 0;
+    for attempt in 0..20 {
+        let path = format!("/login?u={attempt}");
+        passed += u32::from(ask(&http, &[("path", &path), ("remote_address", "192.0.2.1")], 1).await == 200);
+    }
+    assert_eq!(passed, 5);
+    let other = [("path", "/login?u=1"), ("remote_address", "192.0.2.2")];
+    assert_eq!(ask(&http, &other, 1).await, 200, "another client has its own");
 }
 
 /// Peek, then charge more than is left: by default it counts as started here; where that is off, it is said once a rule.
