@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::limiter::Permit;
+use super::resets::ResetWatch;
 use super::stalled::{CountedBody, ResponseCounts};
 use super::writer::CoalescingIo;
 
@@ -86,7 +87,11 @@ pub(super) async fn serve<IO, S>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ConnectionService,
 {
-    let io = TokioIo::new(CoalescingIo::new(io, permit.activity()));
+    let io = TokioIo::new(CoalescingIo::new(
+        io,
+        permit.activity(),
+        ResetWatch::new(permit.protocol_errors()),
+    ));
     let mut connection = std::pin::pin!(builder(options).serve_connection(io, service));
     let aged = async {
         match options.max_age {

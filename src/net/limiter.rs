@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use prometheus::IntCounter;
+
 use crate::telemetry::PortMetrics;
 
 /// Shortest time between two log lines about the bound of one port.
@@ -186,6 +188,15 @@ impl Permit {
         if let Some(metrics) = &self.limiter.metrics {
             metrics.slow.inc();
         }
+    }
+
+    /// Counts streams that are refused as malformed HTTP/2.
+    #[must_use]
+    pub fn protocol_errors(&self) -> Option<IntCounter> {
+        self.limiter
+            .metrics
+            .as_ref()
+            .map(|metrics| metrics.protocol_errors.clone())
     }
 
     /// The handle that records this connection's activity; it starts idle.

@@ -20,6 +20,7 @@ pub mod http;
 pub mod http2;
 pub mod limiter;
 pub mod listener;
+mod resets;
 pub mod stalled;
 pub mod tls;
 mod writer;

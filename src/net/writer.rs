@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::limiter::ConnectionActivity;
+use super::resets::ResetWatch;
 
 /// HTTP/2 connection preface and the header of the SETTINGS frame that must follow it (RFC 9113, 3.4), in bytes.
 const PREFACE_BYTES: usize = 24 + 9;
@@ -24,14 +25,16 @@ pub(super) struct CoalescingIo<IO> {
     /// Bytes that the preface still lacks.
     preface_missing: usize,
     activity: ConnectionActivity,
+    resets: ResetWatch,
 }
 
 impl<IO> CoalescingIo<IO> {
-    pub(super) const fn new(io: IO, activity: ConnectionActivity) -> Self {
+    pub(super) const fn new(io: IO, activity: ConnectionActivity, resets: ResetWatch) -> Self {
         Self {
             io,
             preface_missing: PREFACE_BYTES,
             activity,
+            resets,
         }
     }
 
@@ -56,7 +59,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescingIo<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for CoalescingIo<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.resets.wrote(&buf[..bytes.min(buf.len())]);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

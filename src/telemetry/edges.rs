@@ -9,8 +9,8 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 pub struct EdgeMetrics {
     /// Requests (`ext_authz`) whose client is not the one that X-Forwarded-For should name, by why.
     pub client_not_named: IntCounterVec,
-    /// HTTP/2 requests whose `:authority` is no authority by RFC 3986; they are served all the same.
-    pub odd_authorities: IntCounter,
+    /// Streams that were reset as malformed HTTP/2, such as for an `:authority` that is none by RFC 3986.
+    pub protocol_errors: IntCounter,
     /// Hits that came after a question with 0 hits, were denied, and so are not counted.
     pub forgotten_charges: IntCounter,
     client_logged: AtomicBool,
@@ -25,9 +25,9 @@ impl EdgeMetrics {
             ),
             &["reason"],
         )?;
-        let odd_authorities = IntCounter::new(
-            "sluicegate_odd_authorities_total",
-            "gRPC requests whose :authority is none by RFC 3986 (outbound|8081||service), served all the same",
+        let protocol_errors = IntCounter::new(
+            "sluicegate_http2_protocol_errors_total",
+            "gRPC streams refused as malformed HTTP/2, such as for an :authority like outbound|8081||service",
         )?;
         let forgotten_charges = IntCounter::new(
             "sluicegate_forgotten_charges_total",
@@ -35,10 +35,10 @@ impl EdgeMetrics {
         )?;
         registry.register(Box::new(forgotten_charges.clone()))?;
         registry.register(Box::new(client_not_named.clone()))?;
-        registry.register(Box::new(odd_authorities.clone()))?;
+        registry.register(Box::new(protocol_errors.clone()))?;
         Ok(Self {
             client_not_named,
-            odd_authorities,
+            protocol_errors,
             forgotten_charges,
             client_logged: AtomicBool::new(false),
         })

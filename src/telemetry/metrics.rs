@@ -57,6 +57,8 @@ pub struct PortMetrics {
     pub evicted: IntCounter,
     /// Closed because the client exceeded a timeout.
     pub slow: IntCounter,
+    /// Streams refused as malformed HTTP/2, of all ports.
+    pub protocol_errors: IntCounter,
 }
 
 /// Everything that is counted besides the rules.
@@ -280,6 +282,7 @@ impl Metrics {
             refused: closed("refused"),
             evicted: closed("evicted"),
             slow: closed("slow"),
+            protocol_errors: self.edges.protocol_errors.clone(),
         }
     }
 

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authority;
 mod authz;
 mod concurrency;
 mod config;

@@ -1,0 +1,109 @@
+//! Notices streams that the HTTP/2 layer refuses before a service sees them: it resets them with PROTOCOL_ERROR, Envoy then
+//! lets the request pass by default, and nothing else would tell.
+
+use prometheus::IntCounter;
+
+/// Length of a frame's header (RFC 9113, 4.1), in bytes.
+const HEADER: usize = 9;
+/// Length of an RST_STREAM frame.
+const RESET: usize = HEADER + 4;
+/// Type of an RST_STREAM frame.
+const RST_STREAM: u8 = 3;
+const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+
+/// Follows the frames that a connection writes, whatever pieces they are written in.
+#[derive(Debug)]
+pub(super) struct ResetWatch {
+    counter: Option<IntCounter>,
+    /// The beginning of the frame under way.
+    head: [u8; RESET],
+    filled: usize,
+    /// Bytes of its payload that are still to come and not looked at.
+    skip: usize,
+}
+
+impl ResetWatch {
+    pub const fn new(counter: Option<IntCounter>) -> Self {
+        Self {
+            counter,
+            head: [0; RESET],
+            filled: 0,
+            skip: 0,
+        }
+    }
+
+    /// Looks at bytes that were written.
+    pub fn wrote(&mut self, mut bytes: &[u8]) {
+        if self.counter.is_none() {
+            return;
+        }
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let wanted = if self.filled < HEADER { HEADER } else { RESET };
+            let taken = (wanted - self.filled).min(bytes.len());
+            self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+            self.filled += taken;
+            bytes = &bytes[taken..];
+            if self.filled == HEADER {
+                let length = self.head[..3]
+                    .iter()
+                    .fold(0, |length, byte| length << 8 | usize::from(*byte));
+                if self.head[3] != RST_STREAM || length != RESET - HEADER {
+                    (self.filled, self.skip) = (0, length);
+                }
+            } else if self.filled == RESET {
+                self.filled = 0;
+                if self.head[HEADER..] == PROTOCOL_ERROR {
+                    self.count();
+                }
+            }
+        }
+    }
+
+    fn count(&self) {
+        let Some(counter) = &self.counter else { return };
+        counter.inc();
+        if counter.get() == 1 {
+            tracing::warn!(
+                "a gRPC stream was refused as malformed HTTP/2 before its request was read, and Envoy lets such requests \
+                 pass unless failure_mode_deny is set. The usual cause is an :authority that is no host name: Envoy takes \
+                 the cluster's name, such as outbound|8081||ratelimit.default.svc.cluster.local, unless grpc_service's \
+                 envoy_grpc has `authority: ratelimit`. Further ones are only counted, in \
+                 sluicegate_http2_protocol_errors_total"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat()
+    }
+
+    #[test]
+    fn resets_are_found_in_any_pieces_and_nothing_else_is() {
+        // A payload that looks like a reset is none.
+        let written = [
+            frame(4, &[]),
+            frame(0, &frame(RST_STREAM, &PROTOCOL_ERROR)),
+            frame(RST_STREAM, &PROTOCOL_ERROR),
+            frame(RST_STREAM, &[0, 0, 0, 8]),
+            frame(1, &[7; 200]),
+            frame(RST_STREAM, &PROTOCOL_ERROR),
+            frame(7, &[0, 0, 0, 1, 0, 0, 0, 1]),
+        ]
+        .concat();
+        for piece in 1..written.len() {
+            let counter = IntCounter::new("n", "n").unwrap();
+            let mut watch = ResetWatch::new(Some(counter.clone()));
+            written.chunks(piece).for_each(|bytes| watch.wrote(bytes));
+            assert_eq!(counter.get(), 2, "{piece}");
+        }
+    }
+}
