@@ -93,7 +93,7 @@ fn open_redis(
     let connect = |name, redis: &RedisSettings| {
         let transport = RedisTransport::connect(redis, settings.timeout, link_log::observer())
             .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
-        Ok::<_, AppError>(StoreMeter::new(transport, name, &metrics.store))
+        Ok::<_, AppError>(StoreMeter::new(transport, name, settings.timeout, &metrics.store))
     };
     let mut names = vec![REDIS];
     let mut transports = vec![connect(REDIS, redis)?];

@@ -1,11 +1,14 @@
 //! Counts and times the calls that really leave for a server.
 
+use std::time::Duration;
+
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 use tokio::time::Instant;
 
 use super::metrics::{LATENCY_BUCKETS, counters, histograms};
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
+use crate::store::StoreError;
 use crate::store::remote::transport::{BreakerScope, Delivery, Transport};
 
 /// Checks in one call.
@@ -41,6 +44,7 @@ impl StoreMetrics {
 /// A transport that is metered.
 pub struct StoreMeter<T> {
     inner: T,
+    timeout: Duration,
     name: &'static str,
     calls: IntCounter,
     checks: Histogram,
@@ -49,10 +53,12 @@ pub struct StoreMeter<T> {
 }
 
 impl<T: Transport> StoreMeter<T> {
-    /// Counts calls of `inner` under the label `name`.
-    pub fn new(inner: T, name: &'static str, metrics: &StoreMetrics) -> Self {
+    /// Counts calls of `inner` under the label `name`; one that is answered after `timeout` counts as a timeout, too: its
+    /// callers did not wait for it.
+    pub fn new(inner: T, name: &'static str, timeout: Duration, metrics: &StoreMetrics) -> Self {
         Self {
             inner,
+            timeout,
             name,
             calls: metrics.calls.with_label_values(&[name]),
             checks: metrics.checks.with_label_values(&[name]),
@@ -78,7 +84,13 @@ impl<T: Transport> Transport for StoreMeter<T> {
         let checks: usize = calls.iter().map(|call| call.checks.len()).sum();
         self.checks.observe(u32::try_from(checks).map_or(f64::MAX, f64::from));
         self.duration.observe(start.elapsed().as_secs_f64());
-        if let Delivery::Answered(Err(error)) | Delivery::NotSent(error) | Delivery::Indeterminate(error) = &delivery {
+        let late = StoreError::Timeout(self.timeout);
+        let error = match &delivery {
+            Delivery::Answered(Err(error)) | Delivery::NotSent(error) | Delivery::Indeterminate(error) => Some(error),
+            Delivery::Answered(Ok(_)) if start.elapsed() >= self.timeout => Some(&late),
+            Delivery::Answered(Ok(_)) => None,
+        };
+        if let Some(error) = error {
             self.errors.with_label_values(&[self.name, error.kind()]).inc();
         }
         delivery

@@ -167,7 +167,7 @@ async fn slow_clients_do_not_take_all_places() {
         assert_eq!(answer.body, "OK");
     }
     let log = server.process.log();
-    assert_eq!(log.matches("all places for connections are taken").count(), 2, "{log}");
+    assert_eq!(log.matches("connection limit reached").count(), 2, "{log}");
 }
 
 /// Its age ends before its time to greet does; it leaves all the same, and a full port goes on.

@@ -270,8 +270,7 @@ impl<T: Transport> Remote<T> {
         }
         // A plan that is dropped (an error, a caller that left) gives back what it had taken from leases.
         let (outcomes, granted) = self.ask(plan.rest(), plan.asks()).await?;
-        plan.granted(&granted, self.clock.now_us());
-        plan.finish(&outcomes)
+        plan.finish(&outcomes, &granted, self.clock.now_us())
     }
 
     /// Asks the servers; `leases` go in a transaction after it.

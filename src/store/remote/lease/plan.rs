@@ -101,7 +101,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Takes in the answer to [`asks`](Self::asks).
-    pub(in crate::store::remote) fn granted(&mut self, answers: &Answers, now: u64) {
+    fn granted(&mut self, answers: &Answers, now: u64) {
         for (check, answer) in std::mem::take(&mut self.asks).iter().zip(answers) {
             let grant = answer.grant.map(|grant| (grant, answer.outcome.slice));
             self.leases.learn(&check.key, &answer.outcome, self.sent);
@@ -109,11 +109,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Takes in the answer to [`rest`](Self::rest), and puts it together with what leases answered.
+    /// Takes in the answers to [`rest`](Self::rest) and to [`asks`](Self::asks), in the order in which the store decided
+    /// them, and puts them together with what leases answered.
     ///
     /// # Errors
     /// When it is not one.
-    pub(in crate::store::remote) fn finish(mut self, remote: &Outcomes) -> Result<Outcomes, StoreError> {
+    pub(in crate::store::remote) fn finish(
+        mut self,
+        remote: &Outcomes,
+        granted: &Answers,
+        now: u64,
+    ) -> Result<Outcomes, StoreError> {
         if remote.len() != self.remote().count() {
             return Err(StoreError::Protocol(
                 "an answer of another length than its question".into(),
@@ -124,6 +130,7 @@ impl<'a> Plan<'a> {
                 self.leases.learn(&check.key, outcome, self.sent);
             }
         }
+        self.granted(granted, now);
         Ok(self.merge(remote))
     }
 
