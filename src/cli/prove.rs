@@ -187,7 +187,7 @@ pub(super) fn replay(args: ReplayArgs) -> ExitCode {
     if args.json {
         print_json(&report)
     } else {
-        print(&report.text().trim_end())
+        print(&report.to_string().trim_end())
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 
 use crate::prove::explain::Micros;
 
-use super::report::{Against, Report, RuleReport, percent};
+use super::report::{Against, Report, RuleReport};
 use super::series::Series;
+use super::text::percent;
 
 /// Size of a chart.
 const WIDTH: usize = 960;

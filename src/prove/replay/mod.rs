@@ -8,7 +8,7 @@
 //! | [`order`] | lines that are a little out of order |
 //! | [`run`] | records → descriptors → decisions |
 //! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
-//! | [`report`], [`html`] | results for people and programs |
+//! | [`report`], [`text`], [`html`] | results for people and programs |
 
 pub mod demand;
 pub mod format;
@@ -21,6 +21,7 @@ pub mod report;
 pub mod run;
 pub mod series;
 pub mod tally;
+pub mod text;
 
 pub use report::Report;
 pub use run::{Options, ReplayError, run};

@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`case`] | a test file as data |
-//! | [`read`] | YAML → [`case`], every error with its place |
+//! | [`read`], `values` | YAML → [`case`], every error with its place |
 //! | [`range`] | ranges of numbers and durations |
 //! | [`mod@run`] | asks the engine and compares |
 //! | [`report`], [`junit`] | the results for people, programs and CI systems |
@@ -14,6 +14,7 @@ pub mod range;
 pub mod read;
 pub mod report;
 pub mod run;
+mod values;
 
 pub use read::read;
 pub use report::Report;

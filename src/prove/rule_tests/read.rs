@@ -1,6 +1,5 @@
 //! YAML → test file; every error of a file in one go, each with its place.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,13 +7,14 @@ use crate::config::field::Field;
 use crate::config::fields::{Fields, Reader};
 use crate::config::node::{Node, Value};
 use crate::config::problem::{Problem, nearest};
-use crate::config::{ConfigErrors, Source, duration};
+use crate::config::{ConfigError, ConfigErrors, Origin, Source};
 use crate::model::time::micros;
 use crate::model::{self, Entry};
 use crate::prove::http::HttpRequest;
 
 use super::case::{Case, Expect, Hits, Kind, Question, Step, TestFile};
-use super::range::{Measure, Range};
+use super::range::Measure;
+use super::values::{duration_us, in_order, list, missing, pairs, range, texts, unusable};
 
 const FILE: [&str; 6] = ["start", "rules", "envoy", "listener", "domain", "tests"];
 const TEST: [&str; 3] = ["name", "domain", "steps"];
@@ -55,14 +55,14 @@ pub fn read(path: &Path) -> Result<TestFile, ConfigErrors> {
     let mut errors = snapshot.errors;
     let [text] = snapshot.texts.as_slice() else {
         if errors.count() == 0 {
-            let origin = crate::config::Origin {
+            let origin = Origin {
                 name: path.display().to_string().into(),
                 text: None,
             };
             let problem = Problem::Unreadable {
                 reason: "a test file is one file, not a directory".into(),
             };
-            errors.push(crate::config::ConfigError::new(&origin, None, String::new(), problem));
+            errors.push(ConfigError::new(&origin, None, String::new(), problem));
         }
         return Err(errors);
     };
@@ -172,28 +172,6 @@ fn case(reader: &mut Reader<'_>, node: &Node, number: usize) -> Option<Case> {
         domain,
         steps,
     })
-}
-
-/// Time does not go back: a step begins when the one before it has ended, or later.
-fn in_order(reader: &mut Reader<'_>, steps: &[Step]) {
-    let mut end_us = 0;
-    for step in steps {
-        let begin_us = step.at_us.unwrap_or(end_us);
-        if begin_us < end_us {
-            let problem = Problem::Unusable {
-                field: "at",
-                word: crate::prove::explain::Micros(begin_us).to_string(),
-                reason: format!(
-                    "the step before it ends at {}, and time does not go back",
-                    crate::prove::explain::Micros(end_us)
-                )
-                .into(),
-            };
-            reader.report(problem, step.place);
-        }
-        let lasts_us = step.every_us.saturating_mul(u64::from(step.times - 1));
-        end_us = begin_us.saturating_add(lasts_us).max(end_us);
-    }
 }
 
 fn step(reader: &mut Reader<'_>, node: &Node) -> Option<Step> {
@@ -401,79 +379,4 @@ fn expect(reader: &mut Reader<'_>, node: &Node) -> Option<Expect> {
             None => None,
         },
     })
-}
-
-fn range(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str, measure: Measure) -> Option<Range> {
-    let text = reader.text(fields, name).value().cloned()?;
-    match Range::parse(&text, measure) {
-        Ok(range) => Some(range),
-        Err(reason) => {
-            unusable(reader, fields, name, &text, reason);
-            None
-        }
-    }
-}
-
-fn duration_us(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Option<u64> {
-    let text = reader.text(fields, name).value().cloned()?;
-    if text == "0" {
-        return Some(0);
-    }
-    match duration::parse(&text) {
-        Ok(duration) => Some(micros(duration)),
-        Err(reason) => {
-            unusable(reader, fields, name, &text, reason);
-            None
-        }
-    }
-}
-
-/// A list of texts, or one text alone.
-fn texts(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Vec<String> {
-    let Some(node) = fields.get(name) else {
-        return Vec::new();
-    };
-    let items = match &node.value {
-        Value::List(items) => items.as_slice(),
-        _ => std::slice::from_ref(node),
-    };
-    let mut all = Vec::with_capacity(items.len());
-    for item in items {
-        match item.text() {
-            Some(text) => all.push(text),
-            None => reader.wrong(format!("`{name}`"), "a text or a list of texts", item),
-        }
-    }
-    all
-}
-
-/// A mapping of texts, in the order of the file.
-fn pairs(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static str) -> Vec<(String, String)> {
-    let Some(node) = fields.get(name) else {
-        return Vec::new();
-    };
-    let Value::Map(entries) = &node.value else {
-        reader.wrong(format!("`{name}`"), "a mapping of names to texts", node);
-        return Vec::new();
-    };
-    let pair = |(key, value): &(Node, Node)| Some((key.text()?, value.text()?));
-    entries.iter().filter_map(pair).collect()
-}
-
-fn list<'n>(reader: &mut Reader<'_>, node: &'n Node, subject: &str) -> &'n [Node] {
-    let Value::List(items) = &node.value else {
-        reader.wrong(subject.to_owned(), "a list", node);
-        return &[];
-    };
-    items
-}
-
-fn missing(reader: &mut Reader<'_>, node: &Node, field: &'static str, context: &'static str, help: &'static str) {
-    reader.report(Problem::Missing { field, context, help }, node.place);
-}
-
-fn unusable(reader: &mut Reader<'_>, fields: &Fields<'_>, field: &'static str, word: &str, reason: Cow<'static, str>) {
-    let place = fields.get(field).and_then(|node| node.place);
-    let word = word.to_owned();
-    reader.report(Problem::Unusable { field, word, reason }, place);
 }
