@@ -127,6 +127,16 @@ impl StoreError {
         }
     }
 
+    /// Whether only a node of a Redis Cluster says so: the keys are on another node, or on several.
+    #[must_use]
+    pub const fn is_of_a_cluster(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => matches!(kind, Refusal::Moved | Refusal::CrossSlot),
+            Self::NotSent(why) => why.is_of_a_cluster(),
+            _ => false,
+        }
+    }
+
     /// Whether the call may have been carried out all the same: its fate is unknown.
     #[must_use]
     pub const fn is_indeterminate(&self) -> bool {

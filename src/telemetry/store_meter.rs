@@ -1,5 +1,6 @@
 //! Counts and times the calls that really leave for a server.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
@@ -50,6 +51,8 @@ pub struct StoreMeter<T> {
     checks: Histogram,
     duration: Histogram,
     errors: IntCounterVec,
+    /// Whether the log has said that this server is a node of a cluster.
+    cluster_logged: AtomicBool,
 }
 
 impl<T: Transport> StoreMeter<T> {
@@ -64,6 +67,21 @@ impl<T: Transport> StoreMeter<T> {
             checks: metrics.checks.with_label_values(&[name]),
             duration: metrics.duration.with_label_values(&[name]),
             errors: metrics.errors.clone(),
+            cluster_logged: AtomicBool::new(false),
+        }
+    }
+
+    /// Says once that a single server is a node of a cluster: it refuses the calls whose keys other nodes have, and too
+    /// few of them in a row may fail to open the circuit.
+    fn log_cluster(&self, error: &StoreError) {
+        let of_one_server = self.inner.scope() == BreakerScope::OneServer;
+        if of_one_server && error.is_of_a_cluster() && !self.cluster_logged.swap(true, Relaxed) {
+            tracing::error!(
+                server = self.name,
+                %error,
+                "this Redis is a node of a cluster and refuses the keys of other nodes, which the failure mode decides: set \
+                 REDIS_TYPE=CLUSTER, or give its address as redis-cluster://"
+            );
         }
     }
 }
@@ -92,6 +110,7 @@ impl<T: Transport> Transport for StoreMeter<T> {
         };
         if let Some(error) = error {
             self.errors.with_label_values(&[self.name, error.kind()]).inc();
+            self.log_cluster(error);
         }
         delivery
     }

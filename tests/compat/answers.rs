@@ -397,5 +397,19 @@ async fn denials_that_need_no_call_to_redis_are_counted_as_such() {
             let line = format!("ratelimit.service.rate_limit.rl.user.{name}: {value}");
             assert!(stats.lines().any(|found| found == line), "no `{line}` in\n{stats}");
         }
+        // The gauges of envoyproxy/ratelimit's local cache: six lookups, the first denial becomes an entry.
+        let lookups = if cache == "on" { 6 } else { 0 };
+        for (name, value) in [
+            ("hitCount", from_cache),
+            ("missCount", lookups - from_cache),
+            ("lookupCount", lookups),
+            ("expiredCount", 0),
+            ("entryCount", i32::from(cache == "on")),
+            ("evacuateCount", 0),
+            ("overwriteCount", 0),
+        ] {
+            let line = format!("ratelimit.localcache.{name}: {value}");
+            assert!(stats.lines().any(|found| found == line), "no `{line}` in\n{stats}");
+        }
     }
 }

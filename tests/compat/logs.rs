@@ -9,7 +9,7 @@ use sluicegate::proto::envoy::{
 };
 use tempfile::TempDir;
 
-use crate::support::ratelimit::Ratelimit;
+use crate::support::{ratelimit::Ratelimit, redis::cluster::Cluster};
 
 /// Starts with these rules, and the directory that holds them.
 fn start(rules: &str, variables: &[(&str, &str)]) -> (Ratelimit, TempDir) {
@@ -112,4 +112,37 @@ async fn debug_says_what_is_asked_and_what_applies() {
     assert!(line("xxx").len() < 2000);
     let others: Vec<&str> = log.lines().filter(|line| line.contains("frame")).collect();
     assert!(others.is_empty(), "{others:?}");
+}
+
+/// It refuses the keys of other nodes, whose requests the failure mode would decide in silence.
+#[tokio::test]
+async fn a_node_of_a_cluster_is_told_from_a_single_redis() {
+    let cluster = Cluster::start(3, false);
+    let url = format!("127.0.0.1:{}", cluster.masters[0].port);
+    let rules = "domain: d\ndescriptors:\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 7}}";
+    let variables = [("REDIS_URL", url.as_str()), ("STORE_TIMEOUT", "10s")];
+    let (mut server, _dir) = start(rules, &variables);
+    let address = format!("http://127.0.0.1:{}", server.grpc_port);
+    let mut client = RateLimitServiceClient::connect(address).await.expect("a connection");
+    for user in 0..32 {
+        let entry = Entry {
+            key: "user".into(),
+            value: format!("u{user}").into(),
+        };
+        let descriptor = RateLimitDescriptor {
+            entries: vec![entry],
+            ..Default::default()
+        };
+        let request = RateLimitRequest {
+            domain: "d".into(),
+            descriptors: vec![descriptor],
+            hits_addend: 0,
+        };
+        client.should_rate_limit(request).await.expect("an answer");
+    }
+    let cure = "set REDIS_TYPE=CLUSTER";
+    server
+        .process
+        .wait_until("the cure", |process| process.log().contains(cure));
+    assert_eq!(server.process.log().matches(cure).count(), 1);
 }

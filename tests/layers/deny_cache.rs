@@ -117,6 +117,6 @@ async fn bounded_in_keys() {
         cache.check(&one(take(&ban, &key, 1))).await.expect("answered");
         assert!(!cache.check(&one(take(&ban, &key, 1))).await.expect("answered")[0].allowed);
     }
-    let denials = cache.stats().denials;
+    let denials = cache.stats().denials.entries;
     assert!(denials <= 100, "{denials}");
 }

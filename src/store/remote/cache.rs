@@ -9,6 +9,8 @@
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
@@ -26,6 +28,35 @@ pub(super) struct Denials {
     known: Cache<CounterKey, SmallVec<[Denial; 1]>, UnitWeighter, KeyedHasher>,
     /// Whether anybody may hold leases on these counters.
     leases: bool,
+    counts: Counts,
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    expired: AtomicU64,
+    inserted: AtomicU64,
+    overwritten: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+/// The denial cache at one moment; counts are since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DenialStats {
+    /// Counters that are denied here (some perhaps no longer).
+    pub entries: usize,
+    /// Checks that were denied from here.
+    pub hits: u64,
+    /// Checks that were not.
+    pub misses: u64,
+    /// Those among them whose denial had ended.
+    pub expired: u64,
+    /// Entries that were replaced by newer ones of their counter.
+    pub overwritten: u64,
+    /// Entries that fell out because the cache was full.
+    pub evicted: u64,
 }
 
 /// What is known of a key at its limit.
@@ -52,34 +83,64 @@ impl Denials {
         Self {
             known: Cache::with(keys, keys as u64, UnitWeighter, hasher, DefaultLifecycle::default()),
             leases,
+            counts: Counts::default(),
         }
     }
 
-    /// Counters that are denied here at the moment (some perhaps no longer).
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
+    /// What the cache holds, and what happened in it.
+    pub(super) fn stats(&self) -> DenialStats {
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        let entries = self.known.len();
+        let counts = &self.counts;
+        let gone = count(&counts.forgotten).saturating_add(entries as u64);
+        DenialStats {
+            entries,
+            hits: count(&counts.hits),
+            misses: count(&counts.misses),
+            expired: count(&counts.expired),
+            overwritten: count(&counts.overwritten),
+            evicted: count(&counts.inserted).saturating_sub(gone),
+        }
     }
 
     /// The denials of all checks, or `None` if one might pass.
     pub(super) fn answer(&self, transaction: &Transaction, now: u64) -> Option<Outcomes> {
         if self.known.is_empty() {
+            self.counts.misses.fetch_add(transaction.checks.len() as u64, Relaxed);
             return None;
         }
         transaction.checks.iter().map(|check| self.denied(check, now)).collect()
     }
 
     fn denied(&self, check: &Check, now: u64) -> Option<Outcome> {
-        let hits = asked(check)?;
-        let known = self.known.get(&check.key)?;
-        let denial = known
-            .iter()
-            .find(|denial| denial.hits == hits && denial.limit == check.limit && now < denial.until_us)?;
+        let denial = self.standing(check, now);
+        let count = if denial.is_some() {
+            &self.counts.hits
+        } else {
+            &self.counts.misses
+        };
+        count.fetch_add(1, Relaxed);
+        let denial = denial?;
         let retry_after = RetryAfter::Micros(denial.retry_at_us.saturating_sub(now).max(1));
         let reset_after_us = denial.reset_at_us.saturating_sub(now);
         Some(Outcome {
             cached: true,
             ..Outcome::refused(denial.remaining, retry_after, reset_after_us)
         })
+    }
+
+    /// The denial that is certain to stand.
+    fn standing(&self, check: &Check, now: u64) -> Option<Denial> {
+        let hits = asked(check)?;
+        let known = self.known.get(&check.key)?;
+        let denial = known
+            .iter()
+            .find(|denial| denial.hits == hits && denial.limit == check.limit)?;
+        if now >= denial.until_us {
+            self.counts.expired.fetch_add(1, Relaxed);
+            return None;
+        }
+        Some(*denial)
     }
 
     /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
@@ -108,7 +169,14 @@ impl Denials {
     }
 
     fn keep(&self, check: &Check, denial: Denial, now: u64) {
-        let mut known = self.known.get(&check.key).unwrap_or_default();
+        let known = self.known.get(&check.key);
+        let count = if known.is_some() {
+            &self.counts.overwritten
+        } else {
+            &self.counts.inserted
+        };
+        count.fetch_add(1, Relaxed);
+        let mut known = known.unwrap_or_default();
         known.retain(|other| other.hits != denial.hits && other.limit == denial.limit && now < other.until_us);
         if known.len() == MAX_SIZES {
             known.remove(0);
@@ -119,8 +187,8 @@ impl Denials {
 
     /// Forgets what is known of a counter.
     pub(super) fn forget(&self, counter: &CounterKey) {
-        if self.known.peek(counter).is_some() {
-            self.known.remove(counter);
+        if self.known.peek(counter).is_some() && self.known.remove(counter).is_some() {
+            self.counts.forgotten.fetch_add(1, Relaxed);
         }
     }
 

@@ -53,6 +53,7 @@ use super::{MemoryStore, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
 
+pub use self::cache::DenialStats;
 pub use self::circuit::State as CircuitState;
 pub use self::dispatch::MAX_CHECKS;
 pub use self::fallback::Fallback;
@@ -134,8 +135,8 @@ pub struct RemoteStats {
     pub lease_keys: usize,
     /// Hits that are leased and not used yet.
     pub leased_hits: u64,
-    /// Counters with a cached denial.
-    pub denials: usize,
+    /// The cached denials.
+    pub denials: DenialStats,
 }
 
 /// Where a check is decided: the server's number and the shard.
@@ -226,7 +227,10 @@ impl<T: Transport> Remote<T> {
             causes: self.ledger.stats(),
             lease_keys: self.leases.as_ref().map_or(0, Leases::len),
             leased_hits: self.leases.as_ref().map_or(0, Leases::hits),
-            denials: self.denials.as_ref().map_or(0, |denials| denials.len()),
+            denials: self
+                .denials
+                .as_ref()
+                .map_or_else(DenialStats::default, |denials| denials.stats()),
         }
     }
 

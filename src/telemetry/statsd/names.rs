@@ -89,6 +89,9 @@ pub(in crate::telemetry) fn of_family(family: &str) -> (&str, &str) {
     if let Some(counter) = family.strip_prefix("ratelimit_service_rate_limit_") {
         return ("ratelimit.service.rate_limit", counter);
     }
+    if let Some(gauge) = family.strip_prefix("ratelimit_localcache_") {
+        return ("ratelimit.localcache", gauge);
+    }
     match family {
         "ratelimit_service_total_requests" => ("ratelimit_server", "total_requests"),
         "ratelimit_service_response_time_seconds" => ("ratelimit_server", "response_time"),
