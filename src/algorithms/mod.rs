@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | [`sliding_window`] | never more than L hits in any window | counts of slices, O(precision) |
 //! | [`sliding_log`] | the same, with no denial too many | an entry for each request |
-//! | [`token_bucket`] | never more than burst + rate × T hits in any T | one time |
-//! | [`leaky_bucket`] | admitted requests leave evenly spaced | one time |
+//! | [`token_bucket`] | never more than burst + rate × T hits in any T | one time and its pace |
+//! | [`leaky_bucket`] | admitted requests leave evenly spaced | one time and its pace |
 //! | [`fixed_window`] | at most L hits in an epoch-aligned window (2 L in the worst window) | one count |
 //! | [`concurrency`] | at most L in flight | counts of slices |
 //!
@@ -87,7 +87,12 @@ impl Params {
                 burst,
                 hit_units,
                 unit_rate,
-            } => Self::Bucket(token_bucket::Params::new(burst, hit_units, unit_rate)),
+            } => Self::Bucket(token_bucket::Params::new(
+                burst.saturating_mul(hit_units),
+                hit_units,
+                unit_rate,
+                false,
+            )),
             Algorithm::LeakyBucket {
                 max_delay_us,
                 hit_units,
@@ -105,6 +110,24 @@ pub fn quota(limit: &Limit) -> u64 {
         Algorithm::TokenBucket { burst, .. } => burst,
         Algorithm::LeakyBucket { .. } => decide(limit, &State::new(limit), 0, 0).remaining,
         _ => limit.hits,
+    }
+}
+
+/// Brings a state that was written under other numbers of its limit to the present ones: what was used stays used, in
+/// hits. Whether it has changed; it must be kept then even if the check counts nothing, since it may expire later.
+pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
+    match (&Params::new(limit), state) {
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::adopt(params, state, now_us),
+        _ => false,
+    }
+}
+
+/// Whether [`adopt`] would change the state.
+#[must_use]
+pub fn is_foreign(limit: &Limit, state: &State, now_us: u64) -> bool {
+    match (&Params::new(limit), state) {
+        (Params::Bucket(params), State::Bucket(state)) => token_bucket::is_foreign(params, state, now_us),
+        _ => false,
     }
 }
 

@@ -13,7 +13,9 @@
 use smallvec::SmallVec;
 
 use super::op::{Answer, Grant, Op};
-use super::{MAX_CHECK_HITS, State, apply, debit, decide, lease_left_us, refund, return_to, slice_full_at};
+use super::{
+    MAX_CHECK_HITS, State, adopt, apply, debit, decide, is_foreign, lease_left_us, refund, return_to, slice_full_at,
+};
 use crate::model::{Check, Limit, Outcome, RetryAfter, Transaction};
 
 /// One answer for each check of a transaction, in order.
@@ -35,6 +37,11 @@ pub trait States {
 pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl States, now_us: u64) -> Answers {
     let checks = || transaction.checks.iter().map(|check| (&check.limit, check.hits.into()));
     let mut answers: Answers = SmallVec::from_elem(UNDECIDED, transaction.checks.len());
+    for (index, check) in transaction.checks.iter().enumerate() {
+        if is_foreign(&check.limit, states.read(index), now_us) {
+            adopt(&check.limit, states.write(index), now_us);
+        }
+    }
     for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
         if let Op::Debit(hits) = op {
             *answer = debit_one(limit, states.write(index), now_us, hits);
@@ -88,6 +95,7 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
 /// changed.
 pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: u64) -> (Answer, bool) {
     let (limit, op) = (&check.limit, check.hits.into());
+    let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
         Op::Debit(hits) => debit_one(limit, state, now_us, hits),
         Op::Refund(_) | Op::Return { .. } => {
@@ -101,7 +109,7 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
         apply(limit, state, now_us, hits);
     }
     complete_one(limit, hits, &mut answer, now_us);
-    (answer, hits > 0)
+    (answer, adopted || hits > 0)
 }
 
 /// Fills in what follows from a transaction's other answers and the store's time, in memory as for a reply of Redis:

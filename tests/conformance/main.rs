@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod changes;
 mod exact;
 mod frees;
 mod golden;
@@ -51,6 +52,7 @@ macro_rules! conformance {
             conformance!(# $open, exact, one_check);
             conformance!(# $open, exact, transactions);
             conformance!(# $open, exact, changed_rules);
+            conformance!(# $open, changes, what_was_used_stays_used);
             conformance!(# $open, frees, a_denied_transaction_refunds);
             conformance!(# $open, frees, a_return_leaves_its_own_slice);
             conformance!(# $open, promises, limit_is_never_passed);

@@ -17,8 +17,10 @@ pub struct Counter {
     newest: u64,
     /// Buckets: when nothing will be missing, in units since the epoch.
     full: i128,
-    /// Units of a microsecond when that was written.
-    full_rate: i128,
+    /// Units of a microsecond and of a hit when that was written.
+    full_units: (i128, i128),
+    /// Buckets: a debit took more than there is.
+    overdrawn: bool,
 }
 
 impl Counter {
@@ -28,13 +30,49 @@ impl Counter {
             events: Vec::new(),
             newest: 0,
             full: 0,
-            full_rate: 1,
+            full_units: (1, 1),
+            overdrawn: false,
         }
     }
 
-    /// Goes on under a rule whose numbers may have changed.
-    fn obey(&mut self, limit: Limit) {
+    /// Goes on under a rule whose numbers may have changed: what is missing, in hits, carries over.
+    fn obey(&mut self, limit: Limit, now: u64) {
         self.limit = limit;
+        let Some((rate, hit, capacity)) = self.units() else {
+            return;
+        };
+        let (old_rate, old_hit) = self.full_units;
+        let (old_us, new_us) = (pace(old_hit, old_rate), pace(hit, rate));
+        let missing = (self.full - i128::from(now) * old_rate).max(0);
+        if missing == 0 || capacity == 0 {
+            return;
+        }
+        let units = if old_us == new_us {
+            let wait = missing / old_rate;
+            let missing = wait * rate + (missing % old_rate).min(rate - 1);
+            let most = if self.overdrawn { 2 * capacity } else { capacity };
+            if missing <= most {
+                return;
+            }
+            most
+        } else {
+            // By the time that a hit took, to 24 binary digits, and in hits to 20.
+            let wait = ceil(missing, old_rate);
+            let hits = match old_us {
+                (mantissa, exponent @ 0..) => ceil(wait << 20, mantissa << exponent),
+                (mantissa, exponent) => ceil(wait << (20 - exponent), mantissa),
+            };
+            ceil(hits * hit, 1 << 20).min(capacity)
+        };
+        self.write(now, units);
+    }
+
+    /// Notes what is missing of a bucket.
+    fn write(&mut self, now: u64, units: i128) {
+        let (rate, hit, capacity) = self.units().expect("a bucket");
+        self.full = if units > 0 { i128::from(now) * rate + units } else { 0 };
+        self.full_units = (rate, hit);
+        self.overdrawn = units > capacity;
     }
 
     /// Slices in a window, and their length.
@@ -91,13 +129,10 @@ impl Counter {
         }
     }
 
-    /// When nothing will be missing, at this rate: what was missing is worth the same time at any.
-    fn full(&self, rate: i128) -> i128 {
-        self.full / self.full_rate * rate + (self.full % self.full_rate).min(rate - 1)
-    }
-
     fn missing(&self, now: u64, rate: i128) -> i128 {
-        (self.full(rate) - i128::from(now) * rate).max(0)
+        let (old_rate, _) = self.full_units;
+        let missing = (self.full - i128::from(now) * old_rate).max(0);
+        missing / old_rate * rate + (missing % old_rate).min(rate - 1)
     }
 
     fn used(&self, now: u64) -> u64 {
@@ -167,12 +202,12 @@ impl Counter {
             self.events.push((mark, hits));
             return 0;
         };
-        self.full = self.full(rate).max(i128::from(now) * rate) + i128::from(hits) * hit;
-        self.full_rate = rate;
+        let missing = self.missing(now, rate) + i128::from(hits) * hit;
+        self.write(now, missing);
         match self.limit.algorithm {
             // A request of n hits leaves when the last of them may.
             Algorithm::LeakyBucket { .. } => {
-                let turn = self.full - hit - i128::from(now) * rate;
+                let turn = missing - hit;
                 (turn.max(0) as u128).div_ceil(rate as u128) as u64
             }
             _ => 0,
@@ -182,14 +217,7 @@ impl Counter {
     /// Counts hits that have happened, as many as the counter keeps.
     pub fn debit(&mut self, now: u64, hits: u64) {
         let room = match (self.limit.algorithm, self.units()) {
-            (_, Some((rate, hit, capacity))) => {
-                let most = 2 * capacity;
-                let missing = self.missing(now, rate);
-                if missing / rate >= most / rate {
-                    return;
-                }
-                ((most - missing) / hit) as u64
-            }
+            (_, Some((rate, hit, capacity))) => ((2 * capacity - self.missing(now, rate)).max(0) / hit) as u64,
             (Algorithm::SlidingLog, _) => (1 << 24) - 1 - self.used(now),
             _ => MAX_HITS - self.used(now).min(MAX_HITS),
         };
@@ -201,13 +229,10 @@ impl Counter {
     /// Gives back the oldest hits that still count.
     pub fn refund(&mut self, now: u64, hits: u64) {
         if let Some((rate, hit, capacity)) = self.units() {
-            let at = i128::from(now) * rate;
-            // After a step back of the clock more may be missing than the bucket holds: not after a give.
-            let missing = self.missing(now, rate);
-            let missing = (missing / rate).min(capacity / rate) * rate + missing % rate;
-            let missing = missing - i128::from(hits) * hit;
-            self.full = if missing > 0 { at + missing } else { 0 };
-            self.full_rate = rate;
+            if capacity > 0 {
+                let missing = self.missing(now, rate).min(capacity);
+                self.write(now, (missing - i128::from(hits) * hit).max(0));
+            }
             return;
         }
         let mark = self.mark(now);
@@ -311,6 +336,20 @@ impl Counter {
     }
 }
 
+fn ceil(a: i128, b: i128) -> i128 {
+    (a + b - 1) / b
+}
+
+/// The time of a hit in microseconds, as 24 binary digits and an exponent.
+fn pace(hit: i128, rate: i128) -> (i128, i32) {
+    let of = |exponent: i32| match exponent {
+        0.. => hit / (rate << exponent),
+        _ => (hit << -exponent) / rate,
+    };
+    let exponent = (-48..64).find(|exponent| of(*exponent) < 1 << 24).expect("a time");
+    (of(exponent), exponent)
+}
+
 /// All counters of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
@@ -318,12 +357,12 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    fn counter(&mut self, check: &Check<Op>) -> &mut Counter {
+    fn counter(&mut self, check: &Check<Op>, now: u64) -> &mut Counter {
         let counter = self
             .counters
             .entry(check.key.clone())
             .or_insert_with(|| Counter::new(check.limit));
-        counter.obey(check.limit);
+        counter.obey(check.limit, now);
         counter
     }
 
@@ -333,10 +372,13 @@ impl Oracle {
         let mut charged: HashMap<usize, Outcome> = HashMap::new();
         for (index, check) in transaction.checks.iter().enumerate() {
             if let Op::Debit(hits) = check.hits {
-                charged.insert(index, self.counter(check).debited(now, hits));
+                charged.insert(index, self.counter(check, now).debited(now, hits));
             }
         }
         // Then as if nothing could stop it, to see what each check comes to …
+        for check in &transaction.checks {
+            self.counter(check, now);
+        }
         let mut trial = self.clone();
         let mut before: HashMap<CounterKey, u64> = HashMap::new();
         let judged: Vec<Answer> = transaction
@@ -369,7 +411,7 @@ impl Oracle {
         let mut answers = judged;
         for (check, answer) in transaction.checks.iter().zip(&mut answers) {
             if !passes && !matches!(check.hits, Op::Debit(_)) {
-                let counter = self.counter(check);
+                let counter = self.counter(check, now);
                 answer.outcome.remaining = counter.remaining(now);
                 answer.outcome.reset_after_us = counter.reset_after(now);
                 (answer.outcome.delay_us, answer.outcome.slice, answer.grant) = (0, 0, None);
@@ -377,18 +419,18 @@ impl Oracle {
         }
         for check in &transaction.checks {
             match check.hits {
-                Op::Refund(hits) => self.counter(check).refund(now, hits),
-                Op::Return { slice, hits } => self.counter(check).return_to(now, slice, hits),
+                Op::Refund(hits) => self.counter(check, now).refund(now, hits),
+                Op::Return { slice, hits } => self.counter(check, now).return_to(now, slice, hits),
                 _ => {}
             }
         }
         for (check, answer) in transaction.checks.iter().zip(&answers) {
             match (check.hits, answer.grant) {
                 (Op::Acquire(hits), _) if passes && answer.outcome.allowed => {
-                    self.counter(check).take(now, hits);
+                    self.counter(check, now).take(now, hits);
                 }
                 (Op::Lease(_), Some(grant)) => {
-                    self.counter(check).take(now, grant.hits);
+                    self.counter(check, now).take(now, grant.hits);
                 }
                 _ => {}
             }
@@ -396,7 +438,7 @@ impl Oracle {
         // … and as of the end for those that give.
         for (check, answer) in transaction.checks.iter().zip(&mut answers) {
             if matches!(check.hits, Op::Refund(_) | Op::Return { .. }) {
-                let counter = self.counter(check);
+                let counter = self.counter(check, now);
                 answer.outcome.remaining = counter.remaining(now);
                 answer.outcome.reset_after_us = counter.reset_after(now);
             }
@@ -412,8 +454,8 @@ impl Oracle {
             .get(&check.key)
             .cloned()
             .unwrap_or(Counter::new(check.limit));
-        origin.obey(check.limit);
-        let counter = self.counter(check);
+        origin.obey(check.limit, now);
+        let counter = self.counter(check, now);
         let mut outcome = Outcome {
             allowed: true,
             remaining: 0,

@@ -35,14 +35,35 @@ pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {
     build(&spec).expect("a good limit")
 }
 
+/// A token bucket.
+pub fn bucket(hits: u64, seconds: u32, burst: u64) -> Limit {
+    let window = Window {
+        unit: Unit::Second,
+        multiplier: seconds,
+    };
+    let spec = LimitSpec {
+        burst: Some(burst),
+        ..LimitSpec::new(AlgorithmKind::TokenBucket, hits, window)
+    };
+    build(&spec).expect("a good limit")
+}
+
 /// Any limit of an algorithm: mostly small ones, whose edges are met often.
 pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
+    any_seconds().prop_flat_map(move |seconds| any_limit_in(algorithm, seconds))
+}
+
+fn any_seconds() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => 1..=4_u32, 2 => Just(60), 1 => 100..=1000_u32, 1 => Just(86_400 * 365)]
+}
+
+/// Any limit of an algorithm in this window.
+fn any_limit_in(algorithm: AlgorithmKind, seconds: u32) -> impl Strategy<Value = Limit> {
     let hits = prop_oneof![1 => Just(0_u64), 8 => 1..=12_u64, 2 => 13..=300_u64, 1 => Just(99_991), 1 => Just(100_000)];
-    let seconds = prop_oneof![6 => 1..=4_u32, 2 => Just(60), 1 => 100..=1000_u32, 1 => Just(86_400 * 365)];
     let burst = proptest::option::of(1..=40_u64);
     let precision = prop_oneof![2 => Just(None), 3 => (1..=40_u32).prop_map(Some)];
     let max_delay = proptest::option::of(0..=3_000_000_u64);
-    (hits, seconds, burst, precision, max_delay).prop_map(move |(hits, seconds, burst, precision, max_delay_us)| {
+    (hits, burst, precision, max_delay).prop_map(move |(hits, burst, precision, max_delay_us)| {
         let is = |kind| algorithm == kind;
         let spec = LimitSpec {
             algorithm,
@@ -129,28 +150,37 @@ pub fn crossed(algorithms: &[AlgorithmKind], may_go_back: bool) -> impl Strategy
     })
 }
 
-/// Traces of a rule whose numbers change, but not its window: each check names one of two limits.
+/// Traces of a rule whose numbers change, but not its window: each check names one of a few limits.
 pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
-    (any_limit(algorithm), any_limit(algorithm)).prop_flat_map(move |(one, two)| {
-        let limits = vec![one, rescaled(&one, &two)];
-        let checks = (0..2_usize).prop_flat_map({
+    changed_limits(algorithm).prop_flat_map(move |limits| {
+        let checks = (0..limits.len()).prop_flat_map({
             let limits = limits.clone();
             move |limit| hits(&limits[limit]).prop_map(move |hits| vec![(limit, hits, Enforcement::Enforce)])
         });
-        trace(limits, (pause(&one, false), checks).boxed())
+        let pause = pause(&limits[0], false);
+        trace(limits, (pause, checks).boxed())
     })
 }
 
-/// The numbers of `two` in the window of `one`.
-fn rescaled(one: &Limit, two: &Limit) -> Limit {
-    let seconds = u32::try_from(one.window_us / 1_000_000).expect("small");
-    let mut limit = limit(one.algorithm.kind(), two.hits, seconds);
-    if let (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) =
-        (&mut limit.algorithm, one.algorithm)
-    {
-        *precision = same;
+/// Some limits of one window, as a rule's numbers change.
+pub fn changed_limits(algorithm: AlgorithmKind) -> impl Strategy<Value = Vec<Limit>> {
+    let limits = any_seconds().prop_flat_map(move |seconds| {
+        let limit = any_limit_in(algorithm, seconds);
+        proptest::collection::vec(limit, 2..=3)
+    });
+    limits.prop_map(same_grid)
+}
+
+fn same_grid(mut limits: Vec<Limit>) -> Vec<Limit> {
+    let first = limits[0].algorithm;
+    for limit in &mut limits {
+        if let (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) =
+            (&mut limit.algorithm, first)
+        {
+            *precision = same;
+        }
     }
-    limit
+    limits
 }
 
 type RawStep = (i64, Vec<(usize, Op, Enforcement)>);

@@ -15,14 +15,10 @@ use crate::model::Limit;
 #[must_use]
 pub const fn params(limit: &Limit, max_delay_us: u64, hit_units: u64, unit_rate: u64) -> token_bucket::Params {
     let waiting = max_delay_us.saturating_mul(unit_rate);
-    token_bucket::Params {
-        capacity: if limit.hits == 0 {
-            0
-        } else {
-            waiting.saturating_add(hit_units)
-        },
-        hit_units,
-        unit_rate,
-        hold: true,
-    }
+    let capacity = if limit.hits == 0 {
+        0
+    } else {
+        waiting.saturating_add(hit_units)
+    };
+    token_bucket::Params::new(capacity, hit_units, unit_rate, true)
 }

@@ -124,7 +124,7 @@ algorithms[1] = {
     end
   end,
 
-  return_to = function(state, now, at, hits, limit, window_us, _, spare_ms)
+  return_to = function(state, now, at, hits, limit, window_us, _, _, spare_ms)
     local log, key = algorithms[1], state.key
     -- What this call has changed before is written first, so that the set is whole.
     log.save(state, key, now, spare_ms, limit, window_us)

@@ -1,9 +1,12 @@
 -- token_bucket: the same as step.rs, under the same names.
 --
--- KEYS    one counter: a string, the theoretical arrival time as a decimal number of microseconds (which Redis keeps
---         as an integer), or "f" and <I7 microseconds, I4 units> where there is a rest
--- ARGV    parameters: capacity, hit_units, unit_rate, hold (0 or 1)
+-- KEYS    one counter: a string <I7 theoretical arrival time in microseconds, I4 pace, and 2^31 if overdrawn>, then <I4>
+--         units where there is a rest
+-- ARGV    parameters: capacity, hit_units, unit_rate, pace and hold (2 * pace + 0 or 1)
 -- Returns a table of functions for check.lua
+
+-- So many hits, with 20 binary digits, are more than any bucket holds.
+local MOST = 9007199254740992
 
 -- What is missing: worth so many microseconds, and so many units.
 local function missing(state, now, unit_rate)
@@ -17,33 +20,95 @@ local function missing(state, now, unit_rate)
   return wait, state.frac
 end
 
-local function set(state, now, units, unit_rate)
+local function set(state, now, units, capacity, unit_rate, pace)
   if units <= 0 then
-    state.tat, state.frac = 0, 0
+    state.tat, state.frac, state.pace, state.overdrawn = 0, 0, 0, false
     return
   end
   state.frac = units % unit_rate
   state.tat = now + (units - state.frac) / unit_rate
+  state.pace, state.overdrawn = pace, units > capacity
+end
+
+-- The hits that this time is worth, rounded up, with 20 binary digits.
+local function hits_in(wait, pace)
+  local mantissa = pace % 16777216
+  local digits = 20 - ((pace - mantissa) / 16777216 - 64)
+  if mantissa == 0 then
+    mantissa = 1
+  end
+  local rest = wait % mantissa
+  local hits = (wait - rest) / mantissa
+  for _ = 1, digits do
+    hits, rest = hits * 2, rest * 2
+    if rest >= mantissa then
+      hits, rest = hits + 1, rest - mantissa
+    end
+    if hits >= MOST then
+      return MOST
+    end
+  end
+  for _ = digits, -1 do
+    rest = rest + hits % 2
+    hits = (hits - hits % 2) / 2
+  end
+  return rest > 0 and hits + 1 or hits
+end
+
+-- The units of so many hits, rounded up; no more than the bucket holds.
+local function units_of(hits, capacity, hit_units)
+  local part = hits % 1048576
+  local whole = (hits - part) / 1048576
+  if whole > (capacity - capacity % hit_units) / hit_units then
+    return capacity
+  end
+  local low = hit_units % 1048576
+  local units = part * low
+  units = (units + -units % 1048576) / 1048576 + part * ((hit_units - low) / 1048576) + whole * hit_units
+  return units < capacity and units or capacity
+end
+
+-- Brings the state to these numbers, and returns what is missing then.
+local function adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
+  local wait, frac = missing(state, now, unit_rate)
+  local full_after = state.frac > 0 and state.tat + 1 - now or state.tat - now
+  if full_after <= 0 or capacity == 0 then
+    return wait, frac
+  end
+  local pace, units = (pace_and_hold - pace_and_hold % 2) / 2, nil
+  if state.pace ~= pace then
+    units = units_of(hits_in(full_after, state.pace), capacity, hit_units)
+  else
+    local most = state.overdrawn and 2 * capacity or capacity
+    if wait <= (most - most % unit_rate) / unit_rate and wait * unit_rate + frac <= most then
+      return wait, frac
+    end
+    units = most
+  end
+  set(state, now, units, capacity, unit_rate, pace)
+  state.adopted = true
+  return missing(state, now, unit_rate)
 end
 
 algorithms[2] = {
   load = function(key)
     local value = call("GET", key)
     if not value then
-      return { tat = 0, frac = 0 }
+      return { tat = 0, frac = 0, pace = 0, overdrawn = false }
     end
-    local tat, frac = tonumber(value), 0
-    if not tat then
-      if #value ~= 12 or string.sub(value, 1, 1) ~= "f" then
-        foreign(key)
-      end
-      tat, frac = struct.unpack("<I7I4", value, 2)
+    if #value ~= 11 and #value ~= 15 then
+      foreign(key)
     end
-    return { tat = tat, frac = frac }
+    local tat, pace = struct.unpack("<I7I4", value)
+    local overdrawn = pace >= 2147483648
+    return {
+      tat = tat, frac = #value == 15 and struct.unpack("<I4", value, 12) or 0,
+      pace = overdrawn and pace - 2147483648 or pace, overdrawn = overdrawn,
+    }
   end,
 
-  decide = function(state, now, hits, capacity, hit_units, unit_rate, hold)
-    local wait, frac = missing(state, now, unit_rate)
+  decide = function(state, now, hits, capacity, hit_units, unit_rate, pace_and_hold)
+    local wait, frac = adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
     local units = capacity
     if wait <= (capacity - capacity % unit_rate) / unit_rate and wait * unit_rate + frac < capacity then
       units = wait * unit_rate + frac
@@ -60,7 +125,7 @@ algorithms[2] = {
       local after = units + hits * hit_units
       left = capacity - after
       local delay = 0
-      if hold == 1 then
+      if pace_and_hold % 2 == 1 then
         delay = after - hit_units
         delay = (delay + -delay % unit_rate) / unit_rate
       end
@@ -77,50 +142,53 @@ algorithms[2] = {
     return 0, left, wait - most, reset_after, 0
   end,
 
-  apply = function(state, now, hits, _, hit_units, unit_rate)
-    local wait, frac = missing(state, now, unit_rate)
-    set(state, now, wait * unit_rate + frac + hits * hit_units, unit_rate)
+  apply = function(state, now, hits, capacity, hit_units, unit_rate, pace_and_hold)
+    local wait, frac = adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
+    local units = wait * unit_rate + frac + hits * hit_units
+    set(state, now, units, capacity, unit_rate, (pace_and_hold - pace_and_hold % 2) / 2)
   end,
 
-  debit = function(state, now, hits, capacity, hit_units, unit_rate)
-    local most = 2 * capacity
-    local wait, frac = missing(state, now, unit_rate)
-    if wait >= (most - most % unit_rate) / unit_rate then
+  debit = function(state, now, hits, capacity, hit_units, unit_rate, pace_and_hold)
+    if capacity == 0 then
       return
     end
-    local room = most - wait * unit_rate - frac
+    local wait, frac = adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
+    local room = 2 * capacity - wait * unit_rate - frac
     room = (room - room % hit_units) / hit_units
     if room > 0 then
-      algorithms[2].apply(state, now, hits < room and hits or room, capacity, hit_units, unit_rate)
+      algorithms[2].apply(
+        state, now, hits < room and hits or room, capacity, hit_units, unit_rate, pace_and_hold)
     end
   end,
 
-  refund = function(state, now, hits, capacity, hit_units, unit_rate)
-    local wait, frac = missing(state, now, unit_rate)
-    local most = (capacity - capacity % unit_rate) / unit_rate
-    if wait > most then
-      wait = most
+  refund = function(state, now, hits, capacity, hit_units, unit_rate, pace_and_hold)
+    if capacity == 0 then
+      return
     end
-    set(state, now, wait * unit_rate + frac - hits * hit_units, unit_rate)
+    local wait, frac = adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
+    local units = wait * unit_rate + frac
+    units = (units < capacity and units or capacity) - hits * hit_units
+    set(state, now, units, capacity, unit_rate, (pace_and_hold - pace_and_hold % 2) / 2)
   end,
 
   -- Before it was to be full again, the bucket has not been full (unless others' refunds have filled it).
-  return_to = function(state, now, full_at, hits, capacity, hit_units, unit_rate)
+  return_to = function(state, now, full_at, hits, capacity, hit_units, unit_rate, pace_and_hold)
     if now < full_at then
-      algorithms[2].refund(state, now, hits, capacity, hit_units, unit_rate)
+      algorithms[2].refund(state, now, hits, capacity, hit_units, unit_rate, pace_and_hold)
     end
   end,
 
   leases = true,
 
   save = function(state, key, now, spare_ms)
-    local value = state.tat
-    if value == 0 then
+    if state.tat == 0 then
       call("DEL", key)
       return
     end
+    local pace = state.overdrawn and state.pace + 2147483648 or state.pace
+    local value = struct.pack("<I7I4", state.tat, pace)
     if state.frac > 0 then
-      value = struct.pack("<c1I7I4", "f", state.tat, state.frac)
+      value = value .. struct.pack("<I4", state.frac)
     end
     call("SET", key, value, "PX", expiry_ms(state.tat + 1, now, spare_ms))
   end,

@@ -45,7 +45,9 @@ if #data == 112 then
     local state = algorithm.load(key, now, p1, p2)
     local allowed, remaining, retry_after, reset_after, delay = algorithm.decide(state, now, hits, p1, p2, p3, p4)
     if hits > 0 and allowed == 1 then
-      algorithm.apply(state, now, hits, p1, p2, p3)
+      algorithm.apply(state, now, hits, p1, p2, p3, p4)
+    end
+    if hits > 0 and allowed == 1 or state.adopted then
       algorithm.save(state, key, now, spare_ms, p1, p2, p3)
     end
     if in_words then
@@ -138,8 +140,10 @@ local function change(check, name, ...)
   local limit = check.limit
   local arguments = { ... }
   local count = #arguments
-  arguments[count + 1], arguments[count + 2], arguments[count + 3] = limit[1], limit[2], limit[3]
-  arguments[count + 4] = spare_ms
+  for parameter = 1, 4 do
+    arguments[count + parameter] = limit[parameter]
+  end
+  arguments[count + 5] = spare_ms
   limit.algorithm[name](state_of(check), now, unpack(arguments))
   changed[check.key] = limit
 end
@@ -246,6 +250,10 @@ local function run(checks)
   for _, check in ipairs(checks) do
     if frees(check) then
       with_stand_of(check, 0)
+    end
+    -- It may expire later under the new numbers.
+    if state_of(check).adopted then
+      changed[check.key] = check.limit
     end
     tell(check)
   end

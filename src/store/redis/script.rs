@@ -187,7 +187,7 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
             params.capacity,
             params.hit_units,
             params.unit_rate,
-            u64::from(params.hold),
+            u64::from(params.pace) * 2 + u64::from(params.hold),
         ],
         Params::Fixed(params) => [params.hits, params.window_us, 0, 0],
     };
