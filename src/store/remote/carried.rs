@@ -142,6 +142,6 @@ impl Drop for Carried {
         }
         ledger.note_len(&book);
         drop(book);
-        ledger.landed.send_replace(());
+        ledger.landed.notify_waiters();
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::futures::OwnedNotified;
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
@@ -202,8 +202,8 @@ impl<T: Transport> Dispatch<T> {
     }
 
     /// Puts a job back into the queue when corrections have landed, or its time is over.
-    async fn wait_for_ledger(self: Arc<Self>, queued: Queued<T>, mut landed: watch::Receiver<()>) {
-        let _ = timeout_at(queued.job.gives_up(), landed.changed()).await;
+    async fn wait_for_ledger(self: Arc<Self>, queued: Queued<T>, landed: OwnedNotified) {
+        let _ = timeout_at(queued.job.gives_up(), landed).await;
         let mut queue = self.queue.lock();
         self.push(&mut queue, [queued]);
     }

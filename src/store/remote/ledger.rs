@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 use super::carried::Carried;
@@ -33,8 +34,8 @@ pub struct Ledger {
     /// Records and counters in flight, to be looked at without the lock.
     len: AtomicUsize,
     max_records: usize,
-    /// Changes when a counter's corrections are no longer in flight.
-    pub(super) landed: watch::Sender<()>,
+    /// Notifies all that wait, in the order in which they came, when a counter's corrections are no longer in flight.
+    pub(super) landed: Arc<Notify>,
     totals: [Totals; Cause::ALL.len()],
 }
 
@@ -97,7 +98,7 @@ impl Ledger {
             book: Mutex::default(),
             len: AtomicUsize::new(0),
             max_records: max_records.max(1),
-            landed: watch::Sender::new(()),
+            landed: Arc::default(),
             totals: Default::default(),
         })
     }
@@ -164,16 +165,16 @@ impl Ledger {
     /// Adds what is owed on these counters to `carried`, which goes in front of a call to them.
     ///
     /// # Errors
-    /// When corrections of one of them are in flight with another call; the receiver changes when any have landed.
+    /// When corrections of one of them are in flight with another call; the future completes when any have landed.
     pub(super) fn claim<'k>(
         self: &Arc<Self>,
         counters: impl Iterator<Item = &'k CounterKey> + Clone,
         carried: &mut Carried,
-    ) -> Result<(), watch::Receiver<()>> {
+    ) -> Result<(), OwnedNotified> {
         let mut book = self.book.lock();
         let elsewhere = |key: &&CounterKey| book.in_flight.contains(*key) && !carried.has(key);
         if counters.clone().any(|key| elsewhere(&key)) {
-            return Err(self.landed.subscribe());
+            return Err(Arc::clone(&self.landed).notified_owned());
         }
         for key in counters {
             self.take(&mut book, key, carried);

@@ -62,7 +62,7 @@ where
     let mut merged = Outcomes::from_elem(UNKNOWN, transaction.checks.len());
     let mut granted = Answers::new();
     granted.resize(
-        leases.map_or(0, |leases| leases.checks.len()),
+        leases.as_ref().map_or(0, |leases| leases.checks.len()),
         Answer {
             outcome: UNKNOWN,
             grant: None,
@@ -91,15 +91,35 @@ where
     let passes = failed.is_none() && transaction.passes(merged.iter().map(|outcome| outcome.allowed));
     if !passes {
         permits.iter_mut().for_each(Permits::heard);
-        undo(transaction, &mut merged, &counted, correct);
+        undo(transaction, &mut merged, &counted, failed.is_some(), &correct);
+    }
+    if failed.is_some() {
+        // Nobody will use them.
+        for (lease, answer) in leases.iter().flat_map(|leases| &leases.checks).zip(&granted) {
+            if let Some(grant) = answer.grant {
+                correct(Correction::give_back(lease, &answer.outcome, grant.hits, Cause::Lease));
+            }
+        }
     }
     failed.map_or(Ok((merged, granted, permits)), Err)
 }
 
-/// Undoes what the parts of a request that does not pass have counted.
-fn undo(transaction: &Transaction, merged: &mut Outcomes, counted: &[bool], correct: impl Fn(Correction)) {
+/// Undoes what the parts of a request that does not pass have counted. Debits stay counted, unless a part has failed: the
+/// failure mode then decides them again.
+fn undo(
+    transaction: &Transaction,
+    merged: &mut Outcomes,
+    counted: &[bool],
+    failed: bool,
+    correct: &impl Fn(Correction),
+) {
     for ((check, outcome), counted) in transaction.checks.iter().zip(merged).zip(counted) {
-        if let (true, Hits::Acquire(hits)) = (*counted, check.hits) {
+        let hits = match check.hits {
+            Hits::Acquire(hits) => hits,
+            Hits::Debit(hits) if failed => hits,
+            _ => 0,
+        };
+        if *counted && hits > 0 {
             correct(Correction::give_back(check, outcome, hits, Cause::Split));
             outcome.remaining = outcome.remaining.saturating_add(hits);
             (outcome.delay_us, outcome.slice) = (0, 0);
@@ -158,7 +178,11 @@ fn note<P>(part: &Part<P>, answers: &Answers, merged: &mut Outcomes, counted: &m
     for ((check, answer), &position) in part.checks.iter().zip(answers).zip(&part.positions) {
         if let (Some(outcome), Some(counted)) = (merged.get_mut(position), counted.get_mut(position)) {
             *outcome = answer.outcome;
-            *counted = committed && answer.outcome.allowed && matches!(check.hits, Op::Acquire(_));
+            *counted = match check.hits {
+                Op::Acquire(_) => committed && answer.outcome.allowed,
+                Op::Debit(_) => true,
+                _ => false,
+            };
         }
     }
 }
