@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint
+.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint simulate
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
 	@scripts/setup faults
 	CHAOS=full $(CARGO) test --locked --release --test faults -- --include-ignored --nocapture every_fault
+
+simulate: ## whole installations on virtual time with every fault, SEEDS=10000 from FIRST=0 on
+	SEEDS=$(or $(SEEDS),10000) FIRST=$(or $(FIRST),0) $(CARGO) test --locked --profile simulate --test simulate -- --ignored --exact seeds --nocapture
 
 soak: ## a steady load for MINUTES=5; fails when memory or open files grow
 	@scripts/setup faults

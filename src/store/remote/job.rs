@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ledger::Ledger;
 use super::transport::Answers;
 use crate::algorithms::op::Op;
-use crate::model::{Algorithm, CounterKey, Transaction};
+use crate::model::{Algorithm, Check, CounterKey, Outcome, Transaction};
 use crate::store::StoreError;
 use crate::store::change::{Change, for_each_change};
 use crate::store::correction::{Cause, Correction};
@@ -152,8 +152,8 @@ impl Job {
         let _ = self.caller.send(Err(error));
     }
 
-    /// Answers the caller. If it has given up, what was counted for it is given back; if it has gone away, only the
-    /// permits are: nobody decided in the server's place.
+    /// Answers the caller. If it has given up, what was counted for it is given back; if it has gone away, only its permits
+    /// and leases are: nobody decided in the server's place.
     pub(super) fn answer(self, calls: &Calls, answers: SmallVec<[Answers; 2]>) {
         let permits = Permits::of(&self.ledger, calls, &answers);
         let Err(unheard) = self.caller.send(Ok((answers, permits))) else {
@@ -162,18 +162,16 @@ impl Job {
         let Ok((answers, mut permits)) = unheard else { return };
         if Instant::now() >= self.gives_up {
             permits.heard();
-            counted(
-                calls,
-                &answers,
-                |correction| self.ledger.record(correction),
-                Cause::Late,
-            );
+            counted(calls, &answers, |check, outcome, hits| {
+                self.ledger
+                    .record(Correction::give_back(check, outcome, hits, Cause::Late));
+            });
         }
     }
 }
 
-/// What a call counted, as corrections that give it back.
-pub(super) fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(Correction), cause: Cause) {
+/// Goes through what a call counted, check by check.
+fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(&Check<Op>, &Outcome, u64)) {
     for (call, answers) in calls.iter().zip(answers) {
         let passes = call.passes(answers.iter().map(|answer| answer.outcome.allowed));
         let checks = call.checks.iter().zip(answers);
@@ -181,34 +179,34 @@ pub(super) fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: 
         for_each_change(checks, passes, |check, outcome, change| {
             // A debit has happened, whoever hears of it: the caller that gave up charges it elsewhere, too.
             if let Change::Counted(hits) = change {
-                each(Correction::give_back(check, outcome, hits, cause));
+                each(check, outcome, hits);
             }
         });
     }
 }
 
-/// Permits of `concurrency` limits that an answer grants. If it is dropped before it was [heard](Self::heard), nobody will
-/// ever release them, so they are given back.
+/// What only the caller of an answer can use up or release: permits of `concurrency` limits, and leases. If it is dropped
+/// before it was [heard](Self::heard), nobody ever will, so it is given back.
 #[derive(Default)]
 pub(super) struct Permits(Option<(Arc<Ledger>, SmallVec<[Correction; 1]>)>);
 
 impl Permits {
     fn of(ledger: &Arc<Ledger>, calls: &[Transaction<Op>], answers: &[Answers]) -> Self {
-        let is_permit = |call: &Transaction<Op>| {
-            call.checks
-                .iter()
-                .any(|check| check.limit.algorithm == Algorithm::Concurrency && matches!(check.hits, Op::Acquire(_)))
+        let cause = |check: &Check<Op>| match check.hits {
+            Op::Acquire(_) if check.limit.algorithm == Algorithm::Concurrency => Some(Cause::Permit),
+            Op::Lease(_) => Some(Cause::Lease),
+            _ => None,
         };
-        if !calls.iter().any(is_permit) {
+        let mut checks = calls.iter().flat_map(|call| &call.checks);
+        if !checks.any(|check| cause(check).is_some()) {
             return Self(None);
         }
         let mut permits = SmallVec::new();
-        let each = |correction: Correction| {
-            if correction.limit.algorithm == Algorithm::Concurrency {
-                permits.push(correction);
+        counted(calls, answers, |check, outcome, hits| {
+            if let Some(cause) = cause(check) {
+                permits.push(Correction::give_back(check, outcome, hits, cause));
             }
-        };
-        counted(calls, answers, each, Cause::Permit);
+        });
         Self(Some((Arc::clone(ledger), permits)))
     }
 

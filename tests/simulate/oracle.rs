@@ -1,0 +1,379 @@
+//! What must hold, kept by somebody who sees everything: every answer, and what became of every message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sluicegate::algorithms::limit::share;
+use sluicegate::algorithms::op::Op;
+use sluicegate::algorithms::quota;
+use sluicegate::engine::{Counted, Decision, StatusLimit};
+use sluicegate::model::{Algorithm, CounterKey, Limit, Transaction};
+use sluicegate::rules::OnStoreError;
+use sluicegate::store::remote::transport::Answers;
+
+use crate::rules::{Known, versions};
+use crate::script::{Setup, VALUES};
+use crate::server::Server;
+
+/// Hits that a caller was given: counted at some time of the server's clock between these two.
+#[derive(Debug, Clone, Copy)]
+struct Admitted {
+    from_us: u64,
+    to_us: u64,
+    hits: u64,
+}
+
+/// All that is known of one counter.
+struct Counter {
+    /// The largest of its limits: the number may change with the rules.
+    limit: Limit,
+    server: usize,
+    /// Some version of its rule answers by fallback counters.
+    local: bool,
+    /// Some version lets everything pass while the store cannot answer.
+    allow: bool,
+    admitted: Vec<Admitted>,
+    /// Permits that callers hold.
+    held: u64,
+    /// What a server that has heard everything counts.
+    expected: i64,
+    /// How many more it may count: calls that were carried out and not heard of, and such.
+    more: i64,
+    /// How many fewer: what a process had still to tell when it died.
+    fewer: i64,
+    /// Hits of calls that were carried out and not heard of.
+    unheard: u64,
+}
+
+/// A message that has been sent, and what became of it.
+pub struct Sent {
+    pub replica: usize,
+    /// Which of the processes that were this replica.
+    pub process: u64,
+    pub calls: Vec<Transaction<Op>>,
+    pub answers: Option<Vec<Answers>>,
+    pub heard: Arc<AtomicBool>,
+    /// The sender knows that it was not carried out.
+    pub refused: bool,
+}
+
+/// A request that was put to a replica.
+pub struct Asked {
+    pub replica: usize,
+    pub process: u64,
+    pub version: usize,
+    /// Rule, value, hits; negative ones are released.
+    pub parts: Vec<(usize, usize, i64)>,
+    /// The servers' clocks then.
+    pub from_us: Vec<u64>,
+    pub deadline_ms: Option<u64>,
+    pub answered: bool,
+    /// The store must decide it.
+    pub is_last: bool,
+}
+
+pub struct Oracle {
+    counters: BTreeMap<CounterKey, Counter>,
+    replicas: usize,
+    /// Processes that died.
+    crashes: u64,
+    /// What each process has admitted by fallback counters.
+    by_fallback: BTreeMap<(usize, u64, CounterKey), i64>,
+    /// Corrections that were dropped for want of room: those that charge, and others.
+    pub dropped_charges: u64,
+    pub dropped: u64,
+}
+
+impl Oracle {
+    pub fn new(setup: &Setup, server_of: impl Fn(&CounterKey, &Limit) -> usize) -> Self {
+        let mut counters: BTreeMap<CounterKey, Counter> = BTreeMap::new();
+        for known in versions().iter().flat_map(|version| &version.known) {
+            for value in VALUES {
+                let key = known.key(value);
+                let server = server_of(&key, &known.limit);
+                let counter = counters.entry(key).or_insert(Counter {
+                    limit: known.limit,
+                    server,
+                    local: false,
+                    allow: false,
+                    admitted: Vec::new(),
+                    held: 0,
+                    expected: 0,
+                    more: 0,
+                    fewer: 0,
+                    unheard: 0,
+                });
+                counter.local |= known.mode == OnStoreError::Local;
+                counter.allow |= known.mode == OnStoreError::Allow;
+                if known.limit.hits > counter.limit.hits {
+                    counter.limit = known.limit;
+                }
+            }
+        }
+        Self {
+            counters,
+            replicas: setup.replicas,
+            crashes: 0,
+            by_fallback: BTreeMap::new(),
+            dropped_charges: 0,
+            dropped: 0,
+        }
+    }
+
+    /// A request was decided. The permits that its caller holds now, as rule, value and number.
+    ///
+    /// # Errors
+    /// A limit that was passed.
+    pub fn decided(
+        &mut self,
+        asked: &Asked,
+        decision: &Decision,
+        now_ms: u64,
+        servers: &[Server],
+    ) -> Result<Vec<(usize, usize, u64)>, String> {
+        let known = &versions()[asked.version].known;
+        let mut permits = Vec::new();
+        for (&(rule, value, hits), status) in asked.parts.iter().zip(&decision.statuses) {
+            let StatusLimit::Counted(status) = &status.limit else {
+                return Err(format!("no rule for {}", known[rule].name));
+            };
+            let rule_known = &known[rule];
+            let key = rule_known.key(VALUES[value]);
+            if hits < 0 {
+                // Nobody holds it any longer since the release was asked for.
+                continue;
+            }
+            if !is_counted(rule_known, decision, status) {
+                continue;
+            }
+            let counter = self.counters.get_mut(&key).ok_or("an unknown counter")?;
+            counter.expected += hits;
+            if decision.failure.is_some() {
+                *self
+                    .by_fallback
+                    .entry((asked.replica, asked.process, key.clone()))
+                    .or_default() += hits;
+            }
+            if decision.over_limit || status.denied || rule_known.debits {
+                continue;
+            }
+            let server = &servers[counter.server];
+            let (from_us, time_us) = (asked.from_us[counter.server], server.time_us(now_ms));
+            counter.admitted.push(Admitted {
+                from_us: from_us.min(time_us),
+                to_us: from_us.max(time_us),
+                hits: hits.unsigned_abs(),
+            });
+            if rule_known.is_permit() {
+                counter.held += hits.unsigned_abs();
+                permits.push((rule, value, hits.unsigned_abs()));
+            }
+            let allowance = self.replicas as u64 - 1 + self.crashes;
+            check(&key, counter, server, now_ms, allowance, self.replicas)?;
+        }
+        Ok(permits)
+    }
+
+    /// A caller gives something back.
+    pub fn released(&mut self, key: &CounterKey, hits: u64) {
+        if let Some(counter) = self.counters.get_mut(key) {
+            counter.held = counter.held.saturating_sub(hits);
+            counter.expected -= i64::try_from(hits).unwrap_or(0);
+        }
+    }
+
+    /// A caller went away before it was answered, or its replica died: its hits are counted or not.
+    pub fn unanswered(&mut self, asked: &Asked) {
+        for &(rule, value, hits) in &asked.parts {
+            let known = &versions()[asked.version].known[rule];
+            if let Some(counter) = self.counters.get_mut(&known.key(VALUES[value])) {
+                counter.more += hits.abs();
+            }
+        }
+    }
+
+    /// A process died: its leases, its corrections and its permits in flight died with it.
+    pub fn crashed(&mut self, replica: usize, process: u64, sent: &[Sent]) {
+        self.crashes += 1;
+        for message in sent
+            .iter()
+            .filter(|sent| (sent.replica, sent.process) == (replica, process))
+        {
+            for (key, hits) in changes(message) {
+                if let Some(counter) = self.counters.get_mut(&key) {
+                    counter.more += hits;
+                }
+            }
+        }
+        let debts = self.by_fallback.iter();
+        for ((_, _, key), hits) in debts.filter(|((of, at, _), _)| (*of, *at) == (replica, process)) {
+            if let Some(counter) = self.counters.get_mut(key) {
+                counter.fewer += hits;
+            }
+        }
+    }
+
+    /// Nobody will hear of this message any more.
+    pub fn is_unheard(&mut self, message: &Sent) {
+        if message.answers.is_none() {
+            return;
+        }
+        for (key, hits) in changes(message) {
+            if let Some(counter) = self.counters.get_mut(&key) {
+                counter.unheard += hits.unsigned_abs();
+            }
+        }
+    }
+
+    /// After the faults and the load have ended and everything had its time.
+    ///
+    /// # Errors
+    /// A counter that is not what it must be.
+    pub fn settled(&mut self, sent: &[Sent], servers: &[Server], now_ms: u64) -> Result<(), String> {
+        for message in sent {
+            if message.heard.load(Ordering::Relaxed) || message.refused {
+                continue;
+            }
+            for (key, hits) in changes(message) {
+                if let Some(counter) = self.counters.get_mut(&key) {
+                    counter.more += hits;
+                }
+            }
+        }
+        for (key, counter) in &self.counters {
+            let server = &servers[counter.server];
+            let lasts = counter.limit.window_us >= 60_000_000;
+            if !lasts || counter.allow || server.lost_data {
+                continue;
+            }
+            let used = i64::try_from(server.used(now_ms, key, &counter.limit)).unwrap_or(i64::MAX);
+            let most = i64::try_from(quota(&counter.limit)).unwrap_or(i64::MAX);
+            let least = (counter.expected - counter.fewer).clamp(0, most);
+            if used < least && self.dropped_charges == 0 {
+                return Err(format!(
+                    "{key}: {used} hits are counted, {least} were admitted: too few"
+                ));
+            }
+            let largest = (counter.expected + counter.more).clamp(0, most);
+            if used > largest && self.dropped == 0 {
+                return Err(format!(
+                    "{key}: {used} hits are counted, {} were admitted and {} are in doubt: too many",
+                    counter.expected, counter.more
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a status says that its hits are counted somewhere.
+fn is_counted(known: &Known, decision: &Decision, status: &Counted) -> bool {
+    let somewhere = decision.failure.is_none() || known.mode == OnStoreError::Local;
+    somewhere && (known.debits || !decision.over_limit && !status.denied)
+}
+
+/// What a message changes where it is carried out, or would have.
+fn changes(message: &Sent) -> Vec<(CounterKey, i64)> {
+    let mut all = Vec::new();
+    for (at, call) in message.calls.iter().enumerate() {
+        let answers = message.answers.as_ref().and_then(|answers| answers.get(at));
+        for (number, check) in call.checks.iter().enumerate() {
+            let answer = answers.and_then(|answers| answers.get(number));
+            let hits = match (check.hits, answer) {
+                (Op::Refund(hits) | Op::Return { hits, .. } | Op::Debit(hits), _) => hits,
+                (Op::Acquire(hits), Some(answer)) if answer.outcome.allowed => hits,
+                (Op::Lease(_), Some(answer)) => answer.grant.map_or(0, |grant| grant.hits),
+                _ => 0,
+            };
+            if hits > 0 {
+                all.push((check.key.clone(), i64::try_from(hits).unwrap_or(0)));
+            }
+        }
+    }
+    all
+}
+
+/// Whether the last admission has passed its limit. `allowance`: so many parts of other processes may not have been heard
+/// of under `local`.
+fn check(
+    key: &CounterKey,
+    counter: &Counter,
+    server: &Server,
+    now_ms: u64,
+    allowance: u64,
+    replicas: usize,
+) -> Result<(), String> {
+    let Some(last) = counter.admitted.last() else {
+        return Ok(());
+    };
+    if counter.allow {
+        return Ok(());
+    }
+    let part = share(&counter.limit, u32::try_from(replicas).unwrap_or(1));
+    let window_ms = counter.limit.window_us / 1000;
+    let losses = |since_ms: u64| server.losses.iter().filter(|at| **at >= since_ms).count() as u64;
+    let unheard = if counter.local { counter.unheard } else { 0 };
+    let bound = |over_us: u64, losses: u64| {
+        let parts = if counter.local {
+            allowance * most_in(&part, over_us)
+        } else {
+            0
+        };
+        most_in(&counter.limit, over_us) * (1 + losses) + parts + unheard
+    };
+    if matches!(counter.limit.algorithm, Algorithm::Concurrency) {
+        let bound = bound(0, losses(0));
+        return if counter.held > bound {
+            Err(format!(
+                "{key}: {} permits are held, {bound} at most may be",
+                counter.held
+            ))
+        } else {
+            Ok(())
+        };
+    }
+    let mut hits = 0;
+    for first in counter.admitted.iter().rev() {
+        let over_us = last.to_us.saturating_sub(first.from_us);
+        if first.to_us > last.to_us {
+            continue;
+        }
+        if over_us >= counter.limit.window_us {
+            if matches!(
+                counter.limit.algorithm,
+                Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket { .. }
+            ) {
+                break;
+            }
+            continue;
+        }
+        if let Algorithm::FixedWindow = counter.limit.algorithm
+            && !counter.local
+            && first.from_us / counter.limit.window_us != last.to_us / counter.limit.window_us
+        {
+            continue;
+        }
+        hits += first.hits;
+        // A lease outlives the loss of what counted it by a slice.
+        let since_ms = now_ms.saturating_sub(2 * window_ms + 2000);
+        let twice = u64::from(counter.local && matches!(counter.limit.algorithm, Algorithm::FixedWindow));
+        let bound = bound(over_us, losses(since_ms) + twice);
+        if hits > bound {
+            return Err(format!(
+                "{key}: {hits} hits within {over_us} µs, {bound} at most may pass"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The most hits that a limit lets pass in so long, which is shorter than its window.
+fn most_in(limit: &Limit, over_us: u64) -> u64 {
+    let refilled = || (limit.hits * over_us).div_ceil(limit.window_us);
+    match limit.algorithm {
+        Algorithm::TokenBucket { burst, .. } => burst + refilled(),
+        Algorithm::LeakyBucket { .. } => 1 + refilled(),
+        _ => limit.hits,
+    }
+}

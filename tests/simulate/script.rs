@@ -1,0 +1,243 @@
+//! What a run does: everything that a seed decides in advance, as a list that can be shortened.
+
+use std::fmt;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::rules::{RULES, VERSIONS};
+
+/// How the installation of one run looks.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub seed: u64,
+    pub replicas: usize,
+    pub servers: usize,
+    /// The servers are the shards of one cluster; else each has a circuit of its own.
+    pub cluster: bool,
+    pub leases: bool,
+    pub denials: bool,
+    pub join: bool,
+    /// All bounds are so small that they are reached.
+    pub tight: bool,
+    pub timeout_ms: u64,
+    /// A message travels for so long at least, and at most.
+    pub delay_ms: (u64, u64),
+    /// Connections of a replica to a server; messages of different ones overtake each other.
+    pub connections: usize,
+    /// When the faults and the callers' load end.
+    pub active_ms: u64,
+}
+
+/// Something that happens at a time.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub at_ms: u64,
+    pub what: What,
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+pub enum What {
+    Call(Call),
+    /// Messages between a replica and a server take longer.
+    Slow {
+        replica: usize,
+        server: usize,
+        for_ms: u64,
+        by_ms: u64,
+    },
+    /// Messages are lost; the connection is found broken after `tell_ms`, or never.
+    Lose {
+        replica: usize,
+        server: usize,
+        for_ms: u64,
+        requests: bool,
+        percent: u32,
+        tell_ms: Option<u64>,
+    },
+    /// A server dies and comes back; `silent`: nobody refuses connections meanwhile.
+    Down {
+        server: usize,
+        for_ms: u64,
+        keeps: bool,
+        silent: bool,
+    },
+    /// A server refuses all calls without counting.
+    Refuse {
+        server: usize,
+        for_ms: u64,
+    },
+    /// A copy of the server that misses its last calls takes over.
+    Failover {
+        server: usize,
+        misses: usize,
+    },
+    Crash {
+        replica: usize,
+        for_ms: u64,
+    },
+    Pause {
+        replica: usize,
+        for_ms: u64,
+        messages_first: bool,
+    },
+    StepServer {
+        server: usize,
+        by_ms: i64,
+    },
+    Rules {
+        version: usize,
+    },
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub replica: usize,
+    /// Rule, value, hits.
+    pub parts: Vec<(usize, usize, u64)>,
+    pub deadline_ms: Option<u64>,
+    /// The caller goes away after so long.
+    pub leaves_ms: Option<u64>,
+}
+
+/// A setup with its events.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub setup: Setup,
+    pub events: Vec<Event>,
+}
+
+/// The values of a rule's descriptor; the last one is only asked for at the end.
+pub const VALUES: [&str; 3] = ["a", "b", "last"];
+
+impl Script {
+    /// The script of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let r = &mut random;
+        let servers = [1, 1, 2, 3][r.random_range(0..4)];
+        let setup = Setup {
+            seed,
+            replicas: r.random_range(1..=4_usize).min(r.random_range(1..=4)),
+            servers,
+            cluster: servers > 2 || servers > 1 && r.random_bool(0.6),
+            leases: r.random_bool(0.6),
+            denials: r.random_bool(0.7),
+            join: r.random_bool(0.8),
+            tight: r.random_bool(0.15),
+            timeout_ms: [15, 15, 40][r.random_range(0..3)],
+            delay_ms: [(1, 1), (1, 3), (1, 10), (2, 25)][r.random_range(0..4)],
+            connections: r.random_range(1..=3),
+            active_ms: r.random_range(800..=2500),
+        };
+        let mut events = Vec::new();
+        calls(&setup, r, &mut events);
+        faults(&setup, r, &mut events);
+        events.sort_by_key(|event| event.at_ms);
+        Self { setup, events }
+    }
+}
+
+fn calls(setup: &Setup, r: &mut SmallRng, events: &mut Vec<Event>) {
+    // Few rules a run, so that their counters are in demand.
+    let rules: Vec<usize> = (0..r.random_range(2..=5)).map(|_| r.random_range(0..RULES)).collect();
+    let mut bursts = r.random_range(15..60);
+    while bursts > 0 {
+        bursts -= 1;
+        let start = r.random_range(0..setup.active_ms);
+        let (size, every) = (r.random_range(1..8), r.random_range(0..6));
+        let replica = r.random_range(0..setup.replicas);
+        for n in 0..size {
+            let several = if r.random_bool(0.2) { r.random_range(2..=3) } else { 1 };
+            let mut parts: Vec<(usize, usize, u64)> = Vec::new();
+            for _ in 0..several {
+                let (rule, value) = (rules[r.random_range(0..rules.len())], r.random_range(0..2));
+                if parts.iter().all(|part| (part.0, part.1) != (rule, value)) {
+                    parts.push((rule, value, if r.random_bool(0.8) { 1 } else { r.random_range(2..=3) }));
+                }
+            }
+            let call = Call {
+                replica: if r.random_bool(0.7) {
+                    replica
+                } else {
+                    r.random_range(0..setup.replicas)
+                },
+                parts,
+                deadline_ms: [None, Some(20), Some(20), Some(60), Some(300)][r.random_range(0..5)],
+                leaves_ms: r.random_bool(0.06).then(|| r.random_range(0..30)),
+            };
+            events.push(Event {
+                at_ms: (start + n * every).min(setup.active_ms - 1),
+                what: What::Call(call),
+            });
+        }
+    }
+}
+
+fn faults(setup: &Setup, r: &mut SmallRng, events: &mut Vec<Event>) {
+    let kinds: Vec<u32> = (0..r.random_range(0..=4)).map(|_| r.random_range(0..10)).collect();
+    for kind in kinds {
+        for _ in 0..r.random_range(1..=3) {
+            let at_ms = r.random_range(0..setup.active_ms);
+            let left = setup.active_ms - at_ms;
+            let (replica, server) = (r.random_range(0..setup.replicas), r.random_range(0..setup.servers));
+            let for_ms = r.random_range(1..1200).min(left);
+            let what = match kind {
+                0 => What::Slow {
+                    replica,
+                    server,
+                    for_ms,
+                    by_ms: [5, 30, 200, 1200][r.random_range(0..4)],
+                },
+                1 | 2 => What::Lose {
+                    replica,
+                    server,
+                    for_ms,
+                    requests: r.random_bool(0.5),
+                    percent: [10, 50, 100][r.random_range(0..3)],
+                    tell_ms: r.random_bool(0.6).then(|| r.random_range(1..400)),
+                },
+                3 => What::Down {
+                    server,
+                    for_ms,
+                    keeps: r.random_bool(0.7),
+                    silent: r.random_bool(0.3),
+                },
+                4 => What::Refuse {
+                    server,
+                    for_ms: for_ms.min(300),
+                },
+                5 => What::Failover {
+                    server,
+                    misses: r.random_range(0..10),
+                },
+                6 => What::Crash { replica, for_ms },
+                7 => What::Pause {
+                    replica,
+                    for_ms: r.random_range(50..=2000).min(left.max(50)),
+                    messages_first: r.random_bool(0.5),
+                },
+                8 => What::StepServer {
+                    server,
+                    by_ms: r.random_range(-3000..5000),
+                },
+                _ => What::Rules {
+                    version: r.random_range(0..VERSIONS),
+                },
+            };
+            events.push(Event { at_ms, what });
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.setup)?;
+        for event in &self.events {
+            writeln!(f, "{:>6} ms  {:?}", event.at_ms, event.what)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! A simulated server: the memory store, which runs the real algorithms, on a clock of its own.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use sluicegate::algorithms::{op::Op, quota};
+use sluicegate::model::{Check, Clock, CounterKey, Enforcement, Limit, ManualClock, Transaction};
+use sluicegate::store::MemoryStore;
+use sluicegate::store::remote::transport::Answers;
+
+/// The server's clock at the start of a run: half an hour into an hour and some hours into a day, so that no step of it
+/// leaves the long windows.
+const START_US: u64 =
+    1_700_000_000_000_000 - 1_700_000_000_000_000 % 86_400_000_000 + 9 * 3_600_000_000 + 1_800_000_000;
+
+pub struct Server {
+    clock: Arc<ManualClock>,
+    store: MemoryStore,
+    step_ms: i64,
+    /// What it has carried out, and when.
+    log: Vec<(u64, Vec<Transaction<Op>>)>,
+    /// Rises when its connections break.
+    pub life: u64,
+    pub is_down: bool,
+    pub refuses: bool,
+    /// Nobody refuses connections while it is down.
+    pub is_silent: bool,
+    /// Simulated milliseconds at which it lost data, or its clock went back.
+    pub losses: Vec<u64>,
+    /// Whether any data were lost.
+    pub lost_data: bool,
+}
+
+fn empty(clock: &Arc<ManualClock>) -> MemoryStore {
+    let keys = NonZeroUsize::new(1024).expect("not zero");
+    MemoryStore::new(keys, Arc::clone(clock) as Arc<dyn Clock>)
+}
+
+impl Server {
+    pub fn new() -> Self {
+        let clock = Arc::new(ManualClock::new(START_US));
+        Self {
+            store: empty(&clock),
+            clock,
+            step_ms: 0,
+            log: Vec::new(),
+            life: 0,
+            is_down: false,
+            refuses: false,
+            is_silent: false,
+            losses: Vec::new(),
+            lost_data: false,
+        }
+    }
+
+    /// What its clock says.
+    pub fn time_us(&self, now_ms: u64) -> u64 {
+        (START_US + now_ms * 1000).saturating_add_signed(self.step_ms * 1000)
+    }
+
+    pub fn step(&mut self, now_ms: u64, by_ms: i64) {
+        self.step_ms += by_ms;
+        if by_ms < 0 {
+            self.losses.push(now_ms);
+        }
+    }
+
+    /// Carries out a call.
+    pub fn run(&mut self, now_ms: u64, calls: &[Transaction<Op>]) -> Vec<Answers> {
+        let time_us = self.time_us(now_ms);
+        self.clock.set(time_us);
+        self.log.push((time_us, calls.to_vec()));
+        calls.iter().map(|call| self.store.check_ops(call)).collect()
+    }
+
+    /// Forgets everything.
+    pub fn lose_all(&mut self, now_ms: u64) {
+        self.store = empty(&self.clock);
+        self.log.clear();
+        self.losses.push(now_ms);
+        self.lost_data = true;
+    }
+
+    /// A copy takes over that has not got the last calls.
+    pub fn lose_last(&mut self, now_ms: u64, calls: usize) {
+        if calls > 0 && !self.log.is_empty() {
+            self.losses.push(now_ms);
+            self.lost_data = true;
+        }
+        self.log.truncate(self.log.len().saturating_sub(calls));
+        self.store = empty(&self.clock);
+        for (time_us, calls) in &self.log {
+            self.clock.set(*time_us);
+            for call in calls {
+                let _ = self.store.check_ops(call);
+            }
+        }
+    }
+
+    /// Hits that a counter has in use.
+    pub fn used(&self, now_ms: u64, key: &CounterKey, limit: &Limit) -> u64 {
+        self.clock.set(self.time_us(now_ms));
+        let look = Transaction {
+            checks: [Check {
+                key: key.clone(),
+                limit: *limit,
+                hits: Op::Peek,
+                enforcement: Enforcement::Enforce,
+            }]
+            .into_iter()
+            .collect(),
+            ..Transaction::default()
+        };
+        let answers = self.store.check_ops(&look);
+        quota(limit).saturating_sub(answers.first().map_or(0, |answer| answer.outcome.remaining))
+    }
+}
