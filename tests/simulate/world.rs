@@ -703,12 +703,15 @@ impl<'s> World<'s> {
             }
             let (lease_keys, denials) = (bounds.lease_keys.unwrap_or(0), bounds.denial_keys.unwrap_or(0));
             // Leases are kept in shards, each with a key at least.
-            if stats.lease_keys > lease_keys.max(64) || stats.denials > denials {
-                return Err(format!("{} leases, {} denials", stats.lease_keys, stats.denials));
+            if stats.lease_keys > lease_keys.max(64) || stats.denials.entries > denials {
+                return Err(format!(
+                    "{} leases, {} denials",
+                    stats.lease_keys, stats.denials.entries
+                ));
             }
             let full = setup_is_full(self.setup.tight, stats.lease_keys, lease_keys);
             self.reached.lease_keys |= full;
-            self.reached.denials |= setup_is_full(self.setup.tight, stats.denials, denials);
+            self.reached.denials |= setup_is_full(self.setup.tight, stats.denials.entries, denials);
             self.reached.corrections |= self.setup.tight && stats.corrections >= bounds.max_corrections;
         }
         Ok(())

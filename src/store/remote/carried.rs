@@ -45,11 +45,11 @@ impl Carried {
         self.records.push((key.clone(), record));
     }
 
-    /// Notes in the fallback counters what the store has been given back. What requests were refused or never heard of
-    /// was noted when it was recorded.
+    /// Notes in the fallback counters what the store has been given back of leases. What requests were refused or never
+    /// heard of was noted when it was recorded, or never counted there.
     pub(super) fn mirror(&self, fallback: &Fallback) {
         for (key, record) in &self.records {
-            if matches!(record.cause, Cause::Late | Cause::Lease) {
+            if record.cause == Cause::Lease {
                 fallback.give_back(key, &record.limit, record.delta.unsigned_abs());
             }
         }

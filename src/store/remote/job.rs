@@ -153,20 +153,24 @@ impl Job {
     }
 
     /// Answers the caller. If it has given up, what was counted for it is given back; if it has gone away, only its permits
-    /// and leases are: nobody decided in the server's place.
-    pub(super) fn answer(self, calls: &Calls, answers: SmallVec<[Answers; 2]>) {
+    /// and leases are: nobody decided in the server's place. Whether what the server decided holds.
+    pub(super) fn answer(self, calls: &Calls, answers: SmallVec<[Answers; 2]>) -> bool {
         let permits = Permits::of(&self.ledger, calls, &answers);
         let Err(unheard) = self.caller.send(Ok((answers, permits))) else {
-            return;
+            return true;
         };
-        let Ok((answers, mut permits)) = unheard else { return };
+        let Ok((answers, mut permits)) = unheard else {
+            return true;
+        };
         if Instant::now() >= self.gives_up {
             permits.heard();
             counted(calls, &answers, |check, outcome, hits| {
                 self.ledger
                     .record(Correction::give_back(check, outcome, hits, Cause::Late));
             });
+            return false;
         }
+        true
     }
 }
 

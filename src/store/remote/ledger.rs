@@ -306,9 +306,13 @@ enum Merged {
 }
 
 impl Entry {
-    /// Merges with the record of the same slice, if there is one.
+    /// Merges with the record of the same slice and cause, if there is one.
     fn merge(&mut self, record: &Record) -> Option<Merged> {
-        let known = self.records.iter_mut().find(|known| known.slice == record.slice)?;
+        // Of a known slice only what has one cause: the fallback counters hear of each cause at another time.
+        let same = |known: &&mut Record| {
+            known.slice == record.slice && (record.slice.is_none() || known.cause == record.cause)
+        };
+        let known = self.records.iter_mut().find(same)?;
         known.delta = known.delta.saturating_add(record.delta);
         (known.limit, known.until) = (record.limit, known.until.max(record.until));
         if known.delta != 0 {

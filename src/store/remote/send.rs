@@ -172,12 +172,13 @@ impl<T: Transport> Context<T> {
                 ));
                 continue;
             }
-            if let Some(fallback) = &self.fallback {
+            let holds = queued.job.answer(&own, told.clone());
+            // A caller that gave up has asked the fallback counters instead: they know what it does.
+            if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
                 own.iter()
                     .zip(&told)
                     .for_each(|(call, told)| fallback.mirror(call, told));
             }
-            queued.job.answer(&own, told);
         }
     }
 
