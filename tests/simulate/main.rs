@@ -21,7 +21,7 @@ use script::Script;
 use world::{Reached, run};
 
 /// Seeds that every test run tries.
-const FEW: u64 = 40;
+const FEW: u64 = 200;
 /// Failing seeds that are named.
 const MOST_SAID: usize = 40;
 /// Seeds that have failed once.
