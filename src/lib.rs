@@ -24,6 +24,9 @@
 //! | [`cli`] | subcommands and their flags |
 //! | `bench` | with the feature `bench`: the binary `sluicegate-bench`, a load generator and the no-op server it compares with |
 
+//!
+//! The words are explained in `docs/glossary.md`.
+
 pub mod admin;
 pub mod algorithms;
 pub mod api;

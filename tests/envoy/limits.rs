@@ -118,8 +118,8 @@ async fn the_access_log_shows_what_was_denied() {
     let client = envoy.client();
     let (passed, _denied) = until_denied(&client, &[]).await;
     assert_eq!(passed, 10);
-    envoy.wait_for_access(&["GET / status=200 flags=- "]);
-    envoy.wait_for_access(&["GET / status=429 flags=RL ", "\"rule\":\"per-address\""]);
+    envoy.wait_for_access(&["GET ", " / status=200 flags=- "]);
+    envoy.wait_for_access(&["GET ", " / status=429 flags=RL ", "\"rule\":\"per-address\""]);
 }
 
 /// Three headers, each a descriptor; a client says by them which limits it wants and in which order. No two limits have
