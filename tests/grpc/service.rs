@@ -6,6 +6,7 @@ use prost::Message as _;
 use sluicegate::config::settings::{OnOverload, RedisSettings, StoreKind};
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
+use sluicegate::rules::OnStoreError;
 use tonic::{Code, Request};
 use wire::rate_limit_response::{self as answer, rate_limit::Unit};
 
@@ -296,7 +297,7 @@ async fn a_drain_flips_health_first_and_finishes_what_is_under_way() {
 
 /// Two requests while only one may be worked on, and the store answers none of them.
 async fn one_too_many(on_overload: OnOverload) -> Result<wire::RateLimitResponse, tonic::Status> {
-    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 5}}]";
+    let rules = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 100000}}]";
     let redis = Redis::start();
     let server = Server::start_with(rules, |settings| {
         settings.limits.max_concurrent = 1;
@@ -304,6 +305,7 @@ async fn one_too_many(on_overload: OnOverload) -> Result<wire::RateLimitResponse
         settings.store.kind = StoreKind::Redis;
         settings.store.redis = Some(RedisSettings::from_url(&redis.url()).expect("a good URL"));
         settings.store.timeout = Duration::from_secs(30);
+        settings.store.on_store_error = OnStoreError::Deny;
     })
     .await;
     let ask = |value: &'static str| {
@@ -314,10 +316,8 @@ async fn one_too_many(on_overload: OnOverload) -> Result<wire::RateLimitResponse
             answer.map(tonic::Response::into_inner)
         }
     };
-    // Until the store decides.
-    while redis.cli(&["KEYS", "*warm*"]).is_empty() {
-        ask("warm").await.expect("answered");
-    }
+    // Until the store decides: nothing else lets it pass.
+    while ask("warm").await.expect("answered").overall_code != ok() {}
     redis.process.signal("STOP");
     let (one, two) = (std::pin::pin!(ask("one")), std::pin::pin!(ask("two")));
     let (at_once, waits) = match futures::future::select(one, two).await {
