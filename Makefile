@@ -46,7 +46,7 @@ test: ## every test: unit, conformance, real Redis, real Envoy
 
 test-console: ## the admin API by its OpenAPI document, and the console in a real Chromium
 	@scripts/setup console
-	$(CARGO) build --locked --bin sluicegate
+	$(BUILD)
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/console
 
 test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it that can run here, run
