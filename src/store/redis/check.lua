@@ -37,17 +37,29 @@ if now == 0 then
   now, spare_ms = time[1] * 1000000 + time[2], 0
 end
 
--- The common case: one acquisition or peek. There is nothing to be weighed against it.
+local ACQUIRE, REFUND, LEASE, RETURN, DEBIT = 0, 1, 2, 3, 4
+local ENFORCE, FIRST_QUOTA = 0, 2
+
+-- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.
+-- Returns its numbers, and whether the state has to be saved.
+local function acquire(algorithm, state, hits, p1, p2, p3, p4)
+  local allowed, remaining, retry_after, reset_after, delay = algorithm.decide(state, now, hits, p1, p2, p3, p4)
+  local counts = hits > 0 and allowed == 1
+  if counts then
+    algorithm.apply(state, now, hits, p1, p2, p3, p4)
+  end
+  return allowed, remaining, retry_after, reset_after, delay, counts or state.adopted
+end
+
+-- The commonest call is one such check.
 if #data == 112 then
   local number, p1, p2, p3, p4, _, _, _, kind, _, hits = struct.unpack("<ddddddddddd", data, at)
-  if kind == 0 then
+  if kind == ACQUIRE then
     local algorithm, key = algorithms[number], KEYS[1]
     local state = algorithm.load(key, now, p1, p2)
-    local allowed, remaining, retry_after, reset_after, delay = algorithm.decide(state, now, hits, p1, p2, p3, p4)
-    if hits > 0 and allowed == 1 then
-      algorithm.apply(state, now, hits, p1, p2, p3, p4)
-    end
-    if hits > 0 and allowed == 1 or state.adopted then
+    local allowed, remaining, retry_after, reset_after, delay, changed =
+      acquire(algorithm, state, hits, p1, p2, p3, p4)
+    if changed then
       algorithm.save(state, key, now, spare_ms, p1, p2, p3)
     end
     if in_words then
@@ -57,9 +69,6 @@ if #data == 112 then
   end
 end
 
-local ACQUIRE, REFUND, LEASE, RETURN, DEBIT = 0, 1, 2, 3, 4
-local ENFORCE, FIRST_QUOTA = 0, 2
-
 -- By position in the limits and in KEYS.
 local limits, states, changed = {}, {}, {}
 
@@ -68,18 +77,15 @@ for index = 1, limit_count do
   limits[index], at = { number = number, p1, p2, p3, p4, algorithm = algorithms[number] }, next_at
 end
 
-local function state_of(check)
-  local state = states[check.key]
-  if not state then
-    state = check.limit.algorithm.load(KEYS[check.key], now, check.limit[1], check.limit[2])
-    states[check.key] = state
+local function load(key, limit)
+  if not states[key] then
+    states[key] = limit.algorithm.load(KEYS[key], now, limit[1], limit[2])
   end
-  return state
 end
 
 local function decide(check, hits)
   local limit = check.limit
-  return limit.algorithm.decide(state_of(check), now, hits, limit[1], limit[2], limit[3], limit[4])
+  return limit.algorithm.decide(states[check.key], now, hits, limit[1], limit[2], limit[3], limit[4])
 end
 
 -- The numbers as they stand after `hits`, in place of the check's own.
@@ -135,33 +141,24 @@ local function counted(check, passes)
   return 0
 end
 
--- Calls one of the check's algorithm's functions that change a state.
-local function change(check, name, ...)
-  local limit = check.limit
-  local arguments = { ... }
-  local count = #arguments
-  for parameter = 1, 4 do
-    arguments[count + parameter] = limit[parameter]
-  end
-  arguments[count + 5] = spare_ms
-  limit.algorithm[name](state_of(check), now, unpack(arguments))
-  changed[check.key] = limit
-end
-
 -- Counts what has happened, whatever becomes of the rest.
 local function debit(check)
+  local limit = check.limit
   check.allowed, check.room, check.retry_after = decide(check, check.hits)
-  change(check, "debit", check.hits)
+  limit.algorithm.debit(states[check.key], now, check.hits, limit[1], limit[2], limit[3], limit[4])
+  changed[check.key] = limit
   with_stand_of(check, 0)
 end
 
 -- Takes hits out of the counter, whatever becomes of the rest.
 local function free(check)
+  local limit, state = check.limit, states[check.key]
   if check.kind == REFUND then
-    change(check, "refund", check.hits)
+    limit.algorithm.refund(state, now, check.hits, limit[1], limit[2], limit[3], limit[4])
   else
-    change(check, "return_to", check.slice, check.hits)
+    limit.algorithm.return_to(state, now, check.slice, check.hits, limit[1], limit[2], limit[3], limit[4], spare_ms)
   end
+  changed[check.key] = limit
 end
 
 local function frees(check)
@@ -194,26 +191,20 @@ end
 local outcomes = { in_words and now or struct.pack("<d", now) }
 
 local function tell(check)
-  local numbers = { check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay }
+  local extra
   if check.kind == LEASE then
-    numbers[6] = check.granted
+    extra = check.granted
+  elseif check.kind == DEBIT then
+    extra = check.allowed == 0 and check.room or 0
   end
-  if check.kind == DEBIT then
-    numbers[6] = check.allowed == 0 and check.room or 0
-  end
-  if not in_words then
-    numbers = struct.pack("<" .. string.rep("d", #numbers), unpack(numbers))
+  local numbers
+  if in_words then
+    numbers = { check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay, extra }
+  else
+    numbers = struct.pack("<ddddd", check.allowed, check.remaining, check.retry_after, check.reset_after, check.delay)
+      .. (extra and struct.pack("<d", extra) or "")
   end
   outcomes[#outcomes + 1] = numbers
-end
-
--- Calls `step` with each check that is no debit.
-local function each(checks, step)
-  for _, check in ipairs(checks) do
-    if check.kind ~= DEBIT then
-      step(check)
-    end
-  end
 end
 
 local function run(checks)
@@ -222,37 +213,40 @@ local function run(checks)
       debit(check)
     end
   end
+  -- By key: the hits that count before the next check of it.
   local prior = {}
-  each(checks, function(check)
-    check.before = prior[check.key] or 0
-    judge(check, check.before)
-    prior[check.key] = check.before + counted(check, true)
-  end)
-  local passes = passes_all(checks)
-  if not passes then
-    each(checks, function(check)
-      if check.before > 0 or check.allowed == 1 then
-        with_stand_of(check, 0)
-      end
-    end)
+  for _, check in ipairs(checks) do
+    if check.kind ~= DEBIT then
+      check.before = prior[check.key] or 0
+      judge(check, check.before)
+      prior[check.key] = check.before + counted(check, true)
+    end
   end
-  each(checks, function(check)
+  local passes = passes_all(checks)
+  for _, check in ipairs(checks) do
+    if not passes and check.kind ~= DEBIT and (check.before > 0 or check.allowed == 1) then
+      with_stand_of(check, 0)
+    end
+  end
+  for _, check in ipairs(checks) do
     if frees(check) then
       free(check)
     end
-  end)
-  each(checks, function(check)
+  end
+  for _, check in ipairs(checks) do
     local hits = counted(check, passes)
     if hits > 0 then
-      change(check, "apply", hits)
+      local limit = check.limit
+      limit.algorithm.apply(states[check.key], now, hits, limit[1], limit[2], limit[3], limit[4])
+      changed[check.key] = limit
     end
-  end)
+  end
   for _, check in ipairs(checks) do
     if frees(check) then
       with_stand_of(check, 0)
     end
     -- It may expire later under the new numbers.
-    if state_of(check).adopted then
+    if states[check.key].adopted then
       changed[check.key] = check.limit
     end
     tell(check)
@@ -260,23 +254,41 @@ local function run(checks)
 end
 
 -- All states are read before the first is changed: a value that is not ours stops the call while nothing is written.
-local transactions = {}
+local first = at
 while at <= #data do
   local count
   count, at = struct.unpack("<d", data, at)
-  local checks = {}
-  for index = 1, count do
-    local key, limit, kind, enforcement, hits, slice, next_at = struct.unpack("<dddddd", data, at)
-    checks[index] = {
-      key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
-    }
-    state_of(checks[index])
-    at = next_at
+  for _ = 1, count do
+    local key, limit = struct.unpack("<dd", data, at)
+    load(key, limits[limit])
+    at = at + 48
   end
-  transactions[#transactions + 1] = checks
 end
-for _, checks in ipairs(transactions) do
-  run(checks)
+
+at = first
+while at <= #data do
+  local count, key, limit, kind, _, hits, _, next_at = struct.unpack("<ddddddd", data, at)
+  if count == 1 and kind == ACQUIRE then
+    limit, at = limits[limit], next_at
+    local allowed, remaining, retry_after, reset_after, delay, counts =
+      acquire(limit.algorithm, states[key], hits, limit[1], limit[2], limit[3], limit[4])
+    if counts then
+      changed[key] = limit
+    end
+    outcomes[#outcomes + 1] = in_words and { allowed, remaining, retry_after, reset_after, delay }
+      or struct.pack("<ddddd", allowed, remaining, retry_after, reset_after, delay)
+  else
+    local checks = {}
+    at = at + 8
+    for index = 1, count do
+      local enforcement, slice
+      key, limit, kind, enforcement, hits, slice, at = struct.unpack("<dddddd", data, at)
+      checks[index] = {
+        key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
+      }
+    end
+    run(checks)
+  end
 end
 
 for key, limit in pairs(changed) do
