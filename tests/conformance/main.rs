@@ -8,6 +8,7 @@
 mod support;
 
 mod changes;
+mod counter;
 mod exact;
 mod frees;
 mod golden;
