@@ -37,6 +37,8 @@ pub enum Problem {
     #[error("nested too deeply, or more than any rules file needs: {reason}")]
     TooComplex { reason: String },
     // Shape
+    #[error("a Kubernetes resource ({}) is no rules file", Quoted(.kind))]
+    Resource { kind: String },
     #[error("unknown field {} in {context}", Quoted(.field))]
     UnknownField {
         field: String,
@@ -158,6 +160,12 @@ impl Problem {
             }
             Self::SeveralDocuments => "put each document into a file of its own".into(),
             Self::TooComplex { .. } => "split it into several files and write out its aliases".into(),
+            Self::Resource { kind } if kind == "ConfigMap" => {
+                "put each text below its `data` into a file of its own, as mounting it does".into()
+            }
+            Self::Resource { .. } => {
+                "a rules file has `domain` and `descriptors`: write the limits of the resource so".into()
+            }
             Self::UnknownField {
                 suggestion, allowed, ..
             }

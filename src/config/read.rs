@@ -8,7 +8,7 @@ use super::field::Field;
 use super::fields::{Fields, Reader};
 use super::node::{Node, Value};
 use super::options::{Level, METADATA_KEY, Options, misplaced};
-use super::problem::Clipped;
+use super::problem::{Clipped, Problem};
 use super::raw::{self, Descriptor, File};
 
 /// Reads a file's text. What cannot be used is reported and left out.
@@ -53,6 +53,10 @@ impl Reader<'_> {
     fn file(&mut self, root: &Node) -> File {
         if matches!(root.value, Value::Null) {
             return File::empty(self.origin);
+        }
+        if let (Some(_), Some(kind)) = (text_in(root, "apiVersion"), text_in(root, "kind")) {
+            self.report(Problem::Resource { kind }, root.place);
+            return unknown(self.origin);
         }
         let domain = text_in(root, "domain");
         self.path.extend(domain.map(|domain| Clipped(&domain).to_string()));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::address::masked;
+use super::address::{Networks, masked};
 use super::matcher::QueryMatcher;
 use super::{Attributes, HeaderMatcher, Masks, PathShape, Subject, query};
 
@@ -39,6 +39,13 @@ pub enum Source {
     RemoteAddress,
     /// The client's network.
     MaskedRemoteAddress(Masks),
+    /// The client's address, or a fixed value in place of it, if the address is in one of the networks.
+    RemoteAddressMatch {
+        /// In place of the address.
+        value: Option<Box<str>>,
+        /// Where the address has to be.
+        networks: Networks,
+    },
     /// Always the same (`generic_key`).
     Fixed(Box<str>),
     /// The same, if the headers are (or are not) as wanted.
@@ -90,6 +97,13 @@ impl Source {
             Self::FirstHeader(name) => subject.header_values(name).into_iter().next(),
             Self::RemoteAddress => Some(subject.client().show(subject.address()?).into()),
             Self::MaskedRemoteAddress(masks) => Some(masked(subject.address()?, masks).into()),
+            Self::RemoteAddressMatch { value, networks } => {
+                let address = subject.address().filter(|address| networks.matches(*address))?;
+                Some(match value {
+                    Some(value) => Cow::Borrowed(value),
+                    None => subject.client().show(address).into(),
+                })
+            }
             Self::Fixed(value) => Some(Cow::Borrowed(value)),
             Self::HeaderMatch {
                 value,

@@ -44,6 +44,44 @@ impl Default for Masks {
     }
 }
 
+/// A network, as a CIDR range names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix_len: u8,
+}
+
+impl Network {
+    /// The network of an address; a prefix that is longer than the address counts as the whole of it.
+    #[must_use]
+    pub fn new(address: IpAddr, prefix_len: u8) -> Self {
+        Self { address, prefix_len }
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let masks = Masks {
+            v4_prefix_mask_len: self.prefix_len,
+            v6_prefix_mask_len: self.prefix_len,
+        };
+        self.address.is_ipv4() == address.is_ipv4() && network(self.address, &masks).0 == network(address, &masks).0
+    }
+}
+
+/// A list of networks, or with `invert` everything outside of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Networks {
+    /// Any of them.
+    pub ranges: Box<[Network]>,
+    /// Whether an address is to be outside of all of them.
+    pub invert: bool,
+}
+
+impl Networks {
+    pub(super) fn matches(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(address)) != self.invert
+    }
+}
+
 impl ClientAddress {
     /// The address of the client.
     ///
@@ -153,16 +191,22 @@ fn address(element: &str) -> Option<IpAddr> {
 /// `network/length`, as Envoy's `masked_remote_address` writes it.
 #[must_use]
 pub fn masked(address: IpAddr, masks: &Masks) -> String {
+    let (network, length) = network(address, masks);
+    format!("{network}/{length}")
+}
+
+/// The address with only the bits of its prefix, and how many those are.
+fn network(address: IpAddr, masks: &Masks) -> (IpAddr, u8) {
     match address {
         IpAddr::V4(v4) => {
             let length = masks.v4_prefix_mask_len.min(32);
             let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            format!("{}/{length}", Ipv4Addr::from_bits(v4.to_bits() & mask))
+            (Ipv4Addr::from_bits(v4.to_bits() & mask).into(), length)
         }
         IpAddr::V6(v6) => {
             let length = masks.v6_prefix_mask_len.min(128);
             let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            format!("{}/{length}", Ipv6Addr::from_bits(v6.to_bits() & mask))
+            (Ipv6Addr::from_bits(v6.to_bits() & mask).into(), length)
         }
     }
 }

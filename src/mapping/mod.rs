@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use action::{Absent, Action, Source};
-pub use address::{ClientAddress, Masks, NotNamed};
+pub use address::{ClientAddress, Masks, Network, Networks, NotNamed};
 pub use attributes::Attributes;
 pub use hits::HitsFrom;
 pub use lists::{Answers, FailureMode, List, Mapped, Mapping, TooLong};

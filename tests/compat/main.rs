@@ -11,6 +11,7 @@ mod health;
 mod logs;
 mod metrics;
 mod per_second;
+mod public_configs;
 mod quotas;
 mod settings;
 mod silence;

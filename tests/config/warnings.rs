@@ -154,6 +154,14 @@ fn what_has_an_effect_is_not_warned_of() {
     for yaml in [
         descriptor(&["shadow_mode: true", LIMIT]),
         descriptor(&["shadow_mode: false"]),
+        // As Envoy Gateway writes it, on each level of a rule.
+        descriptor(&[
+            "shadow_mode: true",
+            "descriptors:",
+            "  - key: b",
+            "    shadow_mode: true",
+            &format!("    {LIMIT}"),
+        ]),
         descriptor(&["lease: true", LIMIT]),
         descriptor(&["lease: false"]),
         descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: fixed_window, lease: true}"]),

@@ -24,7 +24,8 @@ pub(super) fn check(
         };
         let reaches =
             own.is_some_and(effect.applies) || (effect.below && below.iter().any(|rule| (effect.applies)(rule)));
-        if !reaches {
+        let is_repeated = !below.is_empty() && below.iter().all(|rule| (effect.repeated)(rule));
+        if !reaches && !is_repeated {
             let problem = Problem::NoEffect {
                 field: option.name,
                 needs: effect.needs,

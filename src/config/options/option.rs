@@ -112,6 +112,9 @@ pub(in super::super) struct Effect {
     pub(in super::super) below: bool,
     /// Whether a rule that it reaches is affected.
     pub(in super::super) applies: fn(&Rule) -> bool,
+    /// Whether a rule below has the same option: where all have, what it says holds although it affects none. Envoy Gateway
+    /// writes `shadow_mode` on each level of a rule.
+    pub(in super::super) repeated: fn(&Rule) -> bool,
     /// What has to be there, for `… has no effect here: it needs …`.
     pub(in super::super) needs: &'static str,
 }

@@ -49,7 +49,19 @@ impl RuleOption {
         self.effect = Some(Effect {
             below: false,
             applies,
+            repeated: |_| false,
             needs,
+        });
+        self
+    }
+
+    /// The same for one that says nothing wrong where each rule below has it, too.
+    const fn of_its_rule_or_all_below(mut self, set: fn(&Rule) -> bool) -> Self {
+        self.effect = Some(Effect {
+            below: false,
+            applies: counts,
+            repeated: set,
+            needs: OWN_RULE,
         });
         self
     }
@@ -59,6 +71,7 @@ impl RuleOption {
         self.effect = Some(Effect {
             below: true,
             applies,
+            repeated: |_| false,
             needs,
         });
         self
@@ -171,14 +184,14 @@ pub static TABLE: &[RuleOption] = &[
             "a `rate_limit` with `algorithm: sliding_window` or `fixed_window`"),
     entry("shadow_mode", &[Descriptor], Kind::Truth(slot!(shadow_mode)), "`false`",
         "`true`: counted and reported, never denies", Supported)
-        .of_its_rule(counts, OWN_RULE),
+        .of_its_rule_or_all_below(|rule| rule.shadow_mode),
     entry("share_threshold", &[Descriptor, Metadata], Kind::Truth(slot!(share_threshold)), "`false`",
         "`true`, with a `*` in `value`: all values that match share one counter; `false`: each has its own", Supported)
         .shown(|shown, out| out.extend(shown.shared.iter().map(ToString::to_string)))
         .of_rules_below(any, ANY_RULE),
     entry("quota_mode", &[Descriptor], Kind::Truth(slot!(quota_mode)), "`false`",
         "`true`: a quota; a request is over only if all scopes of its quotas are ([below](#quotas))", Supported)
-        .of_its_rule(counts, OWN_RULE),
+        .of_its_rule_or_all_below(|rule| rule.quota_mode),
     entry("detailed_metric", &[Descriptor], Kind::Truth(slot!(detailed_metric)), "`false`",
         "`true`: request values enter the names of metrics, bounded in number, in place of the rule's own name; not those that share a counter",
         Extended("bounded: 10,000 series a process, the rest counts under its rule (#275)"))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::mapping::{Absent, Action, Masks, Source};
+use crate::mapping::{Absent, Action, Masks, Network, Networks, Source};
 
 use super::EnvoyError;
 use super::json::{field, items, number, path, text, truth, unknown};
@@ -30,6 +30,7 @@ pub(super) fn action(message: &Value, around: &Around<'_>, place: &str) -> Resul
         "request_headers" => &["header_name", "descriptor_key", "skip_if_absent"],
         "query_parameters" => &["query_parameter_name", "descriptor_key", "skip_if_absent"],
         "masked_remote_address" => &["v4_prefix_mask_len", "v6_prefix_mask_len"],
+        "remote_address_match" => &["descriptor_key", "descriptor_value", "address_matcher"],
         "generic_key" => &["descriptor_key", "descriptor_value"],
         "header_value_match" => &["descriptor_key", "descriptor_value", "expect_match", "headers"],
         "query_parameter_value_match" => &["descriptor_key", "descriptor_value", "expect_match", "query_parameters"],
@@ -54,6 +55,7 @@ pub(super) fn action(message: &Value, around: &Around<'_>, place: &str) -> Resul
         "destination_cluster" => ("destination_cluster".into(), destination(around, &place)?, skip),
         "remote_address" => ("remote_address".into(), Source::RemoteAddress, skip),
         "masked_remote_address" => ("masked_remote_address".into(), masked(inner), skip),
+        "remote_address_match" => (key(inner, "remote_address_match"), address_match(inner, &place)?, skip),
         "request_headers" => {
             let name = matchers::header_name(inner, "header_name", &place)?;
             (text(inner, "descriptor_key"), Source::FirstHeader(name), skip)
@@ -123,6 +125,29 @@ fn masked(inner: &Value) -> Source {
         v4_prefix_mask_len: length("v4_prefix_mask_len", 32),
         v6_prefix_mask_len: length("v6_prefix_mask_len", 128),
     })
+}
+
+/// The client's address by its format (as Envoy Gateway writes it), or a fixed value.
+fn address_match(inner: &Value, place: &str) -> Result<Source, EnvoyError> {
+    let value = match text(inner, "descriptor_value").as_str() {
+        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%" => None,
+        _ => Some(value(inner, place)?),
+    };
+    let matcher = field(inner, "address_matcher").unwrap_or(&Value::Null);
+    let ranges = items(matcher, "ranges").iter().map(|range| {
+        let prefix = text(range, "address_prefix");
+        let wrong = |_| EnvoyError::wrong(place, format!("{prefix:?} is no IP address"));
+        let length = number(range, "prefix_len").unwrap_or_default();
+        Ok(Network::new(
+            prefix.parse().map_err(wrong)?,
+            u8::try_from(length).unwrap_or(u8::MAX),
+        ))
+    });
+    let networks = Networks {
+        ranges: ranges.collect::<Result<_, _>>()?,
+        invert: truth(matcher, "invert_match").unwrap_or_default(),
+    };
+    Ok(Source::RemoteAddressMatch { value, networks })
 }
 
 fn source_cluster(around: &Around<'_>, place: &str) -> Result<Source, EnvoyError> {

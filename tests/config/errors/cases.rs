@@ -29,6 +29,14 @@ pub const CASES: &[(&str, &str)] = &[
         "domain: d\non_store_error: alow\n",
         "2:17 d | unknown on_store_error \"alow\" | did you mean `allow`?",
     ),
+    (
+        "apiVersion: v1\nkind: ConfigMap\ndata: {config.yaml: 'domain: d'}\n",
+        "1:1  | a Kubernetes resource (\"ConfigMap\") is no rules file | each text below its `data`",
+    ),
+    (
+        "kind: RateLimit\napiVersion: getambassador.io/v2\nspec: {domain: d}\n",
+        "1:1  | a Kubernetes resource (\"RateLimit\") is no rules file | has `domain` and `descriptors`",
+    ),
     // YAML
     (
         "domain: d\n---\ndomain: e\n",

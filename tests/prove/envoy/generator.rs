@@ -52,7 +52,8 @@ impl Generator {
 
     fn action(&mut self) -> Value {
         let key = self.one_of(&["k", "l"]);
-        match self.0.random_range(0..10) {
+        match self.0.random_range(0..11) {
+            10 => self.address_match(key),
             0 => json!({ "source_cluster": {} }),
             1 => json!({ "destination_cluster": {} }),
             2 => json!({ "remote_address": {} }),
@@ -83,6 +84,27 @@ impl Generator {
                 "skip_if_absent": self.chance(30),
             } }),
         }
+    }
+
+    fn address_match(&mut self, key: &str) -> Value {
+        let (prefix, length) = self.one_of(&[
+            ("0.0.0.0", 0),
+            ("10.1.2.3", 24),
+            ("127.0.0.1", 32),
+            ("192.0.2.0", 24),
+            ("::", 0),
+        ]);
+        let mut action = json!({
+            "descriptor_value": self.one_of(&["inside", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"]),
+            "address_matcher": {
+                "ranges": [{ "address_prefix": prefix, "prefix_len": length }, { "address_prefix": "172.16.0.0", "prefix_len": 12 }],
+                "invert_match": self.chance(40),
+            },
+        });
+        if self.chance(70) {
+            action["descriptor_key"] = json!(key);
+        }
+        json!({ "remote_address_match": action })
     }
 
     fn rate_limits(&mut self) -> Vec<Value> {
