@@ -1,8 +1,8 @@
 //! Subcommands. Each is one function that turns its flags into a call of the module that does the work.
 
-mod prove;
-
 mod operate;
+pub(crate) mod output;
+mod prove;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use self::output::{block_on, fail, print};
 use crate::app::App;
 use crate::config::settings::{self, Notice, ServeArgs, Settings, listing, values};
 use crate::config::{self, Source, Summary};
@@ -252,37 +253,8 @@ fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// Runs a future on a runtime with a thread for each core.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => Ok(runtime.block_on(future)),
-        Err(error) => Err(fail(&format_args!("cannot start the runtime: {error}"), 1)),
-    }
-}
-
 /// `1 rule`, `2 rules`.
 fn counted((count, noun): (usize, &str)) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
-}
-
-/// Writes a report to standard output as one line of JSON.
-pub(crate) fn print_json(report: &impl serde::Serialize) -> ExitCode {
-    match serde_json::to_string(report) {
-        Ok(text) => print(&text),
-        Err(error) => fail(&error, 1),
-    }
-}
-
-/// Writes a line to standard output.
-pub(crate) fn print(text: &dyn std::fmt::Display) -> ExitCode {
-    // A closed pipe is the reader's choice, not a failure.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    ExitCode::SUCCESS
-}
-
-/// Writes an error to standard error; the process is to end with `code`.
-pub(crate) fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::from(code)
 }

@@ -1,75 +1,19 @@
 //! Who may ask. Reading is open to loopback; everything else, and every change, needs the bearer token. What decides is
 //! the peer's address, never what a request says of itself.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::tls::reload::{EVERY, Reloaded};
-
 use super::Api;
 use super::problem::Problem;
 
-/// Longest token file, in bytes.
-const MAX_TOKEN_BYTES: u64 = 4096;
-/// Shortest token, in bytes.
-const MIN_TOKEN_BYTES: usize = 16;
 /// Nothing from elsewhere, no scripts but our own, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// Why a token file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// It cannot be read.
-    #[error("{0}: {1}")]
-    Unreadable(PathBuf, std::io::Error),
-    /// It holds none.
-    #[error("{0}: a token is one line of {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} visible ASCII characters")]
-    NoToken(PathBuf),
-}
-
-/// A bearer token from a file that is read again when it changes. Only its hash is kept.
-pub struct Token(Reloaded<blake3::Hash>);
-
-impl Token {
-    /// Reads it. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// When there is no token in the file.
-    pub fn open(file: &Path) -> Result<Self, TokenError> {
-        let path = file.to_owned();
-        Reloaded::start("the admin token", vec![path.clone()], EVERY, move || read(&path)).map(Self)
-    }
-
-    /// Compares hashes, which takes the same time wherever the two differ (`blake3::Hash` promises that) and whatever
-    /// their lengths.
-    fn is(&self, given: &str) -> bool {
-        *self.0.get() == blake3::hash(given.as_bytes())
-    }
-}
-
-fn read(path: &Path) -> Result<blake3::Hash, TokenError> {
-    use std::io::Read;
-    let unreadable = |error| TokenError::Unreadable(path.to_owned(), error);
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_TOKEN_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    let token = text.trim();
-    let fits = (MIN_TOKEN_BYTES..=4096).contains(&token.len());
-    if fits && token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(blake3::hash(token.as_bytes()))
-    } else {
-        Err(TokenError::NoToken(path.to_owned()))
-    }
-}
 
 /// Lets a call in or refuses it, and gives every answer the headers that keep browsers strict.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {

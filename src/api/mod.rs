@@ -3,9 +3,10 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `guard` | who may ask: loopback, the bearer token, hosts and origins; headers of every answer |
+//! | `guard`, `token` | who may ask: loopback, the bearer token, hosts and origins; headers of every answer |
+//! | `state` | what all of them share |
 //! | `problem` | errors as RFC 9457 problem details |
-//! | `status`, `rules`, `top`, `events` | reading what happens |
+//! | `status`, `rules`, `rates`, `top`, `events` | reading what happens |
 //! | `question`, `explain` | why a request passes or not, and how a counter stands |
 //! | `console` | the page that draws all of it |
 //! | `body` | JSON bodies, bounded |
@@ -18,86 +19,31 @@ mod explain;
 mod guard;
 mod problem;
 mod question;
+mod rates;
 mod rules;
+mod state;
 mod status;
+mod token;
 mod top;
 mod view;
-
-use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
-use crate::admin::Health;
-use crate::config::settings::Settings;
-use crate::engine::Engine;
-use crate::model::Clock;
-use crate::telemetry::{Activity, Metrics};
-
-pub use guard::{Token, TokenError};
+pub use state::{Api, Parts};
+pub use token::{Token, TokenError};
 
 use problem::Problem;
-use view::Masker;
 
 /// The OpenAPI 3.1 document.
 pub const OPENAPI: &str = include_str!("openapi.json");
-/// Readers of the event stream at the same time.
-const MAX_READERS: usize = 16;
-
-/// What the API shows.
-#[derive(Clone)]
-pub struct Api(Arc<Shared>);
-
-/// Everything that is asked.
-pub struct Parts {
-    /// The rules in force and their counters.
-    pub engine: Arc<Engine>,
-    /// The numbers.
-    pub metrics: Arc<Metrics>,
-    /// The verdict.
-    pub health: Health,
-    /// Recent traffic.
-    pub activity: Arc<Activity>,
-    /// The time that decisions are made by.
-    pub clock: Arc<dyn Clock>,
-    /// The bearer token; `None` = none is configured.
-    pub token: Option<Token>,
-    /// When the process ends: event streams end with it.
-    pub stop: CancellationToken,
-}
-
-struct Shared {
-    parts: Parts,
-    settings: Settings,
-    masker: Masker,
-    rates: rules::Rates,
-    readers: Arc<Semaphore>,
-    started: Instant,
-}
-
 impl Api {
-    /// The API of a process with these settings.
-    #[must_use]
-    pub fn new(parts: Parts, settings: &Settings) -> Self {
-        Self(Arc::new(Shared {
-            parts,
-            masker: Masker::new(settings.telemetry.mask_values),
-            settings: settings.clone(),
-            rates: rules::Rates::default(),
-            readers: Arc::new(Semaphore::new(MAX_READERS)),
-            started: Instant::now(),
-        }))
-    }
-
     /// Keeps rates and windows fresh; ends with the process.
     pub async fn run(self) {
-        let mut ticks = tokio::time::interval(rules::SAMPLE_EVERY);
+        let mut ticks = tokio::time::interval(rates::SAMPLE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stores = Vec::new();
         loop {

@@ -77,7 +77,7 @@ impl RulesFeed {
                     loaded: Some(loaded),
                 },
                 Err(errors) if settings.force_start => {
-                    metrics.config_refused();
+                    metrics.config.refused();
                     tracing::error!("no rules are in force:\n{}", errors.render(false));
                     From::Files { source, loaded: None }
                 }
@@ -157,7 +157,7 @@ impl Gate {
         match event {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation, &loaded.warnings),
             Event::Failed(errors) => {
-                self.metrics.config_refused();
+                self.metrics.config.refused();
                 let rendered = errors.render(false);
                 let active = self.engine.active();
                 self.activity.events.reloaded(Reload {
@@ -179,7 +179,7 @@ impl Gate {
         let hash = blake3::hash(rules.dump().as_bytes()).to_hex();
         let (count, domains) = (rules.rules.len(), rules.domains.len());
         self.engine.activate(rules, generation);
-        self.metrics.config_loaded(generation, count, &hash[..2 * HASH_BYTES]);
+        self.metrics.config.loaded(generation, count, &hash[..2 * HASH_BYTES]);
         self.activity.events.reloaded(Reload {
             ok: true,
             generation,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{BenchArgs, memory, noop};
-use crate::cli::{block_on, fail, print, print_json};
+use crate::cli::output::{block_on, fail, print, print_json};
 
 /// Measures servers with Envoy's gRPC interface for rate limits or for external authorization.
 #[derive(Debug, Parser)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::output::{block_on, fail, print};
 use client::{Client, ClientError};
 
 /// Between two looks of `top`.
@@ -134,9 +135,9 @@ pub(super) struct CounterArgs {
 
 /// Asks and prints.
 pub(super) fn run(operate: Operate) -> ExitCode {
-    match super::block_on(ask(operate)) {
+    match block_on(ask(operate)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => super::fail(&error, 1),
+        Ok(Err(error)) => fail(&error, 1),
         Err(code) => code,
     }
 }
@@ -196,8 +197,8 @@ impl Common {
 
     fn show(&self, answer: &Value, table: impl Fn(&Value) -> String) {
         match self.output {
-            Output::Json => super::print(&format_args!("{answer:#}")),
-            Output::Table => super::print(&table(answer).trim_end()),
+            Output::Json => print(&format_args!("{answer:#}")),
+            Output::Table => print(&table(answer).trim_end()),
         };
     }
 }

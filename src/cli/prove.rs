@@ -19,7 +19,7 @@ use crate::prove::rule_tests::run::TestError;
 use crate::prove::rule_tests::{self};
 use crate::rules::Defaults;
 
-use super::{fail, print, print_json};
+use super::output::{fail, print, print_json};
 
 /// How rules are compiled, as with `serve`.
 #[derive(Debug, clap::Args)]

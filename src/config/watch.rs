@@ -21,8 +21,8 @@ use tracing::warn;
 use crate::rules::{Defaults, RuleSet};
 
 use super::error::{ConfigErrors, Warnings};
+use super::load::{Summary, compile_snapshot};
 use super::source::{FileId, Fingerprint, Snapshot, Source};
-use super::{Summary, compile_snapshot};
 
 /// How often files are looked at when nothing is notified.
 const INTERVAL: Duration = Duration::from_millis(250);

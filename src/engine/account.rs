@@ -8,8 +8,9 @@ use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
-use super::plan::{Plan, Slot, asks};
-use super::{Counted, Decision, EngineOptions, StatusLimit};
+use super::options::EngineOptions;
+use super::plan::{Plan, PlanEntry, asks};
+use super::status::{Counted, Decision, StatusLimit};
 
 pub(super) fn count(
     options: &EngineOptions,
@@ -19,8 +20,8 @@ pub(super) fn count(
     decision: &Decision,
     failure: Option<&[OnStoreError]>,
 ) {
-    for ((slot, status), descriptor) in plan.slots.iter().zip(&decision.statuses).zip(&request.descriptors) {
-        let (Slot::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (slot, &status.limit) else {
+    for ((entry, status), descriptor) in plan.entries.iter().zip(&decision.statuses).zip(&request.descriptors) {
+        let (PlanEntry::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (entry, &status.limit) else {
             continue;
         };
         record_usage(metrics, request, descriptor, decision, counted, *forgets);
@@ -57,8 +58,8 @@ pub(super) fn count(
 
 /// Records which counters were asked and which denied, for the operator. What is given back is no decision.
 pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
-    for (slot, status) in plan.slots.iter().zip(&decision.statuses) {
-        let Slot::Counted { check, .. } = slot else {
+    for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
+        let PlanEntry::Counted { check, .. } = entry else {
             continue;
         };
         let Some(check) = plan.transaction.checks.get(*check) else {

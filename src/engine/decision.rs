@@ -1,178 +1,21 @@
-//! What the caller is told.
+//! From the store's outcomes to the answer.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{Enforcement, Outcome, RetryAfter, Window};
-use crate::rules::{OnStoreError, Rule};
+use crate::model::{Enforcement, Outcome};
+use crate::rules::OnStoreError;
 
 use super::failure::strongest;
-use super::plan::{Plan, Slot};
-use super::{Active, EngineOptions, permits};
-
-/// The answer to one request.
-#[derive(Debug)]
-pub struct Decision {
-    /// The overall code.
-    pub over_limit: bool,
-    /// One for each descriptor, in order.
-    pub statuses: SmallVec<[Status; 2]>,
-    /// Set when the store could not decide and the failure mode did.
-    pub failure: Option<OnStoreError>,
-    /// The rules that decided.
-    pub active: Arc<Active>,
-}
-
-/// The answer to one descriptor.
-#[derive(Debug, Clone, Copy)]
-pub struct Status {
-    /// The code as reported: a rule in shadow mode reads OK.
-    pub over_limit: bool,
-    /// What it is about.
-    pub limit: StatusLimit,
-}
-
-/// The limit behind a status.
-#[derive(Debug, Clone, Copy)]
-pub enum StatusLimit {
-    /// No rule applies.
-    None,
-    /// A rule says `unlimited`.
-    Unlimited {
-        /// Index of the rule.
-        rule: usize,
-    },
-    /// Counted.
-    Counted(Counted),
-}
-
-/// A counted limit and how it stands.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    /// Index of the rule; `None` = the request's own limit.
-    pub rule: Option<usize>,
-    /// As configured.
-    pub requests_per_unit: u32,
-    /// As configured.
-    pub window: Window,
-    /// The counter's limit in hits.
-    pub limit_hits: u64,
-    /// Whether the hits were over, whatever the reported code.
-    pub denied: bool,
-    /// One of the quotas of which the request needs one scope's.
-    pub is_quota: bool,
-    /// Slots that the request holds of a `concurrency` limit, to be given back when it is done; `None` where it asked
-    /// for none. 0 where it passed without: in shadow mode, or by `on_store_error: allow`.
-    pub slots: Option<u64>,
-    /// The store's answer.
-    pub outcome: Outcome,
-}
-
-impl Decision {
-    /// The rule behind a status.
-    #[must_use]
-    pub fn rule(&self, status: &Status) -> Option<&Arc<Rule>> {
-        match status.limit {
-            StatusLimit::Counted(Counted { rule: Some(rule), .. }) | StatusLimit::Unlimited { rule } => {
-                self.active.rule(rule)
-            }
-            _ => None,
-        }
-    }
-
-    /// The quotas that are used up, whether or not another scope's let the request pass.
-    pub fn exhausted(&self) -> impl Iterator<Item = &Status> {
-        self.violated()
-            .filter(|(_, counted)| counted.is_quota)
-            .map(|(status, _)| status)
-    }
-
-    /// The statuses that deny, each with its limit.
-    pub fn violated(&self) -> impl Iterator<Item = (&Status, &Counted)> {
-        self.statuses
-            .iter()
-            .filter(|status| status.over_limit)
-            .filter_map(|status| match &status.limit {
-                StatusLimit::Counted(counted) => Some((status, counted)),
-                _ => None,
-            })
-    }
-
-    /// The `concurrency` limits that had slots for the request, each with what it holds of them: 0 if something else
-    /// denied it, or counted nothing. Not those that it passed without a slot, in shadow mode or by another quota.
-    pub fn slots(&self) -> impl Iterator<Item = (&Status, u64)> {
-        self.statuses.iter().filter_map(|status| match &status.limit {
-            StatusLimit::Counted(Counted {
-                slots, denied: false, ..
-            }) => Some((status, (*slots)?)),
-            _ => None,
-        })
-    }
-
-    /// The status that a single-valued header speaks of: an over one first (the one that lasts longest), else the one
-    /// with the least remaining.
-    #[must_use]
-    pub fn tightest(&self) -> Option<(&Status, &Counted)> {
-        let status = &self.statuses[self.tightest_index()?];
-        match &status.limit {
-            StatusLimit::Counted(counted) => Some((status, counted)),
-            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
-        }
-    }
-
-    /// Where [`tightest`](Self::tightest) stands in `statuses`.
-    #[must_use]
-    pub fn tightest_index(&self) -> Option<usize> {
-        let rank = |(index, status): (usize, &Status)| match &status.limit {
-            StatusLimit::Counted(counted) if status.over_limit => {
-                Some((0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX), index))
-            }
-            StatusLimit::Counted(counted) => Some((1, counted.outcome.remaining, index)),
-            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
-        };
-        let (_, _, index) = self.statuses.iter().enumerate().filter_map(rank).min()?;
-        Some(index)
-    }
-
-    /// How long to wait before the same request can pass: the longest of the violated limits; `None` when nothing was
-    /// denied or no waiting helps.
-    #[must_use]
-    pub fn retry_after_us(&self) -> Option<u64> {
-        let mut longest = None;
-        for (_, counted) in self.violated() {
-            longest = longest.max(Some(counted.retry_after_us()?));
-        }
-        longest
-    }
-}
-
-impl Counted {
-    /// Microseconds until the same hits would be admitted; `None` = never.
-    #[must_use]
-    pub const fn retry_after_us(&self) -> Option<u64> {
-        match self.outcome.retry_after {
-            RetryAfter::Now => Some(0),
-            RetryAfter::Micros(us) => Some(us),
-            RetryAfter::Never => None,
-        }
-    }
-
-    /// What `duration_until_reset` says: for a denial the time until the same request would pass (the window where
-    /// that is never), else the time until the full quota is back.
-    #[must_use]
-    pub fn until_reset_us(&self) -> u64 {
-        if self.denied {
-            self.retry_after_us().unwrap_or_else(|| self.window.micros())
-        } else {
-            self.outcome.reset_after_us
-        }
-    }
-}
+use super::options::EngineOptions;
+use super::plan::{Plan, PlanEntry};
+use super::status::{Counted, Decision, Status, StatusLimit};
+use super::{Active, permits};
 
 /// A decision for a request that no counter has to be asked for.
 pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
-    let statuses = plan.slots.iter().map(|slot| status(slot, &[])).collect();
+    let statuses = plan.entries.iter().map(|entry| status(entry, &[])).collect();
     Decision {
         over_limit: false,
         statuses,
@@ -202,8 +45,8 @@ pub(super) fn decide(
     outcomes: &[Outcome],
     failure: Option<&[OnStoreError]>,
 ) -> Decision {
-    let mut statuses: SmallVec<[Status; 2]> = plan.slots.iter().map(|slot| status(slot, outcomes)).collect();
-    // Under the global shadow mode every gate is Observe, so the overall code reads OK by itself.
+    let mut statuses: SmallVec<[Status; 2]> = plan.entries.iter().map(|entry| status(entry, outcomes)).collect();
+    // Under the global shadow mode every check is `Shadow`, so the overall code reads OK by itself.
     debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
     let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
     permits::note(plan, failure, over_limit, &mut statuses);
@@ -215,18 +58,18 @@ pub(super) fn decide(
     }
 }
 
-fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
+fn status(entry: &PlanEntry, outcomes: &[Outcome]) -> Status {
     let free = Status {
         over_limit: false,
         limit: StatusLimit::None,
     };
-    match *slot {
-        Slot::Free => free,
-        Slot::Unlimited { rule } => Status {
+    match *entry {
+        PlanEntry::Free => free,
+        PlanEntry::Unlimited { rule } => Status {
             over_limit: false,
             limit: StatusLimit::Unlimited { rule },
         },
-        Slot::Counted {
+        PlanEntry::Counted {
             check,
             rule,
             limit_hits,
@@ -246,7 +89,7 @@ fn status(slot: &Slot, outcomes: &[Outcome]) -> Status {
                 limit_hits,
                 denied,
                 is_quota: matches!(enforcement, Enforcement::Quota(_)),
-                slots: None,
+                permits: None,
                 outcome,
             };
             Status {

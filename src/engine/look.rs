@@ -7,7 +7,7 @@ use smallvec::smallvec;
 use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, Request, RetryAfter, Transaction, Window};
 use crate::rules::OnStoreError;
 
-use super::plan::{self, Slot};
+use super::plan::{self, PlanEntry};
 use super::{Active, Engine, RequestError, failure};
 
 /// A request as it stands.
@@ -85,12 +85,12 @@ impl Engine {
         let active = self.active().ok_or(RequestError::NoConfiguration)?;
         let plan = plan::plan(&self.options, &active, request)?;
         let modes = plan.failure_modes(&active, self.options.on_store_error);
-        let mut descriptors = Vec::with_capacity(plan.slots.len());
-        for slot in &plan.slots {
-            descriptors.push(match *slot {
-                Slot::Free => Looked::Uncounted,
-                Slot::Unlimited { .. } => Looked::Unlimited,
-                Slot::Counted {
+        let mut descriptors = Vec::with_capacity(plan.entries.len());
+        for entry in &plan.entries {
+            descriptors.push(match *entry {
+                PlanEntry::Free => Looked::Uncounted,
+                PlanEntry::Unlimited { .. } => Looked::Unlimited,
+                PlanEntry::Counted {
                     check,
                     requests_per_unit,
                     window,

@@ -5,9 +5,11 @@ mod active;
 mod decision;
 mod failure;
 mod look;
+mod options;
 mod permits;
 mod plan;
 mod release_filter;
+mod status;
 mod wait;
 
 use std::sync::Arc;
@@ -17,82 +19,25 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use crate::config::settings::OnOverload;
-use crate::model::{Clock, Enforcement, Request, Transaction};
-use crate::rules::{Defaults, OnStoreError, RuleSet};
+use crate::model::{Clock, Request, Transaction};
+use crate::rules::{OnStoreError, RuleSet};
 use crate::store::Store;
 use crate::store::remote::Fallback;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{Activity, Metrics};
 
 pub use active::Active;
-pub use decision::{Counted, Decision, Status, StatusLimit};
 pub use look::{Counter, Look, Looked};
+pub use options::EngineOptions;
 pub use plan::RequestError;
 pub use release_filter::TOLD;
+pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Held;
 use release_filter::ReleaseFilter;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
 const MARGIN: Duration = Duration::from_millis(5);
-
-/// Behaviour that holds for every rule.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// Before every counter key, so that several installations can share a Redis.
-    pub key_prefix: String,
-    /// What a rule's silence means; also the algorithm of limits that a request brings itself.
-    pub defaults: Defaults,
-    /// What happens when the store cannot answer, where a rule does not say.
-    pub on_store_error: OnStoreError,
-    /// Global `SHADOW_MODE`: only the overall code reads OK.
-    pub shadow_mode: bool,
-    /// Global `QUOTA_MODE`: every rule counts as a quota rule.
-    pub quota_mode: bool,
-    /// Hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or none of
-    /// their own.
-    pub charge_after_peek: bool,
-    /// `NEAR_LIMIT_RATIO` in millionths.
-    pub near_limit_ppm: u32,
-    /// Leaky-bucket answers held back at the same time, at most.
-    pub max_waiting: usize,
-    /// Whether a leaky bucket's answers wait for their turn; without, `Outcome::delay_us` only says how long they would:
-    /// for an engine on a virtual clock.
-    pub holds_back: bool,
-    /// Requests worked on at the same time, at most; more are answered at once, as `on_overload` says.
-    pub max_concurrent: usize,
-    /// What a request above that gets.
-    pub on_overload: OnOverload,
-}
-
-impl EngineOptions {
-    /// What a check's verdict means under the global modes.
-    const fn in_force(&self, enforcement: Enforcement) -> Enforcement {
-        if self.shadow_mode {
-            Enforcement::Shadow
-        } else {
-            enforcement
-        }
-    }
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            key_prefix: "sg:".into(),
-            defaults: Defaults::default(),
-            on_store_error: OnStoreError::Local,
-            shadow_mode: false,
-            quota_mode: false,
-            charge_after_peek: false,
-            near_limit_ppm: 800_000,
-            max_waiting: 10_000,
-            holds_back: true,
-            max_concurrent: 10_000,
-            on_overload: OnOverload::Unavailable,
-        }
-    }
-}
 
 /// Decides requests by the rules in force. Shared by all connections.
 pub struct Engine {

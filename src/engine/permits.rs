@@ -8,9 +8,9 @@ use crate::model::{Algorithm, Check, Hits, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::{Cause, Correction, Outcomes, Store};
 
-use super::decision::{Status, StatusLimit};
 use super::failure;
-use super::plan::{Plan, Slot};
+use super::plan::{Plan, PlanEntry};
+use super::status::{Status, StatusLimit};
 
 /// A store's answer with the permits that it grants. They are given back when it is dropped before it was
 /// [heard](Self::heard): the caller has gone away, so its request will never be done.
@@ -68,13 +68,13 @@ const fn asked(check: &Check) -> Option<u64> {
 
 /// Writes into the statuses which permits the request holds. `modes` has a failure mode for each check.
 pub(super) fn note(plan: &Plan, modes: Option<&[OnStoreError]>, over_limit: bool, statuses: &mut [Status]) {
-    for (slot, status) in plan.slots.iter().zip(statuses) {
-        let (Slot::Counted { check: at, .. }, StatusLimit::Counted(counted)) = (slot, &mut status.limit) else {
+    for (entry, status) in plan.entries.iter().zip(statuses) {
+        let (PlanEntry::Counted { check: at, .. }, StatusLimit::Counted(counted)) = (entry, &mut status.limit) else {
             continue;
         };
         if let Some(permits) = plan.transaction.checks.get(*at).and_then(asked) {
             let holds = !over_limit && !counted.denied && failure::is_counted(modes, *at);
-            counted.slots = Some(if holds { permits } else { 0 });
+            counted.permits = Some(if holds { permits } else { 0 });
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{Check, Descriptor, Enforcement, Entry, Hits, Limit, Request, Transaction, Window};
 use crate::rules::{Matched, OnStoreError};
 
-use super::active::Usage;
-use super::{Active, EngineOptions, Status, StatusLimit};
+use super::active::{Active, Usage};
+use super::options::EngineOptions;
+use super::status::{Status, StatusLimit};
 
 /// Why a request gets no decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum RequestError {
     BadOverride {
         /// Which descriptor.
         index: usize,
-        /// What is wrong with it and how to mend it.
+        /// What is wrong with it and how to fix it.
         reason: String,
     },
 }
@@ -40,7 +41,7 @@ pub enum RequestError {
 pub(super) struct Plan {
     pub transaction: Transaction,
     /// One for each descriptor, in order.
-    pub slots: SmallVec<[Slot; 2]>,
+    pub entries: SmallVec<[PlanEntry; 2]>,
     /// First entries of the quotas' scopes; empty unless there are quotas.
     scopes: Vec<SmallVec<[Entry; SCOPE_ENTRIES]>>,
 }
@@ -48,9 +49,9 @@ pub(super) struct Plan {
 /// Entries by which quotas belong together.
 const SCOPE_ENTRIES: usize = 2;
 
-/// What became of a descriptor.
+/// What a descriptor asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Slot {
+pub(super) enum PlanEntry {
     /// No rule, or one that another rule of the request replaces.
     Free,
     /// A rule that says `unlimited`.
@@ -78,11 +79,11 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     }
     let mut plan = Plan {
         transaction: Transaction::default(),
-        slots: SmallVec::new(),
+        entries: SmallVec::new(),
         scopes: Vec::new(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
-        plan.slots.resize(request.descriptors.len(), Slot::Free);
+        plan.entries.resize(request.descriptors.len(), PlanEntry::Free);
         return Ok(plan);
     };
     let find = |descriptor: &Descriptor| match descriptor.limit {
@@ -92,12 +93,12 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     let mut matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
     drop_replaced(&mut matches);
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
-        let slot = match (descriptor.limit, matched) {
+        let entry = match (descriptor.limit, matched) {
             (Some(_), _) => plan.add_override(options, active, request, index)?,
             (None, Some(matched)) => plan.add_rule(options, active, request, descriptor, matched),
-            (None, None) => Slot::Free,
+            (None, None) => PlanEntry::Free,
         };
-        plan.slots.push(slot);
+        plan.entries.push(entry);
     }
     Ok(plan)
 }
@@ -112,12 +113,12 @@ fn drop_replaced(matches: &mut SmallVec<[Option<Matched<'_>>; 2]>) {
         .flatten()
         .flat_map(|m| m.rule.replaces.iter().cloned())
         .collect();
-    for slot in matches.iter_mut() {
-        if slot
+    for matched in matches.iter_mut() {
+        if matched
             .as_ref()
             .is_some_and(|m| replaced.iter().any(|name| name.as_str() == &*m.rule.name))
         {
-            *slot = None;
+            *matched = None;
         }
     }
 }
@@ -130,10 +131,10 @@ impl Plan {
         request: &Request,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
-    ) -> Slot {
+    ) -> PlanEntry {
         let rule = matched.rule;
         let Some(limit) = rule.limit else {
-            return Slot::Unlimited { rule: rule.index };
+            return PlanEntry::Unlimited { rule: rule.index };
         };
         let parts = descriptor.entries.iter().enumerate().map(|(level, entry)| {
             match matched.shared.get(level).copied().flatten() {
@@ -157,7 +158,7 @@ impl Plan {
             hits,
             enforcement: options.in_force(enforcement),
         });
-        Slot::Counted {
+        PlanEntry::Counted {
             check,
             rule: Some(rule.index),
             limit_hits: limit.hits,
@@ -174,10 +175,10 @@ impl Plan {
         active: &Active,
         request: &Request,
         index: usize,
-    ) -> Result<Slot, RequestError> {
+    ) -> Result<PlanEntry, RequestError> {
         let descriptor = &request.descriptors[index];
         let Some(wanted) = descriptor.limit else {
-            return Ok(Slot::Free);
+            return Ok(PlanEntry::Free);
         };
         let limit = override_limit(options, wanted.requests_per_unit, wanted.window)
             .map_err(|reason| RequestError::BadOverride { index, reason })?;
@@ -199,7 +200,7 @@ impl Plan {
             hits: hits(request, descriptor, is_charge),
             enforcement: options.in_force(enforcement),
         });
-        Ok(Slot::Counted {
+        Ok(PlanEntry::Counted {
             check,
             rule: None,
             limit_hits: limit.hits,
@@ -234,11 +235,13 @@ impl Plan {
 
     /// Whether these verdicts deny the request, were there no global shadow mode.
     pub(super) fn would_deny(&self, statuses: &[Status]) -> bool {
-        let verdict = |(slot, status): (&Slot, &Status)| match (slot, &status.limit) {
-            (Slot::Counted { enforcement, .. }, StatusLimit::Counted(counted)) => Some((*enforcement, !counted.denied)),
+        let verdict = |(entry, status): (&PlanEntry, &Status)| match (entry, &status.limit) {
+            (PlanEntry::Counted { enforcement, .. }, StatusLimit::Counted(counted)) => {
+                Some((*enforcement, !counted.denied))
+            }
             _ => None,
         };
-        !passes(self.slots.iter().zip(statuses).filter_map(verdict))
+        !passes(self.entries.iter().zip(statuses).filter_map(verdict))
     }
 
     fn push(&mut self, check: Check) -> usize {
@@ -248,15 +251,15 @@ impl Plan {
 
     /// For each check, what happens when the store cannot answer.
     pub(super) fn failure_modes(&self, active: &Active, default: OnStoreError) -> SmallVec<[OnStoreError; 2]> {
-        let mode = |slot: &Slot| match slot {
-            Slot::Counted { rule, .. } => Some(
+        let mode = |entry: &PlanEntry| match entry {
+            PlanEntry::Counted { rule, .. } => Some(
                 rule.and_then(|index| active.rule(index))
                     .and_then(|rule| rule.on_store_error)
                     .unwrap_or(default),
             ),
-            Slot::Free | Slot::Unlimited { .. } => None,
+            PlanEntry::Free | PlanEntry::Unlimited { .. } => None,
         };
-        self.slots.iter().filter_map(mode).collect()
+        self.entries.iter().filter_map(mode).collect()
     }
 }
 

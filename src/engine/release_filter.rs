@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use crate::model::time::SECOND_US;
 use crate::model::{Algorithm, Clock, CounterKey, Hits, Transaction};
 
-use super::decision::{Status, StatusLimit};
-use super::plan::{Plan, Slot};
+use super::plan::{Plan, PlanEntry};
+use super::status::{Status, StatusLimit};
 
 /// Added to the number of slots that an answer tells, and so to the release that is made of it: such a release gives back
 /// what was taken. More slots than anybody takes at once, and little enough for Envoy, which makes no call for a number
@@ -66,14 +66,14 @@ struct Note {
 impl ReleaseFilter {
     /// Notes which slots a request asked for and did not get, though it will release them.
     pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) {
-        for (slot, status) in plan.slots.iter().zip(statuses) {
-            let (Slot::Counted { check, .. }, StatusLimit::Counted(counted)) = (slot, status.limit) else {
+        for (entry, status) in plan.entries.iter().zip(statuses) {
+            let (PlanEntry::Counted { check, .. }, StatusLimit::Counted(counted)) = (entry, status.limit) else {
                 continue;
             };
             let Some(check) = plan.transaction.checks.get(*check) else {
                 continue;
             };
-            if let (Hits::Acquire(hits), Some(0)) = (check.hits, counted.slots) {
+            if let (Hits::Acquire(hits), Some(0)) = (check.hits, counted.permits) {
                 self.add(&check.key, hits, clock.now_us(), check.limit.window_us);
             }
         }

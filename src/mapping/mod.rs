@@ -6,7 +6,8 @@
 //! | [`attributes`] | what is asked of a request |
 //! | [`action`] | one entry of a descriptor |
 //! | [`address`] | the client's address behind proxies, and masks |
-//! | [`path`], [`template`] | one spelling for one path; templates |
+//! | [`spelling`] | one spelling for one path |
+//! | [`path`], [`template`] | values from a path; templates |
 //! | [`query`] | query parameters |
 //! | [`matcher`] | texts and headers; which lists apply |
 //! | [`hits`] | what a request costs |
@@ -20,6 +21,7 @@ pub mod lists;
 pub mod matcher;
 pub mod path;
 pub mod query;
+pub mod spelling;
 mod subject;
 pub mod template;
 

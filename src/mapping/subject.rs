@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::address::NotNamed;
 use super::path;
+use super::spelling::normalize;
 use super::{Attributes, ClientAddress};
 
 /// A request and the settings by which it is read.
@@ -49,7 +50,7 @@ impl<'a, A: Attributes> Subject<'a, A> {
         self.path.get_or_init(|| {
             let path = path::without_query(self.attributes.path());
             if self.normalize_path {
-                path::normalize(path)
+                normalize(path)
             } else {
                 Cow::Borrowed(path)
             }

@@ -1,6 +1,6 @@
 //! Path templates such as `/users/{id}`.
 
-use super::path::normalize;
+use super::spelling::normalize;
 
 /// Longest template, in segments.
 pub const MAX_SEGMENTS: usize = 64;

@@ -15,9 +15,9 @@ use super::headers::policy_name;
 
 /// An encoded `google.protobuf.Struct`; empty = none.
 ///
-/// For a request that took slots of `concurrency` limits: under `sluicegate` how many, for Envoy to give back when its
-/// stream is done ([`set_slots`]); where quotas are used up, under `sluicegate` which ones. On a denial, and with `always` on every answer: under `sluicegate` the rule that fired first and all that did, or
-/// the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
+/// For a request that took permits of `concurrency` limits: under `sluicegate` how many, for Envoy to release when its
+/// stream is done ([`set_slots`]); where quotas are used up, under `sluicegate` which ones. On a denial, and with
+/// `always` on every answer: under `sluicegate` the rule that fired first and all that did, or the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
 /// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass,
 /// merged, the first one holding.
 #[must_use]
@@ -120,27 +120,27 @@ pub fn undecided(reason: &str) -> Vec<u8> {
 
 /// What an admitted request holds of `concurrency` limits; `false` where it holds nothing.
 ///
-/// `slots` is what it holds of each of them (of the one that it holds least of, so that nobody gives back more than was
-/// taken); absent if one counted nothing. A limit that it passed without a slot (shadow mode) does not keep the others
-/// from getting theirs back. `slots_of` has each limit's own number by the limit's name. All with [`TOLD`] added, so that
+/// `slots` (the field's public name) is the number of permits that it holds of each of them (of the one that it holds
+/// least of, so that no more are released than were taken); absent if one counted nothing. A limit that it passed without
+/// a permit (shadow mode) does not keep the others from getting theirs back. `slots_of` has each limit's own number by the limit's name. All with [`TOLD`] added, so that
 /// the release made of it is known for one.
 fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
     let is_shadow = |status| decision.rule(status).is_some_and(|rule| rule.shadow_mode);
     let counted = decision
-        .slots()
-        .filter(|(status, slots)| *slots > 0 || !is_shadow(status));
-    let Some(least) = counted.map(|(_, slots)| slots).min() else {
+        .permits()
+        .filter(|(status, permits)| *permits > 0 || !is_shadow(status));
+    let Some(least) = counted.map(|(_, permits)| permits).min() else {
         return false;
     };
     let mut held: SmallVec<[(&str, u64); 2]> = SmallVec::new();
-    for (status, slots) in decision.slots() {
+    for (status, permits) in decision.permits() {
         let name = policy_name(decision, status);
         match held.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = slots.min(*known),
-            None => held.push((name, slots)),
+            Some((_, known)) => *known = permits.min(*known),
+            None => held.push((name, permits)),
         }
     }
-    held.retain(|(_, slots)| *slots > 0);
+    held.retain(|(_, permits)| *permits > 0);
     if held.is_empty() {
         return false;
     }
@@ -148,8 +148,8 @@ fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
         fields.set("slots", Value::Number(TOLD + least));
     }
     let mut each = Fields::default();
-    for (name, slots) in held {
-        each.set(name, Value::Number(TOLD + slots));
+    for (name, permits) in held {
+        each.set(name, Value::Number(TOLD + permits));
     }
     fields.set("slots_of", Value::Struct(&each));
     true

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-use super::rule_stats::{RuleStats, SeriesId};
+use super::series::{RuleStats, SeriesId};
 
 /// Series that request values may open in one process; the rest is counted under the rule alone.
 pub const MAX_DETAILED_SERIES: usize = 10_000;

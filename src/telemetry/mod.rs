@@ -3,6 +3,7 @@
 
 pub mod activity;
 mod compat;
+pub mod config_metrics;
 mod detailed;
 pub mod edges;
 mod json_lines;
@@ -11,7 +12,11 @@ pub mod logs;
 pub mod metrics;
 mod pipeline;
 mod plain;
+pub mod ports;
+mod registrar;
 pub mod rule_stats;
+mod series;
+pub mod services;
 pub mod statsd;
 pub mod store_meter;
 pub mod throttle;
@@ -19,7 +24,10 @@ pub mod traces;
 
 pub use activity::Activity;
 pub use edges::EdgeMetrics;
-pub use metrics::{Metrics, PortMetrics, ServiceKind};
+pub use metrics::Metrics;
 pub use pipeline::PipelineCollector;
-pub use rule_stats::{RuleStats, RuleStatsRegistry};
+pub use ports::PortMetrics;
+pub use rule_stats::RuleStatsRegistry;
+pub use series::RuleStats;
+pub use services::ServiceKind;
 pub use traces::{CallSpan, Traces};

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use tokio::time::Instant;
 
-use super::metrics::{LATENCY_BUCKETS, counters, histograms};
+use super::registrar::{LATENCY_BUCKETS, Registrar};
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
@@ -25,16 +25,16 @@ pub struct StoreMetrics {
 }
 
 impl StoreMetrics {
-    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn new(r: Registrar<'_>) -> prometheus::Result<Self> {
         let name = "sluicegate_store_errors_total";
-        let errors = counters(registry, name, "Calls to the store that failed", &["store", "kind"])?;
+        let errors = r.counters(name, "Calls to the store that failed", &["store", "kind"])?;
         let store = &["store"];
         let name = "sluicegate_store_duration_seconds";
-        let duration = histograms(registry, name, "Time of a store call", store, &LATENCY_BUCKETS)?;
+        let duration = r.histograms(name, "Time of a store call", store, &LATENCY_BUCKETS)?;
         let name = "sluicegate_store_call_checks";
-        let checks = histograms(registry, name, "Checks in a store call", store, &CHECKS_BUCKETS)?;
+        let checks = r.histograms(name, "Checks in a store call", store, &CHECKS_BUCKETS)?;
         Ok(Self {
-            calls: counters(registry, "sluicegate_store_calls_total", "Calls to the store", store)?,
+            calls: r.counters("sluicegate_store_calls_total", "Calls to the store", store)?,
             errors,
             duration,
             checks,

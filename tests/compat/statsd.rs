@@ -53,12 +53,12 @@ fn busy(tags: &BTreeMap<String, String>) -> Arc<Metrics> {
     let stats = metrics.rules.activate(&rules);
     stats[0].total_hits.fetch_add(3, Ordering::Relaxed);
     stats[0].over_limit.fetch_add(1, Ordering::Relaxed);
-    let door = metrics.service(ServiceKind::Rls);
+    let rls = metrics.service(ServiceKind::Rls);
     for seconds in [0.000_2, 0.000_2, 3.0] {
-        door.ok.inc();
-        door.duration.observe(seconds);
+        rls.ok.inc();
+        rls.duration.observe(seconds);
     }
-    metrics.config_refused();
+    metrics.config.refused();
     Arc::new(metrics)
 }
 

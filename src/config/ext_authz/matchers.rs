@@ -1,7 +1,7 @@
 //! Conditions on requests, headers and texts, by the names of Envoy's own matchers.
 
 use crate::mapping::matcher::{Comparison, HostMatcher, PathMatcher, QueryMatcher};
-use crate::mapping::path::normalize as normalized;
+use crate::mapping::spelling::normalize as normalized;
 use crate::mapping::{HeaderMatcher, RequestMatcher, StringMatcher};
 
 use super::super::error::Place;

@@ -10,7 +10,7 @@ use tonic::{Code, Request};
 
 use super::super::settings::XdsSettings;
 use super::connect::Connector;
-use super::{TYPE_URL, Update};
+use super::update::{TYPE_URL, Update};
 use crate::proto::envoy::config::core::v3::Node;
 use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};

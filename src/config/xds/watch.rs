@@ -8,10 +8,11 @@ use prost::Message;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use super::super::Summary;
+use super::super::load::Summary;
 use super::super::settings::XdsSettings;
 use super::super::watch::{Event, Loaded};
-use super::{Update, XdsClient};
+use super::client::XdsClient;
+use super::update::Update;
 use crate::rules::Defaults;
 use crate::tls::TlsError;
 

@@ -12,7 +12,7 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use super::format::Format;
 use super::record::Record;
-use super::report::Unreadable;
+use super::unreadable::Unreadable;
 
 /// What is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -6,6 +6,8 @@
 //! | [`format`] | lines → records: common and combined log format, Envoy's text, JSON |
 //! | [`input`] | files, compressed or not, merged in order of time |
 //! | [`order`] | lines that are a little out of order |
+//! | [`options`] | what is asked of a replay |
+//! | [`unreadable`] | lines that could not be used |
 //! | [`run`] | records → descriptors → decisions |
 //! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
 //! | [`report`], [`text`], [`html`] | results for people and programs |
@@ -15,6 +17,7 @@ pub mod format;
 pub mod html;
 pub mod input;
 pub mod keys;
+pub mod options;
 pub mod order;
 pub mod record;
 pub mod report;
@@ -22,6 +25,8 @@ pub mod run;
 pub mod series;
 pub mod tally;
 pub mod text;
+pub mod unreadable;
 
+pub use options::Options;
 pub use report::Report;
-pub use run::{Options, ReplayError, run};
+pub use run::{ReplayError, run};

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,51 +12,21 @@ use crate::model::{Descriptor, Request};
 use crate::prove::envoy::EnvoyError;
 use crate::prove::limiter::VirtualLimiter;
 use crate::prove::map::Mapper;
-use crate::rules::Defaults;
 
 use super::format::Format;
 use super::input::{InputError, Merged, first_line};
 use super::keys;
+use super::options::Options;
 use super::order::Reorder;
 use super::record::Record;
-use super::report::{Change, Report, Unreadable};
+use super::report::{Answer, Change, Report};
 use super::tally::Tally;
+use super::unreadable::Unreadable;
 
 /// Lines between two looks at the progress.
 const PROGRESS_LINES: u64 = 1 << 15;
-/// Requests under way whose slots of `concurrency` limits are held.
+/// Requests under way whose permits of `concurrency` limits are held.
 const MAX_UNDER_WAY: usize = 1_000_000;
-
-/// What to replay, and by what.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Rules files and directories.
-    pub rules: Vec<PathBuf>,
-    /// Rules to compare with; none if empty.
-    pub against: Vec<PathBuf>,
-    /// Envoy's configuration, if requests become descriptors by its routes.
-    pub envoy: Option<PathBuf>,
-    /// Its listener.
-    pub listener: Option<String>,
-    /// Name of the format, or a format string; `None` = by the first line.
-    pub format: Option<String>,
-    /// `name=path` of JSON lines.
-    pub fields: Vec<String>,
-    /// The authority of requests whose log has none.
-    pub host: Option<String>,
-    /// What is at most so late is set right, in microseconds.
-    pub window_us: u64,
-    /// Counters of each set of rules, at most.
-    pub max_keys: NonZeroUsize,
-    /// Share of denied requests, 0 to 1, for the advised limit.
-    pub deny_share: f64,
-    /// Keys of each rule in the report.
-    pub top: usize,
-    /// How rules are compiled.
-    pub defaults: Defaults,
-    /// `-` is the standard input.
-    pub logs: Vec<PathBuf>,
-}
 
 /// Why nothing was replayed.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +117,7 @@ struct Side {
     mapper: Mapper,
     limiter: VirtualLimiter,
     tally: Tally,
-    /// What gives back slots of `concurrency` limits: when, in which order, what.
+    /// Releases of permits of `concurrency` limits: when, in which order, what.
     under_way: BinaryHeap<Reverse<(u64, u64)>>,
     releases: std::collections::HashMap<u64, Request>,
     count: u64,
@@ -250,14 +219,6 @@ impl Replay {
     }
 }
 
-/// What one side made of a request: whether it was denied, and by which counters.
-pub struct Answer {
-    /// Whether it was denied.
-    pub denied: bool,
-    /// Names of the counters that denied it.
-    pub by: Vec<Box<str>>,
-}
-
 impl Side {
     fn new(options: &Options, rules: &[PathBuf], start_us: u64) -> Result<Self, ReplayError> {
         let rules = read_rules(&Source::new(rules.to_vec()), &options.defaults).map_err(ReplayError::Config)?;
@@ -326,16 +287,16 @@ impl Side {
         Ok(Answer { denied, by })
     }
 
-    /// The slots of a request are given back when it ends.
+    /// The permits of a request are released when it ends.
     fn hold(&mut self, record: &Record, request: &Request, decision: &Decision) {
         let taken: Vec<Descriptor> = request
             .descriptors
             .iter()
             .zip(&decision.statuses)
             .filter_map(|(descriptor, status)| {
-                let (_, slots) = decision.slots().find(|(held, _)| std::ptr::eq(*held, status))?;
-                (slots > 0).then(|| Descriptor {
-                    hits_addend: Some(slots),
+                let (_, permits) = decision.permits().find(|(held, _)| std::ptr::eq(*held, status))?;
+                (permits > 0).then(|| Descriptor {
+                    hits_addend: Some(permits),
                     is_negative_hits: true,
                     ..descriptor.clone()
                 })

@@ -1,28 +1,20 @@
 //! One call: transactions in, answers out, in time.
 
 use std::pin::pin;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fred::bytes_utils::Str;
-use fred::error::Error;
-use fred::interfaces::LuaInterface;
-use fred::prelude::{Client, ClientLike, ErrorKind};
-use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Key, Value};
-use futures::future::join_all;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
+use super::budget::Budget;
 use super::client::store_error;
+use super::evaluate::evaluate;
 use super::link::Link;
-use super::script::{self, Call, ScriptId};
+use super::script;
 use crate::algorithms::op::Op;
-use crate::model::{AlgorithmKind, CounterKey, Transaction};
+use crate::model::Transaction;
 use crate::store::StoreError;
-use crate::store::remote::GRACE;
 use crate::store::remote::transport::Answers;
+
+pub(super) use super::evaluate::Mode;
 
 /// Why a call has no answers.
 pub(super) enum Failure {
@@ -34,15 +26,6 @@ pub(super) enum Failure {
     Sent(StoreError),
 }
 
-/// How a call is made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// As always.
-    Plain,
-    /// To a node that is about to get the key's slot.
-    Asking,
-}
-
 /// Decides transactions whose keys may stand in one call, by virtual time `now_us` (0 = Redis' own).
 pub(super) async fn decide(
     link: &Link,
@@ -52,7 +35,7 @@ pub(super) async fn decide(
     mode: Mode,
 ) -> Result<Vec<Answers>, Failure> {
     let client = link.client().map_err(Failure::NotSent)?;
-    let reply = budget.watch(link, evaluate(&client, transactions, budget, now_us, mode));
+    let reply = watch(budget, link, evaluate(&client, transactions, budget, now_us, mode));
     match reply.await {
         Ok(reply) => {
             link.answered(&client);
@@ -72,146 +55,14 @@ pub(super) async fn decide(
     }
 }
 
-async fn evaluate(
-    client: &Client,
-    transactions: &[Transaction<Op>],
-    budget: &Budget,
-    now_us: u64,
-    mode: Mode,
-) -> Result<Bytes, Error> {
-    let call = script::encode(transactions, now_us);
-    let reply: Result<Bytes, Error> = match mode {
-        Mode::Plain if budget.is_untouched() => {
-            let argument = vec![Value::Bytes(Bytes::from(call.argument))];
-            client.evalsha(hash(call.script), keys(&call.keys), argument).await
-        }
-        Mode::Plain => {
-            let (command, arguments) = evaluation("EVALSHA", hash(call.script), call);
-            let client = client.with_options(&budget.options());
-            client.custom(command, arguments).await
-        }
-        Mode::Asking => asking(client, budget, call).await,
-    };
-    match reply {
-        // The server has lost the script (a restart, SCRIPT FLUSH) or never had it: send it along, which also makes
-        // it known. Nothing was counted yet.
-        Err(error) if error.details().starts_with("NOSCRIPT") => {
-            let call = script::encode(transactions, now_us);
-            let (command, arguments) = evaluation("EVAL", text(call.script), call);
-            let client = client.with_options(&budget.options());
-            client.custom(command, arguments).await
-        }
-        reply => reply,
-    }
-}
-
-/// Runs each algorithm's script once without anything to decide, so that a server and a connection that are new have the
-/// scripts, and have been used, before a request's 15 ms count. What fails here fails again where it matters.
-pub(super) async fn warm(client: &Client, patience: Duration) {
-    let nothing = script::encode::<Op>(&[], 0);
-    let calls = AlgorithmKind::ALL.map(|kind| {
-        let call = Call {
-            script: ScriptId::of(kind),
-            keys: nothing.keys.clone(),
-            argument: nothing.argument.clone(),
-        };
-        let (command, arguments) = evaluation("EVAL", text(call.script), call);
-        client.custom::<Value, _>(command, arguments)
-    });
-    let _ = timeout(patience, join_all(calls)).await;
-}
-
-/// fred's script interface takes no options, hence the command by name.
-fn evaluation(command: &'static str, script: Str, call: Call<'_>) -> (CustomCommand, Vec<Value>) {
-    let mut arguments = vec![Value::String(script), Value::from(call.keys.len() as i64)];
-    arguments.extend(keys(&call.keys).into_iter().map(Value::from));
-    arguments.push(Value::Bytes(Bytes::from(call.argument)));
-    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-    (command, arguments)
-}
-
-/// `ASKING` and the script in one go, with its text, since the node may never have seen it.
-async fn asking(client: &Client, budget: &Budget, call: Call<'_>) -> Result<Bytes, Error> {
-    let pipeline = client.pipeline();
-    let asking = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
-    let _: Value = pipeline.custom(asking, Vec::<Value>::new()).await?;
-    let (command, arguments) = evaluation("EVAL", text(call.script), call);
-    let _: Value = pipeline.custom(command, arguments).await?;
-    match tokio::time::timeout(budget.left(), pipeline.last()).await {
+/// Waits for a reply, and tells the link if that takes too long.
+async fn watch<T>(budget: &Budget, link: &Link, reply: impl Future<Output = T>) -> T {
+    let mut reply = pin!(reply);
+    match timeout_at((budget.start + budget.timeout).into(), &mut reply).await {
         Ok(reply) => reply,
-        Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer to ASKING")),
-    }
-}
-
-fn keys(keys: &[&CounterKey]) -> Vec<Key> {
-    keys.iter().map(|key| Key::from(key.as_str())).collect()
-}
-
-/// The script's SHA-1, as Redis names it; computed once.
-fn hash(script: ScriptId) -> Str {
-    static HASHES: [OnceLock<Str>; ScriptId::COUNT] = [const { OnceLock::new() }; ScriptId::COUNT];
-    let compute = || Str::from(fred::util::sha1_hash(script.source()));
-    HASHES
-        .get(script.index())
-        .map_or_else(compute, |hash| hash.get_or_init(compute).clone())
-}
-
-fn text(script: ScriptId) -> Str {
-    Str::from_static(script.source())
-}
-
-/// The time that a call has, with all of its redirections: longer than its callers wait (see [`GRACE`]).
-pub(super) struct Budget {
-    start: Instant,
-    /// The store's own timeout. A call that takes longer speaks against the server, whatever its callers' deadlines.
-    timeout: Duration,
-    /// Whether nothing of it has been used yet, so that the client's own timeout will do.
-    untouched: AtomicBool,
-}
-
-impl Budget {
-    /// From now on.
-    pub fn new(timeout: Duration) -> Self {
-        Self {
-            start: Instant::now(),
-            timeout,
-            untouched: AtomicBool::new(true),
-        }
-    }
-
-    /// What the client's own timeout has to be.
-    pub fn total(timeout: Duration) -> Duration {
-        timeout + GRACE
-    }
-
-    /// True once at most.
-    fn is_untouched(&self) -> bool {
-        self.untouched.swap(false, Ordering::Relaxed)
-    }
-
-    fn left(&self) -> Duration {
-        // fred reads zero as no limit.
-        Self::total(self.timeout)
-            .saturating_sub(self.start.elapsed())
-            .max(Duration::from_micros(1))
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            timeout: Some(self.left()),
-            ..Options::default()
-        }
-    }
-
-    /// Waits for a reply, and tells the link if that takes too long.
-    async fn watch<T>(&self, link: &Link, reply: impl Future<Output = T>) -> T {
-        let mut reply = pin!(reply);
-        match timeout_at((self.start + self.timeout).into(), &mut reply).await {
-            Ok(reply) => reply,
-            Err(_) => {
-                link.timed_out(self.timeout);
-                reply.await
-            }
+        Err(_) => {
+            link.timed_out(budget.timeout);
+            reply.await
         }
     }
 }

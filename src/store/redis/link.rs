@@ -15,8 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::call::{self, Budget};
+use super::budget::Budget;
 use super::client::{self, AbortOnDrop, Tls};
+use super::evaluate::warm;
 use super::events::{RedisObserver, Watch};
 use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
@@ -263,7 +264,7 @@ impl Supervisor {
         };
         match connected {
             Ok(Ok(task)) => {
-                call::warm(&client, limit).await;
+                warm(&client, limit).await;
                 Ok((client, task))
             }
             Ok(Err(error)) => Err(client::store_error(&error, limit)),

@@ -4,9 +4,11 @@
 //! of a few for all others (`link`). It decides by Redis' own clock. While there is no connection it fails at once, as not
 //! sent. In a cluster a shard is a hash slot: the calls of one moment to slots of one master leave in one write.
 
+mod budget;
 mod call;
 mod client;
 mod cluster;
+mod evaluate;
 mod events;
 mod link;
 pub mod script;
@@ -18,7 +20,8 @@ use std::time::Duration;
 use fred::util::redis_keyslot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::call::{Budget, Failure, Mode};
+use self::budget::Budget;
+use self::call::{Failure, Mode};
 use self::client::Tls;
 use self::cluster::Cluster;
 pub use self::events::{RedisChange, RedisEvent, RedisObserver};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 use super::fallback::Fallback;
@@ -41,8 +42,9 @@ impl Carried {
         }
     }
 
-    pub(super) fn push(&mut self, key: &CounterKey, record: Record) {
-        self.records.push((key.clone(), record));
+    fn extend(&mut self, key: &CounterKey, records: impl IntoIterator<Item = Record>) {
+        self.records
+            .extend(records.into_iter().map(|record| (key.clone(), record)));
     }
 
     /// Notes in the fallback counters what the store has been given back of leases. What requests were refused or never
@@ -115,6 +117,43 @@ impl Carried {
     /// What became of them.
     pub(super) fn end(mut self, fate: Fate) {
         self.fate = fate;
+    }
+}
+
+impl Ledger {
+    /// Adds what is owed on these counters to `carried`, which goes in front of a call to them.
+    ///
+    /// # Errors
+    /// When corrections of one of them are in flight with another call; the future completes when any have landed.
+    pub(super) fn claim<'k>(
+        self: &Arc<Self>,
+        counters: impl Iterator<Item = &'k CounterKey> + Clone,
+        carried: &mut Carried,
+    ) -> Result<(), OwnedNotified> {
+        let mut book = self.book.lock();
+        let elsewhere = |key: &&CounterKey| book.in_flight.contains(*key) && !carried.has(key);
+        if counters.clone().any(|key| elsewhere(&key)) {
+            return Err(Arc::clone(&self.landed).notified_owned());
+        }
+        for key in counters {
+            carried.extend(key, self.take(&mut book, key));
+        }
+        self.note_len(&book);
+        Ok(())
+    }
+
+    /// Takes what is owed on up to `most` of the counters that `of` picks and that are not in flight.
+    pub(super) fn claim_any(self: &Arc<Self>, most: usize, of: impl Fn(&CounterKey, &Limit) -> bool) -> Carried {
+        let mut carried = Carried::nothing(self);
+        let mut book = self.book.lock();
+        let due = book.due().filter(|(key, limit)| of(key, limit));
+        let keys: Vec<CounterKey> = due.map(|(key, _)| key.clone()).take(most).collect();
+        for key in &keys {
+            carried.extend(key, self.take(&mut book, key));
+        }
+        self.note_len(&book);
+        drop(book);
+        carried
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::time::timeout_at;
 use super::carried::Carried;
 use super::context::Context;
 use super::job::{Calls, Job, Reply, gives_up, job};
+use super::queued::{Lead, Queued, Successors};
 use super::send::Batch;
 use super::transport::Transport;
 use crate::model::CounterKey;
@@ -39,36 +40,41 @@ const MAX_JOINED: usize = 1024;
 /// See the module's docs.
 pub(super) struct Dispatch<T: Transport> {
     context: Arc<Context<T>>,
-    queue: Mutex<Queue<T>>,
+    queue: Mutex<Queue>,
 }
 
-struct Queue<T: Transport> {
+struct Queue {
     /// What leaves at the end of this turn.
-    ready: Vec<Queued<T>>,
+    ready: Vec<Queued>,
     /// Keys with a call in flight, each with the jobs that wait for the next one.
-    joined: HashMap<CounterKey, Vec<Queued<T>>>,
+    joined: HashMap<CounterKey, Vec<Queued>>,
     /// Jobs in both.
     waiting: usize,
     scheduled: bool,
 }
 
-/// A job in the queue.
-pub(super) struct Queued<T: Transport> {
-    shard: u16,
-    pub job: Job,
-    /// Held by the one job of a key that is in flight.
-    lead: Option<Lead<T>>,
-}
-
-/// Keeps a key's other jobs waiting; hands over to them when it is dropped.
-struct Lead<T: Transport> {
-    dispatch: Arc<Dispatch<T>>,
-    key: CounterKey,
-}
-
-impl<T: Transport> Drop for Lead<T> {
-    fn drop(&mut self) {
-        self.dispatch.clone().free(&self.key);
+impl<T: Transport> Successors for Dispatch<T> {
+    fn free(self: Arc<Self>, key: &CounterKey) {
+        let mut queue = self.queue.lock();
+        let Some(waiting) = queue.joined.get_mut(key) else {
+            return;
+        };
+        if waiting.is_empty() {
+            queue.joined.remove(key);
+            return;
+        }
+        let mut checks = 0;
+        let fits = |queued: &&Queued| {
+            checks += queued.job.checks();
+            checks <= MAX_CHECKS
+        };
+        let count = waiting.iter().take_while(fits).count().max(1);
+        let mut next: Vec<_> = waiting.drain(..count).collect();
+        if let Some(first) = next.first_mut() {
+            first.lead = Some(Lead::new(self.clone(), key.clone()));
+        }
+        queue.waiting -= next.len();
+        self.push(&mut queue, next);
     }
 }
 
@@ -125,10 +131,7 @@ impl<T: Transport> Dispatch<T> {
                 Some(_) => {}
                 None => {
                     queue.joined.insert(key.clone(), Vec::new());
-                    queued.lead = Some(Lead {
-                        dispatch: Arc::clone(&self),
-                        key,
-                    });
+                    queued.lead = Some(Lead::new(self.clone(), key));
                 }
             }
         }
@@ -137,7 +140,7 @@ impl<T: Transport> Dispatch<T> {
     }
 
     /// Adds jobs to those that leave at the end of this turn.
-    fn push(self: &Arc<Self>, queue: &mut Queue<T>, jobs: impl IntoIterator<Item = Queued<T>>) {
+    fn push(self: &Arc<Self>, queue: &mut Queue, jobs: impl IntoIterator<Item = Queued>) {
         let before = queue.ready.len();
         queue.ready.extend(jobs);
         queue.waiting += queue.ready.len() - before;
@@ -148,33 +151,6 @@ impl<T: Transport> Dispatch<T> {
                 runtime.spawn(Arc::clone(self).flush());
             }
         }
-    }
-
-    /// A key's call is no longer in flight: its next jobs leave, or the key is forgotten.
-    fn free(self: Arc<Self>, key: &CounterKey) {
-        let mut queue = self.queue.lock();
-        let Some(waiting) = queue.joined.get_mut(key) else {
-            return;
-        };
-        if waiting.is_empty() {
-            queue.joined.remove(key);
-            return;
-        }
-        let mut checks = 0;
-        let fits = |queued: &&Queued<T>| {
-            checks += queued.job.checks();
-            checks <= MAX_CHECKS
-        };
-        let count = waiting.iter().take_while(fits).count().max(1);
-        let mut next: Vec<_> = waiting.drain(..count).collect();
-        if let Some(first) = next.first_mut() {
-            first.lead = Some(Lead {
-                dispatch: Arc::clone(&self),
-                key: key.clone(),
-            });
-        }
-        queue.waiting -= next.len();
-        self.push(&mut queue, next);
     }
 
     /// Sends all that has come by the end of this turn.
@@ -202,15 +178,15 @@ impl<T: Transport> Dispatch<T> {
     }
 
     /// Puts a job back into the queue when corrections have landed, or its time is over.
-    async fn wait_for_ledger(self: Arc<Self>, queued: Queued<T>, landed: OwnedNotified) {
+    async fn wait_for_ledger(self: Arc<Self>, queued: Queued, landed: OwnedNotified) {
         let _ = timeout_at(queued.job.gives_up(), landed).await;
         let mut queue = self.queue.lock();
         self.push(&mut queue, [queued]);
     }
 
     /// Puts jobs into batches by shard and size, with the corrections that their counters are owed.
-    fn batches(self: &Arc<Self>, jobs: Vec<Queued<T>>) -> Vec<Batch<T>> {
-        let mut batches: Vec<Batch<T>> = Vec::new();
+    fn batches(self: &Arc<Self>, jobs: Vec<Queued>) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
         let mut open: HashMap<u16, usize> = HashMap::new();
         for queued in jobs {
             // Those who left need no answer, and their hits need not be counted.

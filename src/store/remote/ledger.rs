@@ -17,10 +17,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
-use super::carried::Carried;
 use crate::model::{CounterKey, Limit};
 use crate::store::correction::{Cause, Correction};
 
@@ -162,61 +160,21 @@ impl Ledger {
         self.note_len(&book);
     }
 
-    /// Adds what is owed on these counters to `carried`, which goes in front of a call to them.
-    ///
-    /// # Errors
-    /// When corrections of one of them are in flight with another call; the future completes when any have landed.
-    pub(super) fn claim<'k>(
-        self: &Arc<Self>,
-        counters: impl Iterator<Item = &'k CounterKey> + Clone,
-        carried: &mut Carried,
-    ) -> Result<(), OwnedNotified> {
-        let mut book = self.book.lock();
-        let elsewhere = |key: &&CounterKey| book.in_flight.contains(*key) && !carried.has(key);
-        if counters.clone().any(|key| elsewhere(&key)) {
-            return Err(Arc::clone(&self.landed).notified_owned());
-        }
-        for key in counters {
-            self.take(&mut book, key, carried);
-        }
-        self.note_len(&book);
-        Ok(())
-    }
-
-    /// Takes what is owed on up to `most` of the counters that `of` picks and that are not in flight.
-    pub(super) fn claim_any(self: &Arc<Self>, most: usize, of: impl Fn(&CounterKey, &Limit) -> bool) -> Carried {
-        let mut carried = Carried::nothing(self);
-        let mut book = self.book.lock();
-        let limit = |entry: &Entry| entry.records.first().map(|record| record.limit);
-        let due = book
-            .entries
-            .iter()
-            .filter(|(key, entry)| !book.in_flight.contains(*key) && limit(entry).is_some_and(|limit| of(key, &limit)));
-        let keys: Vec<CounterKey> = due.map(|(key, _)| key.clone()).take(most).collect();
-        for key in &keys {
-            self.take(&mut book, key, &mut carried);
-        }
-        self.note_len(&book);
-        drop(book);
-        carried
-    }
-
-    fn take(&self, book: &mut Book, key: &CounterKey, carried: &mut Carried) {
+    /// Takes what is owed on a counter; if that is anything, the counter is in flight until its corrections have landed.
+    pub(super) fn take(&self, book: &mut Book, key: &CounterKey) -> SmallVec<[Record; 1]> {
         let now = Instant::now();
-        let records = book.remove(key);
-        if records.is_empty() {
-            return;
-        }
-        for record in records {
-            if record.until <= now {
+        let mut records = book.remove(key);
+        records.retain(|record| {
+            let counts = record.until > now;
+            if !counts {
                 self.totals(record.cause).expired.fetch_add(1, Relaxed);
-            } else {
-                carried.push(key, record);
             }
-        }
-        if carried.has(key) {
+            counts
+        });
+        if !records.is_empty() {
             book.in_flight.insert(key.clone());
         }
+        records
     }
 
     pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: Record, now: Instant) {
@@ -323,6 +281,12 @@ impl Entry {
 }
 
 impl Book {
+    /// Counters with something owed that is not in flight, each with its limit.
+    pub(super) fn due(&self) -> impl Iterator<Item = (&CounterKey, Limit)> {
+        let not_in_flight = self.entries.iter().filter(|(key, _)| !self.in_flight.contains(*key));
+        not_in_flight.filter_map(|(key, entry)| Some((key, entry.records.first()?.limit)))
+    }
+
     fn remove(&mut self, key: &CounterKey) -> SmallVec<[Record; 1]> {
         let records = self.entries.remove(key).map(|entry| entry.records).unwrap_or_default();
         if !records.is_empty() {

@@ -28,6 +28,7 @@ mod hasher;
 mod job;
 mod lease;
 mod ledger;
+mod queued;
 mod send;
 mod split;
 pub mod transport;

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::carried::{Carried, Fate};
 use super::context::Context;
-use super::dispatch::Queued;
 use super::job::Calls;
+use super::queued::Queued;
 use super::transport::{Answers, Delivery, Transport};
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
@@ -18,14 +18,14 @@ use crate::store::StoreError;
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// What leaves in one call.
-pub(super) struct Batch<T: Transport> {
+pub(super) struct Batch {
     shard: u16,
     pub carried: Carried,
-    pub jobs: Vec<Queued<T>>,
+    pub jobs: Vec<Queued>,
     pub checks: usize,
 }
 
-impl<T: Transport> Batch<T> {
+impl Batch {
     /// A batch of corrections.
     pub(super) const fn new(shard: u16, carried: Carried) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl<T: Transport> Context<T> {
     ///
     /// # Errors
     /// The call's.
-    pub(super) async fn send(&self, mut batch: Batch<T>) -> Option<StoreError> {
+    pub(super) async fn send(&self, mut batch: Batch) -> Option<StoreError> {
         let used = |key: &CounterKey, limit: &_| self.fallback.as_ref().map(|fallback| fallback.used(key, limit));
         let corrections = batch.carried.transaction(used);
         let with_corrections = !corrections.checks.is_empty();
@@ -96,7 +96,7 @@ impl<T: Transport> Context<T> {
     /// Sends each part of a batch in a call of its own.
     async fn send_apart(
         &self,
-        mut batch: Batch<T>,
+        mut batch: Batch,
         calls: Vec<Transaction<Op>>,
         with_corrections: bool,
         error: StoreError,
@@ -125,7 +125,7 @@ impl<T: Transport> Context<T> {
     }
 
     /// A batch that cannot be taken further apart.
-    async fn send_one(&self, mut batch: Batch<T>) {
+    async fn send_one(&self, mut batch: Batch) {
         if batch.jobs.len() == 1 && !batch.carried.is_empty() {
             let corrections = Batch::new(batch.shard, batch.carried.split_off(|_| true));
             Box::pin(self.send(corrections)).await;
@@ -154,7 +154,7 @@ impl<T: Transport> Context<T> {
         }
     }
 
-    fn answer(&self, jobs: Vec<Queued<T>>, calls: Vec<Transaction<Op>>, answers: impl Iterator<Item = Answers>) {
+    fn answer(&self, jobs: Vec<Queued>, calls: Vec<Transaction<Op>>, answers: impl Iterator<Item = Answers>) {
         let mut calls = calls.into_iter();
         let mut answers = answers.fuse();
         for queued in jobs {
@@ -183,7 +183,7 @@ impl<T: Transport> Context<T> {
     }
 
     /// Answers jobs whose call certainly counted nothing; the refunds in it are still owed.
-    fn refuse(&self, jobs: Vec<Queued<T>>, calls: &[Transaction<Op>], error: &StoreError) {
+    fn refuse(&self, jobs: Vec<Queued>, calls: &[Transaction<Op>], error: &StoreError) {
         let from = calls.len() - jobs.iter().map(|queued| queued.job.count).sum::<usize>();
         self.record_refunds(&calls[from..]);
         for queued in jobs {

@@ -5,6 +5,7 @@
 
 mod call;
 mod collector;
+mod error;
 mod export;
 mod parent;
 
@@ -15,25 +16,13 @@ use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tonic::metadata::MetadataMap;
 
-use crate::config::settings::TraceSettings;
-use crate::tls::TlsError;
-
 use super::Metrics;
+use crate::config::settings::TraceSettings;
 
 pub use call::CallSpan;
 use collector::Collector;
+pub use error::TraceError;
 pub use export::Export;
-
-/// Why spans cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceError {
-    /// Certificates that cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The exporter does not take its settings.
-    #[error("{0}")]
-    Exporter(String),
-}
 
 /// Makes the spans of calls.
 #[derive(Debug, Clone)]

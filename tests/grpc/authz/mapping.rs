@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use sluicegate::mapping::address::{Masks, masked};
-use sluicegate::mapping::path::normalize;
+use sluicegate::mapping::spelling::normalize;
 use sluicegate::mapping::{Attributes, ClientAddress};
 
 use super::rules;

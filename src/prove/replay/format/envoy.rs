@@ -3,7 +3,7 @@
 use memchr::memmem;
 
 use super::super::record::{Record, Target};
-use super::{Names, Unread};
+use super::names::{Names, Unread};
 
 /// A format string as parts.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::record::{Record, Target};
-use super::{Names, Unread};
+use super::names::{Names, Unread};
 
 /// Where fields are looked for unless `--field` says otherwise; keys that access logs often have.
 const DEFAULTS: [(&str, &[&str]); 6] = [

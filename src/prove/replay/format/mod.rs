@@ -3,11 +3,15 @@
 mod clf;
 mod envoy;
 mod json;
+mod names;
 pub mod time;
 
 use std::sync::Arc;
 
-use super::record::{BadField, Record, Target};
+pub use names::Unread;
+
+use super::record::Record;
+use names::Names;
 
 /// Envoy's own format where a configuration gives none.
 const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -30,9 +34,6 @@ enum Kind {
     Envoy(envoy::Template),
     Json(json::Fields),
 }
-
-/// Why a line cannot be used, in fixed words.
-pub type Unread = &'static str;
 
 impl Format {
     /// A format by its name (`common`, `combined`, `json`, `envoy`), else by an Envoy format string; without one it is
@@ -97,36 +98,5 @@ impl Format {
             return Err("no time");
         }
         Ok(())
-    }
-}
-
-impl From<BadField> for Unread {
-    fn from(BadField(reason): BadField) -> Self {
-        reason
-    }
-}
-
-/// Headers of a format, each once.
-#[derive(Debug, Default)]
-struct Names(Vec<Box<str>>);
-
-impl Names {
-    fn number(&mut self, name: &str) -> Target {
-        let name = name.to_ascii_lowercase();
-        let at = self.0.iter().position(|known| **known == *name).unwrap_or_else(|| {
-            self.0.push(name.into());
-            self.0.len() - 1
-        });
-        Target::Header(u16::try_from(at).unwrap_or(u16::MAX))
-    }
-
-    /// A request header, or the pseudo-header that is a field of its own.
-    fn target(&mut self, name: &str) -> Target {
-        match name.to_ascii_lowercase().as_str() {
-            ":method" => Target::Method,
-            ":path" => Target::Path,
-            ":authority" | "host" => Target::Host,
-            name => self.number(name),
-        }
     }
 }

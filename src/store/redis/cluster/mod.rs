@@ -20,7 +20,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::map::{SlotMap, redirection};
-use super::call::{self, Budget, Failure, Mode};
+use super::budget::Budget;
+use super::call::{self, Failure, Mode};
 use super::client::Tls;
 use super::events::{RedisObserver, Watch};
 use super::link::Links;

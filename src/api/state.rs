@@ -1,0 +1,65 @@
+//! What the API shows.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::rates::Rates;
+use super::token::Token;
+use super::view::Masker;
+use crate::admin::Health;
+use crate::config::settings::Settings;
+use crate::engine::Engine;
+use crate::model::Clock;
+use crate::telemetry::{Activity, Metrics};
+
+/// Readers of the event stream at the same time.
+const MAX_READERS: usize = 16;
+
+/// What the API shows.
+#[derive(Clone)]
+pub struct Api(pub(super) Arc<Shared>);
+
+/// Everything that is asked.
+pub struct Parts {
+    /// The rules in force and their counters.
+    pub engine: Arc<Engine>,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// The verdict.
+    pub health: Health,
+    /// Recent traffic.
+    pub activity: Arc<Activity>,
+    /// The time that decisions are made by.
+    pub clock: Arc<dyn Clock>,
+    /// The bearer token; `None` = none is configured.
+    pub token: Option<Token>,
+    /// When the process ends: event streams end with it.
+    pub stop: CancellationToken,
+}
+
+pub(super) struct Shared {
+    pub parts: Parts,
+    pub settings: Settings,
+    pub masker: Masker,
+    pub rates: Rates,
+    pub readers: Arc<Semaphore>,
+    pub started: Instant,
+}
+
+impl Api {
+    /// The API of a process with these settings.
+    #[must_use]
+    pub fn new(parts: Parts, settings: &Settings) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            masker: Masker::new(settings.telemetry.mask_values),
+            settings: settings.clone(),
+            rates: Rates::default(),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            started: Instant::now(),
+        }))
+    }
+}

@@ -1,0 +1,51 @@
+//! Connections of the ports.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registrar::Registrar;
+
+/// A port's connections.
+#[derive(Debug, Clone)]
+pub struct PortMetrics {
+    /// Open now.
+    pub open: IntGauge,
+    /// Closed at once: at the limit, and no connection was idle.
+    pub refused: IntCounter,
+    /// Closed while idle, for a new one.
+    pub evicted: IntCounter,
+    /// Closed because the client exceeded a timeout.
+    pub slow: IntCounter,
+    /// Streams refused as malformed HTTP/2, of all ports.
+    pub protocol_errors: IntCounter,
+}
+
+/// The connections of all ports.
+#[derive(Debug)]
+pub(super) struct AllPorts {
+    open: IntGaugeVec,
+    closed: IntCounterVec,
+}
+
+impl AllPorts {
+    pub fn new(r: Registrar<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            open: r.gauges("sluicegate_connections", "Connections that are open", &["port"])?,
+            closed: r.counters(
+                "sluicegate_connections_closed_total",
+                "Connections closed for a bound: refused, evicted (unused, for a new one), slow",
+                &["port", "reason"],
+            )?,
+        })
+    }
+
+    pub fn of(&self, port: &'static str, protocol_errors: IntCounter) -> PortMetrics {
+        let closed = |reason| self.closed.with_label_values(&[port, reason]);
+        PortMetrics {
+            open: self.open.with_label_values(&[port]),
+            refused: closed("refused"),
+            evicted: closed("evicted"),
+            slow: closed("slow"),
+            protocol_errors,
+        }
+    }
+}
