@@ -13,6 +13,7 @@ use crate::rules::Rule;
 use super::Api;
 use super::problem::Problem;
 use super::rates::counts;
+use super::view::share;
 
 /// Most rules in an answer.
 const MAX_PAGE: usize = 1_000;
@@ -58,6 +59,28 @@ struct RuleView {
     decisions: Decisions<u64>,
     per_second: Decisions<f64>,
     near_limit: u64,
+    candidate: Option<CandidateView>,
+}
+
+/// A limit that is tried beside the rule's.
+#[derive(Serialize)]
+struct CandidateView {
+    limit: u32,
+    window: String,
+    algorithm: &'static str,
+    decisions: Compared,
+    /// Of all that both limits decided, 0 to 1: requests that only the candidate would deny.
+    would_deny_share: f64,
+}
+
+/// What a candidate decided, compared with the limit in force.
+#[derive(Serialize)]
+struct Compared {
+    both_allow: u64,
+    would_deny: u64,
+    would_allow: u64,
+    both_deny: u64,
+    error: u64,
 }
 
 #[derive(Serialize)]
@@ -113,6 +136,26 @@ pub(super) async fn rules(
     }))
 }
 
+fn candidate_view(active: &Active, rule: &Rule) -> Option<CandidateView> {
+    let candidate = rule.candidate.as_ref()?;
+    let stats = active.stats(rule.index)?.candidate()?;
+    let decisions = Compared {
+        both_allow: stats.both_allow.load(Relaxed),
+        would_deny: stats.would_deny.load(Relaxed),
+        would_allow: stats.would_allow.load(Relaxed),
+        both_deny: stats.both_deny.load(Relaxed),
+        error: stats.errors.load(Relaxed),
+    };
+    let all = decisions.both_allow + decisions.would_deny + decisions.would_allow + decisions.both_deny;
+    Some(CandidateView {
+        limit: candidate.requests_per_unit,
+        window: candidate.window.to_string(),
+        algorithm: candidate.limit.algorithm.kind().name(),
+        would_deny_share: share(decisions.would_deny, all),
+        decisions,
+    })
+}
+
 fn rule_view(api: &Api, active: &Active, rule: &Rule, now_us: u64) -> RuleView {
     let decisions = counts(active, rule.index);
     RuleView {
@@ -132,5 +175,6 @@ fn rule_view(api: &Api, active: &Active, rule: &Rule, now_us: u64) -> RuleView {
         near_limit: active
             .stats(rule.index)
             .map_or(0, |stats| stats.near_limit.load(Relaxed)),
+        candidate: candidate_view(active, rule),
     }
 }

@@ -11,7 +11,7 @@ use crate::telemetry::activity::{By, Span, Top};
 
 use super::Api;
 use super::problem::Problem;
-use super::view::{CounterView, rule_of};
+use super::view::{CounterView, rule_of, share};
 
 /// Most counters in an answer.
 const MAX_LIMIT: usize = 200;
@@ -27,6 +27,9 @@ pub(super) struct Question {
     #[serde(default)]
     window: WindowName,
     limit: Option<usize>,
+    /// Counters of candidate limits, in place of those in force.
+    #[serde(default)]
+    candidates: bool,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -75,8 +78,14 @@ struct HitterView {
     share: f64,
 }
 
-fn sketches(api: &Api) -> Result<&Top, Problem> {
-    api.0.parts.activity.top.as_ref().ok_or_else(|| {
+fn sketches(api: &Api, candidates: bool) -> Result<&Top, Problem> {
+    let activity = &api.0.parts.activity;
+    let sketches = if candidates {
+        &activity.candidates
+    } else {
+        &activity.top
+    };
+    sketches.as_ref().ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,
             "heavy hitters are off: start the server with --top on",
@@ -93,7 +102,7 @@ pub(super) async fn top(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::bad(format!("limit: allowed are 1 to {MAX_LIMIT}")));
     }
-    let sketches = sketches(&api)?;
+    let sketches = sketches(&api, question.candidates)?;
     let active = api.0.parts.engine.active();
     let takes = |key: &str| {
         if question.rule.is_none() && question.domain.is_none() {
@@ -147,11 +156,6 @@ pub(super) async fn top(
     }))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a share for people")]
-fn share(part: u64, of: u64) -> f64 {
-    if of == 0 { 0.0 } else { part as f64 / of as f64 }
-}
-
 /// Names a counter without telling its values.
 fn id(key: &str) -> String {
     blake3::hash(key.as_bytes()).to_hex()[..16].to_owned()
@@ -183,17 +187,17 @@ pub(super) async fn history(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<HistoryView>, Problem> {
     let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
-    let sketches = sketches(&api)?;
     let now_us = api.0.parts.clock.now_us();
     let is_it = |key: &str| id(key) == which.id;
-    let found = [By::Denied, By::Hits].into_iter().find_map(|by| {
-        sketches
-            .list(by, Span::Hour, 1, now_us, is_it)
-            .hitters
-            .into_iter()
-            .next()
+    let found = [false, true].into_iter().find_map(|candidates| {
+        let sketches = sketches(&api, candidates).ok()?;
+        [By::Denied, By::Hits].into_iter().find_map(|by| {
+            let list = sketches.list(by, Span::Hour, 1, now_us, is_it);
+            Some((sketches, list.hitters.into_iter().next()?))
+        })
     });
-    let Some(hitter) = found else {
+    let Some((sketches, hitter)) = found else {
+        sketches(&api, false)?;
         let detail = "no frequent counter has this id; /api/v1/top lists those that there are";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };

@@ -41,6 +41,9 @@ pub(super) struct CounterView {
     /// A limit that requests bring themselves.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_override: bool,
+    /// Of the rule's `candidate`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_candidate: bool,
     /// The descriptor is long: only its beginning is known.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shortened: bool,
@@ -85,6 +88,7 @@ impl Masker {
                 descriptor: Vec::new(),
                 rule: None,
                 is_override: false,
+                is_candidate: false,
                 shortened: true,
                 masked: self.masks(),
             };
@@ -93,6 +97,7 @@ impl Masker {
         CounterView {
             rule: rule.map(|rule| rule.path.to_string()),
             is_override: identity.owner == Owner::Override,
+            is_candidate: identity.owner == Owner::Candidate,
             shortened: identity.shortened,
             masked: self.masks(),
             domain: identity.domain,
@@ -125,4 +130,10 @@ pub(super) fn rule_of<'a>(identity: &Identity, active: &'a Active) -> Option<&'a
         .collect();
     let domain = active.rules.domains.get(identity.domain.as_str())?;
     domain.find(&entries).map(|matched| &**matched.rule)
+}
+
+/// A part of a whole, 0 to 1.
+#[allow(clippy::cast_precision_loss, reason = "a share for people")]
+pub(super) fn share(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }

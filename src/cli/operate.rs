@@ -82,6 +82,9 @@ pub(super) struct TopArgs {
     /// Keys of this domain only
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
+    /// Keys of candidate limits in place of those in force: "denied" is what the candidates would deny
+    #[arg(long)]
+    candidates: bool,
     /// Lines
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
     lines: u16,
@@ -168,6 +171,7 @@ async fn top(args: TopArgs) -> Result<(), ClientError> {
     let lines = args.lines.to_string();
     let (by, window) = (name(args.by), name(args.window));
     let mut query = vec![("by", by.as_str()), ("window", &window), ("limit", &lines)];
+    query.extend(args.candidates.then_some(("candidates", "true")));
     query.extend(args.rule.as_deref().map(|rule| ("rule", rule)));
     query.extend(args.domain.as_deref().map(|domain| ("domain", domain)));
     let path = client::with_query("/api/v1/top", query);

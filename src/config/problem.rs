@@ -127,6 +127,8 @@ pub enum Problem {
     WildcardUnsaid,
     #[error("`{field}` needs a `rate_limit` to apply to")]
     NeedsRateLimit { field: &'static str },
+    #[error("a `candidate` cannot be `algorithm: concurrency`: requests release only what the live limit gave them")]
+    ConcurrencyCandidate,
     #[error("a rule cannot replace itself ({})", Quoted(.name))]
     ReplacesItself { name: String },
     #[error("`share_threshold` without a wildcard in the value")]
@@ -203,6 +205,7 @@ impl Problem {
                     .into()
             }
             Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
+            Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
             Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
             Self::SharesWithoutWildcard => "put a `*` into `value`, or leave out `share_threshold`".into(),
             Self::TooManyWildcards { max } => format!("use at most {max}").into(),

@@ -2,6 +2,7 @@
 
 mod account;
 mod active;
+mod candidate;
 mod decision;
 mod failure;
 mod look;
@@ -144,14 +145,30 @@ impl Engine {
         let mut plan = plan::plan(&self.options, &active, request)?;
         self.releases
             .strike(&mut plan.transaction, request.releases_all, &*self.clock);
+        let trial = plan.trial.take().map(|mut trial| {
+            trial.transaction.deadline = deadline.map(in_time);
+            trial.start(&self.store)
+        });
         if plan.transaction.checks.is_empty() {
             if !active.rules.domains.contains_key(request.domain.as_str()) {
                 self.metrics.unknown_domain.inc();
             }
-            return Ok(decision::uncounted(active, &plan));
+            let decision = decision::uncounted(active, &plan);
+            if let Some(trial) = trial {
+                trial.beside(async {}).await.1.count(&decision, self.activity.as_ref());
+            }
+            return Ok(decision);
         }
         plan.transaction.deadline = deadline.map(in_time);
-        let (mut held, failure) = match self.store.check(&plan.transaction).await {
+        let live = self.store.check(&plan.transaction);
+        let (answer, tried) = match trial {
+            None => (live.await, None),
+            Some(trial) => {
+                let (answer, tried) = trial.beside(live).await;
+                (answer, Some(tried))
+            }
+        };
+        let (mut held, failure) = match answer {
             Ok(outcomes) => (Held::of(&self.store, &plan.transaction, outcomes), None),
             Err(error) => {
                 self.report(&error);
@@ -184,6 +201,9 @@ impl Engine {
         );
         if let Some(activity) = &self.activity {
             account::observe(activity, &plan, &decision);
+        }
+        if let Some(tried) = tried {
+            tried.count(&decision, self.activity.as_ref());
         }
         if self.options.shadow_mode && plan.would_deny(&decision.statuses) {
             self.metrics.global_shadow_mode.inc();

@@ -5,10 +5,11 @@ use smallvec::SmallVec;
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{Check, Descriptor, Enforcement, Entry, Hits, Limit, Request, Transaction, Window};
-use crate::rules::{Matched, OnStoreError};
+use crate::model::{Check, CounterKey, Descriptor, Enforcement, Entry, Hits, Limit, Request, Transaction, Window};
+use crate::rules::{Candidate, Matched, OnStoreError};
 
 use super::active::{Active, Usage};
+use super::candidate::Trial;
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
 
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub transaction: Transaction,
     /// One for each descriptor, in order.
     pub entries: SmallVec<[PlanEntry; 2]>,
+    /// The candidates of the rules that were found; `None` if they have none.
+    pub trial: Option<Box<Trial>>,
     /// First entries of the quotas' scopes; empty unless there are quotas.
     scopes: Vec<SmallVec<[Entry; SCOPE_ENTRIES]>>,
 }
@@ -80,6 +83,7 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     let mut plan = Plan {
         transaction: Transaction::default(),
         entries: SmallVec::new(),
+        trial: None,
         scopes: Vec::new(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
@@ -133,16 +137,13 @@ impl Plan {
         matched: &Matched<'_>,
     ) -> PlanEntry {
         let rule = matched.rule;
+        if let Some(candidate) = &rule.candidate {
+            self.add_candidate(options, active, request, descriptor, matched, candidate);
+        }
         let Some(limit) = rule.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
         };
-        let parts = descriptor.entries.iter().enumerate().map(|(level, entry)| {
-            match matched.shared.get(level).copied().flatten() {
-                Some(pattern) => Part::Shared(&entry.key, pattern),
-                None => Part::Own(&entry.key, &entry.value),
-            }
-        });
-        let key = counter_key(&options.key_prefix, Owner::Rule, &limit, &request.domain, parts);
+        let key = rule_key(options, Owner::Rule, &limit, request, descriptor, matched);
         let enforcement = match () {
             () if rule.shadow_mode => Enforcement::Shadow,
             () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
@@ -167,6 +168,29 @@ impl Plan {
             enforcement,
             forgets: is_afterwards && !is_charge,
         }
+    }
+
+    fn add_candidate(
+        &mut self,
+        options: &EngineOptions,
+        active: &Active,
+        request: &Request,
+        descriptor: &Descriptor,
+        matched: &Matched<'_>,
+        candidate: &Candidate,
+    ) {
+        let limit = candidate.limit;
+        let rule = matched.rule.index;
+        let is_charge = candidate.count_denied
+            || options.charge_after_peek && is_afterwards(&limit, descriptor, active.usage(rule));
+        let trial = self.trial.get_or_insert_default();
+        trial.transaction.checks.push(Check {
+            key: rule_key(options, Owner::Candidate, &limit, request, descriptor, matched),
+            limit,
+            hits: hits(request, descriptor, is_charge),
+            enforcement: Enforcement::Shadow,
+        });
+        trial.of.push((self.entries.len(), rule));
     }
 
     fn add_override(
@@ -261,6 +285,24 @@ impl Plan {
         };
         self.entries.iter().filter_map(mode).collect()
     }
+}
+
+/// The counter of a rule's limit, or of its candidate's.
+fn rule_key(
+    options: &EngineOptions,
+    owner: Owner,
+    limit: &Limit,
+    request: &Request,
+    descriptor: &Descriptor,
+    matched: &Matched<'_>,
+) -> CounterKey {
+    let parts = descriptor.entries.iter().enumerate().map(|(level, entry)| {
+        match matched.shared.get(level).copied().flatten() {
+            Some(pattern) => Part::Shared(&entry.key, pattern),
+            None => Part::Own(&entry.key, &entry.value),
+        }
+    });
+    counter_key(&options.key_prefix, owner, limit, &request.domain, parts)
 }
 
 fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {

@@ -57,6 +57,19 @@ pub enum Owner {
     Rule,
     /// A limit that the request brought itself.
     Override,
+    /// The `candidate` of a rule of the tree.
+    Candidate,
+}
+
+impl Owner {
+    /// What stands between a key's state and its identity.
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::Rule => ":",
+            Self::Override => ":o:",
+            Self::Candidate => ":c:",
+        }
+    }
 }
 
 /// Builds the key of a counter.
@@ -74,10 +87,8 @@ pub fn counter_key<'a>(
     let mut key = String::with_capacity(96);
     key.push_str(prefix);
     push_state(&mut key, limit);
-    key.push_str(match owner {
-        Owner::Rule => ":{",
-        Owner::Override => ":o:{",
-    });
+    key.push_str(owner.mark());
+    key.push('{');
     let start = key.len();
     push_escaped(&mut key, domain);
     for part in parts {
@@ -113,11 +124,9 @@ impl Identity {
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         let (state, identity) = key.strip_suffix('}')?.rsplit_once('{')?;
-        let owner = if state.ends_with(":o:") {
-            Owner::Override
-        } else {
-            Owner::Rule
-        };
+        let is_marked = |owner: &Owner| state.ends_with(owner.mark());
+        let owner = [Owner::Override, Owner::Candidate].into_iter().find(is_marked);
+        let owner = owner.unwrap_or(Owner::Rule);
         // Every `#` of a domain, key or value is escaped.
         let shortened = identity.contains('#');
         let mut parts = identity.split('|');

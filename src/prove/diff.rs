@@ -6,8 +6,8 @@ use std::fmt;
 
 use crate::config::problem::Clipped;
 use crate::model::key::{Owner, counter_key};
-use crate::model::{Algorithm, Limit};
-use crate::rules::{Rule, RuleSet};
+use crate::model::{Algorithm, Limit, Window};
+use crate::rules::{Candidate, Rule, RuleSet};
 
 use super::explain::RuleName;
 
@@ -38,7 +38,14 @@ impl fmt::Display for Diff<'_> {
         let mut lines = Vec::new();
         for path in paths {
             match (old.get(path), new.get(path)) {
-                (None, Some(rule)) => lines.push(format!("{}: new, {}", RuleName(rule), describe(rule))),
+                (None, Some(rule)) => {
+                    let tries = rule
+                        .candidate
+                        .as_ref()
+                        .map(|candidate| format!("; tries a candidate: {}", tried(candidate)));
+                    let tries = tries.unwrap_or_default();
+                    lines.push(format!("{}: new, {}{tries}", RuleName(rule), describe(rule)));
+                }
                 (Some(rule), None) => lines.push(format!("{}: gone, it was {}", RuleName(rule), describe(rule))),
                 (Some(old), Some(new)) => lines.extend(changed(old, new)),
                 (None, None) => {}
@@ -113,10 +120,14 @@ fn describe(rule: &Rule) -> String {
         (false, true) => " (quota mode: denies only with all other quotas)",
         (false, false) => "",
     };
-    format!("{}{mode}", amount(rule, &limit))
+    format!("{}{mode}", in_force(rule, &limit))
 }
 
-fn amount(rule: &Rule, limit: &Limit) -> String {
+fn in_force(rule: &Rule, limit: &Limit) -> String {
+    amount(rule.requests_per_unit, rule.window, limit)
+}
+
+fn amount(requests_per_unit: u32, window: Window, limit: &Limit) -> String {
     let extra = match limit.algorithm {
         Algorithm::TokenBucket { burst, .. } if burst != limit.hits => format!(", burst {burst}"),
         Algorithm::LeakyBucket { max_delay_us, .. } => {
@@ -128,8 +139,8 @@ fn amount(rule: &Rule, limit: &Limit) -> String {
         Algorithm::Concurrency => format!("{} at the same time", limit.hits),
         _ => format!(
             "{} per {} by {}{extra}",
-            rule.requests_per_unit,
-            rule.window,
+            requests_per_unit,
+            window,
             limit.algorithm.kind()
         ),
     }
@@ -140,10 +151,10 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
     let mut parts = Vec::new();
     match (old.limit, new.limit) {
         (None, None) => {}
-        (Some(limit), None) => parts.push(format!("looser: unlimited, it was {}", amount(old, &limit))),
-        (None, Some(limit)) => parts.push(format!("tighter: {}, it was unlimited", amount(new, &limit))),
+        (Some(limit), None) => parts.push(format!("looser: unlimited, it was {}", in_force(old, &limit))),
+        (None, Some(limit)) => parts.push(format!("tighter: {}, it was unlimited", in_force(new, &limit))),
         (Some(before), Some(after)) if before != after => {
-            let (was, is) = (amount(old, &before), amount(new, &after));
+            let (was, is) = (in_force(old, &before), in_force(new, &after));
             parts.push(match shift(&before, &after) {
                 Shift::Tighter => format!("tighter: {was} → {is}"),
                 Shift::Looser => format!("looser: {was} → {is}"),
@@ -194,6 +205,7 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
             .map_or("as the global setting says", |lease| if lease { "yes" } else { "no" });
         parts.push(format!("hits leased ahead: {lease}"));
     }
+    parts.extend(candidate(old, new));
     if old.replaces != new.replaces {
         parts.push("replaces other rules than before".to_owned());
     }
@@ -215,6 +227,24 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
         );
     }
     Some(format!("{}: {}", RuleName(new), parts.join("; ")))
+}
+
+fn tried(candidate: &Candidate) -> String {
+    amount(candidate.requests_per_unit, candidate.window, &candidate.limit)
+}
+
+/// What becomes of a rule's candidate.
+fn candidate(old: &Rule, new: &Rule) -> Option<String> {
+    let words = |rule: &Rule| rule.candidate.as_deref().map(tried);
+    match (words(old), words(new)) {
+        (Some(was), None) if new.limit == old.candidate.as_ref().map(|candidate| candidate.limit) => {
+            Some(format!("its candidate is in force: {was}"))
+        }
+        (Some(was), None) => Some(format!("no candidate any more, it was {was}")),
+        (None, Some(is)) => Some(format!("tries a candidate: {is}")),
+        (Some(was), Some(is)) if was != is => Some(format!("tries another candidate: {was} → {is}")),
+        _ => None,
+    }
 }
 
 /// What of a limit is part of its counters' names.

@@ -85,8 +85,23 @@ pub struct Rule {
     pub lease: Option<bool>,
     /// Hits count even if they are denied.
     pub count_denied: bool,
+    /// A limit that is tried beside this one.
+    pub candidate: Option<Box<Candidate>>,
     /// Where it is written: `file:line`, or the name of a resource without lines.
     pub source: Arc<str>,
+}
+
+/// A limit that is decided beside the one in force, on counters of its own, and never denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// What to count.
+    pub limit: Limit,
+    /// As configured.
+    pub requests_per_unit: u32,
+    /// As configured.
+    pub window: Window,
+    /// Hits count even if they are denied.
+    pub count_denied: bool,
 }
 
 /// What the compile step fills in where a file is silent.

@@ -28,6 +28,6 @@ pub use metrics::Metrics;
 pub use pipeline::PipelineCollector;
 pub use ports::PortMetrics;
 pub use rule_stats::RuleStatsRegistry;
-pub use series::RuleStats;
+pub use series::{CandidateStats, RuleStats};
 pub use services::ServiceKind;
 pub use traces::{CallSpan, Traces};

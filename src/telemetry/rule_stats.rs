@@ -11,7 +11,7 @@ use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::detailed::{Detailed, DetailedSeries};
 use super::labels::{MAX_LABEL, bounded, stat_name};
-use super::series::{RuleStats, SeriesId};
+use super::series::{CandidateStats, RuleStats, SeriesId};
 use crate::rules::{Rule, RuleSet};
 
 /// The statistics of all rules; counters live on through a reload as long as their rule does.
@@ -57,6 +57,9 @@ impl RuleStatsRegistry {
                             level_names(rule),
                         ))
                     });
+                if rule.candidate.is_some() {
+                    stats.candidate.get_or_init(Box::default);
+                }
                 next.insert(id, Arc::clone(&stats));
                 stats
             })
@@ -124,22 +127,49 @@ struct Family {
 /// A counter of the rule and, for our own names, its `outcome`.
 struct Series {
     outcome: Option<&'static str>,
-    read: fn(&RuleStats) -> &AtomicU64,
+    read: Read,
+}
+
+#[derive(Clone, Copy)]
+enum Read {
+    OfRule(fn(&RuleStats) -> &AtomicU64),
+    /// There only for rules with a candidate.
+    OfCandidate(fn(&CandidateStats) -> &AtomicU64),
+}
+
+impl Read {
+    fn load(self, stats: &RuleStats) -> Option<u64> {
+        let counter = match self {
+            Self::OfRule(read) => read(stats),
+            Self::OfCandidate(read) => read(stats.candidate()?),
+        };
+        Some(counter.load(Ordering::Relaxed))
+    }
 }
 
 const fn plain(read: fn(&RuleStats) -> &AtomicU64) -> Series {
-    Series { outcome: None, read }
+    Series {
+        outcome: None,
+        read: Read::OfRule(read),
+    }
 }
 
 const fn outcome(name: &'static str, read: fn(&RuleStats) -> &AtomicU64) -> Series {
     Series {
         outcome: Some(name),
-        read,
+        read: Read::OfRule(read),
+    }
+}
+
+const fn candidate(name: &'static str, read: fn(&CandidateStats) -> &AtomicU64) -> Series {
+    Series {
+        outcome: Some(name),
+        read: Read::OfCandidate(read),
     }
 }
 
 /// Ours first, then the names of envoyproxy/ratelimit's Prometheus mapping.
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 9] = [
     Family {
         name: "sluicegate_decisions_total",
         help: "Descriptors decided, by rule and outcome",
@@ -154,6 +184,17 @@ const FAMILIES: [Family; 8] = [
         name: "sluicegate_near_limit_total",
         help: "Hits admitted close to the limit",
         series: &[plain(|s| &s.near_limit)],
+    },
+    Family {
+        name: "sluicegate_candidate_decisions_total",
+        help: "Descriptors that candidate limits decided, by rule and what they would change",
+        series: &[
+            candidate("both_allow", |s| &s.both_allow),
+            candidate("would_deny", |s| &s.would_deny),
+            candidate("would_allow", |s| &s.would_allow),
+            candidate("both_deny", |s| &s.both_deny),
+            candidate("error", |s| &s.errors),
+        ],
     },
     Family {
         name: "ratelimit_service_rate_limit_total_hits",
@@ -210,10 +251,11 @@ impl Family {
     fn collect(&self, all: &[Arc<RuleStats>]) -> MetricFamily {
         let ours = self.name.starts_with("sluicegate_");
         let counted = all.iter().flat_map(|stats| {
-            self.series.iter().map(move |series| {
+            self.series.iter().filter_map(move |series| {
+                let count = series.read.load(stats)?;
                 let mut labels = if ours { our_labels(stats) } else { their_labels(stats) };
                 labels.extend(series.outcome.map(|outcome| label("outcome", outcome)));
-                (labels, (series.read)(stats).load(Ordering::Relaxed))
+                Some((labels, count))
             })
         });
         let mut family = MetricFamily::default();

@@ -1,7 +1,7 @@
 //! The counters of one series: a rule, or a rule with a request's values in its name.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// One rule's counters.
 #[derive(Debug)]
@@ -30,6 +30,22 @@ pub struct RuleStats {
     pub over_limit_with_local_cache: AtomicU64,
     /// Hits over the limit of a rule in shadow mode.
     pub shadow_mode: AtomicU64,
+    pub(super) candidate: OnceLock<Box<CandidateStats>>,
+}
+
+/// What a rule's candidate limit decided beside the limit in force.
+#[derive(Debug, Default)]
+pub struct CandidateStats {
+    /// Requests that both let pass.
+    pub both_allow: AtomicU64,
+    /// Requests that only the candidate would deny.
+    pub would_deny: AtomicU64,
+    /// Requests that only the limit in force denied.
+    pub would_allow: AtomicU64,
+    /// Requests that both deny.
+    pub both_deny: AtomicU64,
+    /// Requests that the candidate did not decide, because the store did not answer.
+    pub errors: AtomicU64,
 }
 
 impl RuleStats {
@@ -48,7 +64,14 @@ impl RuleStats {
             within_limit: AtomicU64::new(0),
             over_limit_with_local_cache: AtomicU64::new(0),
             shadow_mode: AtomicU64::new(0),
+            candidate: OnceLock::new(),
         }
+    }
+
+    /// What its candidate decided, if it has or had one.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&CandidateStats> {
+        self.candidate.get().map(|stats| &**stats)
     }
 }
 

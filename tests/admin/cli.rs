@@ -30,7 +30,7 @@ async fn tables_for_people_and_json_for_scripts() {
     let top: serde_json::Value = serde_json::from_str(&top).expect("JSON");
     assert!(ok && top["counters"][0]["denied"] == 5, "{top}");
     let (ok, status) = sluicegate(&admin, &["status"]);
-    assert!(ok && status.contains("3 in 1 domains, generation 1"), "{status}");
+    assert!(ok && status.contains("4 in 1 domains, generation 1"), "{status}");
     let entry = format!("user={hostile}");
     let (ok, explained) = sluicegate(&admin, &["explain", "--domain", "shop", &entry]);
     assert!(ok && explained.contains("counted by rule user ("), "{explained}");

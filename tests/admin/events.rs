@@ -78,7 +78,7 @@ async fn denials_and_reloads_are_told_as_they_happen() {
     );
     let status = admin.api.get("/api/v1/status", &[]).await.json();
     assert_eq!(status["reloads"].as_array().map(Vec::len), Some(2));
-    assert_eq!(status["rules"]["rules"], 3);
+    assert_eq!(status["rules"]["rules"], 4);
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ descriptors:
   - key: path
     value: /free
     rate_limit: { unlimited: true }
+  - key: tried
+    rate_limit: { unit: hour, requests_per_unit: 5 }
+    candidate: { unit: hour, requests_per_unit: 2 }
   - key: seen
     shadow_mode: true
     rate_limit: { unit: hour, requests_per_unit: 1 }

@@ -65,7 +65,7 @@ async fn rules_say_where_they_stand_and_what_they_decided() {
     admin.ask("user", "alice", 5).await;
     admin.ask("seen", "x", 3).await;
     let list = admin.api.get("/api/v1/rules", &[]).await.json();
-    assert_eq!(list["total"], 3);
+    assert_eq!(list["total"], 4);
     let rule = |path: &str| {
         let rules = list["rules"].as_array().expect("rules");
         rules
@@ -117,4 +117,27 @@ async fn every_resource_is_described_and_every_description_is_a_resource() {
             assert!(status != 404 && status != 405, "{path}: {status}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_candidate_would_change_is_told_with_its_keys() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("tried", "mallory", 6).await;
+    let list = admin.api.get("/api/v1/rules?filter=tried", &[]).await.json();
+    let candidate = &list["rules"][0]["candidate"];
+    assert_eq!((&candidate["limit"], &candidate["window"]), (&2.into(), &"hour".into()));
+    let expected =
+        serde_json::json!({ "both_allow": 2, "would_deny": 3, "would_allow": 0, "both_deny": 1, "error": 0 });
+    assert_eq!(candidate["decisions"], expected);
+    assert_eq!(candidate["would_deny_share"], 0.5);
+    let top = admin.top("candidates=true&by=denied&window=1m", 6).await;
+    let first = by_value(&top, "mallory");
+    assert_eq!((&first["denied"], &first["rule"]), (&4.into(), &"tried".into()));
+    assert_eq!(first["is_candidate"], true);
+    let id = first["id"].as_str().expect("an id");
+    let history = admin.api.get(&format!("/api/v1/history?id={id}"), &[]).await;
+    assert_eq!(history.status, 200);
+    // The keys of limits in force are a list of their own.
+    let top = admin.top("by=denied&window=1m", 6).await;
+    assert_eq!((&top["hits"], &top["denied"]), (&6.into(), &1.into()));
 }

@@ -8,7 +8,7 @@ use sluicegate::config::options::{Level, TABLE, docs};
 use super::{errors::refused, rules};
 
 /// For each option that has no place in the fixed part of a line: a rule with it, as `key: …` beside `LIMIT` or in it.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
     ("unit_multiplier", "rate_limit: {unit: day, unit_multiplier: 2}"),
     ("window", "rate_limit: {window: 30s}"),
     ("algorithm", "rate_limit: {unit: day, algorithm: fixed_window}"),
@@ -34,6 +34,10 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("detailed_metric", "detailed_metric: true\n    rate_limit: {unit: day}"),
     ("value_to_metric", "value_to_metric: true\n    rate_limit: {unit: day}"),
     ("metadata", "metadata: {team: x}\n    rate_limit: {unit: day}"),
+    (
+        "candidate",
+        "candidate: {unit: day, requests_per_unit: 1}\n    rate_limit: {unit: day}",
+    ),
     ("requests_per_unit", "rate_limit: {unit: day, requests_per_unit: 77}"),
 ];
 
@@ -93,6 +97,45 @@ fn options_in_metadata_are_those_of_the_rule() {
     }
 }
 
+/// Whatever of a candidate differs, the dump does; in `metadata` it is the same.
+#[test]
+fn a_candidate_is_shown_with_all_that_counts() {
+    let yaml = |candidate: &str| {
+        format!("domain: d\ndescriptors:\n  - key: k\n    {candidate}\n    rate_limit: {{unlimited: true}}\n")
+    };
+    let inside = |options: &str| format!("candidate: {{unit: day, requests_per_unit: 5{options}}}");
+    let dumps: BTreeSet<String> = [
+        "",
+        ", unit_multiplier: 2",
+        ", precision: 7",
+        ", count_denied: true",
+        ", algorithm: fixed_window",
+        ", algorithm: token_bucket",
+        ", algorithm: token_bucket, burst: 9",
+        ", algorithm: leaky_bucket, max_delay: 2s",
+    ]
+    .map(|options| rules(&yaml(&inside(options))).dump())
+    .into();
+    assert_eq!(dumps.len(), 8, "{dumps:?}");
+    let moved = format!("metadata: {{sluicegate: {{{}}}}}", inside(""));
+    assert_eq!(rules(&yaml(&moved)).dump(), rules(&yaml(&inside(""))).dump());
+    let twice = refused(&yaml(&format!("{}\n    {moved}", inside(""))));
+    assert!(twice[0].contains("`candidate` beside"), "{twice:?}");
+    for (wrong, expected) in [
+        ("candidate: 5", "must be a mapping"),
+        ("candidate: {requests_per_unit: 5}", "has no `unit`"),
+        ("candidate: {unit: day, burst: 5}", "burst"),
+        (
+            "candidate: {unit: day, algorithm: concurrency}",
+            "cannot be `algorithm: concurrency`",
+        ),
+        ("candidate: {unit: day, nmae: x}", "unknown field"),
+    ] {
+        let found = refused(&yaml(wrong));
+        assert!(found[0].contains(expected) && found[0].starts_with("4:"), "{found:?}");
+    }
+}
+
 /// `UPDATE_DOCS=1 cargo test --test config documentation` writes the tables.
 #[test]
 fn the_documentation_holds_the_tables() {
@@ -103,6 +146,7 @@ fn the_documentation_holds_the_tables() {
                 ("file", docs::fields(Level::File)),
                 ("descriptor", docs::fields(Level::Descriptor)),
                 ("rate_limit", docs::fields(Level::RateLimit)),
+                ("candidate", docs::fields(Level::Candidate)),
                 ("metadata", docs::in_metadata()),
             ],
         ),

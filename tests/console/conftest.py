@@ -29,6 +29,9 @@ descriptors:
   - key: path
     value: /static
     rate_limit: { unlimited: true }
+  - key: partner
+    rate_limit: { unit: hour, requests_per_unit: 10 }
+    candidate: { unit: minute, requests_per_unit: 2, algorithm: token_bucket }
   - key: tenant
     shadow_mode: true
     rate_limit: { unit: hour, requests_per_unit: 10 }

@@ -99,7 +99,7 @@ def test_an_empty_server_says_what_to_do_and_hostile_values_are_text(server, ope
     expect(page.get_by_text("No key fits the filter")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("2")
-    expect(page.get_by_text("5 rules, generation 1")).to_be_visible()
+    expect(page.get_by_text("6 rules, generation 1")).to_be_visible()
 
 
 def test_a_key_is_explained(server, open_page):

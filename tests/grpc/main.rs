@@ -7,6 +7,7 @@ mod support;
 
 mod announced;
 mod authz;
+mod candidates;
 mod server;
 mod service;
 mod slots;

@@ -14,6 +14,7 @@ descriptors:
   - { key: gone, rate_limit: { unit: second, requests_per_unit: 5 } }
   - { key: free, rate_limit: { unlimited: true } }
   - { key: path, value: /health }
+  - { key: tried, candidate: { unit: minute, requests_per_unit: 3 }, rate_limit: { unit: minute, requests_per_unit: 5 } }
 ";
 const NEW: &str = "
 domain: shop
@@ -27,6 +28,8 @@ descriptors:
   - { key: shadow, rate_limit: { unit: second, requests_per_unit: 5 } }
   - { key: added, rate_limit: { algorithm: concurrency, window: 1m, requests_per_unit: 5 } }
   - { key: free, rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: tried, rate_limit: { unit: minute, requests_per_unit: 3 } }
+  - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
 ";
 
 #[test]
@@ -42,9 +45,12 @@ fn a_change_is_told_in_words() {
         "shop / free: tighter: 1 per day by sliding_window, it was unlimited",
         "shop / gone: gone, it was 5 per second by sliding_window",
         "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters start anew",
+        "shop / new: new, unlimited; tries a candidate: 2 per day by sliding_window",
         "shop / shadow: denies now (no shadow mode any more); its counters go on",
         "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \
          counters start anew",
+        "shop / tried: tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its candidate is in force: \
+         3 per minute by sliding_window; its counters go on",
         "no longer: shop.path_/health: no limit",
         "shop: the `ext_authz` section is new",
     ];

@@ -49,10 +49,16 @@ function line(rule) {
   const denied = rule.per_second.denied;
   return h("tr", {},
     h("td", { class: "key" }, visible(rule.path), " ", tags.filter(([is]) => is).map(([, text]) => h("span", { class: "tag" }, text)),
-      rule.name ? h("small", {}, visible(rule.name)) : null),
+      rule.name ? h("small", {}, visible(rule.name)) : null, rule.candidate ? candidate(rule.candidate) : null),
     h("td", {}, rule.unlimited ? "unlimited" : `${count(rule.limit)} ${each(rule.window)}`, h("span", { class: "wide" }, rule.algorithm ? h("small", { class: "src" }, ` ${rule.algorithm}`) : "")),
     h("td", { class: denied > 0 ? "n bad" : "n" }, count(denied)),
     h("td", { class: "n wide" }, count(rule.per_second.allowed)),
     h("td", { class: "n wide" }, count(rule.decisions.denied + rule.decisions.shadow_denied)),
     h("td", { class: "wide" }, h("span", { class: "src" }, visible(rule.source))));
+}
+
+// What the candidate would change.
+function candidate({ limit, window, algorithm, decisions, would_deny_share }) {
+  const percent = (100 * would_deny_share).toLocaleString("en", { maximumSignificantDigits: 2 });
+  return h("small", { class: "candidate" }, `candidate ${count(limit)} ${each(window)} ${algorithm}: would deny ${percent} % more (${count(decisions.would_deny)}), let ${count(decisions.would_allow)} more pass`);
 }

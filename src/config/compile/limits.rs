@@ -1,8 +1,8 @@
 //! One raw `rate_limit` → [`Limit`], its window and whether it may be leased.
 
 use crate::algorithms::limit::{self, LimitError, LimitSpec};
-use crate::model::{AlgorithmKind, Limit, Unit, Window};
-use crate::rules::Defaults;
+use crate::model::{Algorithm, AlgorithmKind, Limit, Unit, Window};
+use crate::rules::{Candidate, Defaults};
 
 use super::super::duration;
 use super::super::error::{ConfigErrors, Place};
@@ -87,6 +87,32 @@ pub(super) fn compile(
         window,
         lease: options.lease.value().copied(),
         count_denied,
+    })
+}
+
+/// Compiles a `candidate`; `None` when something is wrong with it.
+pub(super) fn candidate(
+    scope: &Scope<'_>,
+    defaults: &Defaults,
+    candidate: &Placed<Box<Options>>,
+    errors: &mut ConfigErrors,
+) -> Option<Candidate> {
+    let options = Placed {
+        value: (*candidate.value).clone(),
+        place: candidate.place,
+    };
+    let counted = compile(scope, defaults, &options, None, errors)?;
+    let limit = counted.limit?;
+    if limit.algorithm == Algorithm::Concurrency {
+        let place = options.value.algorithm.place().or(options.place);
+        scope.report(errors, Problem::ConcurrencyCandidate, place);
+        return None;
+    }
+    Some(Candidate {
+        limit,
+        requests_per_unit: options.value.requests_per_unit.value().copied().unwrap_or_default(),
+        window: counted.window,
+        count_denied: counted.count_denied,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::rules::{Defaults, Rule};
+use crate::rules::{Candidate, Defaults, Rule};
 
 use super::super::error::ConfigErrors;
 use super::super::field::Placed;
@@ -29,6 +29,7 @@ pub(super) fn compile(
     let own = scope.on_store_error(errors, &raw.on_store_error);
     let theirs = metadata.and_then(|options| scope.on_store_error(errors, &options.on_store_error));
     let counted = limits::compile(scope, defaults, rate_limit, metadata, errors)?;
+    let candidate = candidate(scope, defaults, descriptor, errors);
     let returned = descriptor.options.metadata.value().and_then(|metadata| {
         let mut metadata = metadata.clone();
         metadata.remove(METADATA_KEY);
@@ -54,8 +55,28 @@ pub(super) fn compile(
         on_store_error: own.or(theirs).or(scope.on_store_error),
         lease: counted.lease.or(scope.lease),
         count_denied: counted.count_denied,
+        candidate: candidate.map(Box::new),
         source: scope.place(rate_limit.place).into(),
     })
+}
+
+/// The descriptor's `candidate`, or that of its `metadata`.
+fn candidate(
+    scope: &Scope<'_>,
+    defaults: &Defaults,
+    descriptor: &Descriptor,
+    errors: &mut ConfigErrors,
+) -> Option<Candidate> {
+    let own = descriptor.options.candidate.given();
+    let theirs = descriptor
+        .in_metadata
+        .value()
+        .and_then(|options| options.candidate.given());
+    if let (Some(_), Some(theirs)) = (own, theirs) {
+        let (field, other) = ("candidate", "the same in `metadata.sluicegate`");
+        scope.report(errors, Problem::Conflict { field, other }, theirs.place);
+    }
+    limits::candidate(scope, defaults, own.or(theirs)?, errors)
 }
 
 fn replaces(scope: &Scope<'_>, raw: &Options, own: &str, errors: &mut ConfigErrors) -> Vec<String> {

@@ -34,7 +34,7 @@ pub fn in_metadata() -> String {
 pub fn compared() -> String {
     let mut out = String::from("| field | compared with envoyproxy/ratelimit |\n|---|---|\n");
     for option in TABLE.iter().filter(|option| option.compat != Compatibility::Native) {
-        let within = if option.levels == [Level::RateLimit] {
+        let within = if option.levels.first() == Some(&Level::RateLimit) {
             "rate_limit."
         } else {
             ""

@@ -37,6 +37,7 @@ pub struct Options {
     pub detailed_metric: Field<bool>,
     pub value_to_metric: Field<bool>,
     pub metadata: Field<Map<String, Json>>,
+    pub candidate: Field<Box<Options>>,
 }
 
 /// A mapping of a rules file whose fields are in the table.
@@ -50,6 +51,8 @@ pub enum Level {
     RateLimit,
     /// `metadata.sluicegate`.
     Metadata,
+    /// `candidate`.
+    Candidate,
 }
 
 /// One field.

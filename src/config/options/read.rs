@@ -12,8 +12,15 @@ use super::option::{Kind, Level, METADATA_KEY, Options, RuleOption};
 use super::table::TABLE;
 
 /// The names that may stand on each level, in the order of [`Level`].
-static NAMES: LazyLock<[Vec<&'static str>; 4]> = LazyLock::new(|| {
-    [Level::File, Level::Descriptor, Level::RateLimit, Level::Metadata].map(|level| {
+static NAMES: LazyLock<[Vec<&'static str>; 5]> = LazyLock::new(|| {
+    [
+        Level::File,
+        Level::Descriptor,
+        Level::RateLimit,
+        Level::Metadata,
+        Level::Candidate,
+    ]
+    .map(|level| {
         let options = TABLE.iter().filter(|option| option.stands_on(level));
         options.map(|option| option.name).collect()
     })
@@ -27,16 +34,18 @@ impl Level {
             Self::Descriptor => "a descriptor",
             Self::RateLimit => "`rate_limit`",
             Self::Metadata => "`metadata.sluicegate`",
+            Self::Candidate => "`candidate`",
         }
     }
 
     fn names(self) -> &'static [&'static str] {
-        let [file, descriptor, rate_limit, metadata] = &*NAMES;
+        let [file, descriptor, rate_limit, metadata, candidate] = &*NAMES;
         match self {
             Self::File => file,
             Self::Descriptor => descriptor,
             Self::RateLimit => rate_limit,
             Self::Metadata => metadata,
+            Self::Candidate => candidate,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::super::field::Field;
 use super::super::fields::Reader;
 use super::super::node::{Node, Value};
 use super::super::problem::Problem;
-use super::option::Options;
+use super::option::{Level, Options};
 
 const REPLACES: [&str; 1] = ["name"];
 
@@ -28,6 +28,14 @@ pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options)
         }
     };
     into.replaces = Field::at(items.iter().map(name).collect(), node.place);
+}
+
+/// `candidate`: the options of its limit.
+pub(super) fn candidate(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    into.candidate = match reader.level(node, Level::Candidate) {
+        Some(fields) => Field::at(Box::new(reader.options(&fields, Level::Candidate)), node.place),
+        None => Field::Broken,
+    };
 }
 
 /// `metadata`, with everything in it.

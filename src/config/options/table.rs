@@ -2,10 +2,10 @@
 
 use crate::algorithms::limit::{DEFAULT_PRECISION, MAX_PRECISION};
 use crate::model::Algorithm;
-use crate::rules::Rule;
+use crate::rules::{self, Rule};
 
 use super::super::compat::Compatibility::{self, Extended, Native, Supported};
-use super::option::Level::{Descriptor, File, Metadata, RateLimit};
+use super::option::Level::{Candidate, Descriptor, File, Metadata, RateLimit};
 use super::option::{Effect, Kind, Level, RuleOption, Shown, Slot};
 use super::shapes;
 
@@ -78,8 +78,8 @@ impl RuleOption {
     }
 }
 
-/// The limits of one `rate_limit`, which xDS sources may give in `metadata`.
-const COUNTING: &[Level] = &[RateLimit, Metadata];
+/// The limits of one `rate_limit`, which xDS sources may give in `metadata`, and of a `candidate`.
+const COUNTING: &[Level] = &[RateLimit, Metadata, Candidate];
 const OWN_RULE: &str = "a `rate_limit` on the same descriptor";
 const ANY_RULE: &str = "a `rate_limit` on this descriptor or below it";
 
@@ -89,6 +89,26 @@ fn any(_: &Rule) -> bool {
 
 fn counts(rule: &Rule) -> bool {
     rule.limit.is_some()
+}
+
+/// A candidate as its rule's limit would be shown.
+fn as_a_rule(rule: &Rule, candidate: &rules::Candidate) -> String {
+    let rule = Rule {
+        limit: Some(candidate.limit),
+        requests_per_unit: candidate.requests_per_unit,
+        window: candidate.window,
+        count_denied: candidate.count_denied,
+        ..rule.clone()
+    };
+    let shown = Shown {
+        rule: &rule,
+        shared: &[],
+    };
+    let mut values = vec![format!("{} per {}", rule.requests_per_unit, rule.window)];
+    for option in TABLE.iter().filter(|option| option.stands_on(Candidate)) {
+        (option.show)(&shown, &mut values);
+    }
+    values.join(" ")
 }
 
 fn flag(set: bool, out: &mut Vec<String>) {
@@ -121,9 +141,9 @@ pub static TABLE: &[RuleOption] = &[
     entry("rate_limit", &[Descriptor], Kind::Tree, "none", "what is counted when a request's descriptor ends here", Supported),
 
     // How to count.
-    entry("requests_per_unit", &[RateLimit], Kind::Number(slot!(requests_per_unit)), "`0`",
+    entry("requests_per_unit", &[RateLimit, Candidate], Kind::Number(slot!(requests_per_unit)), "`0`",
         "hits in a window, 0 to 4294967295; 0 denies everything", Supported),
-    entry("unit", &[RateLimit], Kind::Text(slot!(unit)), "required",
+    entry("unit", &[RateLimit, Candidate], Kind::Text(slot!(unit)), "required",
         "`second` `minute` `hour` `day` `week` `month` (30 days) `year` (365 days), in any case",
         Supported),
     entry("unit_multiplier", COUNTING, Kind::Number(slot!(unit_multiplier)), "`1`", "that many units are the window", Native)
@@ -205,6 +225,16 @@ pub static TABLE: &[RuleOption] = &[
             out.extend(levels.filter(|(_, own)| **own).map(|((key, _), _)| key.clone()));
         })
         .of_rules_below(any, ANY_RULE),
+    entry("candidate", &[Descriptor, Metadata], Kind::Shaped {
+            read: shapes::candidate,
+            given: |options| options.candidate.is_there().then(|| options.candidate.place()),
+        }, "none",
+        "a limit to try beside the `rate_limit`, which may be `unlimited`: decided on counters of its own, never denies ([below](#candidates))",
+        Native)
+        .shown(|shown, out| if let Some(candidate) = &shown.rule.candidate {
+            out.push(as_a_rule(shown.rule, candidate));
+        })
+        .of_its_rule(any, OWN_RULE),
     entry("metadata", &[Descriptor], Kind::Shaped {
             read: shapes::metadata,
             given: |options| options.metadata.is_there().then(|| options.metadata.place()),

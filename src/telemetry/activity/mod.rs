@@ -20,6 +20,8 @@ pub use top::{By, History, Hitter, Span, Top, TopList};
 pub struct Activity {
     /// Heavy hitters; `None` when they are off.
     pub top: Option<Top>,
+    /// The same for the counters of candidate limits; without any of them it takes no memory.
+    pub candidates: Option<Top>,
     /// What happens, as it happens.
     pub events: Events,
 }
@@ -30,6 +32,7 @@ impl Activity {
     pub fn new(top: bool, clock: Arc<dyn Clock>) -> Self {
         Self {
             top: top.then(Top::default),
+            candidates: top.then(Top::default),
             events: Events::new(clock),
         }
     }
