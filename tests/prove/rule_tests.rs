@@ -177,7 +177,13 @@ fn a_year_of_virtual_time_needs_no_waiting() {
 
 #[test]
 fn the_projects_own_rules_are_tested() {
-    let output = sluicegate(&project(), &["test", "deploy/demo/rules.test.yaml"]);
+    let files = [
+        "deploy/demo/rules.test.yaml",
+        "deploy/compose/rules.test.yaml",
+        "deploy/kubernetes/rules.test.yaml",
+        "tests/prove/example.test.yaml",
+    ];
+    let output = sluicegate(&project(), &[&["test"][..], &files].concat());
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     assert!(!out.contains("not reached"), "{out}");
