@@ -26,6 +26,8 @@ pub enum Op {
         /// How many.
         hits: u64,
     },
+    /// Makes the counter as new, as an operator asks for. Always allowed, and done whatever else the transaction comes to.
+    Reset,
 }
 
 impl From<Hits> for Op {
@@ -43,7 +45,7 @@ impl Op {
     /// Whether it takes hits out of the counter.
     #[must_use]
     pub const fn frees(self) -> bool {
-        matches!(self, Self::Refund(_) | Self::Return { .. })
+        matches!(self, Self::Refund(_) | Self::Return { .. } | Self::Reset)
     }
 }
 

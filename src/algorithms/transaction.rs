@@ -2,13 +2,14 @@
 //!
 //! 0. Debits have happened already: they are counted first, whatever becomes of the rest.
 //! 1. Each other check is judged in order. An acquisition or lease on a counter that earlier ones of the same transaction
-//!    passed is judged with their hits added; refunds and returns help only later transactions.
+//!    passed is judged with their hits added; refunds, returns and resets help only later
+//!    transactions.
 //! 2. [`Transaction::passes`] says whether it passes.
-//! 3. Refunds and returns are done, whatever the transaction comes to: their hits are not in use any more.
+//! 3. Refunds, returns and resets are done, whatever the transaction comes to: their hits are not in use any more.
 //! 4. If it passes, allowed acquisitions and leases are counted; if not, none is.
 //! 5. `remaining` and `reset_after_us` of an acquisition, lease or peek are told as of after the check if the transaction
-//!    passed, and as things stand if not, in both cases without its refunds; those of a refund or return as of the
-//!    transaction's end.
+//!    passed, and as things stand if not, in both cases without its refunds; those of a refund, return or reset as of
+//!    the transaction's end.
 
 use smallvec::SmallVec;
 
@@ -98,7 +99,7 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
         Op::Debit(hits) => debit_one(limit, state, now_us, hits),
-        Op::Refund(_) | Op::Return { .. } => {
+        Op::Refund(_) | Op::Return { .. } | Op::Reset => {
             free(limit, op, state, now_us);
             return (freed(limit, state, now_us), true);
         }
@@ -159,7 +160,7 @@ fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answ
         Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
         Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
         // Told at the end of the transaction.
-        Op::Refund(_) | Op::Return { .. } => return freed(limit, state, now_us),
+        Op::Refund(_) | Op::Return { .. } | Op::Reset => return freed(limit, state, now_us),
         // A debit is not judged: it has been counted by now.
         Op::Peek | Op::Debit(_) => 0,
     };
@@ -210,6 +211,7 @@ fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
     match op {
         Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
         Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
+        Op::Reset => *state = State::new(limit),
         Op::Acquire(_) | Op::Debit(_) | Op::Peek | Op::Lease(_) => {}
     }
 }
@@ -224,7 +226,7 @@ fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
     }
 }
 
-/// A refund or return is always allowed, however things stand.
+/// A refund, return or reset is always allowed, however things stand.
 fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
     plain(Outcome {
         allowed: true,

@@ -129,7 +129,7 @@ pub(super) async fn counters(
     }
 }
 
-fn refused(error: RequestError) -> Problem {
+pub(super) fn refused(error: RequestError) -> Problem {
     match error {
         RequestError::NoConfiguration => Problem::no_rules(),
         error => Problem::bad(error.to_string()),

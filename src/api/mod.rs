@@ -8,6 +8,7 @@
 //! | `problem` | errors as RFC 9457 problem details |
 //! | `status`, `rules`, `rates`, `top`, `events` | reading what happens |
 //! | `question`, `explain` | why a request passes or not, and how a counter stands |
+//! | `reset`, `selections` | lets keys through again, after a dry run |
 //! | `console` | the page that draws all of it |
 //! | `body` | JSON bodies, bounded |
 //! | `view` | counter keys as descriptors, with values masked where the settings say so |
@@ -20,7 +21,9 @@ mod guard;
 mod problem;
 mod question;
 mod rates;
+mod reset;
 mod rules;
+mod selections;
 mod state;
 mod status;
 mod token;
@@ -40,6 +43,7 @@ use problem::Problem;
 
 /// The OpenAPI 3.1 document.
 pub const OPENAPI: &str = include_str!("openapi.json");
+
 impl Api {
     /// Keeps rates and windows fresh; ends with the process.
     pub async fn run(self) {
@@ -80,6 +84,7 @@ impl Api {
             .route("/api/v1/history", get(top::history))
             .route("/api/v1/explain", on(MethodFilter::POST, explain::explain))
             .route("/api/v1/counters", get(explain::counters))
+            .route("/api/v1/counters/reset", on(MethodFilter::POST, reset::reset))
             .route("/api/v1/events", get(events::events))
             .route("/api/{*rest}", axum::routing::any(unknown))
             .method_not_allowed_fallback(wrong_method)

@@ -140,14 +140,14 @@ fn descriptor(asked: Asked) -> Result<Descriptor, Problem> {
 }
 
 /// Not empty and not too long.
-fn text(what: &str, text: &str) -> Result<(), Problem> {
+pub(super) fn text(what: &str, text: &str) -> Result<(), Problem> {
     if text.is_empty() {
         return Err(Problem::bad(format!("{what}: must not be empty")));
     }
     short(what, text)
 }
 
-fn short(what: &str, text: &str) -> Result<(), Problem> {
+pub(super) fn short(what: &str, text: &str) -> Result<(), Problem> {
     if text.chars().nth(MAX_CHARS).is_none() {
         Ok(())
     } else {

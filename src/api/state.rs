@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::rates::Rates;
+use super::selections::Selections;
 use super::token::Token;
 use super::view::Masker;
 use crate::admin::Health;
@@ -46,6 +47,10 @@ pub(super) struct Shared {
     pub masker: Masker,
     pub rates: Rates,
     pub readers: Arc<Semaphore>,
+    /// Held by the one search for counters that may be under way.
+    pub search: Semaphore,
+    /// Selections of counters that wait to be confirmed.
+    pub selections: Selections,
     pub started: Instant,
 }
 
@@ -59,6 +64,8 @@ impl Api {
             settings: settings.clone(),
             rates: Rates::default(),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            search: Semaphore::new(1),
+            selections: Selections::default(),
             started: Instant::now(),
         }))
     }

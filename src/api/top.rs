@@ -11,7 +11,7 @@ use crate::telemetry::activity::{By, Span, Top};
 
 use super::Api;
 use super::problem::Problem;
-use super::view::{CounterView, rule_of, share};
+use super::view::{CounterView, share};
 
 /// Most counters in an answer.
 const MAX_LIMIT: usize = 200;
@@ -112,7 +112,7 @@ pub(super) async fn top(
             return false;
         };
         let is_rule = |path: &str| {
-            let rule = active.as_deref().and_then(|active| rule_of(&identity, active));
+            let rule = active.as_deref().and_then(|active| active.rule_of(&identity));
             rule.is_some_and(|rule| &*rule.path == path)
         };
         question

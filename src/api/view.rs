@@ -1,12 +1,12 @@
 //! Counter keys as descriptors, with values masked where the settings say so.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::config::settings::MaskValues;
 use crate::engine::Active;
-use crate::model::Entry;
 use crate::model::key::{Identity, Owner};
-use crate::rules::Rule;
 
 /// Characters of a value that `truncate` leaves.
 const KEPT_CHARS: usize = 4;
@@ -52,6 +52,14 @@ pub(super) struct CounterView {
     pub masked: bool,
 }
 
+impl fmt::Display for CounterView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "domain={}", self.domain)?;
+        let mut entries = self.descriptor.iter();
+        entries.try_for_each(|entry| write!(f, " {}={}", entry.key, entry.value))
+    }
+}
+
 impl Masker {
     pub fn new(mode: MaskValues) -> Self {
         Self {
@@ -93,7 +101,7 @@ impl Masker {
                 masked: self.masks(),
             };
         };
-        let rule = active.and_then(|active| rule_of(&identity, active));
+        let rule = active.and_then(|active| active.rule_of(&identity));
         CounterView {
             rule: rule.map(|rule| rule.path.to_string()),
             is_override: identity.owner == Owner::Override,
@@ -113,23 +121,6 @@ impl Masker {
                 .collect(),
         }
     }
-}
-
-/// The rule that counts under this identity now. A shared pattern is found by its own text.
-pub(super) fn rule_of<'a>(identity: &Identity, active: &'a Active) -> Option<&'a Rule> {
-    if identity.owner == Owner::Override || identity.shortened {
-        return None;
-    }
-    let entries: Vec<Entry> = identity
-        .levels
-        .iter()
-        .map(|(key, value, _)| Entry {
-            key: key.clone(),
-            value: value.clone(),
-        })
-        .collect();
-    let domain = active.rules.domains.get(identity.domain.as_str())?;
-    domain.find(&entries).map(|matched| &**matched.rule)
 }
 
 /// A part of a whole, 0 to 1.

@@ -15,7 +15,7 @@ use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
 use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings};
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::time::SECOND_US;
-use crate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Transaction, Unit, Window};
+use crate::model::{AlgorithmKind, Check, Clock, CounterKey, Enforcement, Hits, Limit, Transaction, Unit, Window};
 use crate::store::Store;
 use crate::store::memory::{self, MemoryStore};
 use crate::store::redis::RedisTransport;
@@ -109,6 +109,8 @@ fn open_redis(
         join: settings.coalesce,
         lease_keys: settings.lease.then_some(settings.memory_max_keys),
         denial_keys: settings.deny_cache.then_some(settings.deny_cache_max_keys),
+        // No counter's key goes on like this.
+        reset_log: Some(CounterKey::from_raw(&format!("{}resets", settings.key_prefix))),
         ..Options::plain(settings.timeout)
     };
     let local = Local {

@@ -1,7 +1,8 @@
-//! `sluicegate status|top|explain|counters`: the operator's API of a running process, in a terminal. Tables for people,
+//! `sluicegate status|top|explain|counters|reset`: the operator's API of a running process, in a terminal. Tables for people,
 //! `-o json` for scripts.
 
 mod client;
+mod reset;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -29,6 +30,8 @@ pub(super) enum Operate {
     Explain(ExplainArgs),
     /// Show how one counter stands, and where that was read
     Counters(CounterArgs),
+    /// Let keys through again: show which counters would be reset, ask, and reset them; needs the admin token
+    Reset(reset::ResetArgs),
 }
 
 /// Where to ask, and how to show the answer.
@@ -37,7 +40,7 @@ pub(super) struct Common {
     /// The admin port of the process
     #[arg(long, env = "ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:6070")]
     admin: String,
-    /// File with the admin token; needed from off loopback
+    /// File with the admin token; needed from off loopback, and for every change
     #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// How to show the answer
@@ -152,6 +155,7 @@ async fn ask(operate: Operate) -> Result<(), ClientError> {
             common.show(&status, table::status);
         }
         Operate::Top(args) => return top(args).await,
+        Operate::Reset(args) => return reset::run(args).await,
         Operate::Explain(args) => {
             let explained = args.common.open()?.post("/api/v1/explain", &args.question()).await?;
             args.common.show(&explained, table::explain);

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use crate::model::Entry;
+use crate::model::key::{Identity, Owner};
 use crate::rules::{Rule, RuleSet};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
 
@@ -109,6 +111,22 @@ impl Active {
     #[must_use]
     pub fn rule(&self, index: usize) -> Option<&Arc<Rule>> {
         self.rules.rules.get(index)
+    }
+
+    /// The rule that counts under this identity now; none of a limit that a request brought, nor of a name that is not
+    /// known whole. A shared pattern is found by its own text.
+    #[must_use]
+    pub fn rule_of(&self, identity: &Identity) -> Option<&Rule> {
+        if identity.owner == Owner::Override || identity.shortened {
+            return None;
+        }
+        let entry = |(key, value, _): &(String, String, bool)| Entry {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        let entries: Vec<Entry> = identity.levels.iter().map(entry).collect();
+        let domain = self.rules.domains.get(identity.domain.as_str())?;
+        domain.find(&entries).map(|matched| &**matched.rule)
     }
 
     /// How requests use the rule at an index.

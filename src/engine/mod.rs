@@ -10,6 +10,7 @@ mod options;
 mod permits;
 mod plan;
 mod release_filter;
+mod reset;
 mod status;
 mod wait;
 
@@ -32,6 +33,7 @@ pub use look::{Counter, Look, Looked};
 pub use options::EngineOptions;
 pub use plan::RequestError;
 pub use release_filter::TOLD;
+pub use reset::{FindError, Found, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Held;

@@ -106,6 +106,17 @@ pub fn counter_key<'a>(
     CounterKey(key.into_boxed_str())
 }
 
+/// What the keys of a rule's counters begin with, in one domain: what follows is the descriptor, and a closing brace.
+#[must_use]
+pub fn rule_prefix(prefix: &str, limit: &Limit, domain: &str) -> String {
+    let mut key = prefix.to_owned();
+    push_state(&mut key, limit);
+    key.push_str(":{");
+    push_escaped(&mut key, domain);
+    key.push('|');
+    key
+}
+
 /// What a counter's key says of its identity, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -23,6 +23,41 @@ pub fn is_pattern(value: &str) -> bool {
     value.contains(WILDCARD)
 }
 
+/// One pattern by itself, or a plain text.
+#[derive(Debug)]
+pub struct Pattern {
+    text: String,
+    patterns: Option<Patterns>,
+}
+
+impl Pattern {
+    /// `None` if it has more than [`MAX_WILDCARDS`] wildcards.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        if text.chars().filter(|c| *c == WILDCARD).count() > MAX_WILDCARDS {
+            return None;
+        }
+        let patterns = is_pattern(text).then(|| {
+            let mut patterns = Patterns::default();
+            patterns.insert(text, 0);
+            patterns
+        });
+        Some(Self {
+            text: text.to_owned(),
+            patterns,
+        })
+    }
+
+    /// Whether a text fits.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        match &self.patterns {
+            Some(patterns) => patterns.find(text, &mut || {}).is_some(),
+            None => self.text == text,
+        }
+    }
+}
+
 /// The patterns of one key at one level.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {

@@ -26,7 +26,7 @@ pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
             Op::Debit(hits) => Change::Counted(hits),
             Op::Lease(_) if passes => grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
             Op::Refund(hits) | Op::Return { hits, .. } => Change::Given(hits),
-            Op::Acquire(_) | Op::Lease(_) | Op::Peek => Change::None,
+            Op::Acquire(_) | Op::Lease(_) | Op::Peek | Op::Reset => Change::None,
         };
         each(check, outcome, change);
     }

@@ -7,6 +7,7 @@ pub mod memory;
 mod per_thread;
 pub mod redis;
 pub mod remote;
+pub mod reset;
 mod ticker;
 
 use async_trait::async_trait;
@@ -15,7 +16,8 @@ use smallvec::SmallVec;
 pub use self::correction::{Cause, Correction};
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
-use crate::model::{Outcome, Transaction};
+use self::reset::{Cursor, Named, Page, Reset};
+use crate::model::{Limit, Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
 pub type Outcomes = SmallVec<[Outcome; 2]>;
@@ -50,6 +52,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes a counter later, as soon as the store can: never waits, never fails, bounded in what it keeps.
     fn correct(&self, correction: Correction);
+
+    /// Makes counters as new, in order, up to the first that cannot be; all processes that share the store forget what
+    /// they keep of them within a second.
+    async fn reset(&self, counters: &[Named]) -> Reset;
+
+    /// A page of the names of counters that begin with `prefix` and are kept where this limit's are; `None` where the
+    /// store keeps no names.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError>;
 }
 
 #[async_trait]
@@ -64,5 +77,13 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     fn correct(&self, correction: Correction) {
         (**self).correct(correction);
+    }
+
+    async fn reset(&self, counters: &[Named]) -> Reset {
+        (**self).reset(counters).await
+    }
+
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError> {
+        (**self).names(limit, prefix, from).await
     }
 }

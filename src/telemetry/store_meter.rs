@@ -11,6 +11,7 @@ use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::remote::transport::{BreakerScope, Delivery, Transport};
+use crate::store::reset::{Cursor, Page};
 
 /// Checks in one call.
 const CHECKS_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -113,5 +114,17 @@ impl<T: Transport> Transport for StoreMeter<T> {
             self.log_cluster(error);
         }
         delivery
+    }
+
+    async fn announce(&self, log: &CounterKey, counters: &[CounterKey]) -> Result<(), StoreError> {
+        self.inner.announce(log, counters).await
+    }
+
+    async fn resets(&self, log: &CounterKey, since: u64, most: usize) -> Result<Vec<(CounterKey, u64)>, StoreError> {
+        self.inner.resets(log, since, most).await
+    }
+
+    async fn scan(&self, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+        self.inner.scan(prefix, from).await
     }
 }

@@ -1,4 +1,4 @@
-//! `sluicegate status|top|explain|counters` against a running server.
+//! `sluicegate status|top|explain|counters|reset` against a running server.
 
 use std::process::{Command, Output};
 
@@ -63,4 +63,26 @@ async fn what_is_wrong_is_said_with_what_to_do() {
         !ok && said.contains("401") && !said.contains(&TOKEN.to_uppercase()),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_reset_is_shown_first_and_done_when_told() {
+    let admin = Admin::start(true, &[]);
+    admin.ask("user", "mallory", 8).await;
+    let path = admin.token_file.path().to_str().expect("a path");
+    let arguments = ["reset", "--domain", "shop", "user=mallory", "--token-file", path];
+    let (ok, said) = sluicegate(&admin, &arguments[..4]);
+    assert!(!ok && said.contains("401") && said.contains("admin token"), "{said}");
+    // No terminal, nobody to ask.
+    let (ok, said) = sluicegate(&admin, &arguments);
+    assert!(ok && said.contains("shop  user=mallory  3 used"), "{said}");
+    assert!(
+        said.contains("1 counter would be reset") && said.contains("nothing was reset"),
+        "{said}"
+    );
+    let (ok, said) = sluicegate(&admin, &[&arguments[..], &["--yes", "-o", "json"]].concat());
+    let done: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert!(ok && done["counters"] == 1 && done["hits"] == 3, "{said}");
+    let (ok, said) = sluicegate(&admin, &[&arguments[..], &["--yes"]].concat());
+    assert!(ok && said.contains("1 counter reset (0 hits were in use)"), "{said}");
 }

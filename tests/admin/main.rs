@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod guard;
 mod reading;
+mod reset;
 
 use support::http::Client;
 use support::sluicegate::Sluicegate;

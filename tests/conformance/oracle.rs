@@ -78,6 +78,7 @@ impl Oracle {
             match check.hits {
                 Op::Refund(hits) => self.counter(check, now).refund(now, hits),
                 Op::Return { slice, hits } => self.counter(check, now).return_to(now, slice, hits),
+                Op::Reset => *self.counter(check, now) = Counter::new(check.limit),
                 _ => {}
             }
         }
@@ -94,7 +95,7 @@ impl Oracle {
         }
         // … and as of the end for those that give.
         for (check, answer) in transaction.checks.iter().zip(&mut answers) {
-            if matches!(check.hits, Op::Refund(_) | Op::Return { .. }) {
+            if matches!(check.hits, Op::Refund(_) | Op::Return { .. } | Op::Reset) {
                 let counter = self.counter(check, now);
                 answer.outcome.remaining = counter.remaining(now);
                 answer.outcome.reset_after_us = counter.reset_after(now);
@@ -128,7 +129,7 @@ impl Oracle {
         let needed = match check.hits {
             Op::Acquire(hits) => hits,
             Op::Peek | Op::Lease(_) => 1,
-            Op::Debit(_) | Op::Refund(_) | Op::Return { .. } => 0,
+            Op::Debit(_) | Op::Refund(_) | Op::Return { .. } | Op::Reset => 0,
         };
         outcome.allowed = counter.fits(now, needed);
         if !outcome.allowed {

@@ -116,6 +116,7 @@ fn hits(limit: &Limit) -> impl Strategy<Value = Op> + use<> {
         2 => amount(limit).prop_map(Op::Debit),
         2 => amount(limit).prop_map(Op::Refund),
         2 => amount(limit).prop_map(Op::Lease),
+        1 => Just(Op::Reset),
         // The slice is counted back from the newest that the store told of; see `exact::Slices`.
         2 => (0..=3_u64, amount(limit)).prop_map(|(slice, hits)| Op::Return { slice, hits }),
     ]

@@ -138,6 +138,30 @@ def test_a_stranger_is_asked_for_the_token(server, open_page):
     expect(dialog).to_be_hidden()
 
 
+def test_a_key_is_let_through_again(server, open_page):
+    attack(server)
+    page = open_page(expected=["401"])
+    page.get_by_role("link", name="onerror").click()
+    expect(page.get_by_text("20 of 20")).to_be_visible()
+    page.get_by_role("button", name="Reset …").click()
+    # Reading from here needs no token, a change does; what was asked for goes on by itself.
+    page.get_by_label("Token", exact=True).fill(TOKEN)
+    page.get_by_role("button", name="Use it").click()
+    confirm = page.get_by_role("dialog", name="Reset this key?")
+    expect(confirm).to_contain_text("has 20 hits in use")
+    accessible(page), fits(page)
+    # Whoever hits Enter without reading has changed nothing.
+    page.keyboard.press("Enter")
+    expect(confirm).to_be_hidden()
+    expect(page.get_by_text("20 of 20")).to_be_visible()
+    page.get_by_role("button", name="Reset …").click()
+    confirm.get_by_role("button", name="Reset it").click()
+    expect(page.get_by_text("20 hits were in use")).to_be_visible()
+    expect(page.get_by_text("0 of 20")).to_be_visible()
+    accessible(page), fits(page)
+    assert "an operator has reset counters" in server.log.read_text()
+
+
 def test_it_comes_back_after_the_server_restarts(server, open_page):
     page = open_page(expected=["ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE"])
     expect(page.get_by_text("healthy")).to_be_visible()

@@ -7,5 +7,6 @@ mod coalesce;
 mod deny_cache;
 mod dispatch;
 mod lease;
+mod reset;
 mod sim;
 mod standby;

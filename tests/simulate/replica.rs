@@ -78,6 +78,7 @@ pub fn bounds(setup: &Setup) -> Options {
         lease_keys: setup.leases.then(|| small(1000)),
         denial_keys: setup.denials.then(|| small(1000)),
         max_corrections: small(1000),
+        reset_log: None,
         hash_seed: Some(setup.seed),
     }
 }

@@ -11,11 +11,12 @@ const REFRESH_MS = 2000;
 const PAGES = { now, rules, replica, key };
 
 /** What pages share: the newest status, rates since the tab was opened, what the event stream said. */
-const state = { status: null, rates: [], lost: false, refresh: () => refresh() };
+const state = { status: null, rates: [], lost: false, refresh: () => refresh(), change };
 let shown = null;
 let timer = 0;
 let running = false;
 let again = false;
+let retry = null;
 
 function place() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
@@ -129,11 +130,26 @@ function askToken(error) {
   if (!dialog.open) dialog.showModal();
 }
 
+/** Changes something; asks for the token if need be, and then tries once more. */
+async function change(action, fail) {
+  try {
+    await action();
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) {
+      retry = () => change(action, fail);
+      askToken(error);
+    } else fail(error);
+  }
+}
+
 document.getElementById("token").addEventListener("close", () => {
   const input = document.getElementById("token-text");
-  if (input.value) setToken(input.value.trim());
+  const [token, next] = [input.value.trim(), retry];
   input.value = "";
+  retry = null;
+  if (token) setToken(token);
   refresh();
+  if (token) next?.();
 });
 
 /** Reloads and changes of the failure mode are shown at once, not at the next look. */
@@ -160,7 +176,7 @@ function theme() {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("token").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
     if (event.key === "Escape") event.target.blur();
     return;

@@ -2,6 +2,7 @@
 
 import { Refused, get, post } from "./api.js";
 import { chart, count, descriptor, duration, each, fill, h, legend, visible } from "./dom.js";
+import { card } from "./reset.js";
 
 const WHY = {
   other_value: "is another value", pattern_does_not_fit: "does not fit", less_specific: "fits, but is less specific", other_key: "is another key",
@@ -26,7 +27,8 @@ export function open(main, state, id) {
       }) : null;
       fill(main, h("p", {}, h("a", { href: "#/" }, "← Now")),
         h("h1", {}, descriptor(counter.descriptor), " ", h("span", { class: "tag" }, counter.domain)),
-        h("div", { class: "two" }, standing(counter, explained), past(slices)), explained ? why(explained.descriptors[0]) : null);
+        h("div", { class: "two" }, standing(counter, explained), past(slices)),
+        h("div", { class: "two" }, explained ? why(explained.descriptors[0]) : null, explained?.descriptors[0].counter && !counter.is_candidate ? card(state, id, counter) : null));
     },
     fail(error) { fill(main, h("p", { class: "empty bad" }, error.message)); },
   };

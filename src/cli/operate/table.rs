@@ -287,3 +287,49 @@ fn step(step: &Value) -> String {
     }
     out
 }
+
+/// What would be reset.
+pub(in crate::cli) fn selection(selection: &Value) -> String {
+    let mut out = String::new();
+    let counters = selection["counters"].as_u64().unwrap_or(0);
+    let mut shown = 0;
+    for counter in list(&selection["sample"]) {
+        shown += 1;
+        let _ = write!(
+            out,
+            "{}  {}",
+            cell(&counter["domain"]),
+            descriptor(&counter["descriptor"])
+        );
+        let _ = match &selection["used"] {
+            Value::Null => writeln!(out),
+            used => writeln!(out, "  {used} used"),
+        };
+    }
+    if counters > shown {
+        let _ = writeln!(out, "and {} more", counters - shown);
+    }
+    let _ = writeln!(out, "{counters} {} would be reset", plural(counters));
+    if selection["complete"] == false {
+        let _ = writeln!(out, "there are more that fit: ask again after these");
+    }
+    out
+}
+
+/// What was reset.
+pub(in crate::cli) fn reset(done: &Value) -> String {
+    let counters = done["counters"].as_u64().unwrap_or(0);
+    let told = match done["replicas_told"] == true {
+        true => "all replicas let them through within a second",
+        false => "other replicas were not told: they keep cached denials until these end; repeat it",
+    };
+    format!(
+        "{counters} {} reset ({} hits were in use); {told}",
+        plural(counters),
+        done["hits"]
+    )
+}
+
+fn plural(counters: u64) -> &'static str {
+    if counters == 1 { "counter" } else { "counters" }
+}

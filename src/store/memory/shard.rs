@@ -104,6 +104,12 @@ impl Shard {
         self.table.find_mut(hash.table, |entry| entry.hash == hash)
     }
 
+    /// Takes a counter out.
+    pub fn remove(&mut self, hash: KeyHash) -> Option<State> {
+        let found = self.table.find_entry(hash.table, |entry| entry.hash == hash).ok()?;
+        Some(found.remove().0.state)
+    }
+
     /// Adds a counter that is known to be absent, at the cost of a less important one when the shard is full.
     pub fn insert(&mut self, hash: KeyHash, state: State, weight: Weight, now: u32) {
         self.sweep(SWEEP_PER_INSERT, now);

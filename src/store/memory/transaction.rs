@@ -56,6 +56,21 @@ impl MemoryStore {
         quota(limit).saturating_sub(left)
     }
 
+    /// Removes a counter; the hits that it had in use, up to its quota.
+    pub(crate) fn take_out(&self, key: &CounterKey, limit: &Limit) -> u64 {
+        let hash = self.hasher.hash(key);
+        let mut shard = self.shard(hash).lock();
+        let now_us = self.clock.now_us();
+        let state = shard.remove(hash);
+        state.map_or(0, |state| quota(limit).saturating_sub(remaining(limit, &state, now_us)))
+    }
+
+    /// Removes a counter.
+    pub(crate) fn forget(&self, key: &CounterKey) {
+        let hash = self.hasher.hash(key);
+        self.shard(hash).lock().remove(hash);
+    }
+
     /// Does something to one counter; `step` also tells what is left of it, if it has changed.
     fn step<T>(&self, key: &CounterKey, limit: &Limit, step: impl FnOnce(&mut State, u64) -> (T, Option<u64>)) -> T {
         let hash = self.hasher.hash(key);

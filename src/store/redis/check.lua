@@ -15,7 +15,7 @@
 --           then to the end, for each transaction: how many checks, and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit
+--             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset
 --             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
 --             slice   of a return; else 0
@@ -37,7 +37,7 @@ if now == 0 then
   now, spare_ms = time[1] * 1000000 + time[2], 0
 end
 
-local ACQUIRE, REFUND, LEASE, RETURN, DEBIT = 0, 1, 2, 3, 4
+local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET = 0, 1, 2, 3, 4, 5
 local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.
@@ -153,6 +153,12 @@ end
 -- Takes hits out of the counter, whatever becomes of the rest.
 local function free(check)
   local limit, state = check.limit, states[check.key]
+  if check.kind == RESET then
+    call("DEL", KEYS[check.key])
+    states[check.key], changed[check.key] = nil, nil
+    load(check.key, limit)
+    return
+  end
   if check.kind == REFUND then
     limit.algorithm.refund(state, now, check.hits, limit[1], limit[2], limit[3], limit[4])
   else
@@ -162,7 +168,7 @@ local function free(check)
 end
 
 local function frees(check)
-  return check.kind == REFUND or check.kind == RETURN
+  return check.kind == REFUND or check.kind == RETURN or check.kind == RESET
 end
 
 local function passes_all(checks)

@@ -11,12 +11,14 @@ mod cluster;
 mod evaluate;
 mod events;
 mod link;
+mod resets;
 pub mod script;
 mod sentinel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use fred::prelude::Client;
 use fred::util::redis_keyslot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -26,7 +28,9 @@ use self::client::Tls;
 use self::cluster::Cluster;
 pub use self::events::{RedisChange, RedisEvent, RedisObserver};
 use self::link::Server;
+use super::StoreError;
 use super::remote::transport::{BreakerScope, Delivery, Transport};
+use super::reset::{Cursor, Page};
 use crate::algorithms::op::Op;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::{Clock, CounterKey, Transaction};
@@ -88,6 +92,14 @@ impl RedisTransport {
         })
     }
 
+    /// A connection to the server that has this shard.
+    fn client(&self, shard: u16) -> Result<Arc<Client>, StoreError> {
+        match &self.servers {
+            Servers::One(server) => server.links().next()?.client(),
+            Servers::Cluster(cluster) => cluster.client(shard),
+        }
+    }
+
     /// Connections that are up, and how many there should be.
     #[must_use]
     pub fn connections(&self) -> (usize, usize) {
@@ -131,11 +143,34 @@ impl Transport for RedisTransport {
             }
         }
     }
+
+    async fn announce(&self, log: &CounterKey, counters: &[CounterKey]) -> Result<(), StoreError> {
+        let client = self.client(self.shard(log))?;
+        resets::announce(&client, log, counters).await
+    }
+
+    async fn resets(&self, log: &CounterKey, since: u64, most: usize) -> Result<Vec<(CounterKey, u64)>, StoreError> {
+        let client = self.client(self.shard(log))?;
+        resets::resets(&client, log, since, most).await
+    }
+
+    async fn scan(&self, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+        let Servers::Cluster(cluster) = &self.servers else {
+            return resets::scan(&*self.client(0)?, prefix, from).await;
+        };
+        let (client, nodes) = cluster.master(from.node)?;
+        let mut page = resets::scan(&client, prefix, from).await?;
+        let next = Cursor {
+            node: from.node + 1,
+            at: 0,
+        };
+        page.next = page.next.or_else(|| (next.node < nodes).then_some(next));
+        Ok(page)
+    }
 }
 
 impl From<Failure> for Delivery {
     fn from(failure: Failure) -> Self {
-        use super::StoreError;
         match failure {
             Failure::Redirected(details) => Self::Answered(Err(StoreError::refused(&details))),
             Failure::NotSent(error) => Self::NotSent(error),

@@ -205,6 +205,7 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>) {
         Op::Lease(hits) => (2, hits, 0),
         Op::Return { slice, hits } => (3, hits, slice),
         Op::Debit(hits) => (4, hits, 0),
+        Op::Reset => (5, 0, 0),
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,
@@ -271,7 +272,7 @@ fn answer(op: Op, numbers: &mut impl Iterator<Item = f64>) -> Option<Answer> {
             // `complete` fills in how long it lasts.
             grant = (hits > 0).then_some(Grant { hits, left_us: 0 });
         }
-        Op::Acquire(_) | Op::Peek | Op::Refund(_) | Op::Return { .. } => {}
+        Op::Acquire(_) | Op::Peek | Op::Refund(_) | Op::Return { .. } | Op::Reset => {}
     }
     Some(Answer { outcome, grant })
 }

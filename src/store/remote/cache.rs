@@ -9,7 +9,10 @@
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -28,6 +31,8 @@ pub(super) struct Denials {
     known: Cache<CounterKey, SmallVec<[Denial; 1]>, UnitWeighter, KeyedHasher>,
     /// Whether anybody may hold leases on these counters.
     leases: bool,
+    /// Local time of the last reset of any counter. An answer to a call that was sent before may be older than the reset.
+    reset_us: AtomicU64,
     counts: Counts,
 }
 
@@ -83,6 +88,7 @@ impl Denials {
         Self {
             known: Cache::with(keys, keys as u64, UnitWeighter, hasher, DefaultLifecycle::default()),
             leases,
+            reset_us: AtomicU64::new(0),
             counts: Counts::default(),
         }
     }
@@ -159,6 +165,10 @@ impl Denials {
                         remaining: outcome.remaining,
                     };
                     self.keep(check, denial, sent);
+                    // Looked at once it is kept: a reset between the two removes it by itself.
+                    if sent <= self.reset_us.load(SeqCst) {
+                        self.forget(&check.key);
+                    }
                 }
                 // Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
                 _ if check.hits == Hits::Peek => {}
@@ -183,6 +193,13 @@ impl Denials {
         }
         known.push(denial);
         self.known.insert(check.key.clone(), known);
+    }
+
+    /// Forgets what is known of a counter, because its state has been reset; what calls that are under way bring of any
+    /// counter is not kept either.
+    pub(super) fn reset(&self, counter: &CounterKey, now: u64) {
+        self.reset_us.fetch_max(now, SeqCst);
+        self.forget(counter);
     }
 
     /// Forgets what is known of a counter.

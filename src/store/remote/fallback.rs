@@ -114,6 +114,11 @@ impl Fallback {
         }
     }
 
+    /// Forgets a counter, because its state has been reset.
+    pub(super) fn forget(&self, counter: &CounterKey) {
+        self.memory.forget(counter);
+    }
+
     /// The hits of a counter that these counters still count.
     pub(super) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
         self.memory.used(key, &self.counted_as(limit))

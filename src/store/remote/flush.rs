@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::State;
+use super::reset::follow_forever;
 use super::send::Batch;
 use super::transport::{BreakerScope, Delivery, Transport};
 use super::{Remote, Server};
@@ -42,6 +43,7 @@ impl<T: Transport> Remote<T> {
         tasks.spawn(flush_forever(Arc::downgrade(self)));
         for server in 0..self.servers.len() {
             tasks.spawn(recover_forever(Arc::downgrade(self), server, probe.clone().into_ops()));
+            tasks.spawn(follow_forever(Arc::downgrade(self), server));
         }
     }
 

@@ -29,6 +29,7 @@ mod job;
 mod lease;
 mod ledger;
 mod queued;
+mod reset;
 mod send;
 mod split;
 pub mod transport;
@@ -50,6 +51,7 @@ use self::lease::{Leases, Plan};
 use self::transport::{Answers, BreakerScope, Transport};
 use super::correction::{Cause, Correction};
 use super::per_thread::PerThread;
+use super::reset::{Cursor, Named, Page, Reset};
 use super::{MemoryStore, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
@@ -76,6 +78,8 @@ pub struct Options {
     pub denial_keys: Option<usize>,
     /// Corrections that are kept.
     pub max_corrections: usize,
+    /// Under which name resets of counters are told to other processes; `None` = there are none.
+    pub reset_log: Option<CounterKey>,
     /// Makes the order of all maps repeatable; for simulations only, since it makes collisions possible to aim at.
     pub hash_seed: Option<u64>,
 }
@@ -94,6 +98,7 @@ impl Options {
             lease_keys: None,
             denial_keys: None,
             max_corrections: Self::MAX_CORRECTIONS,
+            reset_log: None,
             hash_seed: None,
         }
     }
@@ -117,6 +122,7 @@ pub struct Remote<T: Transport> {
     leases: Option<Leases>,
     fallback: Option<Arc<Fallback>>,
     ledger: Arc<Ledger>,
+    reset_log: Option<CounterKey>,
     clock: Arc<dyn Clock>,
 }
 
@@ -193,6 +199,7 @@ impl<T: Transport> Remote<T> {
             leases,
             fallback,
             ledger,
+            reset_log: options.reset_log.clone(),
             clock,
         })
     }
@@ -235,15 +242,18 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Forgets all that is known of a counter, because its state has been reset: its lease, its denials, and what it is
-    /// owed.
+    /// Forgets all that is known of a counter, because its state has been reset: its lease, its denials, what it is owed,
+    /// and what the fallback counters have of it.
     pub fn forget(&self, counter: &CounterKey) {
         self.ledger.forget(counter);
         if let Some(denials) = &self.denials {
-            denials.forget(counter);
+            denials.reset(counter, self.clock.now_us());
         }
         if let Some(leases) = &self.leases {
             leases.forget(counter);
+        }
+        if let Some(fallback) = &self.fallback {
+            fallback.forget(counter);
         }
     }
 
@@ -361,5 +371,13 @@ impl<T: Transport> Store for Remote<T> {
             fallback.mirror_correction(&correction);
         }
         self.ledger.record(correction);
+    }
+
+    async fn reset(&self, counters: &[Named]) -> Reset {
+        self.reset_all(counters).await
+    }
+
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError> {
+        self.names_of(limit, prefix, from).await.map(Some)
     }
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
+use crate::store::reset::{Cursor, Page};
 
 pub use crate::algorithms::transaction::Answers;
 
@@ -44,4 +45,28 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends transactions whose counters are all of `shard`, to be decided in order, in one call. Completes when its fate
     /// is known or cannot become known; the caller bounds the time.
     fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> impl Future<Output = Delivery> + Send;
+
+    /// Adds counters to the log of resets of this name. A transport to a store that no other process uses has none.
+    fn announce(
+        &self,
+        _log: &CounterKey,
+        _counters: &[CounterKey],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Up to `most` counters that were added to the log later than `since`, in order, each with its time.
+    fn resets(
+        &self,
+        _log: &CounterKey,
+        _since: u64,
+        _most: usize,
+    ) -> impl Future<Output = Result<Vec<(CounterKey, u64)>, StoreError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// A page of the names of counters that begin with `prefix`.
+    fn scan(&self, _prefix: &str, _from: Cursor) -> impl Future<Output = Result<Page, StoreError>> + Send {
+        async { Ok(Page::default()) }
+    }
 }

@@ -4,6 +4,7 @@ mod batches;
 mod failover;
 mod faults;
 mod late;
+mod resets;
 mod shapes;
 mod two_servers;
 mod words;

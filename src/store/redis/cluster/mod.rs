@@ -98,17 +98,37 @@ impl Cluster {
         (routes.links.values().map(|links| links.up()).sum(), wanted)
     }
 
+    /// A connection to the master of a slot.
+    pub fn client(&self, slot: u16) -> Result<Arc<Client>, StoreError> {
+        let routes = self.map.load();
+        let links = routes.slots.owner(slot).and_then(|node| routes.links.get(node));
+        links.ok_or_else(|| self.nobody(&routes))?.next()?.client()
+    }
+
+    /// A connection to the master of this number, and how many masters there are.
+    pub fn master(&self, number: usize) -> Result<(Arc<Client>, usize), StoreError> {
+        let routes = self.map.load();
+        let links = routes.slots.nodes.get(number).and_then(|node| routes.links.get(node));
+        let client = links.ok_or_else(|| self.nobody(&routes))?.next()?.client()?;
+        Ok((client, routes.slots.nodes.len()))
+    }
+
+    /// Why there is no node to ask; asks for a newer map.
+    fn nobody(&self, routes: &Routes) -> StoreError {
+        self.outdated.notify_one();
+        let text = if routes.links.is_empty() {
+            "no node of the cluster has been found yet"
+        } else {
+            "no node of the cluster serves this slot"
+        };
+        StoreError::Unavailable(text.to_owned())
+    }
+
     /// Sends transactions whose counters are all in this slot to its master, and follows redirections.
     pub async fn send(&self, slot: u16, transactions: &[Transaction<Op>], budget: &Budget, now_us: u64) -> Delivery {
         let routes = self.map.load_full();
         let Some(mut node) = routes.slots.owner(slot).cloned() else {
-            self.outdated.notify_one();
-            let text = if routes.links.is_empty() {
-                "no node of the cluster has been found yet"
-            } else {
-                "no node of the cluster serves this slot"
-            };
-            return Delivery::NotSent(StoreError::Unavailable(text.to_owned()));
+            return Delivery::NotSent(self.nobody(&routes));
         };
         let mut mode = Mode::Plain;
         for _ in 0..=MAX_REDIRECTIONS {

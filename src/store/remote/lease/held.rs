@@ -49,6 +49,8 @@ struct Held {
     reset_at_us: u64,
     /// A call for a lease is under way.
     asking: bool,
+    /// Local time from which this is known. A lease that was asked for before belongs to a state that has been reset.
+    since_us: u64,
     demand: Demand,
 }
 
@@ -150,7 +152,9 @@ impl Leases {
     /// A call for a lease is over; what it brought, and the slice that it is counted in.
     pub(super) fn granted(&self, key: &CounterKey, grant: Option<(Grant, u64)>, sent: u64, now: u64) {
         let mut keys = self.shard(key).lock();
-        let Some(held) = keys.get_mut(key) else { return };
+        let Some(held) = keys.get_mut(key).filter(|held| sent >= held.since_us) else {
+            return;
+        };
         held.asking = false;
         let Some((grant, slice)) = grant else { return };
         let limit = held.limit;
@@ -199,6 +203,7 @@ impl Held {
             remaining: 0,
             reset_at_us: 0,
             asking: false,
+            since_us: now,
             demand: Demand::new(hits, now),
         }
     }

@@ -1,0 +1,239 @@
+//! `POST /api/v1/counters/reset`: lets keys through again. Asked for a descriptor or a rule it changes nothing, and answers
+//! what would be reset, with a token; asked with that token it resets exactly those counters. Each leaves a line in the log.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Active, FindError, Looked};
+use crate::rules::Rule;
+use crate::rules::pattern::{MAX_WILDCARDS, Pattern};
+use crate::store::reset::Named;
+
+use super::Api;
+use super::body::Body;
+use super::explain::refused;
+use super::problem::Problem;
+use super::question::{Asked, AskedEntry, by_descriptors, short, text};
+use super::selections::VALID;
+use super::view::CounterView;
+
+/// Counters that a selection shows.
+const SHOWN: usize = 20;
+/// Hex digits of a token.
+const TOKEN_DIGITS: usize = 32;
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Question {
+    Confirm(Confirm),
+    Exact(Exact),
+    Rule(ByRule),
+}
+
+/// Carries a selection out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Confirm {
+    token: String,
+}
+
+/// The counter of a descriptor.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exact {
+    domain: String,
+    entries: Vec<AskedEntry>,
+}
+
+/// Counters of a rule.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByRule {
+    domain: String,
+    /// Its path.
+    rule: String,
+    /// What their descriptors (`key=value|key=value`) look like; `*` stands for any text.
+    #[serde(default = "anything", rename = "match")]
+    pattern: String,
+}
+
+fn anything() -> String {
+    "*".to_owned()
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Answer {
+    Selected(Selected),
+    Done(Done),
+}
+
+/// What would be reset.
+#[derive(Serialize)]
+pub(super) struct Selected {
+    token: String,
+    expires_in_seconds: u64,
+    counters: usize,
+    /// No other counters fit.
+    complete: bool,
+    /// Hits that a single counter has in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    sample: Vec<CounterView>,
+}
+
+/// What was reset.
+#[derive(Serialize)]
+pub(super) struct Done {
+    counters: usize,
+    /// Hits that they had in use, together.
+    hits: u64,
+    /// Without, other replicas keep cached denials until these end by themselves.
+    replicas_told: bool,
+}
+
+pub(super) async fn reset(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Body(question): Body<Question>,
+) -> Result<Json<Answer>, Problem> {
+    let active = api.0.parts.engine.active().ok_or_else(Problem::no_rules)?;
+    match question {
+        Question::Confirm(confirm) => carry_out(&api, peer, &confirm.token).await,
+        Question::Exact(exact) => select_one(&api, exact).await,
+        Question::Rule(by_rule) => select_rule(&api, &active, by_rule).await,
+    }
+    .map(Json)
+}
+
+async fn select_one(api: &Api, exact: Exact) -> Result<Answer, Problem> {
+    let asked = Asked {
+        entries: exact.entries,
+        hits_addend: None,
+    };
+    let request = by_descriptors(exact.domain, vec![asked], 0)?;
+    let look = api.0.parts.engine.look(&request).await.map_err(refused)?;
+    let Some(Looked::Counted(counter)) = look.descriptors.into_iter().next() else {
+        let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    if counter.failure.is_some() {
+        return Err(away("it does not answer"));
+    }
+    let used = counter.limit.hits.saturating_sub(counter.outcome.remaining);
+    let shown = api.0.masker.counter(counter.key.as_str(), Some(&look.active));
+    let what = shown.to_string();
+    Ok(selected(
+        api,
+        vec![(counter.key, counter.limit)],
+        true,
+        Some(used),
+        what,
+    ))
+}
+
+async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Answer, Problem> {
+    text("domain", &by_rule.domain)?;
+    text("rule", &by_rule.rule)?;
+    short("match", &by_rule.pattern)?;
+    let is_it = |rule: &&std::sync::Arc<Rule>| *rule.domain == *by_rule.domain && *rule.path == *by_rule.rule;
+    let rule = active.rules.rules.iter().find(is_it);
+    let rule = rule.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such rule; GET /api/v1/rules lists them"))?;
+    let pattern = Pattern::new(&by_rule.pattern);
+    let pattern = pattern.ok_or_else(|| Problem::bad(format!("match: allowed are {MAX_WILDCARDS} wildcards")))?;
+    // One search at a time: each costs the store a look at all of its keys.
+    let Ok(_permit) = api.0.search.try_acquire() else {
+        let detail = "another search for counters is under way; try again";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let found = api.0.parts.engine.find(active, rule, &pattern).await;
+    let found = found.map_err(|error| match error {
+        FindError::Unlimited => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
+        FindError::NoNames => Problem::new(StatusCode::CONFLICT, error.to_string()),
+        FindError::Store(error) => away(&error.to_string()),
+    })?;
+    let pattern = if api.0.masker.masks() {
+        "(masked)"
+    } else {
+        &by_rule.pattern
+    };
+    let what = format!("domain={} rule={} match={pattern}", by_rule.domain, by_rule.rule);
+    Ok(selected(api, found.counters, found.complete, None, what))
+}
+
+fn selected(api: &Api, counters: Vec<Named>, complete: bool, used: Option<u64>, what: String) -> Answer {
+    let active = api.0.parts.engine.active();
+    let sample = counters.iter().take(SHOWN);
+    Answer::Selected(Selected {
+        expires_in_seconds: VALID.as_secs(),
+        counters: counters.len(),
+        complete,
+        used,
+        sample: sample
+            .map(|(key, _)| api.0.masker.counter(key.as_str(), active.as_deref()))
+            .collect(),
+        token: api.0.selections.keep(counters, what),
+    })
+}
+
+async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<Answer, Problem> {
+    let is_token = token.len() == TOKEN_DIGITS && token.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_token {
+        return Err(Problem::bad(format!(
+            "token: {TOKEN_DIGITS} hex digits, as a selection was answered with"
+        )));
+    }
+    let selection = api.0.selections.take(token).ok_or_else(|| {
+        let detail = format!(
+            "no selection waits under this token: it was carried out, asked for at another replica, or is older than {} s",
+            VALID.as_secs()
+        );
+        Problem::new(StatusCode::CONFLICT, detail)
+    })?;
+    // To its end, also if the caller leaves: what is reset must be logged and told.
+    let (wanted, engine) = (selection.counters.len(), std::sync::Arc::clone(&api.0.parts.engine));
+    let work = tokio::spawn(async move {
+        let done = engine.reset(&selection.counters).await;
+        tracing::warn!(
+            who = %peer,
+            what = ?selection.what,
+            counters = done.counters,
+            of = selection.counters.len(),
+            hits_before = done.hits,
+            replicas_told = done.announced,
+            error = done.failed.as_ref().map(tracing::field::display),
+            "an operator has reset counters"
+        );
+        done
+    });
+    let done = work
+        .await
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the reset has failed"))?;
+    if let Some(error) = done.failed {
+        let fate = if error.is_indeterminate() {
+            "; the next ones may have been, too"
+        } else {
+            ""
+        };
+        return Err(away(&format!(
+            "{} of {wanted} counters were reset{fate}; {error}",
+            done.counters
+        )));
+    }
+    Ok(Answer::Done(Done {
+        counters: done.counters,
+        hits: done.hits,
+        replicas_told: done.announced,
+    }))
+}
+
+/// 503: nothing can be reset while what is decided is not the store's.
+fn away(why: &str) -> Problem {
+    let detail = format!("the store cannot reset counters now: {why}; try again when it answers");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+}

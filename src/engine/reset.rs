@@ -1,0 +1,86 @@
+//! Resets: an operator lets keys through again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::key::{Identity, rule_prefix};
+use crate::rules::Rule;
+use crate::rules::pattern::Pattern;
+use crate::store::StoreError;
+use crate::store::reset::{Cursor, Named, Reset};
+
+use super::{Active, Engine};
+
+/// Counters of one reset at most.
+pub const MAX_FOUND: usize = 10_000;
+/// Longest search, so that whoever waits for it still does.
+const MAX_SEARCH: Duration = Duration::from_secs(4);
+
+/// Counters of a rule.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Each once.
+    pub counters: Vec<Named>,
+    /// There are no more: neither [`MAX_FOUND`] nor the time of a search was reached.
+    pub complete: bool,
+}
+
+/// Why a rule's counters cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The rule is `unlimited`.
+    #[error("the rule counts nothing")]
+    Unlimited,
+    /// The memory store.
+    #[error("the memory store keeps no names of counters: give a descriptor instead of a rule")]
+    NoNames,
+    /// It does not answer.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// The counters of a rule whose descriptor, as the counter's key has it (`user=alice|path=%7Cx`), fits a pattern.
+    /// Those whose names are too long to be kept whole are not among them.
+    ///
+    /// # Errors
+    /// [`FindError`] when they cannot be looked for.
+    pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<Found, FindError> {
+        let limit = rule.limit.ok_or(FindError::Unlimited)?;
+        let prefix = rule_prefix(&self.options.key_prefix, &limit, &rule.domain);
+        let is_wanted = |key: &str| {
+            let descriptor = key.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix('}'));
+            let is_of_rule = || {
+                let identity = Identity::of(key);
+                let of = identity.as_ref().and_then(|identity| active.rule_of(identity));
+                of.is_some_and(|of| of.index == rule.index)
+            };
+            descriptor.is_some_and(|descriptor| pattern.matches(descriptor)) && is_of_rule()
+        };
+        let start = Instant::now();
+        let mut found = BTreeSet::new();
+        let mut from = Some(Cursor::default());
+        while let Some(at) = from
+            && found.len() < MAX_FOUND
+            && start.elapsed() < MAX_SEARCH
+        {
+            let page = self.store.names(&limit, &prefix, at).await?;
+            let page = page.ok_or(FindError::NoNames)?;
+            found.extend(page.keys.into_iter().filter(|key| is_wanted(key.as_str())));
+            from = page.next;
+        }
+        let complete = from.is_none() && found.len() <= MAX_FOUND;
+        let counters = found.into_iter().take(MAX_FOUND).map(|key| (key, limit));
+        Ok(Found {
+            counters: counters.collect(),
+            complete,
+        })
+    }
+
+    /// Makes counters as new; see [`Store::reset`](crate::store::Store::reset).
+    pub async fn reset(&self, counters: &[Named]) -> Reset {
+        self.store.reset(counters).await
+    }
+}

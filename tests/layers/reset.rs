@@ -1,0 +1,65 @@
+//! A reset reaches what is kept beside the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate::model::{AlgorithmKind, Clock};
+use sluicegate::store::remote::{Options, Remote};
+use sluicegate::store::{Cause, Correction, Store};
+
+use crate::sim::{End, Network, SimClock, limit, one, pipeline, take};
+
+fn replica(network: &Arc<Network>, leases: bool) -> Arc<Remote<End>> {
+    let clock = SimClock::new(0) as Arc<dyn Clock>;
+    pipeline(network, clock, Duration::from_secs(5), |plain| Options {
+        denial_keys: Some(100),
+        lease_keys: leases.then_some(100),
+        ..plain
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_denied_before_a_reset_is_not_denied_after_it() {
+    for seed in 0..50 {
+        let network = Network::new(seed, 0);
+        let replica = replica(&network, false);
+        let rule = limit(AlgorithmKind::SlidingWindow, 3, 3600);
+        let check = take(&rule, "x", 1);
+        for _ in 0..3 {
+            assert!(replica.check(&one(check.clone())).await.expect("answered")[0].allowed);
+        }
+        // Answers that are under way while it is reset may be older than the reset, and come later.
+        let asked: Vec<_> = (0..4)
+            .map(|_| {
+                let (replica, check) = (Arc::clone(&replica), check.clone());
+                tokio::spawn(async move { replica.check(&one(check)).await })
+            })
+            .collect();
+        let done = replica.reset(&[(check.key.clone(), rule)]).await;
+        assert_eq!((done.counters, done.failed), (1, None));
+        for asked in asked {
+            asked.await.expect("no panic").expect("answered");
+        }
+        let outcome = replica.check(&one(check)).await.expect("answered")[0];
+        assert!(!outcome.cached, "seed {seed}: {outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_and_corrections_of_the_counter_are_forgotten() {
+    let network = Network::new(7, 0);
+    let replica = replica(&network, true);
+    let rule = limit(AlgorithmKind::SlidingWindow, 1000, 3600);
+    let check = take(&rule, "x", 1);
+    while replica.stats().leased_hits == 0 {
+        assert!(replica.check(&one(check.clone())).await.expect("answered")[0].allowed);
+    }
+    replica.correct(Correction::unplaced(&check, 500, Cause::Fallback));
+    let done = replica.reset(&[(check.key.clone(), rule)]).await;
+    assert!(done.counters == 1 && done.hits > 0, "{done:?}");
+    let stats = replica.stats();
+    assert_eq!((stats.leased_hits, stats.lease_keys, stats.corrections), (0, 0, 0));
+    replica.flush(Duration::from_secs(1)).await;
+    let left = replica.check(&one(check)).await.expect("answered")[0].remaining;
+    assert_eq!(left, 999);
+}
