@@ -14,10 +14,11 @@ use crate::telemetry::activity::Reload;
 use super::Api;
 
 /// Families that would be as many as there are rules.
-const PER_RULE: [&str; 3] = [
+const PER_RULE: [&str; 4] = [
     "sluicegate_decisions_total",
     "sluicegate_near_limit_total",
     "sluicegate_limit",
+    "sluicegate_candidate_decisions_total",
 ];
 
 #[derive(Serialize)]

@@ -1,13 +1,13 @@
 //! Counters of each rule, plain atomics on the request path, turned into both metric families (ours and the names
 //! that envoyproxy/ratelimit's dashboards use) only when somebody scrapes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::detailed::{Detailed, DetailedSeries};
 use super::labels::{MAX_LABEL, bounded, stat_name};
@@ -21,6 +21,8 @@ pub struct RuleStatsRegistry {
     rules: Mutex<HashMap<SeriesId, Arc<RuleStats>>>,
     /// The same for names with request values in them.
     detailed: DetailedSeries,
+    /// Hits of each limit in force, by domain, path and window.
+    limits: Mutex<BTreeMap<[String; 3], u32>>,
     descriptions: Vec<Desc>,
 }
 
@@ -30,11 +32,13 @@ impl RuleStatsRegistry {
     /// # Errors
     /// Never for the fixed names below; the library checks them all the same.
     pub fn new() -> prometheus::Result<Self> {
-        let describe = |family: &Family| Desc::new(family.name.into(), family.help.into(), vec![], HashMap::new());
+        let names = FAMILIES.iter().map(|family| (family.name, family.help));
+        let describe = |(name, help): (&str, &str)| Desc::new(name.into(), help.into(), vec![], HashMap::new());
         Ok(Self {
             rules: Mutex::default(),
             detailed: DetailedSeries::default(),
-            descriptions: FAMILIES.iter().map(describe).collect::<Result<_, _>>()?,
+            limits: Mutex::default(),
+            descriptions: names.chain([LIMITS]).map(describe).collect::<Result<_, _>>()?,
         })
     }
 
@@ -74,7 +78,25 @@ impl RuleStatsRegistry {
         });
         drop(domains);
         *known = next;
+        *self.limits.lock() = rules.rules.iter().filter_map(|rule| limit_of(rule)).collect();
         stats
+    }
+
+    fn limits(&self) -> MetricFamily {
+        let gauge = |([domain, rule, window], hits): (&[String; 3], &u32)| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(f64::from(*hits));
+            let labels = [("domain", domain), ("rule", rule), ("window", window)];
+            let mut metric = Metric::from_label(labels.map(|(name, value)| label(name, value)).into());
+            metric.set_gauge(gauge);
+            metric
+        };
+        let mut family = MetricFamily::default();
+        family.set_name(LIMITS.0.into());
+        family.set_help(LIMITS.1.into());
+        family.set_field_type(MetricType::GAUGE);
+        family.set_metric(self.limits.lock().iter().map(gauge).collect());
+        family
     }
 
     /// The statistics of a rule with request values in its name (those of the rule whose name that is, if there is
@@ -107,6 +129,20 @@ impl RuleStatsRegistry {
         all.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
         all
     }
+}
+
+/// Name and text of the limits in force.
+const LIMITS: (&str, &str) = (
+    "sluicegate_limit",
+    "Hits that a rule admits in its window, as configured",
+);
+
+/// None of a rule that is unlimited.
+fn limit_of(rule: &Rule) -> Option<([String; 3], u32)> {
+    rule.limit?;
+    let name = |text: &str| bounded(text, MAX_LABEL).into_owned();
+    let labels = [name(&rule.domain), name(&rule.path), rule.window.to_string()];
+    Some((labels, rule.requests_per_unit))
 }
 
 /// `key` or `key_value` for each level, as envoyproxy/ratelimit writes them.
@@ -242,6 +278,7 @@ impl Collector for RuleStatsCollector {
         FAMILIES
             .iter()
             .map(|family| family.collect(&all))
+            .chain([self.0.limits()])
             .filter(|f| !f.get_metric().is_empty())
             .collect()
     }

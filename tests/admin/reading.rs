@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::Admin;
+use crate::{Admin, RULES};
 
 /// A counter of a list by the first value of its descriptor.
 fn by_value<'a>(list: &'a Value, value: &str) -> &'a Value {
@@ -140,4 +140,35 @@ async fn what_a_candidate_would_change_is_told_with_its_keys() {
     // The keys of limits in force are a list of their own.
     let top = admin.top("by=denied&window=1m", 6).await;
     assert_eq!((&top["hits"], &top["denied"]), (&6.into(), &1.into()));
+}
+
+#[tokio::test]
+async fn limits_in_force_are_a_metric_and_follow_the_rules() {
+    let mut admin = Admin::start(false, &[]);
+    let metrics = admin.api.get("/metrics", &[]).await.body;
+    let limit = r#"sluicegate_limit{domain="shop",rule="user",window="hour"} 3"#;
+    assert!(metrics.lines().any(|line| line == limit), "{metrics}");
+    let of = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("sluicegate_limit{"))
+            .count()
+    };
+    assert_eq!(
+        of(&metrics),
+        RULES.matches("rate_limit: { unit:").count(),
+        "unlimited has none"
+    );
+    // As many as there are rules: not among the numbers of the status.
+    let status = admin.api.get("/api/v1/status", &[]).await.body;
+    assert!(!status.contains("sluicegate_limit"), "{status}");
+    let rules = RULES.replace("unit: hour, requests_per_unit: 3", "unit: minute, requests_per_unit: 5");
+    std::fs::write(&admin.server.rules, rules).expect("the rules");
+    admin
+        .server
+        .process
+        .wait_until("the new rules", |process| process.log().contains("generation=2"));
+    let metrics = admin.api.get("/metrics", &[]).await.body;
+    let limit = r#"sluicegate_limit{domain="shop",rule="user",window="minute"} 5"#;
+    assert!(metrics.lines().any(|line| line == limit), "{metrics}");
+    assert_eq!(of(&metrics), RULES.matches("rate_limit: { unit:").count());
 }
