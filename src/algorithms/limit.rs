@@ -41,6 +41,8 @@ pub struct LimitSpec {
     pub precision: Option<u32>,
     /// Leaky bucket only: longest wait in microseconds; default [`DEFAULT_MAX_DELAY_US`].
     pub max_delay_us: Option<u64>,
+    /// Hits are held until they are settled, at most for this many microseconds, and at most for a window.
+    pub hold_us: Option<u64>,
 }
 
 impl LimitSpec {
@@ -54,6 +56,7 @@ impl LimitSpec {
             burst: None,
             precision: None,
             max_delay_us: None,
+            hold_us: None,
         }
     }
 }
@@ -72,6 +75,11 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
         _ => return Err(LimitError::WindowTooLong(spec.window)),
     }
     refuse_foreign(spec)?;
+    match spec.hold_us {
+        Some(_) if !spec.algorithm.can_hold() => return Err(LimitError::Hold(spec.algorithm)),
+        Some(0) => return Err(LimitError::HoldEmpty),
+        _ => {}
+    }
     Ok(Limit {
         hits: spec.hits,
         window_us: spec.window.micros(),
@@ -86,6 +94,7 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
             AlgorithmKind::FixedWindow => Algorithm::FixedWindow,
             AlgorithmKind::Concurrency => Algorithm::Concurrency,
         },
+        hold_us: spec.hold_us.unwrap_or(0).min(spec.window.micros()),
     })
 }
 

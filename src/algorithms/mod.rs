@@ -9,12 +9,13 @@
 //! | [`fixed_window`] | at most L hits in an epoch-aligned window (2 L in the worst window) | one count |
 //! | [`concurrency`] | at most L in flight | counts of slices |
 //!
-//! Here is the sum over all of them; [`transaction`] decides several checks as one, [`limit`] builds limits.
+//! [`held`] keeps holds beside any of them but the leaky bucket. Here is the sum over all of them; [`transaction`] decides several checks as one, [`limit`] builds limits.
 //! All times are microseconds since the epoch. When the clock goes back, hits are counted at the newest time that the
 //! state knows of, and waits are told from the caller's own `now_us`.
 
 pub mod concurrency;
 pub mod fixed_window;
+pub mod held;
 pub mod leaky_bucket;
 pub mod limit;
 pub mod op;
@@ -40,12 +41,17 @@ pub enum State {
     Bucket(token_bucket::State),
     /// Fixed window.
     Fixed(fixed_window::State),
+    /// Any of them with its holds.
+    Held(Box<held::State>),
 }
 
 impl State {
     /// The state of a counter that nobody has used.
     #[must_use]
     pub fn new(limit: &Limit) -> Self {
+        if limit.hold_us > 0 {
+            return Self::Held(Box::new(held::State::new(limit)));
+        }
         match Params::new(limit) {
             Params::Slices(_) => Self::Slices(Box::default()),
             Params::Log(_) => Self::Log(Box::default()),
@@ -60,6 +66,7 @@ impl State {
         match self {
             Self::Slices(state) => size_of_val(&**state) + state.heap_bytes(),
             Self::Log(state) => size_of_val(&**state) + state.heap_bytes(),
+            Self::Held(state) => size_of_val(&**state) + state.heap_bytes(),
             Self::Bucket(_) | Self::Fixed(_) => 0,
         }
     }
@@ -118,6 +125,7 @@ pub fn quota(limit: &Limit) -> u64 {
 pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
     match (&Params::new(limit), state) {
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::adopt(params, state, now_us),
+        (_, State::Held(state)) => adopt(&held::plain(limit), state.counter_mut(), now_us),
         _ => false,
     }
 }
@@ -127,6 +135,7 @@ pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
 pub fn is_foreign(limit: &Limit, state: &State, now_us: u64) -> bool {
     match (&Params::new(limit), state) {
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::is_foreign(params, state, now_us),
+        (_, State::Held(state)) => is_foreign(&held::plain(limit), state.counter(), now_us),
         _ => false,
     }
 }
@@ -141,8 +150,18 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
         (Params::Log(params), State::Log(state)) => sliding_log::decide(params, state, now_us, hits),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::decide(params, state, now_us, hits),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::decide(params, state, now_us, hits),
+        (_, State::Held(state)) => held::decide(limit, state, now_us, hits),
         // The algorithm is part of the key, so this is nobody's state: it counts as unused.
         _ => decide(limit, &State::new(limit), now_us, hits),
+    }
+}
+
+/// Hits that a counter's open holds keep.
+#[must_use]
+pub fn open_holds(limit: &Limit, state: &State, now_us: u64) -> u64 {
+    match state {
+        State::Held(state) => held::open(limit, state, now_us),
+        _ => 0,
     }
 }
 
@@ -162,6 +181,7 @@ pub fn apply(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
         (Params::Log(params), State::Log(state)) => sliding_log::apply(params, state, now_us, hits),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::apply(params, state, now_us, hits),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::apply(params, state, now_us, hits),
+        (_, State::Held(state)) => apply(&held::plain(limit), state.counter_mut(), now_us, hits),
         _ => {
             *state = State::new(limit);
             apply(limit, state, now_us, hits);
@@ -178,6 +198,7 @@ pub fn debit(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::debit(params, state, now_us, hits),
         // Its count stops by itself.
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::apply(params, state, now_us, hits),
+        (_, State::Held(state)) => debit(&held::plain(limit), state.counter_mut(), now_us, hits),
         _ => {
             *state = State::new(limit);
             debit(limit, state, now_us, hits);
@@ -193,6 +214,7 @@ pub fn refund(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
         (Params::Log(params), State::Log(state)) => sliding_log::refund(params, state, now_us, hits),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::refund(params, state, now_us, hits),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::refund(params, state, now_us, hits),
+        (_, State::Held(state)) => refund(&held::plain(limit), state.counter_mut(), now_us, hits),
         _ => *state = State::new(limit),
     }
 }
@@ -207,6 +229,7 @@ pub fn return_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits
         (Params::Log(params), State::Log(state)) => sliding_log::return_to(params, state, now_us, slice, hits),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::return_to(params, state, now_us, slice, hits),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::return_to(params, state, now_us, slice, hits),
+        (_, State::Held(state)) => return_to(&held::plain(limit), state.counter_mut(), now_us, slice, hits),
         _ => *state = State::new(limit),
     }
 }
@@ -226,6 +249,9 @@ pub const fn slice_full_at(limit: &Limit, full_at_us: u64) -> u64 {
 /// nothing. See [`Grant`](op::Grant).
 #[must_use]
 pub const fn lease_left_us(limit: &Limit, slice: u64, now_us: u64) -> Option<u64> {
+    if limit.hold_us > 0 {
+        return None;
+    }
     let length_us = match (limit.algorithm, Params::new(limit)) {
         (Algorithm::SlidingWindow { .. }, Params::Slices(params)) => params.slice_us,
         (Algorithm::FixedWindow, Params::Fixed(params)) => params.window_us,
@@ -244,6 +270,7 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         (Params::Log(params), State::Log(state)) => sliding_log::expires_us(params, state),
         (Params::Bucket(_), State::Bucket(state)) => token_bucket::expires_us(state),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::expires_us(params, state),
+        (_, State::Held(state)) => held::expires_us(limit, state),
         _ => 0,
     }
 }

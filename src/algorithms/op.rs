@@ -1,7 +1,7 @@
 //! Operations on a counter as a store knows them: what a request can ask ([`Hits`]), and what only a replica asks for
 //! itself (leases and their return).
 
-use crate::model::{Hits, Outcome};
+use crate::model::{Hits, HoldId, Outcome};
 
 /// What a check does to its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,23 @@ pub enum Op {
     },
     /// Makes the counter as new, as an operator asks for. Always allowed, and done whatever else the transaction comes to.
     Reset,
+    /// See [`Hits::Hold`].
+    Hold {
+        /// How many.
+        hits: u64,
+        /// Whose.
+        id: HoldId,
+    },
+    /// See [`Hits::Settle`].
+    Settle {
+        /// How many.
+        hits: u64,
+        /// Whose.
+        id: HoldId,
+    },
+    /// Ends a hold that nobody knows of, as if it had never been: whoever settles it later is charged in full. Always
+    /// allowed, and done whatever else the transaction comes to.
+    Release(HoldId),
 }
 
 impl From<Hits> for Op {
@@ -37,15 +54,26 @@ impl From<Hits> for Op {
             Hits::Debit(hits) => Self::Debit(hits),
             Hits::Peek => Self::Peek,
             Hits::Refund(hits) => Self::Refund(hits),
+            Hits::Hold { hits, id } => Self::Hold { hits, id },
+            Hits::Settle { hits, id } => Self::Settle { hits, id },
         }
     }
 }
 
 impl Op {
+    /// Whether its hits have happened already: they count before everything else, whatever becomes of the rest.
+    #[must_use]
+    pub const fn has_happened(self) -> bool {
+        matches!(self, Self::Debit(_) | Self::Settle { .. })
+    }
+
     /// Whether it takes hits out of the counter.
     #[must_use]
     pub const fn frees(self) -> bool {
-        matches!(self, Self::Refund(_) | Self::Return { .. } | Self::Reset)
+        matches!(
+            self,
+            Self::Refund(_) | Self::Return { .. } | Self::Release(_) | Self::Reset
+        )
     }
 }
 

@@ -41,6 +41,13 @@ pub(super) fn delay_us(text: &str) -> Result<u64, Problem> {
         .map_err(|reason| bad("max_delay", text, reason, "max_delay: 500ms"))
 }
 
+/// Reads the `ttl` of a hold into microseconds.
+pub(super) fn ttl_us(text: &str) -> Result<u64, Problem> {
+    parse(text)
+        .map(crate::model::time::micros)
+        .map_err(|reason| bad("ttl", text, reason, "ttl: 10m"))
+}
+
 fn bad(field: &'static str, text: &str, reason: Cow<'static, str>, example: &'static str) -> Problem {
     Problem::BadDuration {
         field,

@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use thiserror::Error;
 
 use crate::algorithms::limit::LimitError;
+use crate::model::Window;
 
 /// Longest piece of a user's text that a message repeats, in characters.
 const QUOTED_CHARS: usize = 80;
@@ -123,6 +124,8 @@ pub enum Problem {
     Conflict { field: &'static str, other: &'static str },
     #[error("`{field}` has no effect here: it needs {needs}")]
     NoEffect { field: &'static str, needs: &'static str },
+    #[error("a hold's ttl of {ttl} is longer than the window of {window}, and is cut to it")]
+    HoldOutlastsWindow { ttl: String, window: Window },
     #[error("each value that matches the `*` has a counter of its own, so a client that varies it is not limited")]
     WildcardUnsaid,
     #[error("`{field}` needs a `rate_limit` to apply to")]
@@ -200,6 +203,7 @@ impl Problem {
             Self::BesideUnlimited { field } => format!("leave out `{field}`, or `unlimited`").into(),
             Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
             Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
+            Self::HoldOutlastsWindow { .. } => "give the longest time that a request may take".into(),
             Self::WildcardUnsaid => {
                 "say `share_threshold: true` for one counter for all of them, or `share_threshold: false` to keep it so"
                     .into()

@@ -8,8 +8,9 @@ use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
+use super::hits::asks;
 use super::options::EngineOptions;
-use super::plan::{Plan, PlanEntry, asks};
+use super::plan::{Plan, PlanEntry};
 use super::status::{Counted, Decision, StatusLimit};
 
 pub(super) fn count(
@@ -32,6 +33,9 @@ pub(super) fn count(
         let Some(check) = plan.transaction.checks.get(*check) else {
             continue;
         };
+        if check.limit.hold_us > 0 && failure.is_none() {
+            metrics.holds.record(check.hits, &counted.outcome.holds);
+        }
         let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
         let count = |stats: &RuleStats| {
             count_outcome(stats, counted.denied, shadow, is_undecided);
@@ -65,7 +69,7 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
         let Some(check) = plan.transaction.checks.get(*check) else {
             continue;
         };
-        if !matches!(check.hits, Hits::Acquire(_) | Hits::Debit(_) | Hits::Peek) {
+        if matches!(check.hits, Hits::Refund(_)) {
             continue;
         }
         // A rule in shadow mode denies nobody.
@@ -124,14 +128,18 @@ fn count_outcome(stats: &RuleStats, denied: bool, shadow: bool, is_undecided: bo
 }
 
 fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: Hits, shadow: bool) {
-    let (Hits::Acquire(hits) | Hits::Debit(hits)) = asked else {
-        return;
+    let hits = match asked {
+        Hits::Acquire(hits) | Hits::Debit(hits) => hits,
+        // Hits that pass as a hold are counted when it is settled, once.
+        Hits::Hold { hits, .. } if counted.denied => hits,
+        Hits::Settle { hits, .. } if !counted.outcome.holds.repeated => hits,
+        Hits::Hold { .. } | Hits::Settle { .. } | Hits::Peek | Hits::Refund(_) => return,
     };
     stats.total_hits.fetch_add(hits, Relaxed);
     // A denied request is not in the counter, or it was charged and nothing remains: split it by where it would lie.
     let (left, on_top) = match (counted.denied, asked) {
-        (false, _) => (counted.outcome.remaining, 0),
-        (true, Hits::Debit(_)) => (counted.outcome.room, hits),
+        (false, _) => (counted.outcome.remaining + counted.outcome.holds.open, 0),
+        (true, Hits::Debit(_) | Hits::Settle { .. }) => (counted.outcome.room, hits),
         (true, _) => (counted.outcome.remaining, hits),
     };
     let after = counted.limit_hits.saturating_sub(left).saturating_add(on_top);

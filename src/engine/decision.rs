@@ -20,6 +20,7 @@ pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
         over_limit: false,
         statuses,
         failure: None,
+        hold: None,
         active,
     }
 }
@@ -34,6 +35,7 @@ pub(super) fn shed(active: Arc<Active>, descriptors: usize) -> Decision {
         over_limit: false,
         statuses: std::iter::repeat_n(free, descriptors).collect(),
         failure: None,
+        hold: None,
         active,
     }
 }
@@ -50,10 +52,12 @@ pub(super) fn decide(
     debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
     let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
     permits::note(plan, failure, over_limit, &mut statuses);
+    let holds = outcomes.iter().any(|outcome| outcome.holds.own > 0);
     Decision {
         over_limit,
         statuses,
         failure: failure.map(strongest),
+        hold: plan.hold.filter(|_| holds && !over_limit),
         active,
     }
 }
@@ -90,6 +94,7 @@ fn status(entry: &PlanEntry, outcomes: &[Outcome]) -> Status {
                 denied,
                 is_quota: matches!(enforcement, Enforcement::Quota(_)),
                 permits: None,
+                holds: false,
                 outcome,
             };
             Status {

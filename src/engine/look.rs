@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::smallvec;
 
+use crate::algorithms::quota;
 use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, Request, RetryAfter, Transaction, Window};
 use crate::rules::OnStoreError;
 
@@ -55,17 +56,22 @@ pub struct Counter {
 impl Counter {
     /// Whether the request's hits would be admitted now.
     #[must_use]
-    pub const fn would_pass(&self) -> bool {
+    pub fn would_pass(&self) -> bool {
         match self.hits {
             Hits::Acquire(hits) | Hits::Debit(hits) => self.outcome.allowed && self.outcome.remaining >= hits,
+            // More than the limit could ever admit passes alone.
+            Hits::Hold { hits, .. } => {
+                self.outcome.allowed
+                    && (self.outcome.remaining >= hits || hits > quota(&self.limit) && self.outcome.holds.open == 0)
+            }
             Hits::Peek => self.outcome.allowed,
-            Hits::Refund(_) => true,
+            Hits::Refund(_) | Hits::Settle { .. } => true,
         }
     }
 
     /// Microseconds until a hit passes; `None` where no waiting helps, or only a count of the hits could tell.
     #[must_use]
-    pub const fn retry_after_us(&self) -> Option<u64> {
+    pub fn retry_after_us(&self) -> Option<u64> {
         if self.would_pass() {
             return Some(0);
         }
@@ -83,7 +89,7 @@ impl Engine {
     /// [`RequestError`] when the question itself is bad or no rules are in force.
     pub async fn look(&self, request: &Request) -> Result<Look, RequestError> {
         let active = self.active().ok_or(RequestError::NoConfiguration)?;
-        let plan = plan::plan(&self.options, &active, request)?;
+        let plan = plan::plan(self.asking(&active, request))?;
         let modes = plan.failure_modes(&active, self.options.on_store_error);
         let mut descriptors = Vec::with_capacity(plan.entries.len());
         for entry in &plan.entries {

@@ -5,6 +5,7 @@ mod active;
 mod candidate;
 mod decision;
 mod failure;
+mod hits;
 mod look;
 mod options;
 mod permits;
@@ -37,6 +38,7 @@ pub use reset::{FindError, Found, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Held;
+use plan::Asking;
 use release_filter::ReleaseFilter;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
@@ -144,7 +146,7 @@ impl Engine {
         let Ok(permit) = self.permits.try_acquire() else {
             return self.shed(active, request);
         };
-        let mut plan = plan::plan(&self.options, &active, request)?;
+        let mut plan = plan::plan(self.asking(&active, request))?;
         self.releases
             .strike(&mut plan.transaction, request.releases_all, &*self.clock);
         let trial = plan.trial.take().map(|mut trial| {
@@ -211,6 +213,15 @@ impl Engine {
             self.metrics.global_shadow_mode.inc();
         }
         Ok(decision)
+    }
+
+    fn asking<'r>(&'r self, active: &'r Active, request: &'r Request) -> Asking<'r> {
+        Asking {
+            options: &self.options,
+            active,
+            request,
+            clock: &*self.clock,
+        }
     }
 
     /// Answers at once instead of letting a queue grow.

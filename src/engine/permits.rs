@@ -1,10 +1,11 @@
-//! Permits of `concurrency` limits: which of them a request holds, and what becomes of them when nobody hears the answer.
+//! Permits of `concurrency` limits and holds: which of them a request has, and what becomes of them when nobody hears the
+//! answer.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{Algorithm, Check, Hits, Transaction};
+use crate::model::{Algorithm, Check, Hits, Outcome, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::{Cause, Correction, Outcomes, Store};
 
@@ -12,7 +13,7 @@ use super::failure;
 use super::plan::{Plan, PlanEntry};
 use super::status::{Status, StatusLimit};
 
-/// A store's answer with the permits that it grants. They are given back when it is dropped before it was
+/// A store's answer with the permits and holds that it grants. They are given back when it is dropped before it was
 /// [heard](Self::heard): the caller has gone away, so its request will never be done.
 pub(super) struct Held {
     pub outcomes: Outcomes,
@@ -30,14 +31,12 @@ impl Held {
 
     /// A store's answer to a transaction.
     pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes) -> Self {
-        let asks = |check: &Check| asked(check).is_some();
+        let asks = |check: &Check| asked(check).is_some() || matches!(check.hits, Hits::Hold { .. });
         if !transaction.checks.iter().any(asks) || !transaction.passes(outcomes.iter().map(|o| o.allowed)) {
             return Self::nothing(outcomes);
         }
         let allowed = transaction.checks.iter().zip(&outcomes).filter(|(_, o)| o.allowed);
-        let permits = allowed
-            .filter_map(|(check, outcome)| Some(Correction::give_back(check, outcome, asked(check)?, Cause::Permit)));
-        let permits = permits.collect();
+        let permits = allowed.filter_map(|(check, outcome)| granted(check, outcome)).collect();
         Self {
             outcomes,
             permits: Some((Arc::clone(store), permits)),
@@ -58,6 +57,16 @@ impl Drop for Held {
     }
 }
 
+/// What gives back what an allowed check has been granted.
+fn granted(check: &Check, outcome: &Outcome) -> Option<Correction> {
+    match check.hits {
+        Hits::Hold { id, .. } if outcome.holds.own > 0 => {
+            Some(Correction::release(check, id, outcome.holds.own, Cause::Hold))
+        }
+        _ => Some(Correction::give_back(check, outcome, asked(check)?, Cause::Permit)),
+    }
+}
+
 /// The permits that a check asks for.
 const fn asked(check: &Check) -> Option<u64> {
     match (check.limit.algorithm, check.hits) {
@@ -72,6 +81,8 @@ pub(super) fn note(plan: &Plan, modes: Option<&[OnStoreError]>, over_limit: bool
         let (PlanEntry::Counted { check: at, .. }, StatusLimit::Counted(counted)) = (entry, &mut status.limit) else {
             continue;
         };
+        let asks = plan.transaction.checks.get(*at).map(|check| check.hits);
+        counted.holds = matches!(asks, Some(Hits::Hold { .. })) && counted.outcome.holds.own > 0;
         if let Some(permits) = plan.transaction.checks.get(*at).and_then(asked) {
             let holds = !over_limit && !counted.denied && failure::is_counted(modes, *at);
             counted.permits = Some(if holds { permits } else { 0 });

@@ -5,11 +5,14 @@ use smallvec::SmallVec;
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{Check, CounterKey, Descriptor, Enforcement, Entry, Hits, Limit, Request, Transaction, Window};
+use crate::model::{
+    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Transaction, Window,
+};
 use crate::rules::{Candidate, Matched, OnStoreError};
 
-use super::active::{Active, Usage};
+use super::active::Active;
 use super::candidate::Trial;
+use super::hits::{hits, is_afterwards};
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
 
@@ -45,6 +48,8 @@ pub(super) struct Plan {
     pub entries: SmallVec<[PlanEntry; 2]>,
     /// The candidates of the rules that were found; `None` if they have none.
     pub trial: Option<Box<Trial>>,
+    /// The name of all that the request holds, if it asks for that.
+    pub hold: Option<HoldId>,
     /// First entries of the quotas' scopes; empty unless there are quotas.
     scopes: Vec<SmallVec<[Entry; SCOPE_ENTRIES]>>,
 }
@@ -73,7 +78,17 @@ pub(super) enum PlanEntry {
     },
 }
 
-pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) -> Result<Plan, RequestError> {
+/// What a plan is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'r> {
+    pub options: &'r EngineOptions,
+    pub active: &'r Active,
+    pub request: &'r Request,
+    pub clock: &'r dyn Clock,
+}
+
+pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
+    let Asking { active, request, .. } = asking;
     if request.domain.is_empty() {
         return Err(RequestError::EmptyDomain);
     }
@@ -84,6 +99,7 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
         transaction: Transaction::default(),
         entries: SmallVec::new(),
         trial: None,
+        hold: None,
         scopes: Vec::new(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
@@ -98,8 +114,8 @@ pub(super) fn plan(options: &EngineOptions, active: &Active, request: &Request) 
     drop_replaced(&mut matches);
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
         let entry = match (descriptor.limit, matched) {
-            (Some(_), _) => plan.add_override(options, active, request, index)?,
-            (None, Some(matched)) => plan.add_rule(options, active, request, descriptor, matched),
+            (Some(_), _) => plan.add_override(asking, index)?,
+            (None, Some(matched)) => plan.add_rule(asking, descriptor, matched),
             (None, None) => PlanEntry::Free,
         };
         plan.entries.push(entry);
@@ -128,17 +144,16 @@ fn drop_replaced(matches: &mut SmallVec<[Option<Matched<'_>>; 2]>) {
 }
 
 impl Plan {
-    fn add_rule(
-        &mut self,
-        options: &EngineOptions,
-        active: &Active,
-        request: &Request,
-        descriptor: &Descriptor,
-        matched: &Matched<'_>,
-    ) -> PlanEntry {
+    fn add_rule(&mut self, asking: Asking<'_>, descriptor: &Descriptor, matched: &Matched<'_>) -> PlanEntry {
+        let Asking {
+            options,
+            active,
+            request,
+            ..
+        } = asking;
         let rule = matched.rule;
         if let Some(candidate) = &rule.candidate {
-            self.add_candidate(options, active, request, descriptor, matched, candidate);
+            self.add_candidate(asking, descriptor, matched, candidate);
         }
         let Some(limit) = rule.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
@@ -149,10 +164,10 @@ impl Plan {
             () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
             () => Enforcement::Enforce,
         };
-        self.transaction.exact |= rule.lease == Some(false);
+        self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
         let is_afterwards = is_afterwards(&limit, descriptor, active.usage(rule.index));
         let is_charge = rule.count_denied || options.charge_after_peek && is_afterwards;
-        let hits = hits(request, descriptor, is_charge);
+        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, asking.clock);
         let check = self.push(Check {
             key,
             limit,
@@ -172,34 +187,41 @@ impl Plan {
 
     fn add_candidate(
         &mut self,
-        options: &EngineOptions,
-        active: &Active,
-        request: &Request,
+        asking: Asking<'_>,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
         candidate: &Candidate,
     ) {
+        let Asking {
+            options,
+            active,
+            request,
+            ..
+        } = asking;
         let limit = candidate.limit;
         let rule = matched.rule.index;
         let is_charge = candidate.count_denied
             || options.charge_after_peek && is_afterwards(&limit, descriptor, active.usage(rule));
+        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, asking.clock);
         let trial = self.trial.get_or_insert_default();
-        trial.transaction.checks.push(Check {
+        let mut check = Check {
             key: rule_key(options, Owner::Candidate, &limit, request, descriptor, matched),
             limit,
-            hits: hits(request, descriptor, is_charge),
+            hits,
             enforcement: Enforcement::Shadow,
-        });
+        };
+        join_settlements(&mut trial.transaction, &mut check);
+        trial.transaction.checks.push(check);
         trial.of.push((self.entries.len(), rule));
     }
 
-    fn add_override(
-        &mut self,
-        options: &EngineOptions,
-        active: &Active,
-        request: &Request,
-        index: usize,
-    ) -> Result<PlanEntry, RequestError> {
+    fn add_override(&mut self, asking: Asking<'_>, index: usize) -> Result<PlanEntry, RequestError> {
+        let Asking {
+            options,
+            active,
+            request,
+            ..
+        } = asking;
         let descriptor = &request.descriptors[index];
         let Some(wanted) = descriptor.limit else {
             return Ok(PlanEntry::Free);
@@ -221,7 +243,7 @@ impl Plan {
         let check = self.push(Check {
             key,
             limit,
-            hits: hits(request, descriptor, is_charge),
+            hits: hits(request, descriptor, &limit, is_charge),
             enforcement: options.in_force(enforcement),
         });
         Ok(PlanEntry::Counted {
@@ -268,7 +290,20 @@ impl Plan {
         !passes(self.entries.iter().zip(statuses).filter_map(verdict))
     }
 
-    fn push(&mut self, check: Check) -> usize {
+    /// Where hits are held, the ones that are asked for become a hold; all holds of a request have one name.
+    fn held(&mut self, hits: Hits, limit: &Limit, clock: &dyn Clock) -> Hits {
+        match hits {
+            Hits::Acquire(hits) if limit.hold_us > 0 => {
+                let new = || HoldId::new(clock.now_us(), rand::random());
+                let id = *self.hold.get_or_insert_with(new);
+                Hits::Hold { hits, id }
+            }
+            _ => hits,
+        }
+    }
+
+    fn push(&mut self, mut check: Check) -> usize {
+        join_settlements(&mut self.transaction, &mut check);
         self.transaction.checks.push(check);
         self.transaction.checks.len() - 1
     }
@@ -284,6 +319,20 @@ impl Plan {
             PlanEntry::Free | PlanEntry::Unlimited { .. } => None,
         };
         self.entries.iter().filter_map(mode).collect()
+    }
+}
+
+/// A hold that two descriptors settle (input and output tokens, say) is settled by the first, for both.
+fn join_settlements(transaction: &mut Transaction, check: &mut Check) {
+    let Hits::Settle { hits, id } = &mut check.hits else {
+        return;
+    };
+    let earlier = transaction.checks.iter_mut().find_map(|known| match &mut known.hits {
+        Hits::Settle { hits, id: of } if known.key == check.key && of == id => Some(hits),
+        _ => None,
+    });
+    if let Some(earlier) = earlier {
+        *earlier = earlier.saturating_add(std::mem::take(hits));
     }
 }
 
@@ -308,28 +357,4 @@ fn rule_key(
 fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {
     let spec = LimitSpec::new(options.defaults.algorithm, u64::from(hits), window);
     limit::build(&spec).map_err(|error| error.to_string())
-}
-
-/// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
-/// not say so; but where descriptors ask first, those that bring a number pay afterwards.
-fn is_afterwards(limit: &Limit, descriptor: &Descriptor, usage: Option<&Usage>) -> bool {
-    limit.algorithm.kind().can_count_denied() && !asks(descriptor) && usage.is_some_and(Usage::is_peeked)
-}
-
-/// Whether a descriptor asks rather than pays: with 0 hits, or with none of its own.
-pub(super) fn asks(descriptor: &Descriptor) -> bool {
-    descriptor.hits_addend.is_none_or(|hits| hits == 0)
-}
-
-/// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).
-fn hits(request: &Request, descriptor: &Descriptor, is_charge: bool) -> Hits {
-    let addend = descriptor
-        .hits_addend
-        .unwrap_or_else(|| u64::from(request.hits_addend.max(1)));
-    match (addend, descriptor.is_negative_hits) {
-        (0, _) => Hits::Peek,
-        (hits, true) => Hits::Refund(hits),
-        (hits, false) if is_charge => Hits::Debit(hits),
-        (hits, false) => Hits::Acquire(hits),
-    }
 }

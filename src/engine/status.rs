@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{Outcome, RetryAfter, Window};
+use crate::model::{HoldId, Outcome, RetryAfter, Window};
 use crate::rules::{OnStoreError, Rule};
 
 use super::Active;
@@ -18,6 +18,8 @@ pub struct Decision {
     pub statuses: SmallVec<[Status; 2]>,
     /// Set when the store could not decide and the failure mode did.
     pub failure: Option<OnStoreError>,
+    /// The name of what the request holds, to be settled by it; `None` where it holds nothing.
+    pub hold: Option<HoldId>,
     /// The rules that decided.
     pub active: Arc<Active>,
 }
@@ -63,6 +65,8 @@ pub struct Counted {
     /// Permits that the request holds of a `concurrency` limit, to be released when it is done; `None` where it asked
     /// for none. 0 where it passed without: in shadow mode, or by `on_store_error: allow`.
     pub permits: Option<u64>,
+    /// Hits of the request are held, not counted.
+    pub holds: bool,
     /// The store's answer.
     pub outcome: Outcome,
 }
@@ -104,6 +108,15 @@ impl Decision {
             StatusLimit::Counted(Counted {
                 permits, denied: false, ..
             }) => Some((status, (*permits)?)),
+            _ => None,
+        })
+    }
+
+    /// What the request holds, by limit.
+    pub fn holds(&self) -> impl Iterator<Item = (&Status, u64)> {
+        let statuses = self.statuses.iter().filter(|_| self.hold.is_some());
+        statuses.filter_map(|status| match &status.limit {
+            StatusLimit::Counted(counted) if counted.holds => Some((status, counted.outcome.holds.own)),
             _ => None,
         })
     }

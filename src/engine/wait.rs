@@ -70,7 +70,8 @@ pub(super) fn refunds(
         .filter(|(at, _)| failure::is_counted(modes, *at));
     let refunds = taken.filter_map(|(_, (check, (before, _)))| match check.hits {
         Hits::Acquire(hits) => Some(Correction::give_back(check, before, hits, Cause::Wait)),
-        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) => None,
+        Hits::Hold { id, .. } => Some(Correction::release(check, id, before.holds.own, Cause::Wait)),
+        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) | Hits::Settle { .. } => None,
     });
     refunds.collect()
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{CounterKey, Limit};
+use super::{CounterKey, HoldId, Holds, Limit};
 
 /// The checks of one request: consumed together or not at all.
 ///
@@ -57,6 +57,23 @@ pub enum Hits {
     /// Gives this many back: never below zero use, never above the full quota. Always allowed, and done whatever else
     /// the transaction comes to; it helps later transactions only.
     Refund(u64),
+    /// Keeps this many (at least 1) as a hold until it is settled or its ttl ends: admitted while what is used, all open
+    /// holds and these stay within the limit. More than the limit could ever admit is admitted while there is no other
+    /// hold, and keeps what is left.
+    Hold {
+        /// How many.
+        hits: u64,
+        /// Whose.
+        id: HoldId,
+    },
+    /// Ends a hold and counts this many hits (0 = none) in its place, as [`Debit`](Self::Debit) does. Where no such hold is
+    /// open they are counted all the same, unless it has been settled before.
+    Settle {
+        /// How many.
+        hits: u64,
+        /// Whose.
+        id: HoldId,
+    },
 }
 
 /// What a check's denial means for the transaction that it is part of.
@@ -92,9 +109,18 @@ pub struct Outcome {
     /// (sliding_log) that they were counted in; for a bucket the server's time in microseconds at which it is full again
     /// if nobody else comes. 0 where nothing was counted. `algorithms::return_to` takes hits back out of it.
     pub slice: u64,
+    /// The counter's holds.
+    pub holds: Holds,
     /// A denial that was certain without asking the store, from an earlier answer; says nothing about the counter.
     pub cached: bool,
 }
+
+const NO_HOLDS: Holds = Holds {
+    open: 0,
+    own: 0,
+    expired: 0,
+    repeated: false,
+};
 
 impl Outcome {
     /// An answer that lets the hits pass at once.
@@ -108,6 +134,7 @@ impl Outcome {
             delay_us: 0,
             room: 0,
             slice: 0,
+            holds: NO_HOLDS,
             cached: false,
         }
     }

@@ -1,5 +1,7 @@
 //! What a caller asks about: a domain and descriptors, each a path of key/value entries.
 
+use super::HoldId;
+use super::hold::HOLD_ENTRY;
 use super::limit::Window;
 
 /// One question: may this request pass?
@@ -26,6 +28,36 @@ pub struct Descriptor {
     pub hits_addend: Option<u64>,
     /// The hits are given back instead of taken.
     pub is_negative_hits: bool,
+    /// Whether the hits settle a hold.
+    pub settles: Settles,
+}
+
+/// What a descriptor's hits have to do with holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Settles {
+    /// Nothing: they are asked for.
+    #[default]
+    Nothing,
+    /// They have happened, and settle the hold of this id.
+    Hold(HoldId),
+    /// They have happened, and no hold of them is known.
+    NoHold,
+}
+
+impl Settles {
+    /// Takes the entries that name a hold ([`HOLD_ENTRY`]) out of a descriptor; the first one counts.
+    #[must_use]
+    pub fn take(entries: &mut Vec<Entry>) -> Self {
+        let mut settles = Self::Nothing;
+        entries.retain(|entry| {
+            let is_hold = entry.key == HOLD_ENTRY;
+            if is_hold && settles == Self::Nothing {
+                settles = HoldId::parse(&entry.value).map_or(Self::NoHold, Self::Hold);
+            }
+            !is_hold
+        });
+        settles
+    }
 }
 
 /// A key and its value; both may be any string, the value may be empty.

@@ -178,6 +178,9 @@ fn push_state(key: &mut String, limit: &Limit) {
         Algorithm::FixedWindow => write!(key, "fw:{}", Length(limit.window_us)),
         Algorithm::Concurrency => write!(key, "cc:{}", Length(limit.window_us)),
     };
+    if limit.hold_us > 0 {
+        let _ = write!(key, "+h{}", Length(limit.hold_us));
+    }
 }
 
 /// A window in seconds, or in microseconds with `us` where it is not whole seconds.

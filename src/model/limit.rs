@@ -159,6 +159,12 @@ impl AlgorithmKind {
         !matches!(self, Self::LeakyBucket | Self::Concurrency)
     }
 
+    /// Whether hits can be held until their number is known: not where they wait for their turn.
+    #[must_use]
+    pub const fn can_hold(self) -> bool {
+        !matches!(self, Self::LeakyBucket)
+    }
+
     /// Whether hits can be leased ahead: only where hits may be admitted later than they were counted.
     #[must_use]
     pub const fn can_lease(self) -> bool {
@@ -187,6 +193,8 @@ pub struct Limit {
     pub window_us: u64,
     /// How they are counted.
     pub algorithm: Algorithm,
+    /// Microseconds that a hold lasts unless it is settled; 0 = hits are counted, not held.
+    pub hold_us: u64,
 }
 
 /// An algorithm with its parameters.

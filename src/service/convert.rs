@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::engine::{Counted, Decision, Status, StatusLimit};
 use crate::model::time::SECOND_US;
-use crate::model::{Descriptor, Entry, LimitOverride, Request, Unit, Window};
+use crate::model::{Descriptor, Entry, LimitOverride, Request, Settles, Unit, Window};
 use crate::proto::envoy::extensions::common::ratelimit::v3 as common;
 use crate::proto::envoy::service::ratelimit::v3 as wire;
 use crate::proto::envoy::r#type::v3::RateLimitUnit;
@@ -140,16 +140,15 @@ fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) 
         bounded(|| field("key"), entry.key.len(), bounds.key_bytes, "bytes")?;
         bounded(|| field("value"), entry.value.len(), bounds.value_bytes, "bytes")?;
     }
+    let entries = wire.entries.into_iter().map(|entry| Entry {
+        key: text(entry.key),
+        value: text(entry.value),
+    });
+    let mut entries = entries.collect();
     Ok(Descriptor {
         limit: wire.limit.map(|limit| limit_override(index, limit)).transpose()?,
-        entries: wire
-            .entries
-            .into_iter()
-            .map(|entry| Entry {
-                key: text(entry.key),
-                value: text(entry.value),
-            })
-            .collect(),
+        settles: Settles::take(&mut entries),
+        entries,
         hits_addend: wire.hits_addend,
         is_negative_hits: wire.is_negative_hits,
     })

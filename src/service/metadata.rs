@@ -15,18 +15,19 @@ use super::headers::policy_name;
 
 /// An encoded `google.protobuf.Struct`; empty = none.
 ///
-/// For a request that took permits of `concurrency` limits: under `sluicegate` how many, for Envoy to release when its
-/// stream is done ([`set_slots`]); where quotas are used up, under `sluicegate` which ones. On a denial, and with
-/// `always` on every answer: under `sluicegate` the rule that fired first and all that did, or the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
-/// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass,
-/// merged, the first one holding.
+/// Under `sluicegate`, for a request that holds hits: how many, and by which id they are settled ([`set_hold`]); for one
+/// that took permits of `concurrency` limits: how many, for Envoy to release when its stream is done ([`set_slots`]); where
+/// quotas are used up: which ones. On a denial, and with `always` on every answer: the rule that fired first and all that
+/// did, or the tightest. With `always` also what envoyproxy/ratelimit sends (`RESPONSE_DYNAMIC_METADATA`): the request's
+/// `domain`, `descriptors` and `hitsAddend`, and under `metadata` that of all rules that let their descriptor pass, merged,
+/// the first one holding.
 #[must_use]
 pub fn dynamic(decision: &Decision, asked: &Request, always: bool) -> Vec<u8> {
     let mut fields = Fields::default();
     if !always && !decision.over_limit {
         let mut ours = Fields::default();
-        let (holds, exhausted) = (set_slots(&mut ours, decision), set_exhausted(&mut ours, decision));
-        if holds || exhausted {
+        let holds = set_hold(&mut ours, decision) | set_slots(&mut ours, decision);
+        if set_exhausted(&mut ours, decision) | holds {
             fields.set("sluicegate", Value::Struct(&ours));
         }
         return fields.into_bytes();
@@ -155,6 +156,25 @@ fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
     true
 }
 
+/// What an admitted request holds, to be settled by `hold_id` when it is done; `false` where it holds nothing.
+///
+/// `hold` is what it holds of each limit (of the one that it holds most of, so that a charge in place of an unknown cost
+/// is never too small); `hold_of` has each limit's own number by the limit's name.
+fn set_hold(fields: &mut Fields, decision: &Decision) -> bool {
+    let Some(id) = decision.hold else {
+        return false;
+    };
+    let (mut each, mut most) = (Fields::default(), 0);
+    for (status, hits) in decision.holds() {
+        each.set(policy_name(decision, status), Value::Number(hits));
+        most = most.max(hits);
+    }
+    fields.set("hold", Value::Number(most));
+    fields.set("hold_id", Value::String(&id.to_string()));
+    fields.set("hold_of", Value::Struct(&each));
+    true
+}
+
 /// Under `exhausted` the quotas that are used up, for a route that falls back to another model; `false` where none is.
 fn set_exhausted(fields: &mut Fields, decision: &Decision) -> bool {
     let mut exhausted = Values::default();
@@ -179,6 +199,7 @@ fn ours(decision: &Decision, domain: &str) -> Fields {
     if let Some((status, counted)) = decision.tightest() {
         about(&mut fields, decision, status, counted);
     }
+    set_hold(&mut fields, decision);
     set_slots(&mut fields, decision);
     set_exhausted(&mut fields, decision);
     let mut violated = Values::default();

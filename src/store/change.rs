@@ -1,7 +1,7 @@
 //! What a decision has changed in the counters.
 
 use crate::algorithms::op::{Grant, Op};
-use crate::model::{Check, Outcome};
+use crate::model::{Check, HoldId, Outcome};
 
 /// What a check has changed in its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,12 @@ pub(crate) enum Change {
     Counted(u64),
     /// So many were given back.
     Given(u64),
+    /// So many are held under this id.
+    Held(HoldId, u64),
+    /// This hold was settled, and so many hits were counted (0 = none).
+    Settled(HoldId, u64),
+    /// This hold was ended.
+    Released(HoldId),
 }
 
 /// Goes through what a decision has changed; `passes` says whether the transaction passed.
@@ -26,7 +32,10 @@ pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
             Op::Debit(hits) => Change::Counted(hits),
             Op::Lease(_) if passes => grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
             Op::Refund(hits) | Op::Return { hits, .. } => Change::Given(hits),
-            Op::Acquire(_) | Op::Lease(_) | Op::Peek | Op::Reset => Change::None,
+            Op::Hold { id, .. } if passes && outcome.holds.own > 0 => Change::Held(id, outcome.holds.own),
+            Op::Settle { hits, id } if !outcome.holds.repeated => Change::Settled(id, hits),
+            Op::Release(id) => Change::Released(id),
+            Op::Acquire(_) | Op::Lease(_) | Op::Peek | Op::Hold { .. } | Op::Settle { .. } | Op::Reset => Change::None,
         };
         each(check, outcome, change);
     }

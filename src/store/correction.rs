@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Op;
-use crate::model::{Check, CounterKey, Limit, Outcome};
+use crate::model::{Check, CounterKey, HoldId, Limit, Outcome};
 
 /// A change that a counter is owed. It is certain: what may or may not have been counted is never corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Correction {
     /// The slice that the hits were counted in ([`Outcome::slice`]); the correction applies only while that slice
     /// counts. `None` where no slice is known: the change then applies to what counts when it arrives.
     pub slice: Option<u64>,
+    /// The hold that is to be ended; `delta` then says what it keeps.
+    pub hold: Option<HoldId>,
     /// Hits: negative ones are given back (never below zero use), positive ones are charged, over the limit if need be.
     pub delta: i64,
     /// After this time the hits count no longer, and the correction with them.
@@ -41,11 +43,13 @@ pub enum Cause {
     Fallback,
     /// A lease ended before it was used up.
     Lease,
+    /// The answer that told of a hold reached nobody.
+    Hold,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Late,
         Self::Split,
         Self::Permit,
@@ -53,6 +57,7 @@ impl Cause {
         Self::Refund,
         Self::Fallback,
         Self::Lease,
+        Self::Hold,
     ];
 
     /// The label in metrics.
@@ -66,6 +71,7 @@ impl Cause {
             Self::Refund => "refund",
             Self::Fallback => "fallback",
             Self::Lease => "lease",
+            Self::Hold => "hold",
         }
     }
 }
@@ -78,9 +84,21 @@ impl Correction {
             counter: check.key.clone(),
             limit: check.limit,
             slice: (outcome.slice > 0).then_some(outcome.slice),
+            hold: None,
             delta: -signed(hits),
             lasts: Duration::from_micros(horizon_us(&check.limit)),
             cause,
+        }
+    }
+
+    /// Ends a hold of `hits` that `check` made.
+    #[must_use]
+    pub fn release<H>(check: &Check<H>, id: HoldId, hits: u64, cause: Cause) -> Self {
+        Self {
+            hold: Some(id),
+            // Its slice has ended by then.
+            lasts: Duration::from_micros(check.limit.hold_us.saturating_mul(2)),
+            ..Self::unplaced(check, -signed(hits), cause)
         }
     }
 
@@ -91,6 +109,7 @@ impl Correction {
             counter: check.key.clone(),
             limit: check.limit,
             slice: None,
+            hold: None,
             delta,
             lasts: Duration::from_micros(horizon_us(&check.limit)),
             cause,
@@ -99,12 +118,13 @@ impl Correction {
 
     /// What a store does to the counter.
     #[must_use]
-    pub const fn op(slice: Option<u64>, delta: i64) -> Op {
+    pub const fn op(slice: Option<u64>, hold: Option<HoldId>, delta: i64) -> Op {
         let hits = delta.unsigned_abs();
-        match slice {
+        match (hold, slice) {
+            (Some(id), _) => Op::Release(id),
             _ if delta > 0 => Op::Debit(hits),
-            Some(slice) => Op::Return { slice, hits },
-            None => Op::Refund(hits),
+            (_, Some(slice)) => Op::Return { slice, hits },
+            (_, None) => Op::Refund(hits),
         }
     }
 }

@@ -10,6 +10,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Regi
 
 use super::config_metrics::ConfigMetrics;
 use super::edges::EdgeMetrics;
+use super::holds::HoldMetrics;
 use super::ports::{AllPorts, PortMetrics};
 use super::registrar::Registrar;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
@@ -26,6 +27,8 @@ pub struct Metrics {
     pub rules: Arc<RuleStatsRegistry>,
     /// What would otherwise change decisions silently.
     pub edges: EdgeMetrics,
+    /// What becomes of holds.
+    pub holds: HoldMetrics,
     services: AllServices,
     /// Calls to shared stores.
     pub store: StoreMetrics,
@@ -85,6 +88,7 @@ impl Metrics {
             tags,
             rules,
             edges: EdgeMetrics::new(&registry)?,
+            holds: HoldMetrics::new(r)?,
             services: AllServices::new(r)?,
             store: StoreMetrics::new(r)?,
             failure_mode: r.gauges(

@@ -6,6 +6,7 @@ mod compat;
 pub mod config_metrics;
 mod detailed;
 pub mod edges;
+pub mod holds;
 mod json_lines;
 pub(crate) mod labels;
 pub mod logs;
@@ -24,6 +25,7 @@ pub mod traces;
 
 pub use activity::Activity;
 pub use edges::EdgeMetrics;
+pub use holds::HoldMetrics;
 pub use metrics::Metrics;
 pub use pipeline::PipelineCollector;
 pub use ports::PortMetrics;

@@ -6,6 +6,7 @@ mod support;
 mod compile;
 mod errors;
 mod ext_authz;
+mod holds;
 mod hostile;
 mod matching;
 mod options;

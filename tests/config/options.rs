@@ -8,7 +8,7 @@ use sluicegate::config::options::{Level, TABLE, docs};
 use super::{errors::refused, rules};
 
 /// For each option that has no place in the fixed part of a line: a rule with it, as `key: …` beside `LIMIT` or in it.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 19] = [
     ("unit_multiplier", "rate_limit: {unit: day, unit_multiplier: 2}"),
     ("window", "rate_limit: {window: 30s}"),
     ("algorithm", "rate_limit: {unit: day, algorithm: fixed_window}"),
@@ -25,6 +25,7 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("name", "rate_limit: {unit: day, name: n}"),
     ("replaces", "rate_limit: {unit: day, replaces: [{name: m}]}"),
     ("count_denied", "rate_limit: {unit: day, count_denied: true}"),
+    ("hold", "rate_limit: {unit: day, hold: {ttl: 5m}}"),
     ("on_store_error", "rate_limit: {unit: day, on_store_error: deny}"),
     ("lease", "rate_limit: {unit: day, lease: false}"),
     (
@@ -81,7 +82,7 @@ fn options_in_metadata_are_those_of_the_rule() {
         let Some((before, given)) = rule.split_once(&format!("{}: ", option.name)) else {
             continue;
         };
-        let given = given.trim_end_matches('}');
+        let given = given.strip_suffix('}').unwrap_or(given);
         let inside = before.trim_end_matches([' ', ',']);
         // Without a window of its own a rule needs a unit.
         let unit = if inside.contains("unit") { "" } else { "unit: day" };

@@ -89,6 +89,7 @@ descriptors:
 fn the_examples_in_the_documentation_are_rules() {
     let pages = [
         include_str!("../../docs/rules.md"),
+        include_str!("../../docs/budgets.md"),
         include_str!("../../docs/ext_authz.md"),
         include_str!("../../README.md"),
     ];

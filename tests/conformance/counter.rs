@@ -1,7 +1,7 @@
 //! One limit by its definition: every admitted hit is remembered, and times are found by trying.
 
 use sluicegate::algorithms::limit::MAX_HITS;
-use sluicegate::model::{Algorithm, Limit, Outcome, RetryAfter};
+use sluicegate::model::{Algorithm, Holds, Limit, Outcome, RetryAfter};
 
 /// One counter.
 #[derive(Debug, Clone)]
@@ -272,6 +272,7 @@ impl Counter {
             delay_us: 0,
             room,
             slice: self.newest_slice(now),
+            holds: Holds::default(),
             cached: false,
         }
     }

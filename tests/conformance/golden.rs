@@ -71,6 +71,7 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
         burst: None,
         precision: None,
         max_delay_us: None,
+        hold_us: None,
     };
     let lines = match algorithm {
         AlgorithmKind::SlidingWindow => {

@@ -12,6 +12,7 @@ mod counter;
 mod exact;
 mod frees;
 mod golden;
+mod holds;
 mod keys;
 mod oracle;
 mod promises;
@@ -41,6 +42,10 @@ macro_rules! conformance {
             fn slots() {
                 crate::promises::slots($open);
             }
+            #[test]
+            fn holds_all_or_nothing() {
+                crate::holds::all_or_nothing($open);
+            }
         }
     };
     (@ $open:path, $name:ident $kind:ident) => {
@@ -56,6 +61,8 @@ macro_rules! conformance {
             conformance!(# $open, changes, what_was_used_stays_used);
             conformance!(# $open, frees, a_denied_transaction_refunds);
             conformance!(# $open, frees, a_return_leaves_its_own_slice);
+            conformance!(# $open, holds, trace_of_holds);
+            conformance!(# $open, holds, held_and_used_as_counted_one_by_one);
             conformance!(# $open, promises, limit_is_never_passed);
             conformance!(# $open, promises, retry_after_is_exact);
             conformance!(# $open, promises, a_denial_changes_nothing);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sluicegate::algorithms::op::{Answer, Grant, Op};
-use sluicegate::model::{Check, CounterKey, Enforcement, Outcome, RetryAfter, Transaction};
+use sluicegate::model::{Check, CounterKey, Enforcement, Holds, Outcome, RetryAfter, Transaction};
 
 use crate::counter::Counter;
 
@@ -122,6 +122,7 @@ impl Oracle {
             delay_us: 0,
             room: 0,
             slice: 0,
+            holds: Holds::default(),
             cached: false,
         };
         let mut counted = 0;
@@ -129,7 +130,8 @@ impl Oracle {
         let needed = match check.hits {
             Op::Acquire(hits) => hits,
             Op::Peek | Op::Lease(_) => 1,
-            Op::Debit(_) | Op::Refund(_) | Op::Return { .. } | Op::Reset => 0,
+            // Holds have a model of their own (`holds`).
+            _ => 0,
         };
         outcome.allowed = counter.fits(now, needed);
         if !outcome.allowed {

@@ -185,13 +185,13 @@ fn scripts_run_by_hand() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), ScriptId::of(AlgorithmKind::SlidingWindow).source()).expect("written");
     let eval = |arguments: &str| by_hand(&server, file.path(), arguments);
-    let one = "my-key , 1000 1 0 2 1875000 32 0 1 1 1 0 0 1 0";
+    let one = "my-key , 1000 1 0 2 1875000 32 0 0 1 1 1 0 0 1 0";
     assert_eq!(eval(one), "1000 1 1 0 61874000 0");
     assert_eq!(eval(one), "1000 1 0 0 61874000 0");
     assert_eq!(eval(one), "1000 0 0 61874000 61874000 0");
     // A refund, then a lease of as many as there are.
     assert_eq!(
-        eval("my-key , 1000 1 0 2 1875000 32 0 1 1 1 1 0 1 0 1 1 1 2 2 9 0"),
+        eval("my-key , 1000 1 0 2 1875000 32 0 0 1 1 1 1 0 1 0 1 1 1 2 2 9 0"),
         "1000 1 1 0 61874000 0 1 0 0 61874000 0 1"
     );
 }

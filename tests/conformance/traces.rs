@@ -75,6 +75,7 @@ fn any_limit_in(algorithm: AlgorithmKind, seconds: u32) -> impl Strategy<Value =
             burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
             precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
             max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
+            hold_us: None,
         };
         build(&spec).expect("a good limit")
     })

@@ -8,6 +8,7 @@ mod support;
 mod announced;
 mod authz;
 mod candidates;
+mod holds;
 mod server;
 mod service;
 mod slots;

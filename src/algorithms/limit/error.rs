@@ -34,6 +34,14 @@ pub enum LimitError {
     /// Denied hits cannot count: a slot is free again, and a delay is over, all the same.
     #[error("`count_denied` has no meaning for {0}: remove it, or choose another algorithm")]
     CountDenied(AlgorithmKind),
+    /// Hits of this algorithm cannot be held: they wait for their turn.
+    #[error("`hold` has no meaning for {0}: remove it, or set `algorithm: token_bucket`")]
+    Hold(AlgorithmKind),
+    /// A hold that lasts no time.
+    #[error(
+        "a hold's ttl must not be 0: give the longest time that a request may take, such as `hold: {{ ttl: 10m }}`"
+    )]
+    HoldEmpty,
     /// The log would grow too large.
     #[error(
         "sliding_log keeps an entry for each request and stops at {MAX_LOG_HITS} hits in a window, not {0}: \

@@ -20,7 +20,7 @@ mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, debit, decide, expires_us, refund, remaining, return_to};
+pub use step::{State, apply, debit, decide, expires_us, newest, refund, remaining, return_to, used};
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

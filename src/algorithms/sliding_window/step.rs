@@ -125,11 +125,23 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
     Outcome::refused(left, RetryAfter::Micros(retry_us), reset_after_us)
 }
 
+/// Hits that count at this time.
+#[must_use]
+pub fn used(params: &Params, state: &State, now_us: u64) -> u64 {
+    let passed = (now_us / params.slice_us).saturating_sub(state.newest);
+    state.counted(params, passed)
+}
+
+/// The slice that was counted in last.
+#[must_use]
+pub const fn newest(state: &State) -> u64 {
+    state.newest
+}
+
 /// See [`crate::algorithms::remaining`].
 #[must_use]
 pub fn remaining(params: &Params, state: &State, now_us: u64) -> u64 {
-    let passed = (now_us / params.slice_us).saturating_sub(state.newest);
-    params.hits.saturating_sub(state.counted(params, passed))
+    params.hits.saturating_sub(used(params, state, now_us))
 }
 
 /// See [`crate::algorithms::apply`].

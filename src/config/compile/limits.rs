@@ -20,6 +20,9 @@ pub(super) struct Counted {
     pub(super) count_denied: bool,
 }
 
+/// How long hits are held where a rule does not say.
+const DEFAULT_TTL_US: u64 = 600 * crate::model::time::SECOND_US;
+
 const UNITS: [&str; 7] = [
     Unit::Second.name(),
     Unit::Minute.name(),
@@ -80,6 +83,7 @@ pub(super) fn compile(
         burst: options.burst.value().copied(),
         precision: options.precision.value().copied(),
         max_delay_us,
+        hold_us: step.hold(&options, window),
     };
     let limit = step.build(spec, &options, rate_limit.place);
     (step.errors.count() == before).then_some(Counted {
@@ -208,6 +212,28 @@ impl Step<'_, '_> {
         field.value().copied().unwrap_or(can && defaults.count_denied)
     }
 
+    /// How long hits are held at most, if they are; never longer than a window, which they would outlast then.
+    fn hold(&mut self, options: &Options, window: Window) -> Option<u64> {
+        let hold = options.hold.given()?;
+        if options.count_denied.is_true() {
+            let problem = Problem::Conflict {
+                field: "count_denied",
+                other: "hold",
+            };
+            self.report(problem, options.count_denied.place());
+        }
+        let Some(ttl) = hold.value.ttl.given() else {
+            return Some(DEFAULT_TTL_US);
+        };
+        let ttl_us = self.keep(duration::ttl_us(&ttl.value), ttl.place)?;
+        if ttl_us > window.micros() {
+            let ttl_text = ttl.value.clone();
+            let problem = Problem::HoldOutlastsWindow { ttl: ttl_text, window };
+            self.scope.warn(self.errors, problem, ttl.place);
+        }
+        Some(ttl_us)
+    }
+
     /// Builds the limit; after an error of one option goes on without it, to find what else is wrong.
     fn build(&mut self, mut spec: LimitSpec, options: &Options, whole: Option<Place>) -> Option<Limit> {
         loop {
@@ -221,6 +247,7 @@ impl Step<'_, '_> {
                 LimitError::BurstEmpty | LimitError::BurstOfBan(_) | LimitError::BurstTooLarge { .. } => "burst",
                 LimitError::MaxDelay(_) => "max_delay",
                 LimitError::CountDenied(_) => "count_denied",
+                LimitError::Hold(_) | LimitError::HoldEmpty => "hold",
                 LimitError::Hits(_) | LimitError::LogHits(_) | LimitError::Rate { .. } => "hits",
                 LimitError::WindowEmpty | LimitError::WindowTooLong(_) => "window",
             };
@@ -228,6 +255,7 @@ impl Step<'_, '_> {
                 "precision" => (options.precision.place(), spec.precision.take().is_some()),
                 "burst" => (options.burst.place(), spec.burst.take().is_some()),
                 "max_delay" => (options.max_delay.place(), spec.max_delay_us.take().is_some()),
+                "hold" => (options.hold.place(), spec.hold_us.take().is_some()),
                 "hits" => (options.requests_per_unit.place(), false),
                 _ => (options.window.place().or(options.unit.place()), false),
             };

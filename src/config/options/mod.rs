@@ -24,6 +24,6 @@ mod shapes;
 mod table;
 
 pub(super) use option::Shown;
-pub use option::{Level, METADATA_KEY, Options, RuleOption};
+pub use option::{Hold, Level, METADATA_KEY, Options, RuleOption};
 pub(super) use read::misplaced;
 pub use table::TABLE;

@@ -31,6 +31,7 @@ pub struct Options {
     pub count_denied: Field<bool>,
     pub on_store_error: Field<String>,
     pub lease: Field<bool>,
+    pub hold: Field<Hold>,
     pub shadow_mode: Field<bool>,
     pub share_threshold: Field<bool>,
     pub quota_mode: Field<bool>,
@@ -38,6 +39,13 @@ pub struct Options {
     pub value_to_metric: Field<bool>,
     pub metadata: Field<Map<String, Json>>,
     pub candidate: Field<Box<Options>>,
+}
+
+/// `hold`, as it is written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hold {
+    /// The longest that a hold lasts.
+    pub ttl: Field<String>,
 }
 
 /// A mapping of a rules file whose fields are in the table.
@@ -89,6 +97,8 @@ pub(in super::super) enum Kind {
     Number(Slot<u32>),
     /// A whole number up to `u64::MAX`.
     LargeNumber(Slot<u64>),
+    /// `hold`.
+    Hold(Slot<Hold>),
     /// A mapping or a list, read by a function of its own.
     Shaped {
         /// Reads the node into its slot.
@@ -156,6 +166,7 @@ impl RuleOption {
             }
             Kind::Number(slot) => there((slot.get)(options)),
             Kind::LargeNumber(slot) => there((slot.get)(options)),
+            Kind::Hold(slot) => there((slot.get)(options)),
             Kind::Shaped { given, .. } => given(options),
         }
     }

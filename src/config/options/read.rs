@@ -9,6 +9,7 @@ use super::super::fields::{Fields, Reader};
 use super::super::node::{Node, Value};
 use super::super::problem::Problem;
 use super::option::{Kind, Level, METADATA_KEY, Options, RuleOption};
+use super::shapes;
 use super::table::TABLE;
 
 /// The names that may stand on each level, in the order of [`Level`].
@@ -94,6 +95,11 @@ impl Reader<'_> {
             Kind::Truth(slot) => *(slot.get_mut)(into) = self.truth(fields, name),
             Kind::Number(slot) => *(slot.get_mut)(into) = self.number(fields, name, u32::MAX.into()),
             Kind::LargeNumber(slot) => *(slot.get_mut)(into) = self.number(fields, name, u64::MAX),
+            Kind::Hold(slot) => {
+                if let Some(node) = fields.get(name) {
+                    *(slot.get_mut)(into) = shapes::hold(self, node);
+                }
+            }
             Kind::Shaped { read, .. } => {
                 if let Some(node) = fields.get(name) {
                     read(self, node, into);

@@ -6,9 +6,10 @@ use super::super::field::Field;
 use super::super::fields::Reader;
 use super::super::node::{Node, Value};
 use super::super::problem::Problem;
-use super::option::{Level, Options};
+use super::option::{Hold, Level, Options};
 
 const REPLACES: [&str; 1] = ["name"];
+const HOLD: [&str; 1] = ["ttl"];
 
 /// `replaces`: the names in it.
 pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
@@ -36,6 +37,17 @@ pub(super) fn candidate(reader: &mut Reader<'_>, node: &Node, into: &mut Options
         Some(fields) => Field::at(Box::new(reader.options(&fields, Level::Candidate)), node.place),
         None => Field::Broken,
     };
+}
+
+/// `hold`: how long, and whether by an estimate of our own.
+pub(super) fn hold(reader: &mut Reader<'_>, node: &Node) -> Field<Hold> {
+    match reader.table_fields(node, "`hold`", &HOLD) {
+        Some(fields) => {
+            let ttl = reader.text(&fields, "ttl");
+            Field::at(Hold { ttl }, node.place)
+        }
+        None => Field::Broken,
+    }
 }
 
 /// `metadata`, with everything in it.

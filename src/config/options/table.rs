@@ -189,6 +189,12 @@ pub static TABLE: &[RuleOption] = &[
         "denied hits count too, as in envoyproxy/ratelimit; not for `leaky_bucket` and `concurrency` ([below](#hits-that-are-known-afterwards))",
         Native)
         .shown(|shown, out| flag(shown.rule.count_denied, out)),
+    entry("hold", COUNTING, Kind::Hold(slot!(hold)), "none",
+        "`hold: { ttl: 10m }`: a request's hits are kept as a hold until a descriptor with the entry `sluicegate_hold` settles it with their real number, or the ttl ends ([budgets.md](budgets.md)); not for `leaky_bucket`. The ttl is 10m where it is left out, and never longer than the window",
+        Native)
+        .shown(|shown, out| if let Some(limit) = shown.rule.limit.filter(|limit| limit.hold_us > 0) {
+            out.push(format!("{}ms", limit.hold_us.div_ceil(1000)));
+        }),
 
     // What holds for a rule and all below.
     entry("on_store_error", &[File, Descriptor, RateLimit, Metadata], Kind::Text(slot!(on_store_error)), "the server's setting",
@@ -200,8 +206,8 @@ pub static TABLE: &[RuleOption] = &[
         "`true` or `false`: whether hits of `sliding_window` and `fixed_window` limits may be leased ahead. It holds for this rule and all below; the nearest one holds",
         Native)
         .shown(|shown, out| out.extend(shown.rule.lease.map(|lease| lease.to_string())))
-        .of_rules_below(|rule| rule.limit.is_some_and(|limit| limit.algorithm.kind().can_lease()),
-            "a `rate_limit` with `algorithm: sliding_window` or `fixed_window`"),
+        .of_rules_below(|rule| rule.limit.is_some_and(|limit| limit.algorithm.kind().can_lease() && limit.hold_us == 0),
+            "a `rate_limit` with `algorithm: sliding_window` or `fixed_window`, and no `hold`"),
     entry("shadow_mode", &[Descriptor], Kind::Truth(slot!(shadow_mode)), "`false`",
         "`true`: counted and reported, never denies", Supported)
         .of_its_rule_or_all_below(|rule| rule.shadow_mode),

@@ -8,7 +8,7 @@ use super::hash::KeyHash;
 use super::shard::{Shard, Weight};
 use crate::algorithms::op::{Answer, Op};
 use crate::algorithms::transaction::{Answers, States, run, run_one};
-use crate::algorithms::{State, debit, expires_us, fixed_window, quota, refund, remaining};
+use crate::algorithms::{State, debit, expires_us, fixed_window, held, open_holds, quota, refund, remaining};
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::Correction;
 use crate::store::change::Change;
@@ -28,9 +28,12 @@ impl MemoryStore {
             match change {
                 Change::Counted(hits) => debit(limit, state, now_us, hits),
                 Change::Given(hits) => refund(limit, state, now_us, hits),
+                Change::Held(..) | Change::Settled(..) | Change::Released(_) => {
+                    follow_hold(limit, state, now_us, change);
+                }
                 Change::None => {}
             }
-            let left = remaining(limit, state, now_us);
+            let left = remaining(limit, state, now_us) + open_holds(limit, state, now_us);
             let missing = used.saturating_sub(quota(limit).saturating_sub(left));
             if missing > 0 {
                 debit(limit, state, now_us, missing);
@@ -45,14 +48,17 @@ impl MemoryStore {
         let _ = self.check_one(&Check {
             key: correction.counter.clone(),
             limit: correction.limit,
-            hits: Correction::op(correction.slice, correction.delta),
+            hits: Correction::op(correction.slice, correction.hold, correction.delta),
             enforcement: Enforcement::Shadow,
         });
     }
 
     /// Hits that a counter has in use, up to its quota.
     pub(crate) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
-        let left = self.step(key, limit, |state, now_us| (remaining(limit, state, now_us), None));
+        let left = self.step(key, limit, |state, now_us| {
+            let left = remaining(limit, state, now_us) + open_holds(limit, state, now_us);
+            (left, None)
+        });
         quota(limit).saturating_sub(left)
     }
 
@@ -151,6 +157,18 @@ impl MemoryStore {
             fill: fill(quota(limit), left),
             expires: self.ticks(expires_us(limit, state)),
         }
+    }
+}
+
+fn follow_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
+    let State::Held(state) = state else { return };
+    match change {
+        Change::Held(id, hits) => held::hold(limit, state, now_us, id, hits),
+        Change::Settled(id, hits) => {
+            held::settle(limit, state, now_us, id, hits);
+        }
+        Change::Released(id) => held::release(limit, state, now_us, id),
+        Change::Counted(_) | Change::Given(_) | Change::None => {}
     }
 }
 

@@ -1,28 +1,31 @@
 -- Decides transactions over counters: loads each counter once, decides in order, saves what has changed once.
--- The rules are those of algorithms/transaction.rs, under the same names.
+-- The rules are those of algorithms/transaction/, under the same names.
 --
 -- A script is prelude.lua, then script.lua of each algorithm that the call needs (sliding_window's before
--- concurrency's, token_bucket's before leaky_bucket's), then this file. By hand, one hit on a sliding window of 10 in
+-- concurrency's, token_bucket's before leaky_bucket's), held/script.lua where a limit has holds, then this file. By hand, one hit on a sliding window of 10 in
 -- 60 s (the numbers as words; the reply is then a list of integers):
 --   cat src/store/redis/prelude.lua src/algorithms/sliding_window/script.lua src/store/redis/check.lua > /tmp/c.lua
---   redis-cli --eval /tmp/c.lua my-key , 0 1  0 10 1875000 32 0  1  1 1 0 0 1 0
+--   redis-cli --eval /tmp/c.lua my-key , 0 1  0 10 1875000 32 0 0  1  1 1 0 0 1 0
 --
--- KEYS    the counters, each once; of one slot under Redis Cluster
+-- KEYS    the counters, each once, behind each that has holds its ring; and records of holds; all of one slot under Redis
+--         Cluster
 -- ARGV    one string of little-endian doubles (or several words), in this order:
 --           now_us    virtual time in microseconds, for tests; 0 = this server's clock
 --           limits    how many limits follow; for each:
---             number of its algorithm, and its four parameters (0 where it has fewer)
+--             number of its algorithm, its four parameters (0 where it has fewer), and slice_us of its holds (0 = none)
 --           then to the end, for each transaction: how many checks, and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset
+--             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release
 --             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
---             slice   of a return; else 0
+--             slice   of a return; of a hold, settlement or release the position of its record in KEYS; else 0
 -- Returns one string of little-endian doubles (or a list of integers): now_us, then for each check in order
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
 --           and of a lease also: hits granted;
---           of a debit also: its hits that would have been admitted, if not all would (0 if so)
+--           of a debit or settlement also: its hits that would have been admitted, if not all would (0 if so),
+--           where the limit has holds also: hits of open holds, own hits (which a hold keeps, or had kept when it was
+--           settled), hits of holds that have expired, and whether it had been settled before
 
 local data, in_words = ARGV[1], #ARGV > 1
 if in_words then
@@ -37,7 +40,7 @@ if now == 0 then
   now, spare_ms = time[1] * 1000000 + time[2], 0
 end
 
-local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET = 0, 1, 2, 3, 4, 5
+local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET, HOLD, SETTLE, RELEASE = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.
@@ -52,9 +55,9 @@ local function acquire(algorithm, state, hits, p1, p2, p3, p4)
 end
 
 -- The commonest call is one such check.
-if #data == 112 then
-  local number, p1, p2, p3, p4, _, _, _, kind, _, hits = struct.unpack("<ddddddddddd", data, at)
-  if kind == ACQUIRE then
+if #data == 120 then
+  local number, p1, p2, p3, p4, hold_us, _, _, _, kind, _, hits = struct.unpack("<dddddddddddd", data, at)
+  if kind == ACQUIRE and hold_us == 0 then
     local algorithm, key = algorithms[number], KEYS[1]
     local state = algorithm.load(key, now, p1, p2)
     local allowed, remaining, retry_after, reset_after, delay, changed =
@@ -70,16 +73,17 @@ if #data == 112 then
 end
 
 -- By position in the limits and in KEYS.
-local limits, states, changed = {}, {}, {}
+local limits, states, changed, records = {}, {}, {}, {}
 
 for index = 1, limit_count do
-  local number, p1, p2, p3, p4, next_at = struct.unpack("<ddddd", data, at)
-  limits[index], at = { number = number, p1, p2, p3, p4, algorithm = algorithms[number] }, next_at
+  local number, p1, p2, p3, p4, hold_us, next_at = struct.unpack("<dddddd", data, at)
+  local main = algorithms[number]
+  limits[index], at = { p1, p2, p3, p4, main = main, algorithm = hold_us > 0 and held or main, hold_us = hold_us }, next_at
 end
 
 local function load(key, limit)
   if not states[key] then
-    states[key] = limit.algorithm.load(KEYS[key], now, limit[1], limit[2])
+    states[key] = limit.algorithm.load(KEYS[key], now, limit[1], limit[2], KEYS[key + 1], limit.main, limit.hold_us)
   end
 end
 
@@ -111,10 +115,20 @@ local function judge_lease(check, before)
   check.granted = hits
 end
 
+local function judge_hold(check, before)
+  local limit = check.limit
+  check.allowed, check.remaining, check.retry_after, check.reset_after, check.own =
+    held.judge(states[check.key], now, check.hits, before, limit[1], limit[2], limit[3], limit[4])
+  check.delay = 0
+end
+
 -- What a check comes to if its transaction passes, `before` being the hits that count before it.
 local function judge(check, before)
   if check.kind == LEASE then
     return judge_lease(check, before)
+  end
+  if check.kind == HOLD then
+    return judge_hold(check, before)
   end
   if check.kind ~= ACQUIRE then
     check.allowed, check.retry_after = 1, 0
@@ -141,6 +155,24 @@ local function counted(check, passes)
   return 0
 end
 
+-- Whether its hits have happened already.
+local function happened(check)
+  return check.kind == DEBIT or check.kind == SETTLE
+end
+
+-- Ends a hold and counts what has happened in its place.
+local function settle(check)
+  local limit, state = check.limit, states[check.key]
+  local p1, p2, p3, p4 = limit[1], limit[2], limit[3], limit[4]
+  check.allowed, check.room, check.retry_after = state.main.decide(state.counter, now, check.hits, p1, p2, p3, p4)
+  check.own, check.again = held.settle(state, now, check.record, check.hits, p1, p2, p3, p4)
+  if check.hits == 0 or check.again == 1 then
+    check.allowed, check.retry_after = 1, 0
+  end
+  changed[check.key] = limit
+  with_stand_of(check, 0)
+end
+
 -- Counts what has happened, whatever becomes of the rest.
 local function debit(check)
   local limit = check.limit
@@ -155,12 +187,17 @@ local function free(check)
   local limit, state = check.limit, states[check.key]
   if check.kind == RESET then
     call("DEL", KEYS[check.key])
+    if limit.hold_us > 0 then
+      call("DEL", KEYS[check.key + 1])
+    end
     states[check.key], changed[check.key] = nil, nil
     load(check.key, limit)
     return
   end
   if check.kind == REFUND then
     limit.algorithm.refund(state, now, check.hits, limit[1], limit[2], limit[3], limit[4])
+  elseif check.kind == RELEASE then
+    held.release(state, now, check.record)
   else
     limit.algorithm.return_to(state, now, check.slice, check.hits, limit[1], limit[2], limit[3], limit[4], spare_ms)
   end
@@ -168,7 +205,7 @@ local function free(check)
 end
 
 local function frees(check)
-  return check.kind == REFUND or check.kind == RETURN or check.kind == RESET
+  return check.kind == REFUND or check.kind == RETURN or check.kind == RELEASE or check.kind == RESET
 end
 
 local function passes_all(checks)
@@ -200,7 +237,7 @@ local function tell(check)
   local extra
   if check.kind == LEASE then
     extra = check.granted
-  elseif check.kind == DEBIT then
+  elseif happened(check) then
     extra = check.allowed == 0 and check.room or 0
   end
   local numbers
@@ -211,27 +248,37 @@ local function tell(check)
       .. (extra and struct.pack("<d", extra) or "")
   end
   outcomes[#outcomes + 1] = numbers
+  if check.limit.hold_us > 0 then
+    local state = states[check.key]
+    local open, expired = held.open(state, now), state.expired
+    state.expired = 0
+    outcomes[#outcomes + 1] = in_words and { open, check.own, expired, check.again }
+      or struct.pack("<dddd", open, check.own, expired, check.again)
+  end
 end
 
 local function run(checks)
   for _, check in ipairs(checks) do
     if check.kind == DEBIT then
       debit(check)
+    elseif check.kind == SETTLE then
+      settle(check)
     end
   end
   -- By key: the hits that count before the next check of it.
   local prior = {}
   for _, check in ipairs(checks) do
-    if check.kind ~= DEBIT then
+    if not happened(check) then
       check.before = prior[check.key] or 0
       judge(check, check.before)
-      prior[check.key] = check.before + counted(check, true)
+      prior[check.key] = check.before + counted(check, true) + check.own
     end
   end
   local passes = passes_all(checks)
   for _, check in ipairs(checks) do
-    if not passes and check.kind ~= DEBIT and (check.before > 0 or check.allowed == 1) then
+    if not passes and not happened(check) and (check.before > 0 or check.allowed == 1) then
       with_stand_of(check, 0)
+      check.own = 0
     end
   end
   for _, check in ipairs(checks) do
@@ -245,6 +292,10 @@ local function run(checks)
       local limit = check.limit
       limit.algorithm.apply(states[check.key], now, hits, limit[1], limit[2], limit[3], limit[4])
       changed[check.key] = limit
+    end
+    if check.kind == HOLD and check.own > 0 then
+      held.hold(states[check.key], now, check.record, check.own)
+      changed[check.key] = check.limit
     end
   end
   for _, check in ipairs(checks) do
@@ -265,8 +316,13 @@ while at <= #data do
   local count
   count, at = struct.unpack("<d", data, at)
   for _ = 1, count do
-    local key, limit = struct.unpack("<dd", data, at)
+    local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
+    if kind >= HOLD and not records[slice] then
+      -- Nobody knows the id of a new hold: there is nothing to read.
+      records[slice] = kind == HOLD and {} or held.record(KEYS[slice])
+      records[slice].hold_us = limits[limit].hold_us
+    end
     at = at + 48
   end
 end
@@ -274,7 +330,7 @@ end
 at = first
 while at <= #data do
   local count, key, limit, kind, _, hits, _, next_at = struct.unpack("<ddddddd", data, at)
-  if count == 1 and kind == ACQUIRE then
+  if count == 1 and kind == ACQUIRE and limits[limit].hold_us == 0 then
     limit, at = limits[limit], next_at
     local allowed, remaining, retry_after, reset_after, delay, counts =
       acquire(limit.algorithm, states[key], hits, limit[1], limit[2], limit[3], limit[4])
@@ -291,6 +347,7 @@ while at <= #data do
       key, limit, kind, enforcement, hits, slice, at = struct.unpack("<dddddd", data, at)
       checks[index] = {
         key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
+        own = 0, again = 0, record = kind >= HOLD and records[slice] or nil,
       }
     end
     run(checks)
@@ -298,7 +355,12 @@ while at <= #data do
 end
 
 for key, limit in pairs(changed) do
-  limit.algorithm.save(states[key], KEYS[key], now, spare_ms, limit[1], limit[2], limit[3])
+  limit.algorithm.save(states[key], KEYS[key], now, spare_ms, limit[1], limit[2], limit[3], KEYS[key + 1])
+end
+for key, record in pairs(records) do
+  if record.changed then
+    held.save_record(record, KEYS[key], now, spare_ms, record.hold_us)
+  end
 end
 
 if in_words then

@@ -1,5 +1,6 @@
 //! The commands that run a script.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use super::budget::Budget;
 use super::script::{self, Call, ScriptId};
 use crate::algorithms::op::Op;
-use crate::model::{AlgorithmKind, CounterKey, Transaction};
+use crate::model::{AlgorithmKind, Transaction};
 
 /// How a call is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,9 +65,14 @@ pub(super) async fn evaluate(
 /// scripts, and have been used, before a request's 15 ms count. What fails here fails again where it matters.
 pub(super) async fn warm(client: &Client, patience: Duration) {
     let nothing = script::encode::<Op>(&[], 0);
-    let calls = AlgorithmKind::ALL.map(|kind| {
+    let held = AlgorithmKind::ALL.into_iter().filter(|kind| kind.can_hold());
+    let scripts = AlgorithmKind::ALL
+        .into_iter()
+        .map(ScriptId::of)
+        .chain(held.map(ScriptId::held));
+    let calls = scripts.map(|script| {
         let call = Call {
-            script: ScriptId::of(kind),
+            script,
             keys: nothing.keys.clone(),
             argument: nothing.argument.clone(),
         };
@@ -98,8 +104,8 @@ async fn asking(client: &Client, budget: &Budget, call: Call<'_>) -> Result<Byte
     }
 }
 
-fn keys(keys: &[&CounterKey]) -> Vec<Key> {
-    keys.iter().map(|key| Key::from(key.as_str())).collect()
+fn keys(keys: &[Cow<'_, str>]) -> Vec<Key> {
+    keys.iter().map(|key| Key::from(&**key)).collect()
 }
 
 /// The script's SHA-1, as Redis names it; computed once.

@@ -7,6 +7,8 @@
 
 -- By position in AlgorithmKind::ALL, from 0; filled in by each algorithm's script.lua.
 local algorithms = {}
+-- Filled in by held/script.lua, where a limit has holds.
+local held
 local call = redis.call
 
 -- Milliseconds until `at_us`, rounded up, as an expiry: garbage collection only, so a little too long is fine.

@@ -1,5 +1,6 @@
 //! The scripts that decide in Redis: their text, what goes in and what comes out. `check.lua` describes the layout.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -7,9 +8,11 @@ use smallvec::SmallVec;
 
 use crate::algorithms::op::{Answer, Grant, Op};
 use crate::algorithms::transaction::{Answers, complete};
-use crate::algorithms::{MAX_CHECK_HITS, Params};
+use crate::algorithms::{MAX_CHECK_HITS, Params, held};
 use crate::model::time::MAX_EXACT;
-use crate::model::{AlgorithmKind, Check, CounterKey, Enforcement, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{
+    AlgorithmKind, Check, CounterKey, Enforcement, HoldId, Holds, Limit, Outcome, RetryAfter, Transaction,
+};
 use crate::store::StoreError;
 
 const PRELUDE: &str = include_str!("prelude.lua");
@@ -25,8 +28,11 @@ const ALGORITHMS: [&str; AlgorithmKind::ALL.len()] = [
     include_str!("../../algorithms/concurrency/script.lua"),
 ];
 
+/// Holds, beside any of them.
+const HELD: &str = include_str!("../../algorithms/held/script.lua");
+
 /// Doubles of a limit.
-const LIMIT_LEN: usize = 5;
+const LIMIT_LEN: usize = 6;
 /// Doubles of a check.
 const CHECK_LEN: usize = 6;
 /// Bytes of a double.
@@ -41,7 +47,9 @@ pub struct ScriptId(u8);
 
 impl ScriptId {
     /// How many there are.
-    pub const COUNT: usize = 1 << AlgorithmKind::ALL.len();
+    pub const COUNT: usize = Self::HOLDS << 1;
+    /// The bit that says that limits have holds.
+    const HOLDS: usize = 1 << AlgorithmKind::ALL.len();
 
     /// A number below [`Self::COUNT`], for tables.
     #[must_use]
@@ -55,8 +63,24 @@ impl ScriptId {
         Self(1 << kind as u8)
     }
 
-    const fn with(self, kind: AlgorithmKind) -> Self {
-        Self(self.0 | Self::of(kind).0)
+    /// The script of one algorithm with its holds.
+    #[must_use]
+    pub const fn held(kind: AlgorithmKind) -> Self {
+        Self(Self::of(kind).0 | Self::HOLDS as u8)
+    }
+
+    const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The script that a limit needs.
+    const fn of_limit(limit: &Limit) -> Self {
+        let kind = limit.algorithm.kind();
+        if limit.hold_us > 0 {
+            Self::held(kind)
+        } else {
+            Self::of(kind)
+        }
     }
 
     /// The script's text; made once.
@@ -70,12 +94,16 @@ impl ScriptId {
 
     fn assemble(self) -> String {
         let mut needed = self;
+        let holds = self.index() & Self::HOLDS != 0;
+        if holds {
+            needed = needed.with(Self::of(AlgorithmKind::SlidingWindow));
+        }
         for (kind, base) in [
             (AlgorithmKind::LeakyBucket, AlgorithmKind::TokenBucket),
             (AlgorithmKind::Concurrency, AlgorithmKind::SlidingWindow),
         ] {
             if self.0 & Self::of(kind).0 != 0 {
-                needed = needed.with(base);
+                needed = needed.with(Self::of(base));
             }
         }
         let parts = ALGORITHMS
@@ -84,7 +112,7 @@ impl ScriptId {
             .filter(|(position, _)| needed.0 & (1 << position) != 0)
             .map(|(_, text)| *text);
         let mut source = PRELUDE.to_owned();
-        for part in parts.chain([DRIVER]) {
+        for part in parts.chain(holds.then_some(HELD)).chain([DRIVER]) {
             source.push('\n');
             source.push_str(part);
         }
@@ -97,8 +125,8 @@ impl ScriptId {
 pub struct Call<'a> {
     /// Which script.
     pub script: ScriptId,
-    /// The counters, each once.
-    pub keys: SmallVec<[&'a CounterKey; 2]>,
+    /// The counters, each once; behind one with holds its ring; and records of holds.
+    pub keys: SmallVec<[Cow<'a, str>; 2]>,
     /// The one argument.
     pub argument: Vec<u8>,
 }
@@ -106,15 +134,15 @@ pub struct Call<'a> {
 /// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
 #[must_use]
 pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us: u64) -> Call<'a> {
-    let mut keys = Positions::default();
+    let mut keys = Keys::default();
     let mut limits = Positions::default();
     let mut script = ScriptId(0);
-    let places: SmallVec<[(u64, u64); 4]> = transactions
+    let places: SmallVec<[Place; 4]> = transactions
         .iter()
         .flat_map(|transaction| &transaction.checks)
         .map(|check| {
-            script = script.with(check.limit.algorithm.kind());
-            (keys.of(&check.key), limits.of(&check.limit))
+            script = script.with(ScriptId::of_limit(&check.limit));
+            keys.place(&check.key, &check.limit, check.hits.into(), limits.of(&check.limit))
         })
         .collect();
     let doubles = 2 + LIMIT_LEN * limits.list.len() + transactions.len() + CHECK_LEN * places.len();
@@ -127,16 +155,76 @@ pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us
     let mut places = places.into_iter();
     for transaction in transactions {
         push(&mut argument, transaction.checks.len() as u64);
-        for (check, (key, limit)) in transaction.checks.iter().zip(places.by_ref()) {
-            push(&mut argument, key);
-            push(&mut argument, limit);
-            push_check(&mut argument, check);
+        for (check, place) in transaction.checks.iter().zip(places.by_ref()) {
+            push(&mut argument, place.key);
+            push(&mut argument, place.limit);
+            push_check(&mut argument, check, place.record);
         }
     }
     Call {
         script,
         keys: keys.list,
         argument,
+    }
+}
+
+/// Where things of a check stand, from 1.
+struct Place {
+    key: u64,
+    limit: u64,
+    /// The record of its hold; 0 = none.
+    record: u64,
+}
+
+/// The keys of a call. What belongs to a counter has its hash tag, and so its slot.
+#[derive(Default)]
+struct Keys<'a> {
+    counters: Positions<'a, CounterKey>,
+    /// Of each counter, its position in `list`.
+    positions: SmallVec<[u64; 2]>,
+    /// Counter and hold of each record, with its position.
+    records: SmallVec<[(u64, HoldId, u64); 1]>,
+    list: SmallVec<[Cow<'a, str>; 2]>,
+}
+
+impl<'a> Keys<'a> {
+    fn place(&mut self, key: &'a CounterKey, limit: &Limit, op: Op, limit_at: u64) -> Place {
+        let index = self.counters.of(key) as usize - 1;
+        let counter = match self.positions.get(index) {
+            Some(known) => *known,
+            None => {
+                let counter = self.push(Cow::Borrowed(key.as_str()));
+                self.positions.push(counter);
+                if limit.hold_us > 0 {
+                    self.push(Cow::Owned(format!("{key}:held")));
+                }
+                counter
+            }
+        };
+        let record = match op {
+            Op::Hold { id, .. } | Op::Settle { id, .. } | Op::Release(id) => self.record(key, counter, id),
+            _ => 0,
+        };
+        Place {
+            key: counter,
+            limit: limit_at,
+            record,
+        }
+    }
+
+    fn record(&mut self, key: &CounterKey, counter: u64, id: HoldId) -> u64 {
+        let same = |(of, known, _): &&(u64, HoldId, u64)| *of == counter && *known == id;
+        if let Some((_, _, position)) = self.records.iter().find(same) {
+            return *position;
+        }
+        let position = self.push(Cow::Owned(format!("{key}:{id}")));
+        self.records.push((counter, id, position));
+        position
+    }
+
+    fn push(&mut self, key: Cow<'a, str>) -> u64 {
+        self.list.push(key);
+        self.list.len() as u64
     }
 }
 
@@ -195,9 +283,11 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
     for parameter in parameters {
         push(out, parameter);
     }
+    let slice_us = held::params(limit).slice_us;
+    push(out, if limit.hold_us > 0 { slice_us } else { 0 });
 }
 
-fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>) {
+fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>, record: u64) {
     let (kind, hits, slice) = match check.hits.into() {
         Op::Acquire(hits) => (0, hits, 0),
         Op::Peek => (0, 0, 0),
@@ -206,6 +296,9 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>) {
         Op::Return { slice, hits } => (3, hits, slice),
         Op::Debit(hits) => (4, hits, 0),
         Op::Reset => (5, 0, 0),
+        Op::Hold { hits, .. } => (6, hits, record),
+        Op::Settle { hits, .. } => (7, hits, record),
+        Op::Release(_) => (8, 0, record),
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,
@@ -233,7 +326,7 @@ pub fn decode<H: Copy + Into<Op>>(transactions: &[Transaction<H>], reply: &[u8])
     let all = numbers.next().and_then(count).and_then(|now_us| {
         let each = transactions.iter().map(|transaction| {
             let checks = transaction.checks.iter();
-            let answers = checks.map(|check| answer(check.hits.into(), &mut numbers));
+            let answers = checks.map(|check| answer(check, &mut numbers));
             let mut answers = answers.collect::<Option<Answers>>()?;
             complete(transaction, &mut answers, now_us);
             Some(answers)
@@ -250,7 +343,7 @@ pub fn decode<H: Copy + Into<Op>>(transactions: &[Transaction<H>], reply: &[u8])
     }
 }
 
-fn answer(op: Op, numbers: &mut impl Iterator<Item = f64>) -> Option<Answer> {
+fn answer<H: Copy + Into<Op>>(check: &Check<H>, numbers: &mut impl Iterator<Item = f64>) -> Option<Answer> {
     let allowed = count(numbers.next()?)? == 1;
     let remaining = count(numbers.next()?)?;
     let retry_after = numbers.next()?;
@@ -265,14 +358,22 @@ fn answer(op: Op, numbers: &mut impl Iterator<Item = f64>) -> Option<Answer> {
     };
     outcome.delay_us = count(numbers.next()?)?;
     let mut grant = None;
-    match op {
-        Op::Debit(_) => outcome.room = count(numbers.next()?)?,
+    match check.hits.into() {
+        Op::Debit(_) | Op::Settle { .. } => outcome.room = count(numbers.next()?)?,
         Op::Lease(_) => {
             let hits = count(numbers.next()?)?;
             // `complete` fills in how long it lasts.
             grant = (hits > 0).then_some(Grant { hits, left_us: 0 });
         }
-        Op::Acquire(_) | Op::Peek | Op::Refund(_) | Op::Return { .. } | Op::Reset => {}
+        _ => {}
+    }
+    if check.limit.hold_us > 0 {
+        outcome.holds = Holds {
+            open: count(numbers.next()?)?,
+            own: count(numbers.next()?)?,
+            expired: count(numbers.next()?)?,
+            repeated: count(numbers.next()?)? == 1,
+        };
     }
     Some(Answer { outcome, grant })
 }

@@ -155,6 +155,8 @@ impl Denials {
         let passed = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
             match (asked(check), outcome.retry_after) {
+                // Holds can be settled at any time.
+                (Some(_), _) if outcome.holds.open > 0 && !outcome.allowed => {}
                 (Some(hits), RetryAfter::Micros(wait)) if !outcome.allowed => {
                     let denial = Denial {
                         hits,
@@ -172,7 +174,7 @@ impl Denials {
                 }
                 // Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
                 _ if check.hits == Hits::Peek => {}
-                _ if passed || matches!(check.hits, Hits::Debit(_) | Hits::Refund(_)) => self.forget(&check.key),
+                _ if passed || !matches!(check.hits, Hits::Acquire(_) | Hits::Hold { .. }) => self.forget(&check.key),
                 _ => {}
             }
         }
@@ -231,8 +233,8 @@ fn asked(check: &Check) -> Option<u64> {
         return None;
     }
     match check.hits {
-        Hits::Acquire(hits) => Some(hits),
+        Hits::Acquire(hits) | Hits::Hold { hits, .. } => Some(hits),
         Hits::Peek => Some(1),
-        Hits::Debit(_) | Hits::Refund(_) => None,
+        Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } => None,
     }
 }

@@ -99,7 +99,7 @@ impl Carried {
             checks.push(Check {
                 key: key.clone(),
                 limit: record.limit,
-                hits: Correction::op(record.slice, record.delta),
+                hits: Correction::op(record.slice, record.hold, record.delta),
                 enforcement: Enforcement::Shadow,
             });
         }
@@ -172,7 +172,7 @@ impl Drop for Carried {
                 _ if record.delta == 0 => totals.expired.fetch_add(1, Relaxed),
                 Fate::Applied => totals.flushed.fetch_add(1, Relaxed),
                 Fate::Hopeless => totals.dropped.fetch_add(1, Relaxed),
-                Fate::Unknown if record.delta < 0 => totals.dropped.fetch_add(1, Relaxed),
+                Fate::Unknown if record.delta < 0 && record.hold.is_none() => totals.dropped.fetch_add(1, Relaxed),
                 Fate::Unknown | Fate::NotApplied => {
                     ledger.add(&mut book, key, record, now);
                     continue;

@@ -71,7 +71,8 @@ impl Fallback {
             .map(|(check, outcome)| (check, outcome, None));
         let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for_each_change(changes, passes, |check, _, change| {
-            if let Change::Counted(hits) = change {
+            // What is held here is no use; it is charged when it is settled.
+            if let Change::Counted(hits) | Change::Settled(_, hits) = change {
                 self.ledger
                     .record(Correction::unplaced(check, signed(hits), Cause::Fallback));
             }
@@ -100,7 +101,9 @@ impl Fallback {
 
     /// Notes a correction that the shared store is going to get.
     pub(super) fn mirror_correction(&self, correction: &Correction) {
-        if correction.delta < 0 {
+        if let Some(id) = correction.hold {
+            self.follow(&correction.counter, &correction.limit, Change::Released(id));
+        } else if correction.delta < 0 {
             let hits = correction.delta.unsigned_abs();
             self.give_back(&correction.counter, &correction.limit, hits);
         }
@@ -108,9 +111,13 @@ impl Fallback {
 
     /// Notes that hits of a counter are given back.
     pub(super) fn give_back(&self, counter: &CounterKey, limit: &Limit, hits: u64) {
+        self.follow(counter, limit, Change::Given(hits));
+    }
+
+    fn follow(&self, counter: &CounterKey, limit: &Limit, change: Change) {
         if self.wanted.load(Relaxed) {
             let limit = self.counted_as(limit);
-            self.memory.follow(counter, &limit, Change::Given(hits), 0);
+            self.memory.follow(counter, &limit, change, 0);
         }
     }
 
@@ -139,7 +146,8 @@ impl Fallback {
             // Permits of others are released at others, so they would stay counted here.
             return 0;
         }
-        let used = quota(limit).saturating_sub(outcome.remaining);
+        // Holds are mirrored one by one.
+        let used = quota(limit).saturating_sub(outcome.remaining.saturating_add(outcome.holds.open));
         used.div_ceil(self.replicas.into())
     }
 }

@@ -164,9 +164,9 @@ impl Job {
         };
         if Instant::now() >= self.gives_up {
             permits.heard();
-            counted(calls, &answers, |check, outcome, hits| {
-                self.ledger
-                    .record(Correction::give_back(check, outcome, hits, Cause::Late));
+            counted(calls, &answers, |check, outcome, change| {
+                let undone = undo(check, outcome, change, Cause::Late);
+                undone.into_iter().for_each(|undone| self.ledger.record(undone));
             });
             return false;
         }
@@ -175,21 +175,28 @@ impl Job {
 }
 
 /// Goes through what a call counted, check by check.
-fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(&Check<Op>, &Outcome, u64)) {
+fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(&Check<Op>, &Outcome, Change)) {
     for (call, answers) in calls.iter().zip(answers) {
         let passes = call.passes(answers.iter().map(|answer| answer.outcome.allowed));
         let checks = call.checks.iter().zip(answers);
         let checks = checks.map(|(check, answer)| (check, &answer.outcome, answer.grant));
-        for_each_change(checks, passes, |check, outcome, change| {
-            // A debit has happened, whoever hears of it: the caller that gave up charges it elsewhere, too.
-            if let Change::Counted(hits) = change {
-                each(check, outcome, hits);
-            }
-        });
+        for_each_change(checks, passes, &mut each);
     }
 }
 
-/// What only the caller of an answer can use up or release: permits of `concurrency` limits, and leases. If it is dropped
+/// What undoes a change, if it took something.
+fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> Option<Correction> {
+    match change {
+        // A debit has happened, whoever hears of it: the caller that gave up charges it elsewhere, too.
+        Change::Counted(hits) => Some(Correction::give_back(check, outcome, hits, cause)),
+        // The hold stays settled: the caller that gave up has settled its own of that id, if any.
+        Change::Settled(_, hits) if hits > 0 => Some(Correction::give_back(check, outcome, hits, cause)),
+        Change::Held(id, hits) => Some(Correction::release(check, id, hits, cause)),
+        Change::Settled(..) | Change::Given(_) | Change::Released(_) | Change::None => None,
+    }
+}
+
+/// What only the caller of an answer can use up or release: permits of `concurrency` limits, leases, and holds. If it is dropped
 /// before it was [heard](Self::heard), nobody ever will, so it is given back.
 #[derive(Default)]
 pub(super) struct Permits(Option<(Arc<Ledger>, SmallVec<[Correction; 1]>)>);
@@ -199,6 +206,7 @@ impl Permits {
         let cause = |check: &Check<Op>| match check.hits {
             Op::Acquire(_) if check.limit.algorithm == Algorithm::Concurrency => Some(Cause::Permit),
             Op::Lease(_) => Some(Cause::Lease),
+            Op::Hold { .. } => Some(Cause::Hold),
             _ => None,
         };
         let mut checks = calls.iter().flat_map(|call| &call.checks);
@@ -206,9 +214,9 @@ impl Permits {
             return Self(None);
         }
         let mut permits = SmallVec::new();
-        counted(calls, answers, |check, outcome, hits| {
+        counted(calls, answers, |check, outcome, change| {
             if let Some(cause) = cause(check) {
-                permits.push(Correction::give_back(check, outcome, hits, cause));
+                permits.extend(undo(check, outcome, change, cause));
             }
         });
         Self(Some((Arc::clone(ledger), permits)))

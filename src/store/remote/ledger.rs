@@ -6,7 +6,7 @@
 //!
 //! Records of one counter and slice merge. A record that ends (its hits count no longer) is dropped and counted as
 //! expired. One whose call has an unknown fate is not repeated if it gives back (the same hits would be freed twice), and
-//! is repeated if it charges (that denies too many, never too few). The number of records is bounded: when there are too
+//! is repeated if it charges (that denies too many, never too few) or ends a hold (which ends once). The number of records is bounded: when there are too
 //! many, one that gives back is dropped, which admits too few; one that charges only if there is no other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::model::{CounterKey, Limit};
+use crate::model::{CounterKey, HoldId, Limit};
 use crate::store::correction::{Cause, Correction};
 
 /// Between two searches for records that have ended, while there are as many as may be.
@@ -83,6 +83,7 @@ struct Entry {
 pub(super) struct Record {
     pub limit: Limit,
     pub slice: Option<u64>,
+    pub hold: Option<HoldId>,
     pub delta: i64,
     pub until: Instant,
     pub cause: Cause,
@@ -142,6 +143,7 @@ impl Ledger {
         let record = Record {
             limit: correction.limit,
             slice: correction.slice,
+            hold: correction.hold,
             delta: correction.delta,
             until: now + correction.lasts,
             cause: correction.cause,
@@ -268,9 +270,14 @@ impl Entry {
     fn merge(&mut self, record: &Record) -> Option<Merged> {
         // Of a known slice only what has one cause: the fallback counters hear of each cause at another time.
         let same = |known: &&mut Record| {
-            known.slice == record.slice && (record.slice.is_none() || known.cause == record.cause)
+            (known.slice, known.hold) == (record.slice, record.hold)
+                && (record.slice.is_none() || known.cause == record.cause)
         };
         let known = self.records.iter_mut().find(same)?;
+        if record.hold.is_some() {
+            // The same hold ends once.
+            return Some(Merged::Left);
+        }
         known.delta = known.delta.saturating_add(record.delta);
         (known.limit, known.until) = (record.limit, known.until.max(record.until));
         if known.delta != 0 {

@@ -114,8 +114,16 @@ fn undo(
     correct: &impl Fn(Correction),
 ) {
     for ((check, outcome), counted) in transaction.checks.iter().zip(merged).zip(counted) {
+        if let (Hits::Hold { id, .. }, true) = (check.hits, *counted) {
+            let hits = std::mem::take(&mut outcome.holds.own);
+            correct(Correction::release(check, id, hits, Cause::Split));
+            outcome.remaining = outcome.remaining.saturating_add(hits);
+            outcome.holds.open = outcome.holds.open.saturating_sub(hits);
+            continue;
+        }
         let hits = match check.hits {
             Hits::Acquire(hits) => hits,
+            Hits::Settle { hits, .. } if failed && !outcome.holds.repeated => hits,
             Hits::Debit(hits) if failed => hits,
             _ => 0,
         };
@@ -180,7 +188,8 @@ fn note<P>(part: &Part<P>, answers: &Answers, merged: &mut Outcomes, counted: &m
             *outcome = answer.outcome;
             *counted = match check.hits {
                 Op::Acquire(_) => committed && answer.outcome.allowed,
-                Op::Debit(_) => true,
+                Op::Hold { .. } => committed && answer.outcome.holds.own > 0,
+                Op::Debit(_) | Op::Settle { .. } => true,
                 _ => false,
             };
         }

@@ -134,6 +134,7 @@ impl Leases {
                 counter: key.clone(),
                 limit: *limit,
                 slice: Some(slice),
+                hold: None,
                 delta: -signed(hits),
                 lasts: Duration::from_micros(horizon_us(limit)),
                 cause: Cause::Lease,

@@ -1,23 +1,25 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/check.lua`) share.
 //!
-//! 0. Debits have happened already: they are counted first, whatever becomes of the rest.
-//! 1. Each other check is judged in order. An acquisition or lease on a counter that earlier ones of the same transaction
-//!    passed is judged with their hits added; refunds, returns and resets help only later
-//!    transactions.
+//! 0. Debits and settlements have happened already: they are counted first, whatever becomes of the rest.
+//! 1. Each other check is judged in order. An acquisition, lease or hold on a counter that earlier ones of the same transaction
+//!    passed is judged with their hits added; refunds, returns and resets help only later transactions.
 //! 2. [`Transaction::passes`] says whether it passes.
-//! 3. Refunds, returns and resets are done, whatever the transaction comes to: their hits are not in use any more.
-//! 4. If it passes, allowed acquisitions and leases are counted; if not, none is.
-//! 5. `remaining` and `reset_after_us` of an acquisition, lease or peek are told as of after the check if the transaction
-//!    passed, and as things stand if not, in both cases without its refunds; those of a refund, return or reset as of
-//!    the transaction's end.
+//! 3. Refunds, returns, releases and resets are done, whatever the transaction comes to: their hits are not in use any more.
+//! 4. If it passes, allowed acquisitions and leases are counted and holds are made; if not, none is.
+//! 5. `remaining` and `reset_after_us` of an acquisition, lease, hold or peek are told as of after the check if the transaction
+//!    passed, and as things stand if not, in both cases without its refunds; those of a refund, return,
+//!    release or reset, and all holds, as of the transaction's end.
+
+mod check;
 
 use smallvec::SmallVec;
 
-use super::op::{Answer, Grant, Op};
-use super::{
-    MAX_CHECK_HITS, State, adopt, apply, debit, decide, is_foreign, lease_left_us, refund, return_to, slice_full_at,
+use self::check::{
+    UNDECIDED, counted, free, freed, happen, held_by, hold, judge, plain, take_expired, tell_holds, with_stand_of,
 };
-use crate::model::{Check, Limit, Outcome, RetryAfter, Transaction};
+use super::op::{Answer, Op};
+use super::{State, adopt, apply, decide, held, is_foreign, lease_left_us, slice_full_at};
+use crate::model::{Check, Holds, Limit, Transaction};
 
 /// One answer for each check of a transaction, in order.
 pub type Answers = SmallVec<[Answer; 2]>;
@@ -44,8 +46,8 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
         }
     }
     for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
-        if let Op::Debit(hits) = op {
-            *answer = debit_one(limit, states.write(index), now_us, hits);
+        if op.has_happened() {
+            *answer = happen(limit, op, states.write(index), now_us);
         }
     }
     // Hits that count before a check, kept at the first check of its counter.
@@ -56,19 +58,20 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
         let (Some(prior), Some(joined)) = (prior.get_mut(first), joined.get_mut(index)) else {
             continue;
         };
-        if !matches!(op, Op::Debit(_)) {
+        if !op.has_happened() {
             *joined = *prior > 0;
             *answer = judge(limit, op, states.read(index), now_us, *prior);
-            *prior += counted(op, answer, true);
+            *prior += counted(op, answer, true) + held_by(op, answer);
         }
     }
     let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
     if !passes {
         for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
             let is_joined = joined.get(index).copied().unwrap_or(false);
-            if !matches!(op, Op::Debit(_)) && (is_joined || answer.outcome.allowed) {
+            if !op.has_happened() && (is_joined || answer.outcome.allowed) {
                 let stands = decide(limit, states.read(index), now_us, 0);
                 *answer = plain(with_stand_of(answer.outcome, &stands));
+                answer.outcome.holds = Holds::default();
             }
         }
     }
@@ -79,13 +82,18 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
     }
     for (index, ((limit, op), answer)) in checks().zip(&answers).enumerate() {
         let hits = counted(op, answer, passes);
-        if hits > 0 && !matches!(op, Op::Debit(_)) {
+        if hits > 0 && !op.has_happened() {
             apply(limit, states.write(index), now_us, hits);
         }
+        hold(limit, op, answer, || states.write(index), now_us);
     }
     for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
         if op.frees() {
             *answer = freed(limit, states.read(index), now_us);
+        }
+        if limit.hold_us > 0 {
+            tell_holds(limit, states.read(index), now_us, answer);
+            answer.outcome.holds.expired = take_expired(states, index);
         }
     }
     complete(transaction, &mut answers, now_us);
@@ -98,19 +106,27 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
-        Op::Debit(hits) => debit_one(limit, state, now_us, hits),
-        Op::Refund(_) | Op::Return { .. } | Op::Reset => {
+        Op::Debit(_) | Op::Settle { .. } => happen(limit, op, state, now_us),
+        Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => {
             free(limit, op, state, now_us);
-            return (freed(limit, state, now_us), true);
+            freed(limit, state, now_us)
         }
-        Op::Acquire(_) | Op::Peek | Op::Lease(_) => judge(limit, op, state, now_us, 0),
+        Op::Acquire(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } => judge(limit, op, state, now_us, 0),
     };
     let hits = counted(op, &answer, answer.outcome.allowed);
-    if hits > 0 && !matches!(op, Op::Debit(_)) {
+    if hits > 0 && !op.has_happened() {
         apply(limit, state, now_us, hits);
     }
+    let mut changed = adopted || hits > 0 || op.frees() || matches!(op, Op::Settle { .. });
+    if limit.hold_us > 0 {
+        changed |= hold(limit, op, &answer, || &mut *state, now_us);
+        tell_holds(limit, state, now_us, &mut answer);
+        if let State::Held(state) = state {
+            answer.outcome.holds.expired = held::take_expired(state);
+        }
+    }
     complete_one(limit, hits, &mut answer, now_us);
-    (answer, adopted || hits > 0)
+    (answer, changed)
 }
 
 /// Fills in what follows from a transaction's other answers and the store's time, in memory as for a reply of Redis:
@@ -135,104 +151,6 @@ fn complete_one(limit: &Limit, counted: u64, answer: &mut Answer, now_us: u64) {
     if let Some(grant) = &mut answer.grant {
         grant.left_us = lease_left_us(limit, answer.outcome.slice, now_us).unwrap_or(0);
     }
-}
-
-/// Stands where no check has been judged yet.
-const UNDECIDED: Answer = plain(Outcome::refused(0, RetryAfter::Never, 0));
-
-const fn plain(outcome: Outcome) -> Answer {
-    Answer { outcome, grant: None }
-}
-
-fn debit_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer {
-    let hits = hits.min(MAX_CHECK_HITS);
-    let verdict = decide(limit, state, now_us, hits);
-    debit(limit, state, now_us, hits);
-    plain(Outcome {
-        room: if verdict.allowed { 0 } else { verdict.remaining },
-        ..with_stand_of(verdict, &decide(limit, state, now_us, 0))
-    })
-}
-
-/// What a check comes to if its transaction passes, `before` being the hits that count before it.
-fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
-    let hits = match op {
-        Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
-        Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
-        // Told at the end of the transaction.
-        Op::Refund(_) | Op::Return { .. } | Op::Reset => return freed(limit, state, now_us),
-        // A debit is not judged: it has been counted by now.
-        Op::Peek | Op::Debit(_) => 0,
-    };
-    if before == 0 {
-        return plain(decide(limit, state, now_us, hits));
-    }
-    let outcome = decide(limit, state, now_us, before + hits.max(1));
-    if hits > 0 && outcome.allowed {
-        return plain(outcome);
-    }
-    // A peek or a denial adds nothing to what stood before it.
-    plain(with_stand_of(outcome, &decide(limit, state, now_us, before)))
-}
-
-/// Grants what is left, up to `most` hits.
-fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64) -> Answer {
-    let stands = decide(limit, state, now_us, before);
-    if lease_left_us(limit, 0, now_us).is_none() {
-        return plain(Outcome {
-            allowed: false,
-            retry_after: RetryAfter::Never,
-            delay_us: 0,
-            ..stands
-        });
-    }
-    let hits = most.min(stands.remaining).min(MAX_CHECK_HITS);
-    if hits == 0 {
-        let denied = decide(limit, state, now_us, before + 1);
-        return plain(with_stand_of(denied, &stands));
-    }
-    Answer {
-        outcome: decide(limit, state, now_us, before + hits),
-        grant: Some(Grant { hits, left_us: 0 }),
-    }
-}
-
-/// Hits that a check adds to its counter.
-fn counted(op: Op, answer: &Answer, passes: bool) -> u64 {
-    match op {
-        Op::Acquire(hits) if passes && answer.outcome.allowed => hits.min(MAX_CHECK_HITS),
-        Op::Lease(_) if passes => answer.grant.map_or(0, |grant| grant.hits),
-        Op::Debit(hits) => hits.min(MAX_CHECK_HITS),
-        _ => 0,
-    }
-}
-
-fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
-    match op {
-        Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
-        Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
-        Op::Reset => *state = State::new(limit),
-        Op::Acquire(_) | Op::Debit(_) | Op::Peek | Op::Lease(_) => {}
-    }
-}
-
-/// The verdict of one outcome with the numbers of another.
-fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
-    Outcome {
-        remaining: stands.remaining,
-        reset_after_us: stands.reset_after_us,
-        delay_us: 0,
-        ..verdict
-    }
-}
-
-/// A refund, return or reset is always allowed, however things stand.
-fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
-    plain(Outcome {
-        allowed: true,
-        retry_after: RetryAfter::Now,
-        ..decide(limit, state, now_us, 0)
-    })
 }
 
 #[cfg(test)]

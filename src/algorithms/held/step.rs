@@ -1,0 +1,249 @@
+//! The step of holds; `script.lua` does the same under the same names.
+
+use super::{RETRY_US, SLICES, params, plain};
+use crate::algorithms::{self, sliding_window};
+use crate::model::{HoldId, Holds, Limit, Outcome, RetryAfter};
+
+/// Records are cleared away in one go once this many of them, and half of all, have ended.
+const MIN_CLEARED: usize = 8;
+
+/// A counter and its holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// What is used.
+    counter: algorithms::State,
+    /// The sum of open holds.
+    ring: sliding_window::State,
+    /// In order of their ids, and thereby of their times.
+    records: Vec<Record>,
+    /// Hits of holds that have ended unsettled and have not been told yet.
+    expired: u64,
+}
+
+/// One hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Record {
+    id: HoldId,
+    /// The slice that it is summed up in.
+    slice: u64,
+    /// What it keeps; 0 = it has been settled.
+    hits: u64,
+}
+
+impl State {
+    /// The state of a counter that nobody has used.
+    #[must_use]
+    pub fn new(limit: &Limit) -> Self {
+        Self {
+            counter: algorithms::State::new(&plain(limit)),
+            ring: sliding_window::State::default(),
+            records: Vec::new(),
+            expired: 0,
+        }
+    }
+
+    /// What is used.
+    #[must_use]
+    pub const fn counter(&self) -> &algorithms::State {
+        &self.counter
+    }
+
+    /// The same, to be changed.
+    pub const fn counter_mut(&mut self) -> &mut algorithms::State {
+        &mut self.counter
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.counter.heap_bytes() + self.ring.heap_bytes() + self.records.capacity() * size_of::<Record>()
+    }
+
+    /// The place of a hold's record that has not ended, or the place where it would stand.
+    fn find(&self, limit: &Limit, now_us: u64, id: HoldId) -> Result<usize, usize> {
+        let place = self.records.binary_search_by_key(&id, |record| record.id)?;
+        let ends_us = self.records.get(place).map_or(0, |record| ends_us(limit, record.slice));
+        if ends_us <= now_us { Err(place) } else { Ok(place) }
+    }
+
+    /// Takes a record's hits out of the sum; what they were.
+    fn leave(&mut self, limit: &Limit, now_us: u64, record: Record) -> u64 {
+        let params = params(limit);
+        self.advance(limit, now_us);
+        let before = sliding_window::used(&params, &self.ring, now_us);
+        sliding_window::return_to(&params, &mut self.ring, now_us, record.slice, record.hits);
+        before - sliding_window::used(&params, &self.ring, now_us)
+    }
+
+    /// Lets holds go whose time is over.
+    fn advance(&mut self, limit: &Limit, now_us: u64) {
+        let params = params(limit);
+        let before = sliding_window::used(&params, &self.ring, 0);
+        sliding_window::apply(&params, &mut self.ring, now_us, 0);
+        self.expired += before - sliding_window::used(&params, &self.ring, now_us);
+    }
+
+    /// Clears away records that have ended.
+    fn clear(&mut self, limit: &Limit, now_us: u64) {
+        let is_over = |record: &Record| ends_us(limit, record.slice) <= now_us;
+        // Mostly none has: two look-ups say so.
+        let half = (self.records.len() / 2).max(MIN_CLEARED);
+        if self.records.get(half - 1).is_some_and(is_over) {
+            let ended = self.records.partition_point(is_over);
+            self.records.drain(..ended);
+            self.records.shrink_to(self.records.len() * 2);
+        }
+    }
+}
+
+/// When the slice of a hold leaves the sum.
+fn ends_us(limit: &Limit, slice: u64) -> u64 {
+    slice.saturating_add(SLICES + 1).saturating_mul(params(limit).slice_us)
+}
+
+/// Hits that open holds keep.
+#[must_use]
+pub fn open(limit: &Limit, state: &State, now_us: u64) -> u64 {
+    sliding_window::used(&params(limit), &state.ring, now_us)
+}
+
+/// Hits of holds that have ended unsettled, told once.
+pub fn take_expired(state: &mut State) -> u64 {
+    std::mem::take(&mut state.expired)
+}
+
+/// Whether there are such.
+#[must_use]
+pub const fn has_expired(state: &State) -> bool {
+    state.expired > 0
+}
+
+/// See [`crate::algorithms::decide`]: what is held is not there to be taken.
+#[must_use]
+pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
+    let counter = plain(limit);
+    let alone = algorithms::decide(&counter, &state.counter, now_us, hits);
+    let held = open(limit, state, now_us);
+    if held == 0 {
+        return alone;
+    }
+    let stands = algorithms::decide(&counter, &state.counter, now_us, 0);
+    let left = stands.remaining.saturating_sub(held);
+    if hits.max(1) <= left {
+        return Outcome {
+            remaining: left - hits,
+            ..alone
+        };
+    }
+    denied(&alone, left, stands.reset_after_us)
+}
+
+/// A denial of hits that come to `alone` where there are no holds.
+const fn denied(alone: &Outcome, left: u64, reset_after_us: u64) -> Outcome {
+    let retry_after = if alone.allowed {
+        RetryAfter::Micros(RETRY_US)
+    } else {
+        alone.retry_after
+    };
+    Outcome::refused(left, retry_after, reset_after_us)
+}
+
+/// What would become of a hold, `before` being the hits that count before it; and what it would keep.
+#[must_use]
+pub fn judge(limit: &Limit, state: &State, now_us: u64, hits: u64, before: u64) -> (Outcome, u64) {
+    let counter = plain(limit);
+    let held = open(limit, state, now_us) + before;
+    let stands = algorithms::decide(&counter, &state.counter, now_us, 0);
+    let left = stands.remaining.saturating_sub(held);
+    if hits <= left {
+        return (Outcome::admitted(left - hits, stands.reset_after_us), hits);
+    }
+    let alone = algorithms::decide(&counter, &state.counter, now_us, hits);
+    if alone.retry_after != RetryAfter::Never {
+        return (denied(&alone, left, stands.reset_after_us), 0);
+    }
+    // More than the limit could ever admit.
+    if held == 0 && left > 0 {
+        return (Outcome::admitted(0, stands.reset_after_us), left);
+    }
+    let one = algorithms::decide(&counter, &state.counter, now_us, 1);
+    (denied(&one, left, stands.reset_after_us), 0)
+}
+
+/// Makes a hold of hits that [`judge`] allowed.
+pub fn hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) {
+    state.advance(limit, now_us);
+    let params = params(limit);
+    sliding_window::apply(&params, &mut state.ring, now_us, hits);
+    let slice = sliding_window::newest(&state.ring);
+    state.clear(limit, now_us);
+    let record = Record { id, slice, hits };
+    match state.find(limit, now_us, id) {
+        // The same counter for the second time in one request.
+        Ok(place) => {
+            if let Some(known) = state.records.get_mut(place).filter(|known| known.hits > 0) {
+                known.hits += hits;
+            }
+        }
+        Err(place) => {
+            if state.records.is_empty() {
+                // Most counters have one hold at a time.
+                state.records.reserve_exact(1);
+            }
+            match state.records.get_mut(place).filter(|known| known.id == id) {
+                Some(ended) => *ended = record,
+                None => state.records.insert(place, record),
+            }
+        }
+    }
+}
+
+/// Ends a hold and counts `hits`; what the hold had kept, and whether it had been settled before.
+pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) -> Holds {
+    let mut own = 0;
+    if let Ok(place) = state.find(limit, now_us, id)
+        && let Some(record) = state.records.get(place).copied()
+    {
+        if record.hits == 0 {
+            return Holds {
+                repeated: true,
+                ..Holds::default()
+            };
+        }
+        own = state.leave(limit, now_us, record);
+        if let Some(record) = state.records.get_mut(place) {
+            record.hits = 0;
+        }
+    }
+    if hits > 0 {
+        algorithms::debit(&plain(limit), &mut state.counter, now_us, hits);
+    }
+    Holds {
+        own,
+        ..Holds::default()
+    }
+}
+
+/// Ends a hold that nobody knows of, and forgets it.
+pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
+    if let Ok(place) = state.find(limit, now_us, id)
+        && let Some(record) = state.records.get(place).copied().filter(|record| record.hits > 0)
+    {
+        state.leave(limit, now_us, record);
+        state.records.remove(place);
+    }
+}
+
+/// See [`crate::algorithms::expires_us`]. A hold that nobody settles is kept for another ttl, so that the next request
+/// still hears of its end.
+#[must_use]
+pub fn expires_us(limit: &Limit, state: &State) -> u64 {
+    let ring_us = match sliding_window::expires_us(&params(limit), &state.ring) {
+        0 => 0,
+        at_us => at_us.saturating_add(limit.hold_us),
+    };
+    let records_us = state.records.last().map_or(0, |record| ends_us(limit, record.slice));
+    algorithms::expires_us(&plain(limit), &state.counter)
+        .max(ring_us)
+        .max(records_us)
+}

@@ -1,0 +1,210 @@
+//! One check of a transaction: what it comes to, and what it changes.
+
+use super::States;
+use crate::algorithms::op::{Answer, Grant, Op};
+use crate::algorithms::{MAX_CHECK_HITS, State, debit, decide, held, lease_left_us, refund, return_to};
+use crate::model::{Holds, Limit, Outcome, RetryAfter};
+
+/// Stands where no check has been judged yet.
+pub(super) const UNDECIDED: Answer = plain(Outcome::refused(0, RetryAfter::Never, 0));
+
+pub(super) const fn plain(outcome: Outcome) -> Answer {
+    Answer { outcome, grant: None }
+}
+
+/// Counts what has happened.
+pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> Answer {
+    match op {
+        Op::Debit(hits) => debit_one(limit, state, now_us, hits),
+        Op::Settle { hits, id } => {
+            let hits = hits.min(MAX_CHECK_HITS);
+            let State::Held(held) = state else {
+                return settle_unheld(limit, state, now_us, hits);
+            };
+            let counter = held::plain(limit);
+            let verdict = decide(&counter, held.counter(), now_us, hits);
+            let allowed = hits == 0 || verdict.allowed;
+            let holds = held::settle(limit, held, now_us, id, hits);
+            let verdict = Outcome {
+                allowed: allowed || holds.repeated,
+                retry_after: if allowed || holds.repeated {
+                    RetryAfter::Now
+                } else {
+                    verdict.retry_after
+                },
+                room: if allowed || holds.repeated {
+                    0
+                } else {
+                    verdict.remaining
+                },
+                holds,
+                ..verdict
+            };
+            plain(with_stand_of(verdict, &decide(limit, state, now_us, 0)))
+        }
+        _ => UNDECIDED,
+    }
+}
+
+/// A settlement on a counter that holds nothing.
+fn settle_unheld(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer {
+    if hits > 0 {
+        return debit_one(limit, state, now_us, hits);
+    }
+    freed(limit, state, now_us)
+}
+
+fn debit_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer {
+    let hits = hits.min(MAX_CHECK_HITS);
+    let verdict = decide(limit, state, now_us, hits);
+    debit(limit, state, now_us, hits);
+    plain(Outcome {
+        room: if verdict.allowed { 0 } else { verdict.remaining },
+        ..with_stand_of(verdict, &decide(limit, state, now_us, 0))
+    })
+}
+
+/// What a check comes to if its transaction passes, `before` being the hits that count before it.
+pub(super) fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
+    let hits = match op {
+        Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
+        Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
+        Op::Hold { hits, .. } => return judge_hold(limit, state, now_us, before, hits.min(MAX_CHECK_HITS)),
+        // Told at the end of the transaction.
+        Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => return freed(limit, state, now_us),
+        // What has happened is not judged: it has been counted by now.
+        Op::Peek | Op::Debit(_) | Op::Settle { .. } => 0,
+    };
+    if before == 0 {
+        return plain(decide(limit, state, now_us, hits));
+    }
+    let outcome = decide(limit, state, now_us, before + hits.max(1));
+    if hits > 0 && outcome.allowed {
+        return plain(outcome);
+    }
+    // A peek or a denial adds nothing to what stood before it.
+    plain(with_stand_of(outcome, &decide(limit, state, now_us, before)))
+}
+
+/// Grants what is left, up to `most` hits.
+fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64) -> Answer {
+    let stands = decide(limit, state, now_us, before);
+    if lease_left_us(limit, 0, now_us).is_none() {
+        return plain(Outcome {
+            allowed: false,
+            retry_after: RetryAfter::Never,
+            delay_us: 0,
+            ..stands
+        });
+    }
+    let hits = most.min(stands.remaining).min(MAX_CHECK_HITS);
+    if hits == 0 {
+        let denied = decide(limit, state, now_us, before + 1);
+        return plain(with_stand_of(denied, &stands));
+    }
+    Answer {
+        outcome: decide(limit, state, now_us, before + hits),
+        grant: Some(Grant { hits, left_us: 0 }),
+    }
+}
+
+/// Keeps hits, or all that is left if they are more than the limit could ever admit.
+fn judge_hold(limit: &Limit, state: &State, now_us: u64, before: u64, hits: u64) -> Answer {
+    let State::Held(state) = state else {
+        return UNDECIDED;
+    };
+    let (outcome, own) = held::judge(limit, state, now_us, hits, before);
+    let holds = Holds {
+        own,
+        ..Holds::default()
+    };
+    plain(Outcome { holds, ..outcome })
+}
+
+/// Hits that a check adds to its counter's holds if its transaction passes.
+pub(super) const fn held_by(op: Op, answer: &Answer) -> u64 {
+    match op {
+        Op::Hold { .. } if answer.outcome.allowed => answer.outcome.holds.own,
+        _ => 0,
+    }
+}
+
+/// Makes the hold that a check was granted; whether it was.
+pub(super) fn hold<'s>(
+    limit: &Limit,
+    op: Op,
+    answer: &Answer,
+    state: impl FnOnce() -> &'s mut State,
+    now_us: u64,
+) -> bool {
+    let own = held_by(op, answer);
+    if let (Op::Hold { id, .. }, true) = (op, own > 0)
+        && let State::Held(state) = state()
+    {
+        held::hold(limit, state, now_us, id, own);
+        return true;
+    }
+    false
+}
+
+pub(super) fn tell_holds(limit: &Limit, state: &State, now_us: u64, answer: &mut Answer) {
+    if let State::Held(state) = state {
+        answer.outcome.holds.open = held::open(limit, state, now_us);
+    }
+}
+
+pub(super) fn take_expired(states: &mut impl States, index: usize) -> u64 {
+    // Mostly nothing has: then the state is not touched.
+    match states.read(index) {
+        State::Held(state) if held::has_expired(state) => {}
+        _ => return 0,
+    }
+    match states.write(index) {
+        State::Held(state) => held::take_expired(state),
+        _ => 0,
+    }
+}
+
+/// Hits that a check adds to its counter.
+pub(super) fn counted(op: Op, answer: &Answer, passes: bool) -> u64 {
+    match op {
+        Op::Acquire(hits) if passes && answer.outcome.allowed => hits.min(MAX_CHECK_HITS),
+        Op::Lease(_) if passes => answer.grant.map_or(0, |grant| grant.hits),
+        Op::Debit(hits) => hits.min(MAX_CHECK_HITS),
+        Op::Settle { hits, .. } if !answer.outcome.holds.repeated => hits.min(MAX_CHECK_HITS),
+        _ => 0,
+    }
+}
+
+pub(super) fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
+    match op {
+        Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
+        Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
+        Op::Reset => *state = State::new(limit),
+        Op::Release(id) => {
+            if let State::Held(state) = state {
+                held::release(limit, state, now_us, id);
+            }
+        }
+        Op::Acquire(_) | Op::Debit(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } | Op::Settle { .. } => {}
+    }
+}
+
+/// The verdict of one outcome with the numbers of another.
+pub(super) fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
+    Outcome {
+        remaining: stands.remaining,
+        reset_after_us: stands.reset_after_us,
+        delay_us: 0,
+        ..verdict
+    }
+}
+
+/// A refund, return, release or reset is always allowed, however things stand.
+pub(super) fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
+    plain(Outcome {
+        allowed: true,
+        retry_after: RetryAfter::Now,
+        ..decide(limit, state, now_us, 0)
+    })
+}

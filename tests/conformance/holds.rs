@@ -1,0 +1,431 @@
+//! Holds: what is used and what is held stay within the limit together, hold by hold as a list would count them.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use sluicegate::algorithms::op::Op;
+use sluicegate::algorithms::{self, State, quota};
+use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, HoldId, Holds, Limit, Outcome, RetryAfter};
+use sluicegate::store::Store;
+
+use crate::exact::for_all;
+use crate::subject::{Open, Subject, all, check, fresh_key, single};
+use crate::traces;
+
+/// On no edge of any slice or window.
+const NOW_US: u64 = 1_763_000_000_123_456;
+const SECOND_US: u64 = 1_000_000;
+const SLICES: u64 = 32;
+
+/// A limit whose hits are held.
+fn held(algorithm: AlgorithmKind, hits: u64, seconds: u32, hold_us: u64) -> Limit {
+    Limit {
+        hold_us,
+        ..traces::limit(algorithm, hits, seconds)
+    }
+}
+
+/// An id of its own.
+fn id(number: u64) -> HoldId {
+    HoldId::new(NOW_US + number, [7; 9])
+}
+
+fn ask(subject: &Subject, now_us: u64, key: &CounterKey, limit: Limit, op: Op) -> Outcome {
+    let asked = [all([check(key, limit, op, Enforcement::Enforce)])];
+    subject.decide(now_us, &asked)[0][0].outcome
+}
+
+/// What a counter with holds should say, by a list of them.
+struct Model {
+    limit: Limit,
+    used: State,
+    holds: Vec<Held>,
+    /// Hits of holds that have ended unsettled, and were not told yet.
+    ended: u64,
+}
+
+struct Held {
+    id: HoldId,
+    slice: u64,
+    hits: u64,
+    settled: bool,
+}
+
+impl Model {
+    fn new(limit: Limit) -> Self {
+        let used = State::new(&Limit { hold_us: 0, ..limit });
+        Self {
+            limit,
+            used,
+            holds: Vec::new(),
+            ended: 0,
+        }
+    }
+
+    fn slice(&self, now: u64) -> u64 {
+        now / self.limit.hold_us.div_ceil(SLICES)
+    }
+
+    fn open(&self, now: u64) -> u64 {
+        let counts = |held: &&Held| !held.settled && held.slice + SLICES >= self.slice(now);
+        self.holds.iter().filter(counts).map(|held| held.hits).sum()
+    }
+
+    /// Forgets what has ended, as whatever changes the holds does.
+    fn pass(&mut self, now: u64) {
+        let slice = self.slice(now);
+        let (ended, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.holds)
+            .into_iter()
+            .partition(|held| held.slice + SLICES < slice);
+        self.ended += ended
+            .iter()
+            .filter(|held| !held.settled)
+            .map(|held| held.hits)
+            .sum::<u64>();
+        self.holds = kept;
+    }
+
+    fn alone(&self, now: u64, hits: u64) -> Outcome {
+        algorithms::decide(
+            &Limit {
+                hold_us: 0,
+                ..self.limit
+            },
+            &self.used,
+            now,
+            hits,
+        )
+    }
+
+    fn debit(&mut self, now: u64, hits: u64) {
+        let plain = Limit {
+            hold_us: 0,
+            ..self.limit
+        };
+        algorithms::debit(&plain, &mut self.used, now, hits);
+    }
+
+    /// Allowed, remaining and when to come again, and what has been done to holds.
+    fn step(&mut self, now: u64, op: Op) -> (bool, u64, RetryAfter, Holds) {
+        let (mut allowed, mut retry_after, mut holds) = (true, RetryAfter::Now, Holds::default());
+        let left = self.alone(now, 0).remaining.saturating_sub(self.open(now));
+        match op {
+            Op::Peek => {
+                allowed = left > 0;
+                retry_after = self.wait(now, 1, allowed);
+            }
+            Op::Hold { hits, id } => {
+                let too_large = hits > quota(&self.limit);
+                holds.own = match () {
+                    () if hits <= left => hits,
+                    () if too_large && self.open(now) == 0 => left,
+                    () => 0,
+                };
+                allowed = holds.own > 0;
+                retry_after = self.wait(now, if too_large { 1 } else { hits }, allowed);
+                if allowed {
+                    self.pass(now);
+                    let (slice, hits) = (self.slice(now), holds.own);
+                    let settled = false;
+                    self.holds.push(Held {
+                        id,
+                        slice,
+                        hits,
+                        settled,
+                    });
+                }
+            }
+            Op::Settle { hits, id } => {
+                let alone = self.alone(now, hits);
+                let slice = self.slice(now);
+                let known = self
+                    .holds
+                    .iter_mut()
+                    .find(|held| held.id == id && held.slice + SLICES >= slice);
+                match known {
+                    Some(known) if known.settled => holds.repeated = true,
+                    known => {
+                        if let Some(known) = known {
+                            (known.settled, holds.own) = (true, known.hits);
+                            self.pass(now);
+                        }
+                        if hits > 0 {
+                            allowed = alone.allowed;
+                            retry_after = alone.retry_after;
+                            self.debit(now, hits);
+                        }
+                    }
+                }
+            }
+            Op::Release(id) => {
+                let slice = self.slice(now);
+                let of = |held: &Held| held.id == id && !held.settled && held.slice + SLICES >= slice;
+                if self.holds.iter().any(of) {
+                    self.holds.retain(|held| !of(held));
+                    self.pass(now);
+                }
+            }
+            Op::Debit(hits) => {
+                let held = self.open(now);
+                let fits = self.alone(now, hits + held);
+                allowed = fits.allowed;
+                retry_after = self.wait(now, hits, allowed);
+                self.debit(now, hits);
+            }
+            other => unreachable!("{other:?}"),
+        }
+        let remaining = self.alone(now, 0).remaining.saturating_sub(self.open(now));
+        holds.open = self.open(now);
+        holds.expired = std::mem::take(&mut self.ended);
+        (allowed, remaining, retry_after, holds)
+    }
+
+    /// When to come again: by what is used; in a second where only holds are in the way.
+    fn wait(&self, now: u64, hits: u64, allowed: bool) -> RetryAfter {
+        let alone = self.alone(now, hits);
+        match () {
+            () if allowed => RetryAfter::Now,
+            () if alone.allowed => RetryAfter::Micros(SECOND_US),
+            () => alone.retry_after,
+        }
+    }
+}
+
+/// A step: how long after the one before, and what; numbers of holds are resolved while it runs.
+#[derive(Debug, Clone)]
+enum Ask {
+    Peek,
+    Hold(u64),
+    Settle(usize, u64),
+    Release(usize),
+    Unknown(u64),
+    Debit(u64),
+}
+
+fn any_trace(algorithm: AlgorithmKind) -> impl Strategy<Value = (Limit, Vec<(u64, Ask)>)> {
+    let limit = (traces::any_limit(algorithm), 1..=32_u64).prop_map(|(limit, part)| Limit {
+        hold_us: (limit.window_us * part / 32).min(limit.window_us),
+        ..limit
+    });
+    limit.prop_flat_map(|limit| {
+        let most = quota(&limit) + 3;
+        let hits = move || prop_oneof![6 => 1..=3_u64, 4 => 1..=most, 1 => Just(1 << 50)];
+        let ask = prop_oneof![
+            1 => Just(Ask::Peek),
+            8 => hits().prop_map(Ask::Hold),
+            6 => (0..6_usize, prop_oneof![1 => Just(0), 4 => hits()]).prop_map(|(which, hits)| Ask::Settle(which, hits)),
+            2 => (0..6_usize).prop_map(Ask::Release),
+            1 => hits().prop_map(Ask::Unknown),
+            1 => hits().prop_map(Ask::Debit),
+        ];
+        let slice = limit.hold_us.div_ceil(SLICES);
+        let pause = prop_oneof![4 => Just(0), 4 => 0..=slice, 2 => 0..=limit.hold_us + slice, 1 => 0..=limit.window_us * 2];
+        (Just(limit), proptest::collection::vec((pause, ask), 1..30))
+    })
+}
+
+pub fn held_and_used_as_counted_one_by_one(open: Open, algorithm: AlgorithmKind) {
+    if !algorithm.can_hold() {
+        return;
+    }
+    let subject = open();
+    for_all(&subject, "holds", any_trace(algorithm), |(limit, steps)| {
+        run(&subject, limit, &steps)
+    });
+}
+
+fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), TestCaseError> {
+    let (key, mut model, mut now) = (fresh_key(), Model::new(limit), NOW_US);
+    let mut made: Vec<HoldId> = Vec::new();
+    for (number, (pause, asked)) in (0..).zip(steps) {
+        now += pause;
+        let nth = |back: usize| made.iter().rev().nth(back).copied().unwrap_or(id(1 << 40));
+        let op = match *asked {
+            Ask::Peek => Op::Peek,
+            Ask::Hold(hits) => Op::Hold { hits, id: id(number) },
+            Ask::Settle(which, hits) => Op::Settle { hits, id: nth(which) },
+            Ask::Release(which) => Op::Release(nth(which)),
+            Ask::Unknown(hits) => Op::Settle { hits, id: id(1 << 41) },
+            Ask::Debit(hits) => Op::Debit(hits),
+        };
+        if let Op::Hold { id, .. } = op {
+            made.push(id);
+        }
+        let outcome = ask(subject, now, &key, limit, op);
+        let told = (outcome.allowed, outcome.remaining, outcome.retry_after, outcome.holds);
+        prop_assert_eq!(told, model.step(now, op), "step {}: {:?} of {:?}", number, op, limit);
+    }
+    Ok(())
+}
+
+/// The life of some holds, in numbers.
+pub fn trace_of_holds(open: Open, algorithm: AlgorithmKind) {
+    if !algorithm.can_hold() || algorithm == AlgorithmKind::Concurrency {
+        return;
+    }
+    let subject = open();
+    let key = fresh_key();
+    // A bucket gives back 1 hit in 36 ms: so little that it is none here.
+    let limit = held(algorithm, 1000, 36_000, 60 * SECOND_US);
+    let one = |now, op| ask(&subject, now, &key, limit, op);
+    let hold = |now, hits, number| one(now, Op::Hold { hits, id: id(number) });
+    let settle = |now, hits, number| one(now, Op::Settle { hits, id: id(number) });
+    // The burst of budgets: two of twenty pass.
+    let passed: Vec<_> = (0..20).map(|n| hold(NOW_US, 500, n)).collect();
+    assert_eq!(passed.iter().filter(|outcome| outcome.allowed).count(), 2);
+    assert_eq!(
+        (passed[1].remaining, passed[1].holds.open, passed[1].holds.own),
+        (0, 1000, 500)
+    );
+    assert_eq!(
+        passed[2].retry_after,
+        RetryAfter::Micros(SECOND_US),
+        "holds may go at any time"
+    );
+    assert_eq!((passed[2].remaining, passed[2].holds.own), (0, 0));
+    // 450 were used; the rest of the hold is there again.
+    let settled = settle(NOW_US, 450, 0);
+    assert_eq!(
+        (
+            settled.allowed,
+            settled.remaining,
+            settled.holds.own,
+            settled.holds.open
+        ),
+        (true, 50, 500, 500)
+    );
+    // Again, and again with another number: nothing.
+    for hits in [450, 0, 999] {
+        let again = settle(NOW_US, hits, 0);
+        assert_eq!((again.remaining, again.holds.repeated), (50, true));
+    }
+    // An id that nobody knows is charged in full.
+    let forged = settle(NOW_US, 30, 999);
+    assert_eq!(
+        (forged.remaining, forged.holds.own, forged.holds.repeated),
+        (20, 0, false)
+    );
+    // A release gives back everything, and a later settlement of it is charged in full.
+    one(NOW_US, Op::Release(id(1)));
+    assert_eq!(one(NOW_US, Op::Peek).remaining, 520);
+    assert_eq!(settle(NOW_US, 20, 1).remaining, 500);
+    // More than the limit could ever admit passes alone, and holds what is left.
+    let large = hold(NOW_US, 1 << 30, 21);
+    assert_eq!((large.allowed, large.remaining, large.holds.own), (true, 0, 500));
+    let second = hold(NOW_US, 1 << 30, 22);
+    assert_eq!(
+        (second.allowed, second.retry_after),
+        (false, RetryAfter::Micros(SECOND_US))
+    );
+    // Nobody settles it: after the ttl, give or take a slice, it is gone, and told once.
+    assert_eq!(one(NOW_US + 60 * SECOND_US, Op::Peek).holds.open, 500);
+    let later = NOW_US + 62 * SECOND_US;
+    assert!(one(later, Op::Peek).remaining >= 500);
+    let next = hold(later, 100, 23);
+    assert_eq!((next.holds.expired, next.holds.open), (500, 100));
+    assert_eq!(hold(later, 100, 24).holds.expired, 0);
+    // Settled too late: charged in full.
+    assert_eq!(settle(later, 100, 21).holds.own, 0);
+    // Over the limit, if need be.
+    let over = settle(later, 5000, 23);
+    assert_eq!((over.allowed, over.remaining, over.holds.own), (false, 0, 100));
+}
+
+/// Several held counters in one request: all or nothing, one id.
+pub fn all_or_nothing(open: Open) {
+    let subject = open();
+    let (user, team) = (fresh_key(), fresh_key());
+    let of_user = held(AlgorithmKind::SlidingWindow, 100, 60, 60 * SECOND_US);
+    let of_team = held(AlgorithmKind::TokenBucket, 150, 3600, 60 * SECOND_US);
+    let both = |op| {
+        let checks = [
+            check(&user, of_user, op, Enforcement::Enforce),
+            check(&team, of_team, op, Enforcement::Enforce),
+        ];
+        let answers = subject.decide(NOW_US, &[all(checks)]);
+        let of = |n: usize| answers[0][n].outcome;
+        [of(0), of(1)]
+    };
+    let left = |outcomes: [Outcome; 2]| outcomes.map(|outcome| (outcome.remaining, outcome.holds.own));
+    assert_eq!(left(both(Op::Hold { hits: 80, id: id(1) })), [(20, 80), (70, 80)]);
+    let denied = both(Op::Hold { hits: 30, id: id(2) });
+    assert_eq!(denied.map(|outcome| outcome.allowed), [false, true]);
+    assert_eq!(left(denied), [(20, 0), (70, 0)], "the team holds nothing of it");
+    assert_eq!(left(both(Op::Settle { hits: 10, id: id(1) })), [(90, 80), (140, 80)]);
+    assert_eq!(
+        left(both(Op::Settle { hits: 10, id: id(2) })),
+        [(80, 0), (130, 0)],
+        "nothing is known of it"
+    );
+    // The same counter twice is one hold of both.
+    let twice = |op| {
+        let checks = [
+            check(&user, of_user, op, Enforcement::Enforce),
+            check(&user, of_user, op, Enforcement::Enforce),
+        ];
+        let answers = subject.decide(NOW_US, &[all(checks)]);
+        [answers[0][0].outcome, answers[0][1].outcome]
+    };
+    assert!(
+        !twice(Op::Hold { hits: 41, id: id(3) })
+            .iter()
+            .all(|outcome| outcome.allowed)
+    );
+    assert_eq!(left(twice(Op::Hold { hits: 40, id: id(3) })), [(40, 40), (0, 40)]);
+    let settled = twice(Op::Settle { hits: 5, id: id(3) });
+    assert_eq!((settled[0].holds.own, settled[1].holds.repeated), (80, true));
+    assert_eq!(settled[1].remaining, 75);
+    // A hold in one call with what settles and releases others.
+    let mixed = [
+        all([check(
+            &user,
+            of_user,
+            Op::Hold { hits: 75, id: id(4) },
+            Enforcement::Enforce,
+        )]),
+        all([check(
+            &user,
+            of_user,
+            Op::Hold { hits: 1, id: id(5) },
+            Enforcement::Enforce,
+        )]),
+        all([
+            check(&user, of_user, Op::Hold { hits: 70, id: id(6) }, Enforcement::Enforce),
+            check(&user, of_user, Op::Settle { hits: 5, id: id(4) }, Enforcement::Enforce),
+        ]),
+        all([check(&user, of_user, Op::Release(id(6)), Enforcement::Shadow)]),
+    ];
+    let answers = subject.decide(NOW_US, &mixed);
+    let allowed: Vec<_> = answers.iter().map(|answers| answers[0].outcome.allowed).collect();
+    assert_eq!(allowed, [true, false, true, true]);
+    assert_eq!(answers[3][0].outcome.remaining, 70);
+}
+
+/// Every key of a hold expires, none before it has lost its meaning; somebody else's value is refused and left alone.
+#[test]
+fn keys_of_holds_expire() {
+    let server = std::sync::Arc::new(crate::support::redis::Redis::start());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = runtime.block_on(crate::subject::connected(&server.url(), None));
+    let ttl_ms = |key: &str| server.cli(&["pttl", key]).parse::<i64>().expect("milliseconds");
+    let (key, limit) = (
+        fresh_key(),
+        held(AlgorithmKind::SlidingWindow, 100, 3600, 60 * SECOND_US),
+    );
+    let (ring, record) = (format!("{key}:held"), format!("{key}:{}", id(1)));
+    let ask = |hits| runtime.block_on(store.check(&single(&key, limit, hits)));
+    assert!(ask(Hits::Hold { hits: 5, id: id(1) }).expect("an answer")[0].allowed);
+    assert_eq!(ttl_ms(key.as_str()), -2, "nothing is used");
+    assert!((55_000..65_000).contains(&ttl_ms(&record)), "{}", ttl_ms(&record));
+    assert!((115_000..125_000).contains(&ttl_ms(&ring)), "{}", ttl_ms(&ring));
+    ask(Hits::Settle { hits: 3, id: id(1) }).expect("an answer");
+    assert!((55_000..65_000).contains(&ttl_ms(&record)), "it is remembered");
+    assert_eq!(ttl_ms(&ring), -2, "nothing is held");
+    assert!(ttl_ms(key.as_str()) > 3_600_000);
+    for foreign in [ring, record] {
+        server.cli(&["set", &foreign, "hello"]);
+        let error = ask(Hits::Settle { hits: 3, id: id(1) }).expect_err("a refusal");
+        assert_eq!(error.kind(), "wrongtype", "{error}");
+        assert_eq!(server.cli(&["get", &foreign]), "hello");
+        server.cli(&["del", &foreign]);
+    }
+}
