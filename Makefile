@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint simulate
+.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint deny simulate
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench: ## measures every target of docs/benchmarks.md and writes it anew; about 
 	@scripts/setup redis
 	$(CARGO) build --release --locked --features bench --bins
 	@python3 benches/run.py --binary $(TARGET)/release/sluicegate --bench-binary $(TARGET)/release/sluicegate-bench
+
+deny: ## what may come in from outside (deny.toml): crates, licences, sources; advisories, too: make deny DENY="advisories bans licenses sources"
+	@scripts/setup deny
+	.cache/cargo-deny/bin/cargo-deny --locked check $(or $(DENY),bans licenses sources)
 
 fmt: ## formats the code
 	$(CARGO) fmt

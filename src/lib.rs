@@ -10,22 +10,21 @@
 //! | [`rules`] | compiled rules and matching, pure |
 //! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
 //! | [`tls`] | certificates from files, read again when they change; connections with them |
+//! | [`proto`], [`proto_codec`] | the wire types, and their codec |
 //! | [`config`] | settings; rules files: YAML → compile → watch |
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs, metrics with bounded labels, traces |
 //! | [`net`] | transport: listeners, connection limits, HTTP/2 and HTTP connections, per-core runtimes |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
 //! | [`prove`] | rule tests, replay of access logs, what a change of rules means: the engine on a virtual clock |
-//! | [`proto`] | the wire types |
 //! | [`service`] | gRPC services: wire ↔ model |
 //! | [`admin`] | HTTP: health, metrics, configuration, JSON |
 //! | [`api`] | HTTP: the operator's API, `/api/v1` |
 //! | [`app`] | the composition root: the only module that names concrete types |
 //! | [`cli`] | subcommands and their flags |
 //! | `bench` | with the feature `bench`: the binary `sluicegate-bench`, a load generator and the no-op server it compares with |
-
 //!
-//! The words are explained in `docs/glossary.md`.
+//! `tests/tidy` holds the imports against this table. The words are explained in `docs/glossary.md`.
 
 pub mod admin;
 pub mod algorithms;

@@ -93,45 +93,34 @@ impl App {
             "admin HTTP",
             "--admin-addr, or DEBUG_HOST and DEBUG_PORT",
         )?;
-        let prometheus_listener = match &listen.prometheus {
-            Some(prometheus) => Some(listen::tcp(
-                prometheus.addr,
-                "metrics",
-                "--prometheus-addr, or PROMETHEUS_ADDR",
-            )?),
-            None => None,
-        };
+        let flags = "--prometheus-addr, or PROMETHEUS_ADDR";
+        let prometheus = listen.prometheus.as_ref();
+        let prometheus = prometheus.map(|at| listen::tcp(at.addr, "metrics", flags));
         let token = listen.admin_token_file.as_deref().map(Token::open).transpose();
         let token = token.map_err(|error| AppError::AdminToken(error.to_string()))?;
         let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
         let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics), Arc::clone(&activity))?;
         let stack = stores::open(&settings, &metrics, &clock)?;
-        let options = engine_options(&settings);
         let engine = Engine::new(
             stack.store,
             stack.fallback,
-            options,
+            engine_options(&settings),
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
         let engine = Arc::new(engine.observed(Arc::clone(&activity)));
-        let needs_store = settings
-            .store
-            .redis
-            .as_ref()
-            .is_some_and(|redis| redis.health_needs_connection);
-        let health = Health::new(needs_store);
+        let redis = settings.store.redis.as_ref();
+        let health = Health::new(redis.is_some_and(|redis| redis.health_needs_connection));
         let traces = settings.telemetry.traces.as_ref();
         let started = traces.map(|traces| Traces::start(traces, &metrics)).transpose()?;
         let (traces, spans) = started.unzip();
         let answers = Arc::new(answer_options(&settings.answers));
         let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
         let rls = rls.traced(traces.clone());
-        let failure_mode = undecided(settings.store.on_store_error);
         let authz = AuthzService::new(
             Arc::clone(&engine),
             answers,
-            failure_mode,
+            undecided(settings.store.on_store_error),
             Arc::clone(&metrics),
             Arc::clone(&clock),
         );
@@ -145,7 +134,7 @@ impl App {
             grpc_listener,
             http_listener,
             admin_listener,
-            prometheus_listener,
+            prometheus_listener: prometheus.transpose()?,
             grpc,
             shares,
             json,

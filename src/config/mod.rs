@@ -20,6 +20,8 @@
 //! | [`mod@load`] | texts, or files and directories → [`RuleSet`] |
 //! | [`mod@watch`] | reloads when files change; the last good rules stay |
 //! | [`xds`] | rules from a control plane instead of files |
+//!
+//! [`RuleSet`]: crate::rules::RuleSet
 
 pub mod compat;
 pub mod compile;

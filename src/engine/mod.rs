@@ -177,11 +177,7 @@ impl Engine {
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
-                let mode = failure::strongest(&modes);
-                self.metrics
-                    .failure_mode_decisions
-                    .with_label_values(&[mode.name()])
-                    .inc();
+                self.count_failure(failure::strongest(&modes));
                 let outcomes = failure::answer(self.fallback.as_deref(), &plan.transaction, &modes);
                 (Held::nothing(outcomes), Some(modes))
             }
@@ -262,6 +258,11 @@ impl Engine {
             held.heard();
         }
         refunds.into_iter().for_each(|refund| self.store.correct(refund));
+    }
+
+    fn count_failure(&self, mode: OnStoreError) {
+        let decisions = &self.metrics.failure_mode_decisions;
+        decisions.with_label_values(&[mode.name()]).inc();
     }
 
     fn report(&self, error: &crate::store::StoreError) {

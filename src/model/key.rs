@@ -28,7 +28,7 @@ impl CounterKey {
         &self.0
     }
 
-    /// Takes a key that was made by [`KeyBuilder`] elsewhere (another process, a test).
+    /// Takes a key that [`counter_key`] has made elsewhere (another process, a test).
     #[must_use]
     pub fn from_raw(key: &str) -> Self {
         Self(key.into())

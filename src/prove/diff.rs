@@ -149,50 +149,8 @@ fn amount(requests_per_unit: u32, window: Window, limit: &Limit) -> String {
 /// What a rule that stays means now; nothing if it means the same.
 fn changed(old: &Rule, new: &Rule) -> Option<String> {
     let mut parts = Vec::new();
-    match (old.limit, new.limit) {
-        (None, None) => {}
-        (Some(limit), None) => parts.push(format!("looser: unlimited, it was {}", in_force(old, &limit))),
-        (None, Some(limit)) => parts.push(format!("tighter: {}, it was unlimited", in_force(new, &limit))),
-        (Some(before), Some(after)) if before != after => {
-            let (was, is) = (in_force(old, &before), in_force(new, &after));
-            parts.push(match shift(&before, &after) {
-                Shift::Tighter => format!("tighter: {was} → {is}"),
-                Shift::Looser => format!("looser: {was} → {is}"),
-                Shift::Mixed {
-                    burst: Ordering::Greater,
-                } => format!("more at once, less in the long run: {was} → {is}"),
-                Shift::Mixed { .. } => format!("less at once, more in the long run: {was} → {is}"),
-                Shift::Same => format!("counted otherwise: {was} → {is}"),
-            });
-        }
-        (Some(_), Some(_)) => {}
-    }
-    let flags = [
-        (
-            old.shadow_mode,
-            new.shadow_mode,
-            "never denies any more (shadow mode)",
-            "denies now (no shadow mode any more)",
-        ),
-        (
-            old.quota_mode,
-            new.quota_mode,
-            "denies only together with all other quotas",
-            "denies by itself",
-        ),
-        (
-            old.count_denied,
-            new.count_denied,
-            "denied hits count, too",
-            "denied hits no longer count",
-        ),
-    ];
-    parts.extend(
-        flags
-            .iter()
-            .filter(|(was, is, ..)| was != is)
-            .map(|(_, is, on, off)| (if *is { *on } else { *off }).to_owned()),
-    );
+    parts.extend(changed_limit(old, new));
+    parts.extend(changed_flags(old, new));
     if old.on_store_error != new.on_store_error {
         let mode = new
             .on_store_error
@@ -245,6 +203,57 @@ fn candidate(old: &Rule, new: &Rule) -> Option<String> {
         (Some(was), Some(is)) if was != is => Some(format!("tries another candidate: {was} → {is}")),
         _ => None,
     }
+}
+
+/// What a rule's limit admits now.
+fn changed_limit(old: &Rule, new: &Rule) -> Option<String> {
+    match (old.limit, new.limit) {
+        (None, None) => None,
+        (Some(limit), None) => Some(format!("looser: unlimited, it was {}", in_force(old, &limit))),
+        (None, Some(limit)) => Some(format!("tighter: {}, it was unlimited", in_force(new, &limit))),
+        (Some(before), Some(after)) if before != after => {
+            let (was, is) = (in_force(old, &before), in_force(new, &after));
+            Some(match shift(&before, &after) {
+                Shift::Tighter => format!("tighter: {was} → {is}"),
+                Shift::Looser => format!("looser: {was} → {is}"),
+                Shift::Mixed {
+                    burst: Ordering::Greater,
+                } => format!("more at once, less in the long run: {was} → {is}"),
+                Shift::Mixed { .. } => format!("less at once, more in the long run: {was} → {is}"),
+                Shift::Same => format!("counted otherwise: {was} → {is}"),
+            })
+        }
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// Which of a rule's flags were turned on or off.
+fn changed_flags(old: &Rule, new: &Rule) -> Vec<String> {
+    let flags = [
+        (
+            old.shadow_mode,
+            new.shadow_mode,
+            "never denies any more (shadow mode)",
+            "denies now (no shadow mode any more)",
+        ),
+        (
+            old.quota_mode,
+            new.quota_mode,
+            "denies only together with all other quotas",
+            "denies by itself",
+        ),
+        (
+            old.count_denied,
+            new.count_denied,
+            "denied hits count, too",
+            "denied hits no longer count",
+        ),
+    ];
+    flags
+        .iter()
+        .filter(|(was, is, ..)| was != is)
+        .map(|(_, is, on, off)| (if *is { *on } else { *off }).to_owned())
+        .collect()
 }
 
 /// What of a limit is part of its counters' names.

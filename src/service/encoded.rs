@@ -6,7 +6,7 @@
 use bytes::BufMut;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-/// Field numbers and wire types of `google/protobuf/struct.proto`, as tag bytes.
+/// Field numbers and wire types of `google.protobuf.Struct`, as tag bytes.
 mod tag {
     /// `Struct.fields`, `ListValue.values`, and the key of a map's entry.
     pub const FIRST: u8 = 0x0a;

@@ -3,10 +3,7 @@
 use super::rules;
 
 /// The shapes that published configurations of envoyproxy/ratelimit have.
-#[test]
-fn files_of_the_reference_load_unchanged() {
-    let rules = rules(
-        r#"---
+const PUBLISHED: &str = r#"---
 # a comment
 domain: edge
 descriptors:
@@ -60,8 +57,11 @@ descriptors:
     rate_limit: {unit: month, requests_per_unit: 1}
     metadata:
       owner: {name: "team"}
-"#,
-    );
+"#;
+
+#[test]
+fn files_of_the_reference_load_unchanged() {
+    let rules = rules(PUBLISHED);
     let limits: Vec<_> = rules
         .rules
         .iter()

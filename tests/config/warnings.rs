@@ -19,10 +19,9 @@ fn descriptor(lines: &[&str]) -> String {
 
 const LIMIT: &str = "rate_limit: {unit: day, requests_per_unit: 1}";
 
-/// One warning each: the YAML, its place, and parts of its text and its cure.
 #[test]
-fn each_kind_has_its_place_and_says_how_to_fix_it() {
-    let cases: &[(&str, &str, &[&str])] = &[
+fn a_field_in_the_wrong_place_is_told_where_it_belongs() {
+    assert_warned(&[
         // What egctl and Envoy Gateway's translator print.
         (
             "name: d\ndomain: d\n",
@@ -53,7 +52,12 @@ fn each_kind_has_its_place_and_says_how_to_fix_it() {
             "rules.yaml:4:50: d / a: ",
             &["`key` has no effect in an entry of `replaces`"],
         ),
-        // Options without a limit that they could change.
+    ]);
+}
+
+#[test]
+fn an_option_without_a_limit_that_it_could_change_has_no_effect() {
+    assert_warned(&[
         (
             &descriptor(&["shadow_mode: true"]),
             "rules.yaml:4:18: d / a: ",
@@ -93,6 +97,12 @@ fn each_kind_has_its_place_and_says_how_to_fix_it() {
             "rules.yaml:4:18: d / a: ",
             &["`shadow_mode` has no effect here"],
         ),
+    ]);
+}
+
+#[test]
+fn limits_that_cannot_lease_and_open_wildcards_are_told() {
+    assert_warned(&[
         // Limits that cannot lease hits.
         (
             &descriptor(&["rate_limit: {unit: day, requests_per_unit: 1, algorithm: token_bucket, lease: true}"]),
@@ -135,7 +145,11 @@ fn each_kind_has_its_place_and_says_how_to_fix_it() {
                 "share_threshold: false",
             ],
         ),
-    ];
+    ]);
+}
+
+/// One warning each: the YAML, its place, and parts of its text and its cure.
+fn assert_warned(cases: &[(&str, &str, &[&str])]) {
     let mut wrong = Vec::new();
     for (yaml, place, parts) in cases {
         let found = warned(yaml);

@@ -1,7 +1,7 @@
 //! What is given back: when, and out of which slice.
 
 use sluicegate::algorithms::op::Op;
-use sluicegate::model::{AlgorithmKind, Enforcement, Hits};
+use sluicegate::model::{AlgorithmKind, Enforcement, Hits, Outcome};
 
 use crate::subject::{Open, all, check, fresh_key};
 use crate::traces;
@@ -41,31 +41,7 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
     };
     let left = |now_us| one(now_us, Op::Peek).remaining;
     if matches!(algorithm, AlgorithmKind::TokenBucket | AlgorithmKind::LeakyBucket) {
-        // A hit takes 10 s to come back.
-        let first = one(NOW_US, Op::Acquire(1));
-        assert_eq!(first.slice, NOW_US + 10_000_000);
-        let unused = left(first.slice);
-        one(
-            first.slice,
-            Op::Return {
-                slice: first.slice,
-                hits: 1,
-            },
-        );
-        one(first.slice, Op::Acquire(1));
-        assert_eq!(left(first.slice), unused - 1);
-        one(
-            first.slice,
-            Op::Return {
-                slice: first.slice,
-                hits: 1,
-            },
-        );
-        assert_eq!(left(first.slice), unused - 1, "these hits are somebody else's");
-        let second = one(first.slice, Op::Peek).reset_after_us + first.slice;
-        one(second - 1, Op::Return { slice: second, hits: 1 });
-        assert_eq!(left(second - 1), unused);
-        return;
+        return bucket_takes_back_until_it_is_full(one);
     }
     let later_us = NOW_US
         + if algorithm == AlgorithmKind::FixedWindow {
@@ -119,4 +95,32 @@ pub fn a_return_leaves_its_own_slice(open: Open, algorithm: AlgorithmKind) {
         },
     );
     assert_eq!(left(reset_us), 2, "that slice has left");
+}
+
+/// A hit takes 10 s to come back; afterwards there is nothing left to return.
+fn bucket_takes_back_until_it_is_full(one: impl Fn(u64, Op) -> Outcome) {
+    let left = |now_us| one(now_us, Op::Peek).remaining;
+    let first = one(NOW_US, Op::Acquire(1));
+    assert_eq!(first.slice, NOW_US + 10_000_000);
+    let unused = left(first.slice);
+    one(
+        first.slice,
+        Op::Return {
+            slice: first.slice,
+            hits: 1,
+        },
+    );
+    one(first.slice, Op::Acquire(1));
+    assert_eq!(left(first.slice), unused - 1);
+    one(
+        first.slice,
+        Op::Return {
+            slice: first.slice,
+            hits: 1,
+        },
+    );
+    assert_eq!(left(first.slice), unused - 1, "these hits are somebody else's");
+    let second = one(first.slice, Op::Peek).reset_after_us + first.slice;
+    one(second - 1, Op::Return { slice: second, hits: 1 });
+    assert_eq!(left(second - 1), unused);
 }

@@ -73,7 +73,13 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
         max_delay_us: None,
         hold_us: None,
     };
-    let lines = match algorithm {
+    let lines = of_windows(&mut spec).unwrap_or_else(|| of_buckets(&mut spec));
+    (build(&spec).expect("a good limit"), lines)
+}
+
+/// Traces of limits that count in a window.
+fn of_windows(spec: &mut LimitSpec) -> Option<Vec<Line>> {
+    Some(match spec.algorithm {
         AlgorithmKind::SlidingWindow => {
             // Slices of one second.
             spec.precision = Some(10);
@@ -106,6 +112,39 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
             give(10_500, 3, 4, 10_000),
             give(10_500, 9, 5, 0),
         ],
+        AlgorithmKind::FixedWindow => vec![
+            take(9_998, 2, 3, 2),
+            deny(9_998, 4, 3, In(2), 2),
+            take(9_999, 3, 0, 1),
+            deny(9_999, 1, 0, In(1), 1),
+            // The seam: ten hits within two milliseconds.
+            take(10_000, 5, 0, 10_000),
+            deny(10_000, 6, 0, Never, 10_000),
+            give(10_000, 4, 4, 10_000),
+            give(10_000, 4, 5, 0),
+        ],
+        AlgorithmKind::Concurrency => {
+            // Slots free themselves after 10 s, in slices of 312.5 ms: at 10,312.5 what was taken in the first one.
+            spec.hits = 3;
+            vec![
+                take(0, 1, 2, 10_312),
+                take(5_000, 2, 0, 10_312),
+                deny(5_000, 1, 0, In(5_312), 10_312),
+                // Released, the oldest first …
+                give(6_000, 1, 1, 9_312),
+                take(6_000, 1, 0, 10_250),
+                // … and the other two are lost: they are free again with the ttl.
+                deny(15_312, 1, 0, In(0), 938),
+                take(15_313, 2, 0, 10_312),
+            ]
+        }
+        AlgorithmKind::TokenBucket | AlgorithmKind::LeakyBucket => return None,
+    })
+}
+
+/// Traces of limits that fill up again all the time.
+fn of_buckets(spec: &mut LimitSpec) -> Vec<Line> {
+    match spec.algorithm {
         AlgorithmKind::TokenBucket => {
             // A hit comes back each 2 s.
             spec.burst = Some(3);
@@ -137,34 +176,8 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
                 give(8_000, 2, 2, 2_000),
             ]
         }
-        AlgorithmKind::FixedWindow => vec![
-            take(9_998, 2, 3, 2),
-            deny(9_998, 4, 3, In(2), 2),
-            take(9_999, 3, 0, 1),
-            deny(9_999, 1, 0, In(1), 1),
-            // The seam: ten hits within two milliseconds.
-            take(10_000, 5, 0, 10_000),
-            deny(10_000, 6, 0, Never, 10_000),
-            give(10_000, 4, 4, 10_000),
-            give(10_000, 4, 5, 0),
-        ],
-        AlgorithmKind::Concurrency => {
-            // Slots free themselves after 10 s, in slices of 312.5 ms: at 10,312.5 what was taken in the first one.
-            spec.hits = 3;
-            vec![
-                take(0, 1, 2, 10_312),
-                take(5_000, 2, 0, 10_312),
-                deny(5_000, 1, 0, In(5_312), 10_312),
-                // Released, the oldest first …
-                give(6_000, 1, 1, 9_312),
-                take(6_000, 1, 0, 10_250),
-                // … and the other two are lost: they are free again with the ttl.
-                deny(15_312, 1, 0, In(0), 938),
-                take(15_313, 2, 0, 10_312),
-            ]
-        }
-    };
-    (build(&spec).expect("a good limit"), lines)
+        other => panic!("{other} is no bucket"),
+    }
 }
 
 fn ms(micros: u64) -> u64 {

@@ -52,18 +52,7 @@ impl Oracle {
                 answer
             })
             .collect();
-        let over = |enforcement| {
-            let of_gate = transaction
-                .checks
-                .iter()
-                .zip(&judged)
-                .filter(move |(check, _)| check.enforcement == enforcement);
-            of_gate.map(|(_, answer)| !answer.outcome.allowed).collect::<Vec<_>>()
-        };
-        let scopes: Vec<_> = (0..=u8::MAX).map(|scope| over(Enforcement::Quota(scope))).collect();
-        let mut scopes = scopes.into_iter().filter(|quotas| !quotas.is_empty()).peekable();
-        let passes = !over(Enforcement::Enforce).contains(&true)
-            && (scopes.peek().is_none() || scopes.any(|quotas| !quotas.contains(&true)));
+        let passes = passes(transaction, &judged);
         // … then for good: without what is given back for those that take, …
         let mut answers = judged;
         for (check, answer) in transaction.checks.iter().zip(&mut answers) {
@@ -158,4 +147,20 @@ impl Oracle {
         outcome.reset_after_us = counter.reset_after(now);
         (Answer { outcome, grant }, counted)
     }
+}
+
+/// Whether a transaction passes as a whole.
+fn passes(transaction: &Transaction<Op>, judged: &[Answer]) -> bool {
+    let over = |enforcement| {
+        let of_it = transaction
+            .checks
+            .iter()
+            .zip(judged)
+            .filter(move |(check, _)| check.enforcement == enforcement);
+        of_it.map(|(_, answer)| !answer.outcome.allowed).collect::<Vec<_>>()
+    };
+    let scopes: Vec<_> = (0..=u8::MAX).map(|scope| over(Enforcement::Quota(scope))).collect();
+    let mut scopes = scopes.into_iter().filter(|quotas| !quotas.is_empty()).peekable();
+    !over(Enforcement::Enforce).contains(&true)
+        && (scopes.peek().is_none() || scopes.any(|quotas| !quotas.contains(&true)))
 }

@@ -1,4 +1,4 @@
-//! Rules from a control plane, as [`super::super::watch`] does it for files: a thread of its own, events for every
+//! Rules from a control plane, as [`mod@super::super::watch`] does it for files: a thread of its own, events for every
 //! change, ended by drop.
 
 use std::sync::Arc;

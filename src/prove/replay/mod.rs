@@ -3,12 +3,12 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`record`] | one line of a log as a request |
-//! | [`format`] | lines → records: common and combined log format, Envoy's text, JSON |
+//! | [`mod@format`] | lines → records: common and combined log format, Envoy's text, JSON |
 //! | [`input`] | files, compressed or not, merged in order of time |
 //! | [`order`] | lines that are a little out of order |
 //! | [`options`] | what is asked of a replay |
 //! | [`unreadable`] | lines that could not be used |
-//! | [`run`] | records → descriptors → decisions |
+//! | [`mod@run`] | records → descriptors → decisions |
 //! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
 //! | [`report`], [`text`], [`html`] | results for people and programs |
 

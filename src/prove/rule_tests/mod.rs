@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`case`] | a test file as data |
-//! | [`read`], `values` | YAML → [`case`], every error with its place |
+//! | [`mod@read`], `values` | YAML → [`case`], every error with its place |
 //! | [`range`] | ranges of numbers and durations |
 //! | [`mod@run`] | asks the engine and compares |
 //! | [`report`], [`junit`] | the results for people, programs and CI systems |

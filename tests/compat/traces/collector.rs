@@ -200,3 +200,11 @@ impl axum::serve::Listener for Secured {
         self.0.local_addr()
     }
 }
+
+#[track_caller]
+pub fn assert_says(attributes: &[KeyValue], expected: &[(&str, &str)]) {
+    let said = texts(attributes);
+    for (name, value) in expected {
+        assert_eq!(said[*name], *value, "{name}");
+    }
+}

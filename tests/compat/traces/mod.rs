@@ -18,7 +18,7 @@ use crate::support::{
     process::{Process, free_port},
     ratelimit::command,
 };
-use collector::{Collector, texts};
+use collector::{Batch, Collector, assert_says, texts};
 use scene::{Server, rules};
 
 /// What nobody but the limiter may hear of.
@@ -70,35 +70,49 @@ async fn spans_of_decisions_over_grpc() {
         "a server's span"
     );
     assert!(span.end_time_unix_nano >= span.start_time_unix_nano && span.start_time_unix_nano > 0);
-    let said = texts(&span.attributes);
-    for (name, value) in [
-        ("rpc.system", "grpc"),
-        ("rpc.service", "envoy.service.ratelimit.v3.RateLimitService"),
-        ("rpc.method", "ShouldRateLimit"),
-        ("rpc.grpc.status_code", "0"),
-        ("sluicegate.domain", "shop"),
-        ("sluicegate.code", "OK"),
-    ] {
-        assert_eq!(said[name], value, "{name}");
-    }
-    assert!(!said.contains_key("sluicegate.rule"));
+    assert_says(
+        &span.attributes,
+        &[
+            ("rpc.system", "grpc"),
+            ("rpc.service", "envoy.service.ratelimit.v3.RateLimitService"),
+            ("rpc.method", "ShouldRateLimit"),
+            ("rpc.grpc.status_code", "0"),
+            ("sluicegate.domain", "shop"),
+            ("sluicegate.code", "OK"),
+        ],
+    );
+    assert!(!texts(&span.attributes).contains_key("sluicegate.rule"));
     let resource = batch.request.resource_spans[0].resource.as_ref().expect("a resource");
-    let resource = texts(&resource.attributes);
-    for (name, value) in [
-        ("service.name", "limits"),
-        ("service.namespace", "edge"),
-        ("service.instance.id", "pod-1"),
-        ("k8s.node.name", "n 1"),
-    ] {
-        assert_eq!(resource[name], value, "{name}");
-    }
+    assert_says(
+        &resource.attributes,
+        &[
+            ("service.name", "limits"),
+            ("service.namespace", "edge"),
+            ("service.instance.id", "pod-1"),
+            ("k8s.node.name", "n 1"),
+        ],
+    );
     assert_eq!(batch.headers["authorization"], "Bearer s3cret");
     assert_eq!(
         (&batch.headers["x-team"], &batch.headers["grpc-encoding"]),
         (&"a".parse().expect("ASCII"), &"gzip".parse().expect("ASCII"))
     );
 
-    // A denial, a domain that is none, one that would break a line: what is bad is the client's, not an error of ours.
+    let denied = denied_and_bad_requests(&mut server, &mut collector).await;
+    for batch in [batch, denied] {
+        let bytes = batch.request.encode_to_vec();
+        let told = bytes.windows(PERSON.len()).any(|bytes| bytes == PERSON.as_bytes());
+        assert!(!told, "{batch:?}");
+    }
+    let log = server.process.process.log();
+    assert!(
+        log.contains("a span of each call is sent") && !log.contains("s3cret"),
+        "{log}"
+    );
+}
+
+/// A denial, a domain that is none, one that would break a line: what is bad is the client's, not an error of ours.
+async fn denied_and_bad_requests(server: &mut Server, collector: &mut Collector) -> Batch {
     assert_eq!(server.ask("shop", &[]).await.expect("an answer"), Code::OverLimit);
     let (denied, span) = collector.next().await;
     let said = texts(&span.attributes);
@@ -122,17 +136,7 @@ async fn spans_of_decisions_over_grpc() {
         domain.starts_with("a\\n\\u{1b}[2Jx") && domain.len() < 200,
         "{domain:?}"
     );
-
-    for batch in [batch, denied] {
-        let bytes = batch.request.encode_to_vec();
-        let told = bytes.windows(PERSON.len()).any(|bytes| bytes == PERSON.as_bytes());
-        assert!(!told, "{batch:?}");
-    }
-    let log = server.process.process.log();
-    assert!(
-        log.contains("a span of each call is sent") && !log.contains("s3cret"),
-        "{log}"
-    );
+    denied
 }
 
 #[tokio::test(flavor = "multi_thread")]

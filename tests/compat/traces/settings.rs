@@ -151,58 +151,61 @@ fn what_has_no_effect_is_said() {
     assert_eq!(names, ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_CERTIFICATE"]);
 }
 
+/// Wrong variables, and part of what the error says.
+const WRONG: &[(&[(&str, &str)], &str)] = &[
+    (&[("TRACING_SAMPLING_RATE", "1.5")], "from 0 to 1"),
+    (&[("TRACING_SAMPLING_RATE", "NaN")], "from 0 to 1"),
+    (&[("TRACING_EXPORTER_PROTOCOL", "GRPC")], "http and grpc"),
+    (
+        &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
+        "http/protobuf and grpc",
+    ),
+    (
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")],
+        "such as http://collector:4318",
+    ),
+    (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:99999")], "host and port"),
+    (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:1")], "host and port"),
+    (
+        &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://c")],
+        "http:// or https://",
+    ),
+    (
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:hunter2@c")],
+        "a login is not taken",
+    ),
+    (
+        &[
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c/v1/traces"),
+        ],
+        "gRPC takes no path",
+    ),
+    (&[("OTEL_EXPORTER_OTLP_INSECURE", "maybe")], "true and false"),
+    (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")], "gzip and none"),
+    (&[("OTEL_EXPORTER_OTLP_TIMEOUT", "10s")], "milliseconds"),
+    (&[("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0")], "milliseconds"),
+    (&[("OTEL_EXPORTER_OTLP_HEADERS", "hunter2")], "name=value"),
+    (&[("OTEL_EXPORTER_OTLP_HEADERS", "a b=hunter2")], "HTTP header name"),
+    (&[("OTEL_EXPORTER_OTLP_HEADERS", "a=hunter2%0a%0ax")], "no header value"),
+    (&[("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=hunter2%ff")], "no UTF-8"),
+    (
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k"),
+        ],
+        "come together",
+    ),
+    (&[("OTEL_BSP_MAX_QUEUE_SIZE", "0")], "from 1 to 100000"),
+    (&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100001")], "from 1 to 100000"),
+    (&[("OTEL_RESOURCE_ATTRIBUTES", "zone")], "name=value"),
+];
+
 #[test]
 fn wrong_values_stop_the_start_and_secrets_are_not_repeated() {
     let long = "x".repeat(2000);
-    for (variables, said) in [
-        (&[("TRACING_SAMPLING_RATE", "1.5")][..], "from 0 to 1"),
-        (&[("TRACING_SAMPLING_RATE", "NaN")], "from 0 to 1"),
-        (&[("TRACING_EXPORTER_PROTOCOL", "GRPC")], "http and grpc"),
-        (&[("TRACING_SERVICE_NAME", &long)], "1024 bytes"),
-        (
-            &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
-            "http/protobuf and grpc",
-        ),
-        (
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")],
-            "such as http://collector:4318",
-        ),
-        (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:99999")], "host and port"),
-        (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:1")], "host and port"),
-        (
-            &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://c")],
-            "http:// or https://",
-        ),
-        (
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:hunter2@c")],
-            "a login is not taken",
-        ),
-        (
-            &[
-                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c/v1/traces"),
-            ],
-            "gRPC takes no path",
-        ),
-        (&[("OTEL_EXPORTER_OTLP_INSECURE", "maybe")], "true and false"),
-        (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")], "gzip and none"),
-        (&[("OTEL_EXPORTER_OTLP_TIMEOUT", "10s")], "milliseconds"),
-        (&[("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0")], "milliseconds"),
-        (&[("OTEL_EXPORTER_OTLP_HEADERS", "hunter2")], "name=value"),
-        (&[("OTEL_EXPORTER_OTLP_HEADERS", "a b=hunter2")], "HTTP header name"),
-        (&[("OTEL_EXPORTER_OTLP_HEADERS", "a=hunter2%0a%0ax")], "no header value"),
-        (&[("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=hunter2%ff")], "no UTF-8"),
-        (
-            &[
-                ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"),
-                ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k"),
-            ],
-            "come together",
-        ),
-        (&[("OTEL_BSP_MAX_QUEUE_SIZE", "0")], "from 1 to 100000"),
-        (&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100001")], "from 1 to 100000"),
-        (&[("OTEL_RESOURCE_ATTRIBUTES", "zone")], "name=value"),
-    ] {
+    let too_long = [("TRACING_SERVICE_NAME", long.as_str())];
+    for (variables, said) in WRONG.iter().copied().chain([(&too_long[..], "1024 bytes")]) {
         let found = read(&[&[("TRACING_ENABLED", "true")], variables].concat())
             .expect_err("wrong")
             .0;
