@@ -29,7 +29,7 @@ const TOKEN_DIGITS: usize = 32;
 /// What is asked for.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Question {
+pub(super) enum ResetQuestion {
     Confirm(Confirm),
     Exact(Exact),
     Rule(ByRule),
@@ -68,7 +68,7 @@ fn anything() -> String {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Answer {
+pub(super) enum ResetAnswer {
     Selected(Selected),
     Done(Done),
 }
@@ -100,18 +100,18 @@ pub(super) struct Done {
 pub(super) async fn reset(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Body(question): Body<Question>,
-) -> Result<Json<Answer>, Problem> {
+    Body(question): Body<ResetQuestion>,
+) -> Result<Json<ResetAnswer>, Problem> {
     let active = api.0.parts.engine.active().ok_or_else(Problem::no_rules)?;
     match question {
-        Question::Confirm(confirm) => carry_out(&api, peer, &confirm.token).await,
-        Question::Exact(exact) => select_one(&api, exact).await,
-        Question::Rule(by_rule) => select_rule(&api, &active, by_rule).await,
+        ResetQuestion::Confirm(confirm) => carry_out(&api, peer, &confirm.token).await,
+        ResetQuestion::Exact(exact) => select_one(&api, exact).await,
+        ResetQuestion::Rule(by_rule) => select_rule(&api, &active, by_rule).await,
     }
     .map(Json)
 }
 
-async fn select_one(api: &Api, exact: Exact) -> Result<Answer, Problem> {
+async fn select_one(api: &Api, exact: Exact) -> Result<ResetAnswer, Problem> {
     let asked = Asked {
         entries: exact.entries,
         hits_addend: None,
@@ -137,7 +137,7 @@ async fn select_one(api: &Api, exact: Exact) -> Result<Answer, Problem> {
     ))
 }
 
-async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Answer, Problem> {
+async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<ResetAnswer, Problem> {
     text("domain", &by_rule.domain)?;
     text("rule", &by_rule.rule)?;
     short("match", &by_rule.pattern)?;
@@ -166,10 +166,10 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Answ
     Ok(selected(api, found.counters, found.complete, None, what))
 }
 
-fn selected(api: &Api, counters: Vec<Named>, complete: bool, used: Option<u64>, what: String) -> Answer {
+fn selected(api: &Api, counters: Vec<Named>, complete: bool, used: Option<u64>, what: String) -> ResetAnswer {
     let active = api.0.parts.engine.active();
     let sample = counters.iter().take(SHOWN);
-    Answer::Selected(Selected {
+    ResetAnswer::Selected(Selected {
         expires_in_seconds: VALID.as_secs(),
         counters: counters.len(),
         complete,
@@ -181,7 +181,7 @@ fn selected(api: &Api, counters: Vec<Named>, complete: bool, used: Option<u64>, 
     })
 }
 
-async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<Answer, Problem> {
+async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnswer, Problem> {
     let is_token = token.len() == TOKEN_DIGITS && token.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !is_token {
         return Err(Problem::bad(format!(
@@ -225,7 +225,7 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<Answer, P
             done.counters
         )));
     }
-    Ok(Answer::Done(Done {
+    Ok(ResetAnswer::Done(Done {
         counters: done.counters,
         hits: done.hits,
         replicas_told: done.announced,

@@ -2,19 +2,20 @@
 //! `-o json` for scripts.
 
 mod client;
+mod common;
 mod reset;
 mod table;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::output::{block_on, fail, print};
-use client::{Client, ClientError};
+use super::output::{block_on, fail};
+use client::ClientError;
+use common::{Common, Output, pair};
 
 /// Between two looks of `top`.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -32,26 +33,6 @@ pub(super) enum Operate {
     Counters(CounterArgs),
     /// Let keys through again: show which counters would be reset, ask, and reset them; needs the admin token
     Reset(reset::ResetArgs),
-}
-
-/// Where to ask, and how to show the answer.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Common {
-    /// The admin port of the process
-    #[arg(long, env = "ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:6070")]
-    admin: String,
-    /// File with the admin token; needed from off loopback, and for every change
-    #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// How to show the answer
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -198,19 +179,6 @@ async fn top(args: TopArgs) -> Result<(), ClientError> {
     }
 }
 
-impl Common {
-    fn open(&self) -> Result<Client, ClientError> {
-        Client::new(&self.admin, self.token_file.as_deref())
-    }
-
-    fn show(&self, answer: &Value, table: impl Fn(&Value) -> String) {
-        match self.output {
-            Output::Json => print(&format_args!("{answer:#}")),
-            Output::Table => print(&table(answer).trim_end()),
-        };
-    }
-}
-
 impl ExplainArgs {
     fn question(&self) -> Value {
         let Some([method, path]) = self.http.as_deref() else {
@@ -229,11 +197,6 @@ impl ExplainArgs {
         let http = json!({ "method": method, "path": path, "host": host, "headers": headers, "client": self.client });
         json!({ "http": http, "domain": self.domain })
     }
-}
-
-fn pair(text: &str, sign: char) -> Value {
-    let (key, value) = text.split_once(sign).unwrap_or((text, ""));
-    json!([key, value])
 }
 
 /// An entry with what separates entries percent-encoded.

@@ -34,7 +34,7 @@ pub use look::{Counter, Look, Looked};
 pub use options::EngineOptions;
 pub use plan::RequestError;
 pub use release_filter::TOLD;
-pub use reset::{FindError, Found, MAX_FOUND};
+pub use reset::{FindError, FoundCounters, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Held;

@@ -20,7 +20,7 @@ const MAX_SEARCH: Duration = Duration::from_secs(4);
 
 /// Counters of a rule.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundCounters {
     /// Each once.
     pub counters: Vec<Named>,
     /// There are no more: neither [`MAX_FOUND`] nor the time of a search was reached.
@@ -47,7 +47,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`FindError`] when they cannot be looked for.
-    pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<Found, FindError> {
+    pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<FoundCounters, FindError> {
         let limit = rule.limit.ok_or(FindError::Unlimited)?;
         let prefix = rule_prefix(&self.options.key_prefix, &limit, &rule.domain);
         let is_wanted = |key: &str| {
@@ -73,7 +73,7 @@ impl Engine {
         }
         let complete = from.is_none() && found.len() <= MAX_FOUND;
         let counters = found.into_iter().take(MAX_FOUND).map(|key| (key, limit));
-        Ok(Found {
+        Ok(FoundCounters {
             counters: counters.collect(),
             complete,
         })

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 pub use self::correction::{Cause, Correction};
 pub use self::error::{Refusal, StoreError};
 pub use self::memory::MemoryStore;
-use self::reset::{Cursor, Named, Page, Reset};
+use self::reset::{Cursor, NamePage, Named, Reset};
 use crate::model::{Limit, Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
@@ -62,7 +62,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer.
-    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError>;
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<NamePage>, StoreError>;
 }
 
 #[async_trait]
@@ -83,7 +83,7 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
         (**self).reset(counters).await
     }
 
-    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError> {
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<NamePage>, StoreError> {
         (**self).names(limit, prefix, from).await
     }
 }

@@ -41,7 +41,7 @@ pub struct Cursor {
 
 /// A part of what a search for counters finds.
 #[derive(Debug, Clone, Default)]
-pub struct Page {
+pub struct NamePage {
     /// Keys; one may come twice.
     pub keys: Vec<CounterKey>,
     /// Where it goes on; `None` = this was all.

@@ -11,7 +11,7 @@ use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::remote::transport::{BreakerScope, Delivery, Transport};
-use crate::store::reset::{Cursor, Page};
+use crate::store::reset::{Cursor, NamePage};
 
 /// Checks in one call.
 const CHECKS_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -124,7 +124,7 @@ impl<T: Transport> Transport for StoreMeter<T> {
         self.inner.resets(log, since, most).await
     }
 
-    async fn scan(&self, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+    async fn scan(&self, prefix: &str, from: Cursor) -> Result<NamePage, StoreError> {
         self.inner.scan(prefix, from).await
     }
 }

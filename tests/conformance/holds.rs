@@ -1,21 +1,21 @@
 //! Holds: what is used and what is held stay within the limit together, hold by hold as a list would count them.
 
+mod model;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use sluicegate::algorithms::op::Op;
-use sluicegate::algorithms::{self, State, quota};
-use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, HoldId, Holds, Limit, Outcome, RetryAfter};
+use sluicegate::algorithms::quota;
+use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, HoldId, Limit, Outcome, RetryAfter};
 use sluicegate::store::Store;
 
+use self::model::{Model, SECOND_US, SLICES};
 use crate::exact::for_all;
 use crate::subject::{Open, Subject, all, check, fresh_key, single};
 use crate::traces;
 
 /// On no edge of any slice or window.
 const NOW_US: u64 = 1_763_000_000_123_456;
-const SECOND_US: u64 = 1_000_000;
-const SLICES: u64 = 32;
-
 /// A limit whose hits are held.
 fn held(algorithm: AlgorithmKind, hits: u64, seconds: u32, hold_us: u64) -> Limit {
     Limit {
@@ -32,162 +32,6 @@ fn id(number: u64) -> HoldId {
 fn ask(subject: &Subject, now_us: u64, key: &CounterKey, limit: Limit, op: Op) -> Outcome {
     let asked = [all([check(key, limit, op, Enforcement::Enforce)])];
     subject.decide(now_us, &asked)[0][0].outcome
-}
-
-/// What a counter with holds should say, by a list of them.
-struct Model {
-    limit: Limit,
-    used: State,
-    holds: Vec<Held>,
-    /// Hits of holds that have ended unsettled, and were not told yet.
-    ended: u64,
-}
-
-struct Held {
-    id: HoldId,
-    slice: u64,
-    hits: u64,
-    settled: bool,
-}
-
-impl Model {
-    fn new(limit: Limit) -> Self {
-        let used = State::new(&Limit { hold_us: 0, ..limit });
-        Self {
-            limit,
-            used,
-            holds: Vec::new(),
-            ended: 0,
-        }
-    }
-
-    fn slice(&self, now: u64) -> u64 {
-        now / self.limit.hold_us.div_ceil(SLICES)
-    }
-
-    fn open(&self, now: u64) -> u64 {
-        let counts = |held: &&Held| !held.settled && held.slice + SLICES >= self.slice(now);
-        self.holds.iter().filter(counts).map(|held| held.hits).sum()
-    }
-
-    /// Forgets what has ended, as whatever changes the holds does.
-    fn pass(&mut self, now: u64) {
-        let slice = self.slice(now);
-        let (ended, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.holds)
-            .into_iter()
-            .partition(|held| held.slice + SLICES < slice);
-        self.ended += ended
-            .iter()
-            .filter(|held| !held.settled)
-            .map(|held| held.hits)
-            .sum::<u64>();
-        self.holds = kept;
-    }
-
-    fn alone(&self, now: u64, hits: u64) -> Outcome {
-        algorithms::decide(
-            &Limit {
-                hold_us: 0,
-                ..self.limit
-            },
-            &self.used,
-            now,
-            hits,
-        )
-    }
-
-    fn debit(&mut self, now: u64, hits: u64) {
-        let plain = Limit {
-            hold_us: 0,
-            ..self.limit
-        };
-        algorithms::debit(&plain, &mut self.used, now, hits);
-    }
-
-    /// Allowed, remaining and when to come again, and what has been done to holds.
-    fn step(&mut self, now: u64, op: Op) -> (bool, u64, RetryAfter, Holds) {
-        let (mut allowed, mut retry_after, mut holds) = (true, RetryAfter::Now, Holds::default());
-        let left = self.alone(now, 0).remaining.saturating_sub(self.open(now));
-        match op {
-            Op::Peek => {
-                allowed = left > 0;
-                retry_after = self.wait(now, 1, allowed);
-            }
-            Op::Hold { hits, id } => {
-                let too_large = hits > quota(&self.limit);
-                holds.own = match () {
-                    () if hits <= left => hits,
-                    () if too_large && self.open(now) == 0 => left,
-                    () => 0,
-                };
-                allowed = holds.own > 0;
-                retry_after = self.wait(now, if too_large { 1 } else { hits }, allowed);
-                if allowed {
-                    self.pass(now);
-                    let (slice, hits) = (self.slice(now), holds.own);
-                    let settled = false;
-                    self.holds.push(Held {
-                        id,
-                        slice,
-                        hits,
-                        settled,
-                    });
-                }
-            }
-            Op::Settle { hits, id } => {
-                let alone = self.alone(now, hits);
-                let slice = self.slice(now);
-                let known = self
-                    .holds
-                    .iter_mut()
-                    .find(|held| held.id == id && held.slice + SLICES >= slice);
-                match known {
-                    Some(known) if known.settled => holds.repeated = true,
-                    known => {
-                        if let Some(known) = known {
-                            (known.settled, holds.own) = (true, known.hits);
-                            self.pass(now);
-                        }
-                        if hits > 0 {
-                            allowed = alone.allowed;
-                            retry_after = alone.retry_after;
-                            self.debit(now, hits);
-                        }
-                    }
-                }
-            }
-            Op::Release(id) => {
-                let slice = self.slice(now);
-                let of = |held: &Held| held.id == id && !held.settled && held.slice + SLICES >= slice;
-                if self.holds.iter().any(of) {
-                    self.holds.retain(|held| !of(held));
-                    self.pass(now);
-                }
-            }
-            Op::Debit(hits) => {
-                let held = self.open(now);
-                let fits = self.alone(now, hits + held);
-                allowed = fits.allowed;
-                retry_after = self.wait(now, hits, allowed);
-                self.debit(now, hits);
-            }
-            other => unreachable!("{other:?}"),
-        }
-        let remaining = self.alone(now, 0).remaining.saturating_sub(self.open(now));
-        holds.open = self.open(now);
-        holds.expired = std::mem::take(&mut self.ended);
-        (allowed, remaining, retry_after, holds)
-    }
-
-    /// When to come again: by what is used; in a second where only holds are in the way.
-    fn wait(&self, now: u64, hits: u64, allowed: bool) -> RetryAfter {
-        let alone = self.alone(now, hits);
-        match () {
-            () if allowed => RetryAfter::Now,
-            () if alone.allowed => RetryAfter::Micros(SECOND_US),
-            () => alone.retry_after,
-        }
-    }
 }
 
 /// A step: how long after the one before, and what; numbers of holds are resolved while it runs.

@@ -10,6 +10,7 @@ const CLOCKS: [&str; 3] = ["std::time::Instant", "std::time::SystemTime", "tokio
 
 /// Files that may, each with the reason. tokio's `Instant` stands still in a test that pauses it.
 const MAY_READ: &[(&str, &str)] = &[
+    ("src/api/selections.rs", "how long a selection may be confirmed"),
     ("src/api/state.rs", "how long the process has been up, for people"),
     ("src/app/link_log.rs", "how long a connection was lost, for a log line"),
     ("src/bench/load.rs", "measures"),
@@ -21,6 +22,7 @@ const MAY_READ: &[(&str, &str)] = &[
     ),
     ("src/config/xds/client.rs", "tokio's: how long a stream lived"),
     ("src/engine/mod.rs", "tokio's: what is left of a caller's deadline"),
+    ("src/engine/reset.rs", "tokio's: how long a search may last"),
     ("src/engine/wait.rs", "tokio's: what is left of a caller's deadline"),
     ("src/model/time.rs", "the clock itself"),
     ("src/net/limiter.rs", "tokio's: how long a connection has been idle"),

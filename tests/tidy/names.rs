@@ -66,7 +66,7 @@ const STILL_SHARED: &[(&str, usize)] = &[
     ("Source", 2),
     ("Span", 2),
     ("Stamp", 2),
-    ("State", 6),
+    ("State", 7),
     ("Status", 2),
     ("Step", 3),
     ("Summary", 2),

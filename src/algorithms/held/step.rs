@@ -15,14 +15,14 @@ pub struct State {
     /// The sum of open holds.
     ring: sliding_window::State,
     /// In order of their ids, and thereby of their times.
-    records: Vec<Record>,
+    records: Vec<HoldRecord>,
     /// Hits of holds that have ended unsettled and have not been told yet.
     expired: u64,
 }
 
 /// One hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Record {
+struct HoldRecord {
     id: HoldId,
     /// The slice that it is summed up in.
     slice: u64,
@@ -56,7 +56,7 @@ impl State {
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.counter.heap_bytes() + self.ring.heap_bytes() + self.records.capacity() * size_of::<Record>()
+        self.counter.heap_bytes() + self.ring.heap_bytes() + self.records.capacity() * size_of::<HoldRecord>()
     }
 
     /// The place of a hold's record that has not ended, or the place where it would stand.
@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Takes a record's hits out of the sum; what they were.
-    fn leave(&mut self, limit: &Limit, now_us: u64, record: Record) -> u64 {
+    fn leave(&mut self, limit: &Limit, now_us: u64, record: HoldRecord) -> u64 {
         let params = params(limit);
         self.advance(limit, now_us);
         let before = sliding_window::used(&params, &self.ring, now_us);
@@ -85,7 +85,7 @@ impl State {
 
     /// Clears away records that have ended.
     fn clear(&mut self, limit: &Limit, now_us: u64) {
-        let is_over = |record: &Record| ends_us(limit, record.slice) <= now_us;
+        let is_over = |record: &HoldRecord| ends_us(limit, record.slice) <= now_us;
         // Mostly none has: two look-ups say so.
         let half = (self.records.len() / 2).max(MIN_CLEARED);
         if self.records.get(half - 1).is_some_and(is_over) {
@@ -177,7 +177,7 @@ pub fn hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64
     sliding_window::apply(&params, &mut state.ring, now_us, hits);
     let slice = sliding_window::newest(&state.ring);
     state.clear(limit, now_us);
-    let record = Record { id, slice, hits };
+    let record = HoldRecord { id, slice, hits };
     match state.find(limit, now_us, id) {
         // The same counter for the second time in one request.
         Ok(place) => {

@@ -1,6 +1,6 @@
 //! One check of a transaction: what it comes to, and what it changes.
 
-use super::States;
+use super::states::States;
 use crate::algorithms::op::{Answer, Grant, Op};
 use crate::algorithms::{MAX_CHECK_HITS, State, debit, decide, held, lease_left_us, refund, return_to};
 use crate::model::{Holds, Limit, Outcome, RetryAfter};

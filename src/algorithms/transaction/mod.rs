@@ -11,30 +11,20 @@
 //!    release or reset, and all holds, as of the transaction's end.
 
 mod check;
+mod states;
 
 use smallvec::SmallVec;
 
 use self::check::{
     UNDECIDED, counted, free, freed, happen, held_by, hold, judge, plain, take_expired, tell_holds, with_stand_of,
 };
+pub use self::states::States;
 use super::op::{Answer, Op};
 use super::{State, adopt, apply, decide, held, is_foreign, lease_left_us, slice_full_at};
 use crate::model::{Check, Holds, Limit, Transaction};
 
 /// One answer for each check of a transaction, in order.
 pub type Answers = SmallVec<[Answer; 2]>;
-
-/// Where [`run`] finds the states of a transaction's counters.
-pub trait States {
-    /// The state of the counter of check `index`; of an unused one, [`State::new`].
-    fn read(&self, index: usize) -> &State;
-
-    /// The same, to be changed.
-    fn write(&mut self, index: usize) -> &mut State;
-
-    /// The first check of the transaction that is about the counter of check `index`.
-    fn first(&self, index: usize) -> usize;
-}
 
 /// Decides a transaction and counts what it admits. One answer for each check, in order.
 pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl States, now_us: u64) -> Answers {

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::ClientError;
-use super::{Common, Output, pair, table};
+use super::common::{Common, Output, pair};
+use super::table;
 
 const PATH: &str = "/api/v1/counters/reset";
 

@@ -22,7 +22,7 @@ use smallvec::smallvec;
 use self::hash::{KeyHash, KeyHasher};
 use self::shard::{Shard, ticks_down, ticks_up};
 pub use self::sweep::sweep_forever;
-use super::reset::{Cursor, Named, Page, Reset};
+use super::reset::{Cursor, NamePage, Named, Reset};
 use super::{Correction, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::algorithms::transaction::Answers;
@@ -182,7 +182,7 @@ impl Store for MemoryStore {
     }
 
     /// It keeps hashes of them.
-    async fn names(&self, _: &Limit, _: &str, _: Cursor) -> Result<Option<Page>, StoreError> {
+    async fn names(&self, _: &Limit, _: &str, _: Cursor) -> Result<Option<NamePage>, StoreError> {
         Ok(None)
     }
 }

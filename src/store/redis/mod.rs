@@ -30,7 +30,7 @@ pub use self::events::{RedisChange, RedisEvent, RedisObserver};
 use self::link::Server;
 use super::StoreError;
 use super::remote::transport::{BreakerScope, Delivery, Transport};
-use super::reset::{Cursor, Page};
+use super::reset::{Cursor, NamePage};
 use crate::algorithms::op::Op;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::model::{Clock, CounterKey, Transaction};
@@ -154,7 +154,7 @@ impl Transport for RedisTransport {
         resets::resets(&client, log, since, most).await
     }
 
-    async fn scan(&self, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+    async fn scan(&self, prefix: &str, from: Cursor) -> Result<NamePage, StoreError> {
         let Servers::Cluster(cluster) = &self.servers else {
             return resets::scan(&*self.client(0)?, prefix, from).await;
         };

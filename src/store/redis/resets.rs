@@ -9,7 +9,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use super::client::store_error;
 use crate::model::CounterKey;
 use crate::store::StoreError;
-use crate::store::reset::{Cursor, Page};
+use crate::store::reset::{Cursor, NamePage};
 
 const SCRIPT: &str = include_str!("resets.lua");
 /// Entries of the log that are kept: what one reset can be at most.
@@ -69,7 +69,7 @@ pub(super) async fn resets(
 }
 
 /// A page of a node's keys that begin with `prefix`.
-pub(super) async fn scan(client: &Client, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+pub(super) async fn scan(client: &Client, prefix: &str, from: Cursor) -> Result<NamePage, StoreError> {
     let mut arguments: Vec<Value> = vec![from.at.to_string().into(), "MATCH".into()];
     arguments.push(format!("{}*", literal(prefix)).into());
     arguments.extend([Value::from("COUNT"), LOOKED_AT.into()]);
@@ -82,7 +82,7 @@ pub(super) async fn scan(client: &Client, prefix: &str, from: Cursor) -> Result<
         .iter()
         .filter_map(Value::as_str)
         .map(|key| CounterKey::from_raw(&key));
-    Ok(Page {
+    Ok(NamePage {
         keys: keys.collect(),
         next: (at > 0).then_some(Cursor { at, ..from }),
     })

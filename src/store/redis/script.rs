@@ -134,10 +134,10 @@ pub struct Call<'a> {
 /// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
 #[must_use]
 pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us: u64) -> Call<'a> {
-    let mut keys = Keys::default();
+    let mut keys = ScriptKeys::default();
     let mut limits = Positions::default();
     let mut script = ScriptId(0);
-    let places: SmallVec<[Place; 4]> = transactions
+    let places: SmallVec<[CheckPlace; 4]> = transactions
         .iter()
         .flat_map(|transaction| &transaction.checks)
         .map(|check| {
@@ -169,7 +169,7 @@ pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us
 }
 
 /// Where things of a check stand, from 1.
-struct Place {
+struct CheckPlace {
     key: u64,
     limit: u64,
     /// The record of its hold; 0 = none.
@@ -178,7 +178,7 @@ struct Place {
 
 /// The keys of a call. What belongs to a counter has its hash tag, and so its slot.
 #[derive(Default)]
-struct Keys<'a> {
+struct ScriptKeys<'a> {
     counters: Positions<'a, CounterKey>,
     /// Of each counter, its position in `list`.
     positions: SmallVec<[u64; 2]>,
@@ -187,8 +187,8 @@ struct Keys<'a> {
     list: SmallVec<[Cow<'a, str>; 2]>,
 }
 
-impl<'a> Keys<'a> {
-    fn place(&mut self, key: &'a CounterKey, limit: &Limit, op: Op, limit_at: u64) -> Place {
+impl<'a> ScriptKeys<'a> {
+    fn place(&mut self, key: &'a CounterKey, limit: &Limit, op: Op, limit_at: u64) -> CheckPlace {
         let index = self.counters.of(key) as usize - 1;
         let counter = match self.positions.get(index) {
             Some(known) => *known,
@@ -205,7 +205,7 @@ impl<'a> Keys<'a> {
             Op::Hold { id, .. } | Op::Settle { id, .. } | Op::Release(id) => self.record(key, counter, id),
             _ => 0,
         };
-        Place {
+        CheckPlace {
             key: counter,
             limit: limit_at,
             record,

@@ -51,7 +51,7 @@ use self::lease::{Leases, Plan};
 use self::transport::{Answers, BreakerScope, Transport};
 use super::correction::{Cause, Correction};
 use super::per_thread::PerThread;
-use super::reset::{Cursor, Named, Page, Reset};
+use super::reset::{Cursor, NamePage, Named, Reset};
 use super::{MemoryStore, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
@@ -377,7 +377,7 @@ impl<T: Transport> Store for Remote<T> {
         self.reset_all(counters).await
     }
 
-    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<Page>, StoreError> {
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<NamePage>, StoreError> {
         self.names_of(limit, prefix, from).await.map(Some)
     }
 }

@@ -18,7 +18,7 @@ use crate::algorithms::op::Op;
 use crate::algorithms::quota;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::StoreError;
-use crate::store::reset::{Cursor, Named, Page, Reset};
+use crate::store::reset::{Cursor, NamePage, Named, Reset};
 use crate::store::ticker::Ticker;
 
 /// Counters that are reset at the same time; the dispatcher puts those of one shard into one call.
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where this process is in a server's log.
 #[derive(Debug, Default)]
-struct Reader {
+struct LogReader {
     heard: u64,
     /// The last look failed, and the log has said so.
     is_warned: bool,
@@ -108,7 +108,7 @@ impl<T: Transport> Remote<T> {
     }
 
     /// A page of the names of counters that begin with `prefix`, of the server that has this limit's.
-    pub(super) async fn names_of(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Page, StoreError> {
+    pub(super) async fn names_of(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<NamePage, StoreError> {
         let (server, _): Place = self.place(&CounterKey::from_raw(prefix), limit);
         let Some(server) = self.servers.get(server) else {
             return Err(no_answer());
@@ -118,7 +118,7 @@ impl<T: Transport> Remote<T> {
     }
 
     /// Forgets what others have reset since the last look.
-    async fn look_at_log(&self, server: usize, reader: &mut Reader) {
+    async fn look_at_log(&self, server: usize, reader: &mut LogReader) {
         let (Some(log), Some(server)) = (&self.reset_log, self.servers.get(server)) else {
             return;
         };
@@ -158,7 +158,7 @@ async fn in_time<V>(call: impl Future<Output = Result<V, StoreError>>) -> Result
 /// Follows a server's log until the pipeline is gone.
 pub(super) async fn follow_forever<T: Transport>(remote: Weak<Remote<T>>, server: usize) {
     let mut ticker = Ticker::new(remote, LOOK_EVERY);
-    let mut reader = Reader::default();
+    let mut reader = LogReader::default();
     while let Some(remote) = ticker.next().await {
         Arc::as_ref(&remote).look_at_log(server, &mut reader).await;
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
-use crate::store::reset::{Cursor, Page};
+use crate::store::reset::{Cursor, NamePage};
 
 pub use crate::algorithms::transaction::Answers;
 
@@ -66,7 +66,7 @@ pub trait Transport: Send + Sync + 'static {
     }
 
     /// A page of the names of counters that begin with `prefix`.
-    fn scan(&self, _prefix: &str, _from: Cursor) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        async { Ok(Page::default()) }
+    fn scan(&self, _prefix: &str, _from: Cursor) -> impl Future<Output = Result<NamePage, StoreError>> + Send {
+        async { Ok(NamePage::default()) }
     }
 }

@@ -1,0 +1,48 @@
+//! What all questions to a running process have in common.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::client::{Client, ClientError};
+use crate::cli::output::print;
+
+/// Where to ask, and how to show the answer.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The admin port of the process
+    #[arg(long, env = "ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:6070")]
+    admin: String,
+    /// File with the admin token; needed from off loopback, and for every change
+    #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How to show the answer
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+impl Common {
+    pub fn open(&self) -> Result<Client, ClientError> {
+        Client::new(&self.admin, self.token_file.as_deref())
+    }
+
+    pub fn show(&self, answer: &Value, table: impl Fn(&Value) -> String) {
+        match self.output {
+            Output::Json => print(&format_args!("{answer:#}")),
+            Output::Table => print(&table(answer).trim_end()),
+        };
+    }
+}
+
+/// The two parts of `key=value`.
+pub fn pair(text: &str, sign: char) -> Value {
+    let (key, value) = text.split_once(sign).unwrap_or((text, ""));
+    json!([key, value])
+}
