@@ -1,0 +1,173 @@
+//! Callers: what they ask, by when they must be answered, and what they do with the answer.
+
+use rand::Rng;
+use sluicegate::model::{Descriptor, Entry, Request};
+
+use super::{Happens, World};
+use crate::oracle::Asked;
+use crate::replica::Answered;
+use crate::rules::{DOMAIN, versions};
+use crate::script::{Call, VALUES, What};
+
+/// Late for a millisecond is in time: timers go by them.
+const ROUNDING_MS: u64 = 2;
+
+impl World<'_> {
+    pub(super) fn call(&mut self, call: &Call) {
+        let parts: Vec<_> = call
+            .parts
+            .iter()
+            .map(|&(rule, value, hits)| (rule, value, i64::try_from(hits).unwrap_or(1)))
+            .collect();
+        self.ask(
+            call.replica,
+            self.version,
+            parts,
+            call.deadline_ms,
+            call.leaves_ms,
+            false,
+        );
+    }
+
+    /// Puts a request to a replica; where there is no process, its caller hears so at once.
+    pub(super) fn ask(
+        &mut self,
+        at: usize,
+        version: usize,
+        parts: Vec<(usize, usize, i64)>,
+        deadline_ms: Option<u64>,
+        leaves_ms: Option<u64>,
+        is_last: bool,
+    ) {
+        let release = parts.iter().any(|part| part.2 < 0);
+        let process = &self.processes[at];
+        let known = &versions()[version].known;
+        if process.replica.is_none() || process.resumes_ms > self.now_ms {
+            if let (true, Some(part)) = (release, parts.first().copied()) {
+                // It is said again until somebody hears it.
+                let next = (at + 1) % self.processes.len();
+                self.at(
+                    self.now_ms + 20,
+                    Happens::Releases {
+                        replica: next,
+                        part,
+                        version,
+                    },
+                );
+            }
+            return;
+        }
+        for &(rule, value, hits) in parts.iter().filter(|part| part.2 < 0) {
+            self.oracle
+                .released(&known[rule].key(VALUES[value]), hits.unsigned_abs());
+        }
+        let descriptor = |&(rule, value, hits): &(usize, usize, i64)| Descriptor {
+            entries: vec![Entry {
+                key: known[rule].name.to_owned(),
+                value: VALUES[value].to_owned(),
+            }],
+            hits_addend: Some(hits.unsigned_abs()),
+            is_negative_hits: hits < 0,
+            ..Descriptor::default()
+        };
+        let request = Request {
+            domain: DOMAIN.to_owned(),
+            descriptors: parts.iter().map(descriptor).collect(),
+            ..Request::default()
+        };
+        let Some(replica) = &process.replica else { return };
+        let (number, start_ms) = (self.asked.len(), replica.now_ms());
+        replica.ask(number, request, deadline_ms, leaves_ms);
+        let parts_now = &parts;
+        self.trace.note(start_ms, "asks", &[at as u64, number as u64], || {
+            format!("?{number} {at}: {parts_now:?}")
+        });
+        self.asked.push(Asked {
+            replica: at,
+            process: process.number,
+            version: self.version,
+            parts,
+            from_us: self.servers.iter().map(|server| server.time_us(self.now_ms)).collect(),
+            deadline_ms,
+            answered: false,
+            is_last,
+        });
+        let longest_ms = deadline_ms.unwrap_or(self.setup.timeout_ms + 110);
+        self.at(start_ms + longest_ms + ROUNDING_MS, Happens::Overdue(number));
+    }
+
+    pub(super) fn overdue(&mut self, call: usize) -> Result<(), String> {
+        let asked = &self.asked[call];
+        if asked.answered {
+            return Ok(());
+        }
+        let process = &self.processes[asked.replica];
+        if process.replica.as_ref().is_some_and(|replica| replica.is_paused) || process.resumes_ms + 3 > self.now_ms {
+            // It may have come to the process only now: its time then begins now.
+            let longest_ms = asked.deadline_ms.unwrap_or(self.setup.timeout_ms + 110);
+            let at_ms = process.resumes_ms.max(self.now_ms) + longest_ms + 3;
+            self.at(at_ms, Happens::Overdue(call));
+            return Ok(());
+        }
+        Err(format!(
+            "?{call} was not answered by its deadline, {:?}",
+            asked.deadline_ms
+        ))
+    }
+
+    pub(super) fn answers(&mut self, answered: Answered) -> Result<(), String> {
+        let number = answered.call;
+        let asked = &mut self.asked[number];
+        asked.answered = true;
+        let asked = &self.asked[number];
+        let Some(decision) = answered.decision else {
+            self.oracle.unanswered(asked);
+            return Ok(());
+        };
+        let decision = decision.map_err(|error| format!("?{number}: {error:?}"))?;
+        let codes = [
+            number as u64,
+            u64::from(decision.over_limit),
+            u64::from(decision.failure.is_some()),
+        ];
+        self.trace.note(answered.at_ms, "answers", &codes, || {
+            format!(
+                "?{number}: over {}, failure {:?}",
+                decision.over_limit, decision.failure
+            )
+        });
+        if asked.is_last && decision.failure.is_some() {
+            return Err(format!("?{number}: the store does not decide long after the faults"));
+        }
+        let permits = self.oracle.decided(asked, &decision, self.now_ms, &self.servers)?;
+        let version = asked.version;
+        for (rule, value, hits) in permits {
+            let part = (rule, value, -i64::try_from(hits).unwrap_or(0));
+            let (after_ms, replica) = (
+                self.random.random_range(0..300),
+                self.random.random_range(0..self.processes.len()),
+            );
+            self.at(self.now_ms + after_ms, Happens::Releases { replica, part, version });
+        }
+        Ok(())
+    }
+
+    /// Every replica is asked for every rule of the run once more.
+    pub(super) fn last_calls(&mut self) {
+        let mut rules: Vec<usize> = Vec::new();
+        for event in &self.script.events {
+            if let What::Call(call) = &event.what {
+                rules.extend(call.parts.iter().map(|part| part.0));
+            }
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        for replica in 0..self.processes.len() {
+            for &rule in &rules {
+                for value in [0, 2] {
+                    self.ask(replica, self.version, vec![(rule, value, 1)], None, None, true);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What the script does to servers, replicas and the network.
+
+use std::sync::atomic::Ordering;
+
+use super::{Happens, World};
+use crate::script::What;
+
+impl World<'_> {
+    pub(super) fn set_away(&self, server: usize, away: bool) {
+        for replica in self.processes.iter().filter_map(|process| process.replica.as_ref()) {
+            replica.away[server].store(away, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn script_event(&mut self, number: usize) {
+        let what = &self.script.events[number].what;
+        let now_ms = self.now_ms;
+        if !matches!(what, What::Call(_)) {
+            self.trace
+                .note(now_ms, "fault", &[number as u64], || format!("{what:?}"));
+        }
+        match *what {
+            What::Call(ref call) => self.call(call),
+            What::Slow {
+                replica,
+                server,
+                for_ms,
+                by_ms,
+            } => {
+                let link = self.link(replica, server);
+                (link.slow_until_ms, link.slow_by_ms) = (now_ms + for_ms, by_ms);
+            }
+            What::Lose {
+                replica,
+                server,
+                for_ms,
+                requests,
+                percent,
+                tell_ms,
+            } => {
+                let link = self.link(replica, server);
+                (link.lossy_until_ms, link.loses_requests) = (now_ms + for_ms, requests);
+                (link.percent, link.tell_ms) = (percent, tell_ms);
+            }
+            What::Down {
+                server: at,
+                for_ms,
+                keeps,
+                silent,
+            } => {
+                let server = &mut self.servers[at];
+                if server.is_down {
+                    return;
+                }
+                (server.is_down, server.is_silent) = (true, silent);
+                server.life += 1;
+                if !keeps {
+                    server.lose_all(now_ms);
+                }
+                self.set_away(at, !silent);
+                self.at(now_ms + for_ms, Happens::Up(at));
+            }
+            What::Refuse { server, for_ms } => {
+                self.servers[server].refuses = true;
+                self.at(now_ms + for_ms, Happens::Obeys(server));
+            }
+            What::Failover { server, misses } => {
+                self.servers[server].life += 1;
+                self.servers[server].lose_last(now_ms, misses);
+            }
+            What::Crash { replica, for_ms } => self.crash(replica, for_ms),
+            What::Pause {
+                replica: at,
+                for_ms,
+                messages_first,
+            } => {
+                let process = &mut self.processes[at];
+                let Some(replica) = process.replica.as_mut().filter(|replica| !replica.is_paused) else {
+                    return;
+                };
+                replica.is_paused = true;
+                (process.resumes_ms, process.messages_first) = (now_ms + for_ms, messages_first);
+                self.at(now_ms + for_ms, Happens::Resumes(at));
+            }
+            What::StepServer { server, by_ms } => self.servers[server].step(now_ms, by_ms),
+            What::Rules { version } => {
+                self.version = version;
+                for replica in self.processes.iter().filter_map(|process| process.replica.as_ref()) {
+                    replica.activate(version);
+                }
+            }
+        }
+    }
+
+    pub(super) fn crash(&mut self, at: usize, for_ms: u64) {
+        let process = &mut self.processes[at];
+        let Some(replica) = process.replica.take() else { return };
+        let stats = replica.stats();
+        drop(replica);
+        let number = process.number;
+        (process.number, process.resumes_ms) = (number + 1, 0);
+        self.dropped(&stats);
+        self.oracle.crashed(at, number, &self.sent);
+        for asked in &mut self.asked {
+            if (asked.replica, asked.process, asked.answered) == (at, number, false) {
+                asked.answered = true;
+                self.oracle.unanswered(asked);
+            }
+        }
+        self.at(self.now_ms + for_ms.max(1), Happens::Restarts(at));
+    }
+
+    pub(super) fn resumes(&mut self, at: usize) {
+        let now_ms = self.now_ms;
+        let process = &mut self.processes[at];
+        if process.resumes_ms > now_ms {
+            return;
+        }
+        if let Some(replica) = process.replica.as_mut().filter(|replica| replica.is_paused) {
+            replica.is_paused = false;
+            replica.jump_to(now_ms);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Messages between replicas and servers: how long each travels, whether it is lost, and who hears of its fate.
+
+use std::sync::Arc;
+
+use rand::Rng;
+use sluicegate::store::StoreError;
+use sluicegate::store::remote::transport::Delivery;
+use tokio::sync::oneshot;
+
+use super::{Happens, World};
+use crate::network::Message;
+use crate::oracle::Sent;
+
+/// What a message takes once the faults have ended.
+const CALM_DELAY_MS: (u64, u64) = (1, 2);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Link {
+    pub slow_until_ms: u64,
+    pub slow_by_ms: u64,
+    pub lossy_until_ms: u64,
+    pub loses_requests: bool,
+    pub percent: u32,
+    pub tell_ms: Option<u64>,
+    /// When the last message of each connection arrives, there and back.
+    pub last: [[u64; 2]; 3],
+}
+
+pub(super) struct Flight {
+    pub replica: usize,
+    pub server: usize,
+    pub life: u64,
+    pub connection: usize,
+    pub reply: Option<oneshot::Sender<Delivery>>,
+}
+
+impl World<'_> {
+    pub(super) fn link(&mut self, replica: usize, server: usize) -> &mut Link {
+        &mut self.links[replica * self.setup.servers + server]
+    }
+
+    /// How long a message travels, and whether it is lost.
+    pub(super) fn travels(&mut self, flight: usize, at_ms: u64, back: bool) -> Result<u64, Option<u64>> {
+        let Flight {
+            replica,
+            server,
+            connection,
+            ..
+        } = self.flights[flight];
+        let (low, high) = match at_ms < self.setup.active_ms {
+            true => self.setup.delay_ms,
+            false => CALM_DELAY_MS,
+        };
+        let delay_ms = self.random.random_range(low..=high);
+        let percent = self.random.random_range(0..100);
+        let link = self.link(replica, server);
+        if at_ms < link.lossy_until_ms && link.loses_requests != back && percent < link.percent {
+            return Err(link.tell_ms);
+        }
+        let slow_ms = if at_ms < link.slow_until_ms { link.slow_by_ms } else { 0 };
+        let last = &mut link.last[connection][usize::from(back)];
+        *last = (*last).max(at_ms + delay_ms + slow_ms);
+        Ok(*last)
+    }
+
+    pub(super) fn send(&mut self, replica: usize, at_ms: u64, message: Message) {
+        let number = self.flights.len();
+        let server = message.server;
+        self.flights.push(Flight {
+            replica,
+            server,
+            life: self.servers[server].life,
+            connection: self.random.random_range(0..self.setup.connections),
+            reply: Some(message.reply),
+        });
+        let checks: usize = message.calls.iter().map(|call| call.checks.len()).sum();
+        let calls = &message.calls;
+        self.trace
+            .note(at_ms, "sends", &[replica as u64, server as u64, checks as u64], || {
+                let checks = calls.iter().flat_map(|call| &call.checks);
+                let all: Vec<_> = checks.map(|check| format!("{} {:?}", check.key, check.hits)).collect();
+                format!("#{number} {replica} to {server}: {}", all.join(", "))
+            });
+        self.sent.push(Sent {
+            replica,
+            process: self.processes[replica].number,
+            calls: message.calls,
+            answers: None,
+            heard: message.heard,
+            refused: false,
+        });
+        match self.travels(number, at_ms, false) {
+            Ok(arrives_ms) => self.at(arrives_ms, Happens::Arrives(number)),
+            Err(tell_ms) => self.lost(number, at_ms, tell_ms),
+        }
+    }
+
+    /// A message is lost; whether and when its sender finds the connection broken.
+    pub(super) fn lost(&mut self, number: usize, at_ms: u64, tell_ms: Option<u64>) {
+        self.oracle.is_unheard(&self.sent[number]);
+        if let Some(tell_ms) = tell_ms {
+            let broken = StoreError::Broken("reset".into());
+            self.at(
+                at_ms + tell_ms,
+                Happens::Delivers(number, Box::new(Delivery::Indeterminate(broken))),
+            );
+        }
+    }
+
+    pub(super) fn arrives(&mut self, number: usize) {
+        let Flight { server: at, life, .. } = self.flights[number];
+        let (now_ms, server) = (self.now_ms, &mut self.servers[at]);
+        if server.is_down || server.life != life {
+            let tell_ms = (!server.is_silent).then_some(1);
+            self.lost(number, now_ms, tell_ms);
+            return;
+        }
+        let delivery = if server.refuses {
+            self.sent[number].refused = true;
+            Delivery::Answered(Err(StoreError::refused("OOM command not allowed")))
+        } else {
+            let answers = server.run(now_ms, &self.sent[number].calls);
+            self.sent[number].answers = Some(answers.clone());
+            Delivery::Answered(Ok(answers))
+        };
+        let sent = &self.sent[number];
+        let allowed = sent
+            .answers
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|answer| u64::from(answer.outcome.allowed));
+        let allowed: Vec<u64> = [number as u64].into_iter().chain(allowed).collect();
+        self.trace.note(now_ms, "decides", &allowed, || {
+            format!("#{number}: {:?}", &allowed[1..])
+        });
+        match self.travels(number, now_ms, true) {
+            Ok(at_ms) => self.at(at_ms, Happens::Delivers(number, Box::new(delivery))),
+            Err(tell_ms) => self.lost(number, now_ms, tell_ms),
+        }
+    }
+
+    pub(super) fn delivers(&mut self, number: usize, delivery: Delivery) {
+        let flight = &mut self.flights[number];
+        let process = &self.processes[flight.replica];
+        if process.resumes_ms > self.now_ms && !process.messages_first {
+            let later_ms = process.resumes_ms + 1;
+            self.at(later_ms, Happens::Delivers(number, Box::new(delivery)));
+            return;
+        }
+        let server = &self.servers[flight.server];
+        let broken = server.life != flight.life && !server.is_silent && matches!(delivery, Delivery::Answered(_));
+        let delivery = if broken {
+            self.oracle.is_unheard(&self.sent[number]);
+            Delivery::Indeterminate(StoreError::Broken("reset".into()))
+        } else {
+            delivery
+        };
+        let is_answer = matches!(delivery, Delivery::Answered(_));
+        self.trace
+            .note(self.now_ms, "delivers", &[number as u64, u64::from(is_answer)], || {
+                format!("#{number}: {}", if is_answer { "answered" } else { "failed" })
+            });
+        if let Some(reply) = flight.reply.take() {
+            let taken = reply.send(delivery).is_ok();
+            if !is_answer || !taken {
+                // What was heard of it says nothing of what was counted.
+                self.sent[number].heard = Arc::default();
+                self.oracle.is_unheard(&self.sent[number]);
+            }
+        }
+    }
+}
