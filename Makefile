@@ -59,7 +59,7 @@ chaos: ## every fault, one after the other, on real processes; writes the table 
 	CHAOS=full $(CARGO) test --locked --release --test faults -- --include-ignored --nocapture every_fault
 
 simulate: ## whole installations on virtual time with every fault, SEEDS=10000 from FIRST=0 on
-	SEEDS=$(or $(SEEDS),10000) FIRST=$(or $(FIRST),0) $(CARGO) test --locked --profile simulate --test simulate -- --ignored --exact seeds --nocapture
+	SEEDS=$(or $(SEEDS),10000) FIRST=$(or $(FIRST),0) $(CARGO) test --locked --profile simulate --test simulate -- --ignored --exact many::seeds --nocapture
 
 soak: ## a steady load for MINUTES=5; fails when memory or open files grow
 	@scripts/setup faults

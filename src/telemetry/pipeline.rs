@@ -4,7 +4,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use crate::store::remote::{DenialStats, RemoteStats};
+use crate::store::remote::{Bound, DenialStats, RemoteStats};
 
 /// Reads the pipeline at each scrape.
 pub struct PipelineCollector {
@@ -94,6 +94,11 @@ impl PipelineCollector {
         let help = "Changes that shared counters were owed, by cause and by what became of them";
         IntCounterVec::new(Opts::new("sluicegate_corrections_total", help), &["cause", "result"])
     }
+
+    fn bounds() -> prometheus::Result<IntCounterVec> {
+        let help = "How often a bound of the pipeline to a shared store was reached, by bound";
+        IntCounterVec::new(Opts::new("sluicegate_pipeline_bounds_total", help), &["bound"])
+    }
 }
 
 impl Collector for PipelineCollector {
@@ -107,7 +112,7 @@ impl Collector for PipelineCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let (Some(stats), Ok(corrections)) = ((self.stats)(), Self::corrections()) else {
+        let (Some(stats), Ok(corrections), Ok(bounds)) = ((self.stats)(), Self::corrections(), Self::bounds()) else {
             return Vec::new();
         };
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -118,6 +123,9 @@ impl Collector for PipelineCollector {
                     .with_label_values(&[cause.cause.name(), result])
                     .inc_by(count);
             }
+        }
+        for (bound, count) in Bound::ALL.into_iter().zip(stats.bounds) {
+            bounds.with_label_values(&[bound.name()]).inc_by(count);
         }
         self.pending.set(number(stats.corrections));
         self.leased.set(i64::try_from(stats.leased_hits).unwrap_or(i64::MAX));
@@ -135,6 +143,7 @@ impl Collector for PipelineCollector {
             self.keys.collect(),
             self.leased.collect(),
             corrections.collect(),
+            bounds.collect(),
         ];
         families.concat()
     }

@@ -1,7 +1,7 @@
 //! The transport of a simulated replica: what it sends leaves through an outbox, which the world empties.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sluicegate::algorithms::op::Op;
@@ -9,14 +9,30 @@ use sluicegate::model::{CounterKey, Transaction};
 use sluicegate::store::StoreError;
 use sluicegate::store::remote::transport::{BreakerScope, Delivery, Transport};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 /// A call on its way.
 pub struct Message {
     pub server: usize,
     pub calls: Vec<Transaction<Op>>,
     pub reply: oneshot::Sender<Delivery>,
-    /// Whether the replica has taken the answer.
-    pub heard: Arc<AtomicBool>,
+    pub heard: Arc<Heard>,
+}
+
+/// When a replica took the answer to a message, in simulated milliseconds.
+pub struct Heard(AtomicU64);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Heard {
+    /// `None`: it has not.
+    pub fn at_ms(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at_ms| *at_ms < u64::MAX)
+    }
 }
 
 /// What a replica has sent and the network has not taken yet.
@@ -32,8 +48,24 @@ impl Outbox {
     }
 }
 
+/// Simulated time as a process sees it; read inside its runtime.
+#[derive(Debug, Clone, Copy)]
+pub struct SimTime {
+    /// When its runtime began.
+    pub start: Instant,
+    /// The simulated time then.
+    pub began_ms: u64,
+}
+
+impl SimTime {
+    pub fn now_ms(&self) -> u64 {
+        self.began_ms + u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// To one server, or to the shards of a cluster.
 pub struct SimTransport {
+    pub time: SimTime,
     pub outbox: Arc<Outbox>,
     pub first: usize,
     pub servers: usize,
@@ -68,7 +100,7 @@ impl Transport for SimTransport {
             return Delivery::NotSent(StoreError::Unavailable("no connection".into()));
         }
         let (reply, answer) = oneshot::channel();
-        let heard = Arc::new(AtomicBool::new(false));
+        let heard = Arc::new(Heard::default());
         self.outbox.messages.lock().push(Message {
             server,
             calls: calls.to_vec(),
@@ -77,7 +109,7 @@ impl Transport for SimTransport {
         });
         self.outbox.filled.notify_one();
         let delivery = answer.await;
-        heard.store(true, Ordering::Relaxed);
+        heard.0.store(self.time.now_ms(), Ordering::Relaxed);
         delivery.unwrap_or_else(|_| Delivery::Indeterminate(StoreError::Broken("the connection is gone".into())))
     }
 }

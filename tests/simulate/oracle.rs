@@ -1,10 +1,10 @@
 //! What must hold, kept by somebody who sees everything: every answer, and what became of every message.
 
+mod bound;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluicegate::algorithms::limit::share;
 use sluicegate::algorithms::op::Op;
 use sluicegate::algorithms::quota;
 use sluicegate::engine::{Counted, Decision, StatusLimit};
@@ -12,6 +12,7 @@ use sluicegate::model::{Algorithm, CounterKey, Limit, Transaction};
 use sluicegate::rules::OnStoreError;
 use sluicegate::store::remote::transport::Answers;
 
+use crate::network::Heard;
 use crate::rules::{Known, versions};
 use crate::script::{Setup, VALUES};
 use crate::server::Server;
@@ -44,6 +45,8 @@ struct Counter {
     fewer: i64,
     /// Hits of calls that were carried out and not heard of.
     unheard: u64,
+    /// Messages that were under way while fallback counters admitted something, each with the last time of that.
+    under_way: BTreeMap<usize, u64>,
 }
 
 /// A message that has been sent, and what became of it.
@@ -53,9 +56,19 @@ pub struct Sent {
     pub process: u64,
     pub calls: Vec<Transaction<Op>>,
     pub answers: Option<Vec<Answers>>,
-    pub heard: Arc<AtomicBool>,
+    pub heard: Arc<Heard>,
+    /// Its sender knows that it gets no answer.
+    pub failed: bool,
     /// The sender knows that it was not carried out.
     pub refused: bool,
+}
+
+impl Sent {
+    /// Whether this process waited for its answer at a time.
+    fn is_under_way(&self, process: (usize, u64), at_ms: u64) -> bool {
+        let is_open = !self.refused && !self.failed;
+        (self.replica, self.process) == process && is_open && self.heard.at_ms().is_none_or(|heard| heard >= at_ms)
+    }
 }
 
 /// A request that was put to a replica.
@@ -80,9 +93,13 @@ pub struct Oracle {
     crashes: u64,
     /// What each process has admitted by fallback counters.
     by_fallback: BTreeMap<(usize, u64, CounterKey), i64>,
+    /// What it was given back and could not tell the store at once.
+    owed: BTreeMap<(usize, u64, CounterKey), i64>,
     /// Corrections that were dropped for want of room: those that charge, and others.
     pub dropped_charges: u64,
     pub dropped: u64,
+    /// Fallback counters were dropped for want of room: what they had counted is not known any longer.
+    pub evicted: bool,
 }
 
 impl Oracle {
@@ -103,6 +120,7 @@ impl Oracle {
                     more: 0,
                     fewer: 0,
                     unheard: 0,
+                    under_way: BTreeMap::new(),
                 });
                 counter.local |= known.mode == OnStoreError::Local;
                 counter.allow |= known.mode == OnStoreError::Allow;
@@ -116,8 +134,10 @@ impl Oracle {
             replicas: setup.replicas,
             crashes: 0,
             by_fallback: BTreeMap::new(),
+            owed: BTreeMap::new(),
             dropped_charges: 0,
             dropped: 0,
+            evicted: false,
         }
     }
 
@@ -131,8 +151,10 @@ impl Oracle {
         decision: &Decision,
         now_ms: u64,
         servers: &[Server],
+        sent: &[Sent],
     ) -> Result<Vec<(usize, usize, u64)>, String> {
         let known = &versions()[asked.version].known;
+        let process = (asked.replica, asked.process);
         let mut permits = Vec::new();
         for (&(rule, value, hits), status) in asked.parts.iter().zip(&decision.statuses) {
             let StatusLimit::Counted(status) = &status.limit else {
@@ -141,7 +163,11 @@ impl Oracle {
             let rule_known = &known[rule];
             let key = rule_known.key(VALUES[value]);
             if hits < 0 {
-                // Nobody holds it any longer since the release was asked for.
+                // Nobody holds it any longer since the release was asked for; the process must still tell the store, unless
+                // it dies.
+                if decision.failure.is_some() {
+                    *self.owed.entry((asked.replica, asked.process, key)).or_default() -= hits;
+                }
                 continue;
             }
             if !is_counted(rule_known, decision, status) {
@@ -150,6 +176,9 @@ impl Oracle {
             let counter = self.counters.get_mut(&key).ok_or("an unknown counter")?;
             counter.expected += hits;
             if decision.failure.is_some() {
+                let open = |message: &(usize, &Sent)| message.1.is_under_way(process, now_ms);
+                let under_way = sent.iter().enumerate().filter(open).map(|(number, _)| (number, now_ms));
+                counter.under_way.extend(under_way);
                 *self
                     .by_fallback
                     .entry((asked.replica, asked.process, key.clone()))
@@ -159,7 +188,7 @@ impl Oracle {
                 continue;
             }
             let server = &servers[counter.server];
-            let (from_us, time_us) = (asked.from_us[counter.server], server.time_us(now_ms));
+            let (from_us, time_us) = (asked.from_us[counter.server], server.steady_us(now_ms));
             counter.admitted.push(Admitted {
                 from_us: from_us.min(time_us),
                 to_us: from_us.max(time_us),
@@ -170,16 +199,24 @@ impl Oracle {
                 permits.push((rule, value, hits.unsigned_abs()));
             }
             let allowance = self.replicas as u64 - 1 + self.crashes;
-            check(&key, counter, server, now_ms, allowance, self.replicas)?;
+            if self.evicted && counter.local {
+                continue;
+            }
+            let now = bound::Now {
+                ms: now_ms,
+                server,
+                sent,
+            };
+            bound::check(&key, counter, &now, allowance, self.replicas)?;
         }
         Ok(permits)
     }
 
-    /// A caller gives something back.
-    pub fn released(&mut self, key: &CounterKey, hits: u64) {
+    /// A caller gives so many permits back; where it is negative, it has them still, since nobody took them.
+    pub fn released(&mut self, key: &CounterKey, hits: i64) {
         if let Some(counter) = self.counters.get_mut(key) {
-            counter.held = counter.held.saturating_sub(hits);
-            counter.expected -= i64::try_from(hits).unwrap_or(0);
+            counter.held = counter.held.saturating_add_signed(-hits);
+            counter.expected -= hits;
         }
     }
 
@@ -200,14 +237,20 @@ impl Oracle {
             .iter()
             .filter(|sent| (sent.replica, sent.process) == (replica, process))
         {
-            for (key, hits) in changes(message) {
+            for Changed { key, hits, .. } in changes(message) {
                 if let Some(counter) = self.counters.get_mut(&key) {
                     counter.more += hits;
                 }
             }
         }
+        let of_process = |(of, at, _): &(usize, u64, CounterKey)| (*of, *at) == (replica, process);
+        for ((_, _, key), hits) in self.owed.iter().filter(|(of, _)| of_process(of)) {
+            if let Some(counter) = self.counters.get_mut(key) {
+                counter.more += hits;
+            }
+        }
         let debts = self.by_fallback.iter();
-        for ((_, _, key), hits) in debts.filter(|((of, at, _), _)| (*of, *at) == (replica, process)) {
+        for ((_, _, key), hits) in debts.filter(|(of, _)| of_process(of)) {
             if let Some(counter) = self.counters.get_mut(key) {
                 counter.fewer += hits;
             }
@@ -219,7 +262,7 @@ impl Oracle {
         if message.answers.is_none() {
             return;
         }
-        for (key, hits) in changes(message) {
+        for Changed { key, hits, .. } in changes(message) {
             if let Some(counter) = self.counters.get_mut(&key) {
                 counter.unheard += hits.unsigned_abs();
             }
@@ -232,10 +275,10 @@ impl Oracle {
     /// A counter that is not what it must be.
     pub fn settled(&mut self, sent: &[Sent], servers: &[Server], now_ms: u64) -> Result<(), String> {
         for message in sent {
-            if message.heard.load(Ordering::Relaxed) || message.refused {
+            if message.heard.at_ms().is_some() && !message.failed || message.refused {
                 continue;
             }
-            for (key, hits) in changes(message) {
+            for Changed { key, hits, .. } in changes(message) {
                 if let Some(counter) = self.counters.get_mut(&key) {
                     counter.more += hits;
                 }
@@ -250,7 +293,8 @@ impl Oracle {
             let used = i64::try_from(server.used(now_ms, key, &counter.limit)).unwrap_or(i64::MAX);
             let most = i64::try_from(quota(&counter.limit)).unwrap_or(i64::MAX);
             let least = (counter.expected - counter.fewer).clamp(0, most);
-            if used < least && self.dropped_charges == 0 {
+            let is_forgotten = self.evicted && counter.local;
+            if used < least && self.dropped_charges == 0 && !is_forgotten {
                 return Err(format!(
                     "{key}: {used} hits are counted, {least} were admitted: too few"
                 ));
@@ -276,108 +320,33 @@ fn is_counted(known: &Known, decision: &Decision, status: &Counted) -> bool {
     somewhere && (known.debits || !decision.over_limit && !status.denied)
 }
 
-/// What a message changes where it is carried out, or would have.
-fn changes(message: &Sent) -> Vec<(CounterKey, i64)> {
+/// What a message changes in a counter where it is carried out, or would.
+struct Changed {
+    key: CounterKey,
+    hits: i64,
+    /// The store has admitted them: a request's, or a lease's.
+    admitted: bool,
+}
+
+fn changes(message: &Sent) -> Vec<Changed> {
     let mut all = Vec::new();
     for (at, call) in message.calls.iter().enumerate() {
         let answers = message.answers.as_ref().and_then(|answers| answers.get(at));
+        let passes = answers.is_some_and(|answers| call.passes(answers.iter().map(|answer| answer.outcome.allowed)));
         for (number, check) in call.checks.iter().enumerate() {
             let answer = answers.and_then(|answers| answers.get(number));
-            let hits = match (check.hits, answer) {
-                (Op::Refund(hits) | Op::Return { hits, .. } | Op::Debit(hits), _) => hits,
-                (Op::Acquire(hits), Some(answer)) if answer.outcome.allowed => hits,
-                (Op::Lease(_), Some(answer)) => answer.grant.map_or(0, |grant| grant.hits),
-                _ => 0,
+            let (hits, admitted) = match (check.hits, answer) {
+                (Op::Refund(hits) | Op::Return { hits, .. } | Op::Debit(hits), _) => (hits, false),
+                (Op::Acquire(hits), Some(answer)) if passes && answer.outcome.allowed => (hits, true),
+                (Op::Lease(_), Some(answer)) if passes => (answer.grant.map_or(0, |grant| grant.hits), true),
+                _ => continue,
             };
-            if hits > 0 {
-                all.push((check.key.clone(), i64::try_from(hits).unwrap_or(0)));
-            }
+            all.push(Changed {
+                key: check.key.clone(),
+                hits: i64::try_from(hits).unwrap_or(0),
+                admitted,
+            });
         }
     }
     all
-}
-
-/// Whether the last admission has passed its limit. `allowance`: so many parts of other processes may not have been heard
-/// of under `local`.
-fn check(
-    key: &CounterKey,
-    counter: &Counter,
-    server: &Server,
-    now_ms: u64,
-    allowance: u64,
-    replicas: usize,
-) -> Result<(), String> {
-    let Some(last) = counter.admitted.last() else {
-        return Ok(());
-    };
-    if counter.allow {
-        return Ok(());
-    }
-    let part = share(&counter.limit, u32::try_from(replicas).unwrap_or(1));
-    let window_ms = counter.limit.window_us / 1000;
-    let losses = |since_ms: u64| server.losses.iter().filter(|at| **at >= since_ms).count() as u64;
-    let unheard = if counter.local { counter.unheard } else { 0 };
-    let bound = |over_us: u64, losses: u64| {
-        let parts = if counter.local {
-            allowance * most_in(&part, over_us)
-        } else {
-            0
-        };
-        most_in(&counter.limit, over_us) * (1 + losses) + parts + unheard
-    };
-    if matches!(counter.limit.algorithm, Algorithm::Concurrency) {
-        let bound = bound(0, losses(0));
-        return if counter.held > bound {
-            Err(format!(
-                "{key}: {} permits are held, {bound} at most may be",
-                counter.held
-            ))
-        } else {
-            Ok(())
-        };
-    }
-    let mut hits = 0;
-    for first in counter.admitted.iter().rev() {
-        let over_us = last.to_us.saturating_sub(first.from_us);
-        if first.to_us > last.to_us {
-            continue;
-        }
-        if over_us >= counter.limit.window_us {
-            if matches!(
-                counter.limit.algorithm,
-                Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket { .. }
-            ) {
-                break;
-            }
-            continue;
-        }
-        if let Algorithm::FixedWindow = counter.limit.algorithm
-            && !counter.local
-            && first.from_us / counter.limit.window_us != last.to_us / counter.limit.window_us
-        {
-            continue;
-        }
-        hits += first.hits;
-        // A lease outlives the loss of what counted it by a slice.
-        let since_ms = now_ms.saturating_sub(2 * window_ms + 2000);
-        // The server's windows and the replica's own begin at different times, so a span meets three of them.
-        let more = 2 * u64::from(counter.local && matches!(counter.limit.algorithm, Algorithm::FixedWindow));
-        let bound = bound(over_us, losses(since_ms) + more);
-        if hits > bound {
-            return Err(format!(
-                "{key}: {hits} hits within {over_us} µs, {bound} at most may pass"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The most hits that a limit lets pass in so long, which is shorter than its window.
-fn most_in(limit: &Limit, over_us: u64) -> u64 {
-    let refilled = || (limit.hits * over_us).div_ceil(limit.window_us);
-    match limit.algorithm {
-        Algorithm::TokenBucket { burst, .. } => burst + refilled(),
-        Algorithm::LeakyBucket { .. } => 1 + refilled(),
-        _ => limit.hits,
-    }
 }

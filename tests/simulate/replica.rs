@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep_until, timeout};
 
-use crate::network::{Message, Outbox, SimTransport};
+use crate::network::{Message, Outbox, SimTime, SimTransport};
 use crate::rules::{PREFIX, versions};
 use crate::script::Setup;
 
@@ -42,11 +42,11 @@ impl Clock for ReplicaClock {
 
 pub struct Replica {
     runtime: Runtime,
-    start: Instant,
-    /// Simulated time at which this process began.
-    began_ms: u64,
+    time: SimTime,
     engine: Arc<Engine>,
     remote: Arc<Remote<SimTransport>>,
+    /// The fallback counters.
+    memory: Arc<MemoryStore>,
     /// Keeps the pipeline's tasks.
     _tasks: JoinSet<()>,
     outbox: Arc<Outbox>,
@@ -79,13 +79,14 @@ pub fn bounds(setup: &Setup) -> Options {
         denial_keys: setup.denials.then(|| small(1000)),
         max_corrections: small(1000),
         reset_log: None,
+        bounds: setup.small.pipeline,
         hash_seed: Some(setup.seed),
     }
 }
 
 impl Replica {
     /// Starts a process at a simulated time.
-    pub fn start(setup: &Setup, began_ms: u64, offset_us: u64, version: usize, away: Vec<AtomicBool>) -> Self {
+    pub fn start(setup: &Setup, began_ms: u64, clock_us: u64, version: usize, away: Vec<AtomicBool>) -> Self {
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -95,10 +96,12 @@ impl Replica {
         let start = Instant::now();
         let clock: Arc<dyn Clock> = Arc::new(ReplicaClock {
             start,
-            start_us: 1_600_000_000_000_000 + offset_us + began_ms * 1000,
+            start_us: clock_us + began_ms * 1000,
         });
         let (outbox, away) = (Arc::new(Outbox::default()), Arc::new(away));
+        let time = SimTime { start, began_ms };
         let transport = |first, servers| SimTransport {
+            time,
             outbox: Arc::clone(&outbox),
             first,
             servers,
@@ -110,9 +113,11 @@ impl Replica {
             (0..setup.servers).map(|server| transport(server, 1)).collect()
         };
         let circuits = transports.len();
-        let keys = NonZeroUsize::new(1024).expect("not zero");
+        let keys = NonZeroUsize::new(setup.small.fallback_keys).expect("not zero");
+        let secret = u128::from(setup.seed).to_le_bytes();
+        let memory = Arc::new(MemoryStore::repeatable(keys, Arc::clone(&clock), secret));
         let local = Local {
-            memory: Arc::new(MemoryStore::new(keys, Arc::clone(&clock))),
+            memory: Arc::clone(&memory),
             replicas: u32::try_from(setup.replicas).unwrap_or(1),
         };
         let remote = Remote::new(transports, by_window, &bounds(setup), Some(local), Arc::clone(&clock));
@@ -120,6 +125,8 @@ impl Replica {
         remote.spawn(&mut tasks, &probe());
         let options = EngineOptions {
             key_prefix: PREFIX.into(),
+            max_concurrent: setup.small.max_concurrent,
+            max_waiting: setup.small.max_waiting,
             ..EngineOptions::default()
         };
         let fallback = remote.fallback().cloned();
@@ -129,10 +136,10 @@ impl Replica {
         drop(inside);
         Self {
             runtime,
-            start,
-            began_ms,
+            time,
             engine,
             remote,
+            memory,
             _tasks: tasks,
             outbox,
             answers: Arc::default(),
@@ -145,12 +152,12 @@ impl Replica {
     /// The simulated time that the process has come to.
     pub fn now_ms(&self) -> u64 {
         let _inside = self.runtime.enter();
-        self.began_ms + u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.time.now_ms()
     }
 
     /// Lets the process work until a time, or until it has sent something.
     pub fn run_until(&self, until_ms: u64) -> Vec<Message> {
-        let until = self.start + Duration::from_millis(until_ms.saturating_sub(self.began_ms));
+        let until = self.time.start + Duration::from_millis(until_ms.saturating_sub(self.time.began_ms));
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -175,7 +182,7 @@ impl Replica {
     /// A caller asks.
     pub fn ask(&self, call: usize, request: Request, deadline_ms: Option<u64>, leaves_ms: Option<u64>) {
         let (engine, answers) = (Arc::clone(&self.engine), Arc::clone(&self.answers));
-        let (start, began_ms) = (self.start, self.began_ms);
+        let time = self.time;
         self.runtime.spawn(async move {
             let deadline = deadline_ms.map(|ms| (Instant::now() + Duration::from_millis(ms)).into_std());
             let decide = engine.decide(&request, deadline);
@@ -183,8 +190,11 @@ impl Replica {
                 Some(ms) => timeout(Duration::from_millis(ms), decide).await.ok(),
                 None => Some(decide.await),
             };
-            let at_ms = began_ms + u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            answers.lock().push(Answered { call, at_ms, decision });
+            answers.lock().push(Answered {
+                call,
+                at_ms: time.now_ms(),
+                decision,
+            });
         });
     }
 
@@ -197,12 +207,15 @@ impl Replica {
         self.remote.stats()
     }
 
-    /// Whether no circuit is open.
-    pub fn is_closed(&self) -> bool {
-        (0..self.circuits).all(|server| {
-            let circuit = self.remote.circuit(server);
-            circuit.is_some_and(|state| matches!(*state.borrow(), CircuitState::Closed { .. }))
-        })
+    /// Fallback counters that were dropped for want of room.
+    pub fn evicted(&self) -> u64 {
+        self.memory.stats().evicted
+    }
+
+    /// The state of each circuit.
+    pub fn circuits(&self) -> Vec<CircuitState> {
+        let of = |server| Some(self.remote.circuit(server)?.borrow().clone());
+        (0..self.circuits).filter_map(of).collect()
     }
 }
 

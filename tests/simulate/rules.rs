@@ -85,6 +85,11 @@ const SPECS: [Spec; 16] = [
 /// How many rules there are.
 pub const RULES: usize = SPECS.len();
 
+/// Whether a rule's answers may be held back.
+pub fn is_leaky(rule: usize) -> bool {
+    matches!(versions()[0].known[rule].limit.algorithm, Algorithm::LeakyBucket { .. })
+}
+
 /// A rule as the oracle knows it.
 #[derive(Debug, Clone)]
 pub struct Known {

@@ -1,11 +1,15 @@
 //! What a run does: everything that a seed decides in advance, as a list that can be shortened.
 
+mod bounds;
+
 use std::fmt;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+pub use self::bounds::MAX_WAITING;
 use crate::rules::{RULES, VERSIONS};
+use sluicegate::store::remote::Bounds;
 
 /// How the installation of one run looks.
 #[derive(Debug, Clone)]
@@ -20,6 +24,7 @@ pub struct Setup {
     pub join: bool,
     /// All bounds are so small that they are reached.
     pub tight: bool,
+    pub small: Small,
     pub timeout_ms: u64,
     /// A message travels for so long at least, and at most.
     pub delay_ms: (u64, u64),
@@ -27,6 +32,29 @@ pub struct Setup {
     pub connections: usize,
     /// When the faults and the callers' load end.
     pub active_ms: u64,
+}
+
+/// Bounds of one replica that no setting changes, or that are so large that no run would reach them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Small {
+    pub pipeline: Bounds,
+    /// Keys of the fallback counters.
+    pub fallback_keys: usize,
+    /// Requests that an engine works on.
+    pub max_concurrent: usize,
+    /// Answers that it holds back.
+    pub max_waiting: usize,
+}
+
+impl Default for Small {
+    fn default() -> Self {
+        Self {
+            pipeline: Bounds::default(),
+            fallback_keys: 1024,
+            max_concurrent: 10_000,
+            max_waiting: 10_000,
+        }
+    }
 }
 
 /// Something that happens at a time.
@@ -89,6 +117,11 @@ pub enum What {
     Rules {
         version: usize,
     },
+    /// The time of day of a replica's machine is set; a process reads it once, when it starts.
+    StepReplica {
+        replica: usize,
+        by_ms: i64,
+    },
 }
 
 /// A request.
@@ -112,9 +145,22 @@ pub struct Script {
 /// The values of a rule's descriptor; the last one is only asked for at the end.
 pub const VALUES: [&str; 3] = ["a", "b", "last"];
 
+/// What seeds decide was added to in steps; a seed means the same run again only in the same edition.
+pub const EDITION: u32 = 2;
+
 impl Script {
-    /// The script of a seed.
-    pub fn of(seed: u64) -> Self {
+    /// The script of a seed, as it was in an edition. What is added later is decided by a generator of its own and joins in
+    /// from its edition on, so that the seeds that have failed once still make their runs.
+    pub fn of(seed: u64, edition: u32) -> Self {
+        let mut script = Self::first_edition(seed);
+        if edition >= 2 {
+            bounds::second_edition(&mut script);
+        }
+        script.events.sort_by_key(|event| event.at_ms);
+        script
+    }
+
+    fn first_edition(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let r = &mut random;
         let servers = [1, 1, 2, 3][r.random_range(0..4)];
@@ -127,6 +173,7 @@ impl Script {
             denials: r.random_bool(0.7),
             join: r.random_bool(0.8),
             tight: r.random_bool(0.15),
+            small: Small::default(),
             timeout_ms: [15, 15, 40][r.random_range(0..3)],
             delay_ms: [(1, 1), (1, 3), (1, 10), (2, 25)][r.random_range(0..4)],
             connections: r.random_range(1..=3),
@@ -135,7 +182,6 @@ impl Script {
         let mut events = Vec::new();
         calls(&setup, r, &mut events);
         faults(&setup, r, &mut events);
-        events.sort_by_key(|event| event.at_ms);
         Self { setup, events }
     }
 }

@@ -17,6 +17,8 @@ pub struct Server {
     clock: Arc<ManualClock>,
     store: MemoryStore,
     step_ms: i64,
+    /// By how much its clock was set back in all.
+    set_back_ms: u64,
     /// What it has carried out, and when.
     log: Vec<(u64, Vec<Transaction<Op>>)>,
     /// Rises when its connections break.
@@ -25,7 +27,7 @@ pub struct Server {
     pub refuses: bool,
     /// Nobody refuses connections while it is down.
     pub is_silent: bool,
-    /// Simulated milliseconds at which it lost data, or its clock went back.
+    /// Simulated milliseconds at which it lost data.
     pub losses: Vec<u64>,
     /// Whether any data were lost.
     pub lost_data: bool,
@@ -33,6 +35,8 @@ pub struct Server {
 
 fn empty(clock: &Arc<ManualClock>) -> MemoryStore {
     let keys = NonZeroUsize::new(1024).expect("not zero");
+    // The store begins before any time to which the clock may be set back: a clock of ours never goes back, Redis' may.
+    clock.set(START_US - 3_600_000_000);
     MemoryStore::new(keys, Arc::clone(clock) as Arc<dyn Clock>)
 }
 
@@ -43,6 +47,7 @@ impl Server {
             store: empty(&clock),
             clock,
             step_ms: 0,
+            set_back_ms: 0,
             log: Vec::new(),
             life: 0,
             is_down: false,
@@ -58,11 +63,20 @@ impl Server {
         (START_US + now_ms * 1000).saturating_add_signed(self.step_ms * 1000)
     }
 
-    pub fn step(&mut self, now_ms: u64, by_ms: i64) {
+    pub fn step(&mut self, by_ms: i64) {
         self.step_ms += by_ms;
-        if by_ms < 0 {
-            self.losses.push(now_ms);
-        }
+        self.set_back_ms += by_ms.min(0).unsigned_abs();
+    }
+
+    /// Its clock as if it had never been set back. A limit holds by this: what is counted after a step back is counted no
+    /// earlier than what was counted before, and a bucket is no fuller than it was.
+    pub fn steady_us(&self, now_ms: u64) -> u64 {
+        self.time_us(now_ms) + self.set_back_ms * 1000
+    }
+
+    /// Whether the windows of its clock begin at other times than those of [`steady_us`](Self::steady_us).
+    pub const fn is_set_back(&self) -> bool {
+        self.set_back_ms > 0
     }
 
     /// Carries out a call.

@@ -20,6 +20,7 @@ use sluicegate::store::remote::transport::Delivery;
 use self::flights::{Flight, Link};
 use crate::network::shard_of;
 use crate::oracle::{Asked, Oracle, Sent};
+use crate::reached::Reached;
 use crate::replica::{Answered, Replica, by_window};
 use crate::script::{Script, Setup};
 use crate::server::Server;
@@ -34,14 +35,6 @@ pub struct Outcome {
     pub hash: u64,
     pub lines: Vec<String>,
     pub reached: Reached,
-}
-
-/// Which bounds were reached.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Reached {
-    pub corrections: bool,
-    pub lease_keys: bool,
-    pub denials: bool,
 }
 
 enum Happens {
@@ -60,6 +53,11 @@ enum Happens {
     Up(usize),
     Obeys(usize),
     LastCalls,
+    /// A last call, of a rule and a value to a replica.
+    Last {
+        replica: usize,
+        part: (usize, usize, i64),
+    },
     End,
 }
 
@@ -70,7 +68,10 @@ struct Process {
     number: u64,
     resumes_ms: u64,
     messages_first: bool,
+    /// The time of day at its machine, from which simulated time runs on.
     clock_us: u64,
+    /// Which of its circuits were open after the last event.
+    opened: Vec<bool>,
 }
 
 struct World<'s> {
@@ -114,7 +115,8 @@ impl<'s> World<'s> {
             number: 0,
             resumes_ms: 0,
             messages_first: false,
-            clock_us: random.random_range(0..90_000_000_000),
+            clock_us: 1_600_000_000_000_000 + random.random_range(0..90_000_000_000),
+            opened: Vec::new(),
         });
         let processes = processes.collect();
         let servers: Vec<Server> = (0..setup.servers).map(|_| Server::new()).collect();
@@ -177,7 +179,7 @@ impl<'s> World<'s> {
 
     fn run(&mut self) -> Result<(), String> {
         loop {
-            self.let_work();
+            self.let_work()?;
             let Some(Reverse((at_ms, number))) = self.queue.pop() else {
                 return Ok(());
             };
@@ -194,11 +196,11 @@ impl<'s> World<'s> {
     }
 
     /// Lets every process come to the time of the next event.
-    fn let_work(&mut self) {
+    fn let_work(&mut self) -> Result<(), String> {
         let mut number = 0;
         while number < self.processes.len() {
             let Some(Reverse((until_ms, _))) = self.queue.peek() else {
-                return;
+                return Ok(());
             };
             let until_ms = *until_ms;
             let working = self.processes[number].replica.as_ref();
@@ -214,10 +216,11 @@ impl<'s> World<'s> {
             if !messages.is_empty() {
                 // Their arrival may be the next event, for which those before need not have come as far.
                 for message in messages {
-                    self.send(number, at_ms, message);
+                    self.send(number, at_ms, message)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn happen(&mut self, what: Happens) -> Result<(), String> {
@@ -242,6 +245,7 @@ impl<'s> World<'s> {
             }
             Happens::Obeys(server) => self.servers[server].refuses = false,
             Happens::LastCalls => self.last_calls(),
+            Happens::Last { replica, part } => self.ask(replica, self.version, vec![part], None, None, true),
             Happens::End => {}
         }
         Ok(())

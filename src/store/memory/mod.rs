@@ -72,11 +72,18 @@ impl MemoryStore {
     /// A store for up to `max_keys` counters.
     #[must_use]
     pub fn new(max_keys: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
+        Self::repeatable(max_keys, clock, rand::random())
+    }
+
+    /// A store that places its counters, and so drops them, in the same way whenever it has the same secret; for simulations
+    /// only, since it makes collisions possible to aim at.
+    #[must_use]
+    pub fn repeatable(max_keys: NonZeroUsize, clock: Arc<dyn Clock>, secret: [u8; 16]) -> Self {
         let shards = shard_count(max_keys.get());
         // Rounded down: the sum never passes the bound.
         let keys_per_shard = max_keys.get() / shards;
         Self {
-            hasher: KeyHasher::random(),
+            hasher: KeyHasher::new(&secret),
             start_us: clock.now_us(),
             clock,
             shards: (0..shards)

@@ -9,6 +9,7 @@
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -18,6 +19,7 @@ use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
 
+use super::bounds::{Bound, BoundCounts};
 use super::hasher::KeyedHasher;
 use super::lease::MAX_LIFE_US;
 use crate::model::{Algorithm, Check, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
@@ -34,6 +36,7 @@ pub(super) struct Denials {
     /// Local time of the last reset of any counter. An answer to a call that was sent before may be older than the reset.
     reset_us: AtomicU64,
     counts: Counts,
+    reached: Arc<BoundCounts>,
 }
 
 /// What happened since the start.
@@ -83,13 +86,14 @@ struct Denial {
 
 impl Denials {
     /// Denials of up to `max_keys` counters; `leases` says whether any replica may hold leases.
-    pub(super) fn new(max_keys: usize, leases: bool, hasher: KeyedHasher) -> Self {
+    pub(super) fn new(max_keys: usize, leases: bool, hasher: KeyedHasher, reached: Arc<BoundCounts>) -> Self {
         let keys = max_keys.max(1);
         Self {
             known: Cache::with(keys, keys as u64, UnitWeighter, hasher, DefaultLifecycle::default()),
             leases,
             reset_us: AtomicU64::new(0),
             counts: Counts::default(),
+            reached,
         }
     }
 
@@ -191,6 +195,7 @@ impl Denials {
         let mut known = known.unwrap_or_default();
         known.retain(|other| other.hits != denial.hits && other.limit == denial.limit && now < other.until_us);
         if known.len() == MAX_SIZES {
+            self.reached.reached(Bound::DenialSizes);
             known.remove(0);
         }
         known.push(denial);

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
+use super::bounds::Bound;
 use super::fallback::Fallback;
 use super::ledger::{Ledger, Record};
 use crate::algorithms::op::Op;
@@ -148,6 +149,9 @@ impl Ledger {
         let mut book = self.book.lock();
         let due = book.due().filter(|(key, limit)| of(key, limit));
         let keys: Vec<CounterKey> = due.map(|(key, _)| key.clone()).take(most).collect();
+        if keys.len() == most {
+            self.reached.reached(Bound::Flushed);
+        }
         for key in &keys {
             carried.extend(key, self.take(&mut book, key));
         }

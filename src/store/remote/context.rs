@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bounds::{BoundCounts, Bounds};
 use super::cache::Denials;
 use super::circuit::Circuit;
 use super::fallback::Fallback;
@@ -22,6 +23,8 @@ pub(super) struct Context<T> {
     pub timeout: Duration,
     /// Whether checks of one key wait for the call that is in flight.
     pub join: bool,
+    pub bounds: Bounds,
+    pub reached: Arc<BoundCounts>,
 }
 
 impl<T> Context<T> {

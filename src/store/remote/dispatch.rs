@@ -1,7 +1,7 @@
 //! The calls of one thread: who waits, what is in flight, and what leaves together.
 //!
 //! - **Batches.** What becomes ready in one turn of a runtime's event loop (the requests of one read from a socket, say)
-//!   leaves in one call for each shard, at most [`MAX_CHECKS`] checks long. So the cost of a call is shared when there is
+//!   leaves in one call for each shard, at most [`Bounds::checks`](super::Bounds::checks) long. So the cost of a call is shared when there is
 //!   load, and nobody waits longer than that turn when there is none.
 //! - **Joined keys.** While a call for a key is in flight, later checks of that key wait and go together in the next one.
 //!   Requests for several keys never wait: their keys would wait for each other.
@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
+use super::bounds::Bound;
 use super::carried::Carried;
 use super::context::Context;
 use super::job::{Calls, Job, Reply, gives_up, job};
@@ -30,17 +32,15 @@ use super::transport::Transport;
 use crate::model::CounterKey;
 use crate::store::StoreError;
 
-/// Checks in one call at most: a script that runs longer holds everybody up.
+/// Checks in one call at most, unless a request has more.
 pub const MAX_CHECKS: usize = 128;
-/// Jobs that wait at most, in the queue or for a key.
-const MAX_WAITING: usize = 8192;
-/// Jobs that wait for one key at most; more go without waiting.
-const MAX_JOINED: usize = 1024;
 
 /// See the module's docs.
 pub(super) struct Dispatch<T: Transport> {
     context: Arc<Context<T>>,
     queue: Mutex<Queue>,
+    /// Calls whose fate is not known yet.
+    in_flight: AtomicUsize,
 }
 
 struct Queue {
@@ -51,6 +51,15 @@ struct Queue {
     /// Jobs in both.
     waiting: usize,
     scheduled: bool,
+}
+
+/// So many calls are in flight until this is dropped.
+struct InFlight<'d>(&'d AtomicUsize, usize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
 }
 
 impl<T: Transport> Successors for Dispatch<T> {
@@ -66,9 +75,12 @@ impl<T: Transport> Successors for Dispatch<T> {
         let mut checks = 0;
         let fits = |queued: &&Queued| {
             checks += queued.job.checks();
-            checks <= MAX_CHECKS
+            checks <= self.context.bounds.checks
         };
         let count = waiting.iter().take_while(fits).count().max(1);
+        if count < waiting.len() {
+            self.context.reached.reached(Bound::Checks);
+        }
         let mut next: Vec<_> = waiting.drain(..count).collect();
         if let Some(first) = next.first_mut() {
             first.lead = Some(Lead::new(self.clone(), key.clone()));
@@ -89,6 +101,7 @@ impl<T: Transport> Dispatch<T> {
         Self {
             context,
             queue: Mutex::new(queue),
+            in_flight: AtomicUsize::new(0),
         }
     }
 
@@ -115,20 +128,21 @@ impl<T: Transport> Dispatch<T> {
     fn enqueue(self: Arc<Self>, shard: u16, job: Job) -> Result<(), StoreError> {
         let one_key = self.context.join.then(|| job.one_key().cloned()).flatten();
         let mut queue = self.queue.lock();
-        if queue.waiting >= MAX_WAITING {
+        if queue.waiting >= self.context.bounds.waiting {
             drop(queue);
+            self.context.reached.reached(Bound::Waiting);
             self.context.record_refunds(&job.calls);
             return Err(StoreError::Overloaded);
         }
         let mut queued = Queued { shard, job, lead: None };
         if let Some(key) = one_key {
             match queue.joined.get_mut(&key) {
-                Some(waiting) if waiting.len() < MAX_JOINED => {
+                Some(waiting) if waiting.len() < self.context.bounds.joined => {
                     waiting.push(queued);
                     queue.waiting += 1;
                     return Ok(());
                 }
-                Some(_) => {}
+                Some(_) => self.context.reached.reached(Bound::Joined),
                 None => {
                     queue.joined.insert(key.clone(), Vec::new());
                     queued.lead = Some(Lead::new(self.clone(), key));
@@ -164,6 +178,7 @@ impl<T: Transport> Dispatch<T> {
             std::mem::take(&mut queue.ready)
         };
         let mut batches = self.batches(jobs);
+        let _in_flight = self.begin(&mut batches);
         match batches.len() {
             0 => {}
             1 => {
@@ -175,6 +190,18 @@ impl<T: Transport> Dispatch<T> {
                 join_all(batches.into_iter().map(|batch| self.context.send(batch))).await;
             }
         }
+    }
+
+    /// Counts these calls as in flight until the guard is dropped; refuses those that would be too many.
+    fn begin(&self, batches: &mut Vec<Batch>) -> InFlight<'_> {
+        let before = self.in_flight.fetch_add(batches.len(), Relaxed);
+        let count = InFlight(&self.in_flight, batches.len());
+        let room = self.context.bounds.in_flight.saturating_sub(before);
+        for batch in batches.drain(room.min(batches.len())..) {
+            self.context.reached.reached(Bound::InFlight);
+            self.context.turn_away(batch, &StoreError::Overloaded);
+        }
+        count
     }
 
     /// Puts a job back into the queue when corrections have landed, or its time is over.
@@ -196,10 +223,12 @@ impl<T: Transport> Dispatch<T> {
             }
             let checks = queued.job.checks();
             let known = open.get(&queued.shard).and_then(|at| batches.get_mut(*at));
-            let batch = match known.filter(|batch| batch.checks + checks <= MAX_CHECKS) {
+            let batch = match known.filter(|batch| batch.checks + checks <= self.context.bounds.checks) {
                 Some(batch) => batch,
                 None => {
-                    open.insert(queued.shard, batches.len());
+                    if open.insert(queued.shard, batches.len()).is_some() {
+                        self.context.reached.reached(Bound::Checks);
+                    }
                     batches.push(Batch::new(queued.shard, Carried::nothing(&self.context.ledger)));
                     let last = batches.len() - 1;
                     &mut batches[last]

@@ -8,8 +8,8 @@
 //! - *While it does not*, [`Fallback::decide`] decides with this replica's part of each limit, and records what it admits
 //!   in the ledger, which charges it to the shared store before that decides anything again.
 //!
-//! So a replica that is alone never passes a limit at these seams (but for calls in flight at that moment), and several
-//! pass it only by what one has not heard of the others.
+//! So a replica that is alone never passes a limit at these seams, but for calls that are in flight while these counters
+//! decide, and several pass it only by what one has not heard of the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -18,8 +18,6 @@ use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::ticker::Ticker;
 
-/// Counters whose corrections are in flight at the same time.
-const AT_ONCE: usize = 64;
 /// Between two rounds of the flusher, each of which lasts so long at most.
 const EVERY: Duration = Duration::from_millis(250);
 const ROUND: Duration = Duration::from_secs(1);
@@ -94,7 +92,7 @@ impl<T: Transport> Remote<T> {
         let mut away = None;
         while start.elapsed() < patience {
             let last = self.servers.len().saturating_sub(1);
-            let mut carried = self.ledger.claim_any(AT_ONCE, |key, limit| {
+            let mut carried = self.ledger.claim_any(self.bounds.flushed, |key, limit| {
                 (self.server_of)(limit).min(last) == number && !later.contains(key)
             });
             if carried.is_empty() {

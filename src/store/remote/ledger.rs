@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::bounds::{Bound, BoundCounts};
 use crate::model::{CounterKey, HoldId, Limit};
 use crate::store::correction::{Cause, Correction};
 
@@ -35,6 +36,7 @@ pub struct Ledger {
     /// Notifies all that wait, in the order in which they came, when a counter's corrections are no longer in flight.
     pub(super) landed: Arc<Notify>,
     totals: [Totals; Cause::ALL.len()],
+    pub(super) reached: Arc<BoundCounts>,
 }
 
 /// What became of the corrections of one cause, since the start.
@@ -92,13 +94,14 @@ pub(super) struct Record {
 impl Ledger {
     /// An empty one for up to `max_records` records.
     #[must_use]
-    pub fn new(max_records: usize) -> Arc<Self> {
+    pub(super) fn new(max_records: usize, reached: Arc<BoundCounts>) -> Arc<Self> {
         Arc::new(Self {
             book: Mutex::default(),
             len: AtomicUsize::new(0),
             max_records: max_records.max(1),
             landed: Arc::default(),
             totals: Default::default(),
+            reached,
         })
     }
 
@@ -207,6 +210,9 @@ impl Ledger {
         if book.swept.is_none_or(|swept| now - swept >= SWEEP_PAUSE) {
             book.swept = Some(now);
             self.expire(book, now);
+        }
+        if book.records >= self.max_records {
+            self.reached.reached(Bound::Corrections);
         }
         while charges && book.records >= self.max_records {
             let Some(key) = book.giving.pop_last() else { break };

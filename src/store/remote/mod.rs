@@ -17,6 +17,7 @@
 //! comes (at most the grace period after the deadline); it rides on the counter's next call or leaves with the flusher, and
 //! ends with its slice.
 
+mod bounds;
 mod cache;
 mod carried;
 mod circuit;
@@ -41,6 +42,7 @@ use async_trait::async_trait;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::watch;
 
+use self::bounds::BoundCounts;
 use self::cache::Denials;
 use self::circuit::Circuit;
 use self::context::Context;
@@ -56,6 +58,7 @@ use super::{MemoryStore, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
 
+pub use self::bounds::{Bound, Bounds};
 pub use self::cache::DenialStats;
 pub use self::circuit::State as CircuitState;
 pub use self::dispatch::MAX_CHECKS;
@@ -80,6 +83,8 @@ pub struct Options {
     pub max_corrections: usize,
     /// Under which name resets of counters are told to other processes; `None` = there are none.
     pub reset_log: Option<CounterKey>,
+    /// The bounds that no setting changes.
+    pub bounds: Bounds,
     /// Makes the order of all maps repeatable; for simulations only, since it makes collisions possible to aim at.
     pub hash_seed: Option<u64>,
 }
@@ -90,7 +95,7 @@ impl Options {
 
     /// No stage but dispatch and ledger.
     #[must_use]
-    pub const fn plain(timeout: Duration) -> Self {
+    pub fn plain(timeout: Duration) -> Self {
         Self {
             timeout,
             circuit: false,
@@ -99,6 +104,7 @@ impl Options {
             denial_keys: None,
             max_corrections: Self::MAX_CORRECTIONS,
             reset_log: None,
+            bounds: Bounds::default(),
             hash_seed: None,
         }
     }
@@ -123,6 +129,8 @@ pub struct Remote<T: Transport> {
     fallback: Option<Arc<Fallback>>,
     ledger: Arc<Ledger>,
     reset_log: Option<CounterKey>,
+    bounds: Bounds,
+    reached: Arc<BoundCounts>,
     clock: Arc<dyn Clock>,
 }
 
@@ -144,6 +152,8 @@ pub struct RemoteStats {
     pub leased_hits: u64,
     /// The cached denials.
     pub denials: DenialStats,
+    /// How often each of [`Bound::ALL`] was reached since the start.
+    pub bounds: [u64; Bound::ALL.len()],
 }
 
 /// Where a check is decided: the server's number and the shard.
@@ -160,13 +170,14 @@ impl<T: Transport> Remote<T> {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let hasher = KeyedHasher::new(options.hash_seed);
-        let ledger = Ledger::new(options.max_corrections);
+        let reached = Arc::<BoundCounts>::default();
+        let ledger = Ledger::new(options.max_corrections, Arc::clone(&reached));
         let leases = options
             .lease_keys
-            .map(|keys| Leases::new(keys, hasher, Arc::clone(&ledger)));
+            .map(|keys| Leases::new(keys, hasher, Arc::clone(&ledger), Arc::clone(&reached)));
         let denials = options
             .denial_keys
-            .map(|keys| Arc::new(Denials::new(keys, leases.is_some(), hasher)));
+            .map(|keys| Arc::new(Denials::new(keys, leases.is_some(), hasher, Arc::clone(&reached))));
         let fallback = local.map(|local| Arc::new(Fallback::new(local.memory, local.replicas, Arc::clone(&ledger))));
         let server = |transport: T| {
             // Over a cluster the circuit only tells.
@@ -183,6 +194,8 @@ impl<T: Transport> Remote<T> {
                 fallback: fallback.clone(),
                 timeout: options.timeout,
                 join: options.join,
+                bounds: options.bounds,
+                reached: Arc::clone(&reached),
             });
             let of_thread = Arc::clone(&context);
             Server {
@@ -200,6 +213,8 @@ impl<T: Transport> Remote<T> {
             fallback,
             ledger,
             reset_log: options.reset_log.clone(),
+            bounds: options.bounds,
+            reached,
             clock,
         })
     }
@@ -239,6 +254,7 @@ impl<T: Transport> Remote<T> {
                 .denials
                 .as_ref()
                 .map_or_else(DenialStats::default, |denials| denials.stats()),
+            bounds: self.reached.read(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
+use super::bounds::Bound;
 use super::carried::{Carried, Fate};
 use super::context::Context;
 use super::job::Calls;
@@ -141,7 +142,10 @@ impl<T: Transport> Context<T> {
         }
         let late = StoreError::Timeout(self.timeout);
         self.circuit.failed(&late);
-        timeout(GRACE, sending).await.unwrap_or(Delivery::Indeterminate(late))
+        timeout(GRACE, sending).await.unwrap_or_else(|_| {
+            self.reached.reached(Bound::Grace);
+            Delivery::Indeterminate(late)
+        })
     }
 
     /// Corrections have been applied: cached denials of their counters are no longer certain.
@@ -179,6 +183,15 @@ impl<T: Transport> Context<T> {
                     .zip(&told)
                     .for_each(|(call, told)| fallback.mirror(call, told));
             }
+        }
+    }
+
+    /// Answers the jobs of a batch that is not sent at all.
+    pub(super) fn turn_away(&self, batch: Batch, error: &StoreError) {
+        batch.carried.end(Fate::NotApplied);
+        for queued in batch.jobs {
+            self.record_refunds(&queued.job.calls);
+            queued.job.fail(error.clone());
         }
     }
 

@@ -1,14 +1,17 @@
 //! Callers: what they ask, by when they must be answered, and what they do with the answer.
 
 use rand::Rng;
+use sluicegate::engine::RequestError;
 use sluicegate::model::{Descriptor, Entry, Request};
 
 use super::{Happens, World};
 use crate::oracle::Asked;
 use crate::replica::Answered;
 use crate::rules::{DOMAIN, versions};
-use crate::script::{Call, VALUES, What};
+use crate::script::{Call, Small, VALUES, What};
 
+/// A last call is asked so often.
+const MOST_ASKED: i64 = 10;
 /// Late for a millisecond is in time: timers go by them.
 const ROUNDING_MS: u64 = 2;
 
@@ -58,8 +61,7 @@ impl World<'_> {
             return;
         }
         for &(rule, value, hits) in parts.iter().filter(|part| part.2 < 0) {
-            self.oracle
-                .released(&known[rule].key(VALUES[value]), hits.unsigned_abs());
+            self.oracle.released(&known[rule].key(VALUES[value]), -hits);
         }
         let descriptor = |&(rule, value, hits): &(usize, usize, i64)| Descriptor {
             entries: vec![Entry {
@@ -87,7 +89,11 @@ impl World<'_> {
             process: process.number,
             version: self.version,
             parts,
-            from_us: self.servers.iter().map(|server| server.time_us(self.now_ms)).collect(),
+            from_us: self
+                .servers
+                .iter()
+                .map(|server| server.steady_us(self.now_ms))
+                .collect(),
             deadline_ms,
             answered: false,
             is_last,
@@ -124,6 +130,10 @@ impl World<'_> {
             self.oracle.unanswered(asked);
             return Ok(());
         };
+        if matches!(decision, Err(RequestError::Overloaded)) {
+            self.overloaded(number);
+            return Ok(());
+        }
         let decision = decision.map_err(|error| format!("?{number}: {error:?}"))?;
         let codes = [
             number as u64,
@@ -136,10 +146,13 @@ impl World<'_> {
                 decision.over_limit, decision.failure
             )
         });
-        if asked.is_last && decision.failure.is_some() {
+        if asked.is_last && decision.failure.is_some() && self.again(number) {
             return Err(format!("?{number}: the store does not decide long after the faults"));
         }
-        let permits = self.oracle.decided(asked, &decision, self.now_ms, &self.servers)?;
+        let asked = &self.asked[number];
+        let permits = self
+            .oracle
+            .decided(asked, &decision, self.now_ms, &self.servers, &self.sent)?;
         let version = asked.version;
         for (rule, value, hits) in permits {
             let part = (rule, value, -i64::try_from(hits).unwrap_or(0));
@@ -152,7 +165,38 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Every replica is asked for every rule of the run once more.
+    /// Asks a last call again where bounds are so small that others can be in its way; `true` if it was asked often enough.
+    fn again(&mut self, number: usize) -> bool {
+        let asked = &self.asked[number];
+        let replica = asked.replica;
+        let is_enough = self.setup.small == Small::default() || asked.parts.iter().any(|part| part.2 >= MOST_ASKED);
+        if !is_enough {
+            // The hits count how often.
+            let (rule, value, hits) = asked.parts[0];
+            let part = (rule, value, hits + 1);
+            self.at(self.now_ms + 5, Happens::Last { replica, part });
+        }
+        is_enough
+    }
+
+    /// The engine had too many requests. A release and a last call come again, since they must be heard.
+    fn overloaded(&mut self, number: usize) {
+        self.reached.add("requests under way", 1);
+        let asked = &self.asked[number];
+        let (replica, version, is_last) = (asked.replica, asked.version, asked.is_last);
+        for part in asked.parts.clone() {
+            let (rule, value, hits) = part;
+            if hits < 0 {
+                self.oracle
+                    .released(&versions()[version].known[rule].key(VALUES[value]), hits);
+                self.at(self.now_ms + 5, Happens::Releases { replica, part, version });
+            } else if is_last {
+                self.at(self.now_ms + 5, Happens::Last { replica, part });
+            }
+        }
+    }
+
+    /// Every replica is asked for every rule of the run once more; one after the other where few can be under way.
     pub(super) fn last_calls(&mut self) {
         let mut rules: Vec<usize> = Vec::new();
         for event in &self.script.events {
@@ -162,10 +206,14 @@ impl World<'_> {
         }
         rules.sort_unstable();
         rules.dedup();
+        let pause_ms = if self.setup.small == Small::default() { 0 } else { 8 };
+        let mut at_ms = self.now_ms;
         for replica in 0..self.processes.len() {
             for &rule in &rules {
                 for value in [0, 2] {
-                    self.ask(replica, self.version, vec![(rule, value, 1)], None, None, true);
+                    let part = (rule, value, 1);
+                    self.at(at_ms, Happens::Last { replica, part });
+                    at_ms += pause_ms;
                 }
             }
         }

@@ -1,26 +1,37 @@
 //! What is checked of the replicas themselves: their bounds after every event, and their rest at the end.
 
 use sluicegate::store::Cause;
-use sluicegate::store::remote::RemoteStats;
+use sluicegate::store::remote::{Bound, CircuitState};
 
 use super::World;
-use crate::replica::bounds;
-use crate::script::VALUES;
+use crate::replica::{Replica, bounds};
+use crate::script::{MAX_WAITING, VALUES};
 
 impl World<'_> {
-    pub(super) fn dropped(&mut self, stats: &RemoteStats) {
+    /// A process has ended: what it counted of itself.
+    pub(super) fn note_end(&mut self, replica: &Replica) {
+        let stats = replica.stats();
         for cause in &stats.causes {
             if cause.cause == Cause::Fallback {
                 self.oracle.dropped_charges += cause.dropped;
             } else {
                 self.oracle.dropped += cause.dropped;
             }
+            // Where few can wait, no caller of a leaky bucket has a deadline: the only other reason not to wait.
+            if cause.cause == Cause::Wait && self.setup.small.max_waiting <= MAX_WAITING {
+                self.reached.add("answers held back", cause.recorded);
+            }
         }
+        for (bound, times) in Bound::ALL.into_iter().zip(stats.bounds) {
+            self.reached.add(bound.name(), times);
+        }
+        self.reached.add("denied counters", stats.denials.evicted);
+        self.reached.add("fallback counters", replica.evicted());
     }
 
     pub(super) fn check_bounds(&mut self) -> Result<(), String> {
         let bounds = bounds(self.setup);
-        for process in &self.processes {
+        for process in &mut self.processes {
             let Some(replica) = &process.replica else { continue };
             let stats = replica.stats();
             // Those in flight with a call are no longer among the records.
@@ -36,21 +47,30 @@ impl World<'_> {
                     stats.lease_keys, stats.denials.entries
                 ));
             }
-            let full = setup_is_full(self.setup.tight, stats.lease_keys, lease_keys);
-            self.reached.lease_keys |= full;
-            self.reached.denials |= setup_is_full(self.setup.tight, stats.denials.entries, denials);
-            self.reached.corrections |= self.setup.tight && stats.corrections >= bounds.max_corrections;
+            self.oracle.evicted |= replica.evicted() > 0;
+            let circuits = replica.circuits();
+            let is_open = circuits.iter().map(|state| matches!(state, CircuitState::Open { .. }));
+            process.opened.resize(circuits.len(), false);
+            for ((state, is_open), was_open) in circuits.iter().zip(is_open).zip(&mut process.opened) {
+                let by_failures = matches!(state, CircuitState::Open { why, .. } if !why.is_away());
+                self.reached
+                    .add("failures in a row", u64::from(by_failures && !*was_open));
+                *was_open = is_open;
+            }
         }
         Ok(())
     }
 
     pub(super) fn end(&mut self) -> Result<(), String> {
         for number in 0..self.processes.len() {
-            let Some(replica) = &self.processes[number].replica else {
+            let Some(replica) = self.processes[number].replica.take() else {
                 continue;
             };
-            let (stats, is_closed) = (replica.stats(), replica.is_closed());
-            if !is_closed {
+            let (stats, circuits) = (replica.stats(), replica.circuits());
+            if !circuits
+                .iter()
+                .all(|state| matches!(state, CircuitState::Closed { .. }))
+            {
                 return Err(format!("replica {number}: a circuit is still open"));
             }
             if stats.corrections > 0 {
@@ -62,12 +82,8 @@ impl World<'_> {
                     stats.leased_hits
                 ));
             }
-            self.dropped(&stats);
+            self.note_end(&replica);
         }
         self.oracle.settled(&self.sent, &self.servers, self.now_ms)
     }
-}
-
-fn setup_is_full(tight: bool, held: usize, most: usize) -> bool {
-    tight && most > 0 && held >= most
 }

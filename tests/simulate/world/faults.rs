@@ -82,7 +82,11 @@ impl World<'_> {
                 (process.resumes_ms, process.messages_first) = (now_ms + for_ms, messages_first);
                 self.at(now_ms + for_ms, Happens::Resumes(at));
             }
-            What::StepServer { server, by_ms } => self.servers[server].step(now_ms, by_ms),
+            What::StepServer { server, by_ms } => self.servers[server].step(by_ms),
+            What::StepReplica { replica, by_ms } => {
+                let clock_us = &mut self.processes[replica].clock_us;
+                *clock_us = clock_us.saturating_add_signed(by_ms * 1000);
+            }
             What::Rules { version } => {
                 self.version = version;
                 for replica in self.processes.iter().filter_map(|process| process.replica.as_ref()) {
@@ -95,11 +99,11 @@ impl World<'_> {
     pub(super) fn crash(&mut self, at: usize, for_ms: u64) {
         let process = &mut self.processes[at];
         let Some(replica) = process.replica.take() else { return };
-        let stats = replica.stats();
-        drop(replica);
         let number = process.number;
         (process.number, process.resumes_ms) = (number + 1, 0);
-        self.dropped(&stats);
+        process.opened.clear();
+        self.note_end(&replica);
+        drop(replica);
         self.oracle.crashed(at, number, &self.sent);
         for asked in &mut self.asked {
             if (asked.replica, asked.process, asked.answered) == (at, number, false) {

@@ -1,8 +1,8 @@
 //! Messages between replicas and servers: how long each travels, whether it is lost, and who hears of its fate.
 
-use std::sync::Arc;
-
 use rand::Rng;
+use sluicegate::algorithms::op::Op;
+use sluicegate::model::Check;
 use sluicegate::store::StoreError;
 use sluicegate::store::remote::transport::Delivery;
 use tokio::sync::oneshot;
@@ -11,6 +11,8 @@ use super::{Happens, World};
 use crate::network::Message;
 use crate::oracle::Sent;
 
+/// Checks of one request, with a lease for each.
+const LARGEST_REQUEST: usize = 6;
 /// What a message takes once the faults have ended.
 const CALM_DELAY_MS: (u64, u64) = (1, 2);
 
@@ -63,7 +65,8 @@ impl World<'_> {
         Ok(*last)
     }
 
-    pub(super) fn send(&mut self, replica: usize, at_ms: u64, message: Message) {
+    pub(super) fn send(&mut self, replica: usize, at_ms: u64, message: Message) -> Result<(), String> {
+        self.check_size(&message)?;
         let number = self.flights.len();
         let server = message.server;
         self.flights.push(Flight {
@@ -87,12 +90,30 @@ impl World<'_> {
             calls: message.calls,
             answers: None,
             heard: message.heard,
+            failed: false,
             refused: false,
         });
         match self.travels(number, at_ms, false) {
             Ok(arrives_ms) => self.at(arrives_ms, Happens::Arrives(number)),
             Err(tell_ms) => self.lost(number, at_ms, tell_ms),
         }
+        Ok(())
+    }
+
+    /// A call has its bound of checks, unless one request has more; corrections go in front of them.
+    fn check_size(&self, message: &Message) -> Result<(), String> {
+        let corrects = |check: &Check<Op>| matches!(check.hits, Op::Refund(_) | Op::Return { .. } | Op::Debit(_));
+        let requests = message
+            .calls
+            .iter()
+            .enumerate()
+            .filter(|(at, call)| *at > 0 || !call.checks.iter().all(corrects));
+        let checks: usize = requests.map(|(_, call)| call.checks.len()).sum();
+        let most = self.setup.small.pipeline.checks.max(LARGEST_REQUEST);
+        if checks > most {
+            return Err(format!("a call of {checks} checks, {most} at most may be"));
+        }
+        Ok(())
     }
 
     /// A message is lost; whether and when its sender finds the connection broken.
@@ -165,7 +186,7 @@ impl World<'_> {
             let taken = reply.send(delivery).is_ok();
             if !is_answer || !taken {
                 // What was heard of it says nothing of what was counted.
-                self.sent[number].heard = Arc::default();
+                self.sent[number].failed = true;
                 self.oracle.is_unheard(&self.sent[number]);
             }
         }

@@ -13,6 +13,7 @@ use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Grant;
 use crate::model::{Algorithm, Check, CounterKey, Limit, Outcome};
 use crate::store::correction::{Cause, Correction, signed};
+use crate::store::remote::bounds::{Bound, BoundCounts};
 use crate::store::remote::hasher::KeyedHasher;
 use crate::store::remote::ledger::Ledger;
 
@@ -29,6 +30,7 @@ pub struct Leases {
     max_keys_per_shard: usize,
     hasher: KeyedHasher,
     ledger: Arc<Ledger>,
+    reached: Arc<BoundCounts>,
 }
 
 type Keys = HashMap<CounterKey, Held, KeyedHasher>;
@@ -63,13 +65,19 @@ pub(super) enum Found {
 }
 
 impl Leases {
-    pub(in crate::store::remote) fn new(max_keys: usize, hasher: KeyedHasher, ledger: Arc<Ledger>) -> Self {
+    pub(in crate::store::remote) fn new(
+        max_keys: usize,
+        hasher: KeyedHasher,
+        ledger: Arc<Ledger>,
+        reached: Arc<BoundCounts>,
+    ) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher)));
         Self {
             shards: shards.collect(),
             max_keys_per_shard: max_keys.div_ceil(SHARDS).max(1),
             hasher,
             ledger,
+            reached,
         }
     }
 
@@ -110,6 +118,8 @@ impl Leases {
         }
         if keys.len() < self.max_keys_per_shard || evict(&mut keys, now) {
             keys.insert(check.key.clone(), Held::new(check.limit, hits, now));
+        } else {
+            self.reached.reached(Bound::LeaseKeys);
         }
         Found::Ask { ahead: 0 }
     }

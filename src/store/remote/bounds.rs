@@ -1,0 +1,99 @@
+//! How much the pipeline keeps and carries at most, and how often it came to that.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bounds that follow from what a server and a process can bear; no setting changes them. Simulations make them small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Checks in one call: a script that runs longer holds up all others. A request of more checks goes by itself.
+    pub checks: usize,
+    /// Requests that wait to be sent, or for a key, of one thread and server; more are answered by the failure mode.
+    pub waiting: usize,
+    /// Requests that wait for one key; more go without waiting.
+    pub joined: usize,
+    /// Calls in flight of one thread and server, those included whose callers have stopped waiting; what would be one more
+    /// is answered by the failure mode.
+    pub in_flight: usize,
+    /// Counters whose corrections the flusher has in flight at the same time.
+    pub flushed: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            checks: super::MAX_CHECKS,
+            waiting: 8192,
+            joined: 1024,
+            in_flight: 4096,
+            flushed: 64,
+        }
+    }
+}
+
+/// What has a bound; the label of the metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Corrections in the ledger: one that gives back was dropped, or one that charges found no room.
+    Corrections,
+    /// [`Bounds::checks`]: more than one call was needed.
+    Checks,
+    /// [`Bounds::waiting`].
+    Waiting,
+    /// [`Bounds::joined`].
+    Joined,
+    /// [`Bounds::in_flight`].
+    InFlight,
+    /// [`Bounds::flushed`]: what else is owed waited for the next turn.
+    Flushed,
+    /// Counters that the lease stage knows: another one gets no lease.
+    LeaseKeys,
+    /// Numbers of hits whose denial is cached for one counter: the oldest was forgotten.
+    DenialSizes,
+    /// The grace period of a call: its fate stays unknown.
+    Grace,
+}
+
+impl Bound {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Corrections,
+        Self::Checks,
+        Self::Waiting,
+        Self::Joined,
+        Self::InFlight,
+        Self::Flushed,
+        Self::LeaseKeys,
+        Self::DenialSizes,
+        Self::Grace,
+    ];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Corrections => "corrections",
+            Self::Checks => "checks",
+            Self::Waiting => "waiting",
+            Self::Joined => "joined",
+            Self::InFlight => "in_flight",
+            Self::Flushed => "flushed",
+            Self::LeaseKeys => "lease_keys",
+            Self::DenialSizes => "denial_sizes",
+            Self::Grace => "grace",
+        }
+    }
+}
+
+/// How often each bound was reached since the start.
+#[derive(Debug, Default)]
+pub(super) struct BoundCounts([AtomicU64; Bound::ALL.len()]);
+
+impl BoundCounts {
+    pub(super) fn reached(&self, bound: Bound) {
+        self.0[bound as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn read(&self) -> [u64; Bound::ALL.len()] {
+        Bound::ALL.map(|bound| self.0[bound as usize].load(Relaxed))
+    }
+}
