@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sluicegate::algorithms::op::Op;
 use sluicegate::model::{AlgorithmKind, Check, Hits, Transaction};
 use sluicegate::store::remote::transport::{Delivery, Transport};
-use sluicegate::store::remote::{MAX_CHECKS, Options, Remote};
+use sluicegate::store::remote::{Bound, Bounds, MAX_CHECKS, Options, Remote};
 use sluicegate::store::{Cause, Correction, MemoryStore, Store};
 
 use crate::sim::{SimClock, limit, one, take};
@@ -72,6 +72,39 @@ async fn a_call_is_bounded_by_its_checks() {
     let lengths = server.lengths.lock();
     assert!(lengths.iter().all(|length| *length <= MAX_CHECKS), "{lengths:?}");
     assert_eq!(lengths.iter().sum::<usize>(), 64 * 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_are_bounded_and_what_is_turned_away_counts_nothing() {
+    let server = Noted::new();
+    let bounds = Bounds {
+        in_flight: 1,
+        ..Bounds::default()
+    };
+    let remote = server.pipeline(&Options { bounds, ..plain() });
+    let rule = limit(AlgorithmKind::Concurrency, 2, 60);
+    let hit = one(take(&rule, "x", 1));
+    let first = {
+        let (remote, hit) = (Arc::clone(&remote), hit.clone());
+        tokio::spawn(async move { remote.check(&hit).await })
+    };
+    while server.lengths.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let error = remote.check(&hit).await.expect_err("one is in flight");
+    assert_eq!(error.kind(), "overloaded");
+    // A release that is turned away is owed all the same.
+    let release = one(Check {
+        hits: Hits::Refund(1),
+        ..hit.checks[0].clone()
+    });
+    assert!(remote.check(&release).await.is_err());
+    assert!(first.await.expect("no panic").expect("answered")[0].allowed);
+    assert_eq!(remote.stats().corrections, 1);
+    let in_flight = Bound::ALL.iter().position(|bound| *bound == Bound::InFlight);
+    assert_eq!(remote.stats().bounds[in_flight.expect("one of them")], 2);
+    let left = remote.check(&hit).await.expect("answered")[0].remaining;
+    assert_eq!(left, 1, "the first was released");
 }
 
 #[tokio::test(start_paused = true)]

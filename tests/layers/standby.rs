@@ -12,7 +12,7 @@ use sluicegate::model::{AlgorithmKind, Check, Clock, CounterKey, Hits, Limit, Tr
 use sluicegate::store::memory::MemoryStore;
 use sluicegate::store::remote::transport::{Delivery, Transport};
 use sluicegate::store::remote::{CircuitState, Local, Options, Remote};
-use sluicegate::store::{Refusal, Store, StoreError};
+use sluicegate::store::{Cause, Correction, Refusal, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -345,4 +345,29 @@ async fn several_replicas_pass_it_by_little() {
     // Fresh counters would have admitted 60 more at each edge.
     assert!(over.iter().all(|over| *over <= 20), "{over:?}");
     assert!(over.iter().sum::<u64>() <= over.len() as u64 * 6, "{over:?}");
+}
+
+/// What a lease has left is given back once in the fallback counters, too: what they admit meanwhile is charged in full.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_given_back_takes_no_charge_along() {
+    let shared = Shared::new(1, 0);
+    let store = Replica::start(&shared, 1_000_000_000_000, 1).store;
+    let rule = limit(AlgorithmKind::SlidingWindow, 100, 3600);
+    let lease = one(take(&rule, "x", 6));
+    let outcome = store.check(&lease).await.expect("answered")[0];
+    store.correct(Correction::give_back(&lease.checks[0], &outcome, 6, Cause::Lease));
+    let flush = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.flush(PATIENCE).await })
+    };
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    // It is in flight.
+    let fallback = store.fallback().expect("fallback counters");
+    assert!(fallback.decide(&one(take(&rule, "x", 1)))[0].allowed);
+    flush.await.expect("no panic");
+    store.flush(PATIENCE).await;
+    let left = store.check(&one(peek(&rule))).await.expect("answered")[0].remaining;
+    assert_eq!(left, 99);
 }

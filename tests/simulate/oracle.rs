@@ -80,6 +80,7 @@ pub struct Asked {
     pub parts: Vec<(usize, usize, i64)>,
     /// The servers' clocks then.
     pub from_us: Vec<u64>,
+    pub asked_ms: u64,
     pub deadline_ms: Option<u64>,
     pub answered: bool,
     /// The store must decide it.
@@ -95,11 +96,10 @@ pub struct Oracle {
     by_fallback: BTreeMap<(usize, u64, CounterKey), i64>,
     /// What it was given back and could not tell the store at once.
     owed: BTreeMap<(usize, u64, CounterKey), i64>,
-    /// Corrections that were dropped for want of room: those that charge, and others.
-    pub dropped_charges: u64,
-    pub dropped: u64,
-    /// Fallback counters were dropped for want of room: what they had counted is not known any longer.
-    pub evicted: bool,
+    /// Corrections that give back were dropped.
+    pub dropped: bool,
+    /// What fallback counters had counted was forgotten: a counter, or a correction that charges it, found no room.
+    pub forgotten: bool,
 }
 
 impl Oracle {
@@ -135,9 +135,8 @@ impl Oracle {
             crashes: 0,
             by_fallback: BTreeMap::new(),
             owed: BTreeMap::new(),
-            dropped_charges: 0,
-            dropped: 0,
-            evicted: false,
+            dropped: false,
+            forgotten: false,
         }
     }
 
@@ -199,7 +198,7 @@ impl Oracle {
                 permits.push((rule, value, hits.unsigned_abs()));
             }
             let allowance = self.replicas as u64 - 1 + self.crashes;
-            if self.evicted && counter.local {
+            if self.forgotten && counter.local {
                 continue;
             }
             let now = bound::Now {
@@ -293,8 +292,7 @@ impl Oracle {
             let used = i64::try_from(server.used(now_ms, key, &counter.limit)).unwrap_or(i64::MAX);
             let most = i64::try_from(quota(&counter.limit)).unwrap_or(i64::MAX);
             let least = (counter.expected - counter.fewer).clamp(0, most);
-            let is_forgotten = self.evicted && counter.local;
-            if used < least && self.dropped_charges == 0 && !is_forgotten {
+            if used < least && !(self.forgotten && counter.local) {
                 return Err(format!(
                     "{key}: {used} hits are counted, {least} were admitted: too few"
                 ));
@@ -303,7 +301,7 @@ impl Oracle {
             // the permit stays counted until its ttl.
             let overtaken = counter.local && matches!(counter.limit.algorithm, Algorithm::Concurrency);
             let largest = (counter.expected + counter.more).clamp(0, most);
-            if used > largest && self.dropped == 0 && !overtaken {
+            if used > largest && !self.dropped && !overtaken {
                 return Err(format!(
                     "{key}: {used} hits are counted, {} were admitted and {} are in doubt: too many",
                     counter.expected, counter.more

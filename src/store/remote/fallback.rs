@@ -99,11 +99,12 @@ impl Fallback {
         });
     }
 
-    /// Notes a correction that the shared store is going to get.
+    /// Notes a correction that the shared store is going to get; that of a lease is noted when the store has got it, as
+    /// all of its cause are.
     pub(super) fn mirror_correction(&self, correction: &Correction) {
         if let Some(id) = correction.hold {
             self.follow(&correction.counter, &correction.limit, Change::Released(id));
-        } else if correction.delta < 0 {
+        } else if correction.delta < 0 && correction.cause != Cause::Lease {
             let hits = correction.delta.unsigned_abs();
             self.give_back(&correction.counter, &correction.limit, hits);
         }

@@ -12,7 +12,7 @@ use crate::script::{Call, Small, VALUES, What};
 
 /// A last call is asked so often.
 const MOST_ASKED: i64 = 10;
-/// Late for a millisecond is in time: timers go by them.
+/// Late for so long is in time: timers go by them.
 const ROUNDING_MS: u64 = 2;
 
 impl World<'_> {
@@ -94,12 +94,17 @@ impl World<'_> {
                 .iter()
                 .map(|server| server.steady_us(self.now_ms))
                 .collect(),
+            asked_ms: start_ms,
             deadline_ms,
             answered: false,
             is_last,
         });
-        let longest_ms = deadline_ms.unwrap_or(self.setup.timeout_ms + 110);
-        self.at(start_ms + longest_ms + ROUNDING_MS, Happens::Overdue(number));
+        self.at(start_ms + self.longest_ms(deadline_ms), Happens::Overdue(number));
+    }
+
+    /// How long a caller waits at most: the store's timeout and what a leaky bucket holds back, where it has no deadline.
+    fn longest_ms(&self, deadline_ms: Option<u64>) -> u64 {
+        deadline_ms.unwrap_or(self.setup.timeout_ms + 110) + ROUNDING_MS
     }
 
     pub(super) fn overdue(&mut self, call: usize) -> Result<(), String> {
@@ -107,12 +112,11 @@ impl World<'_> {
         if asked.answered {
             return Ok(());
         }
-        let process = &self.processes[asked.replica];
-        if process.replica.as_ref().is_some_and(|replica| replica.is_paused) || process.resumes_ms + 3 > self.now_ms {
-            // It may have come to the process only now: its time then begins now.
-            let longest_ms = asked.deadline_ms.unwrap_or(self.setup.timeout_ms + 110);
-            let at_ms = process.resumes_ms.max(self.now_ms) + longest_ms + 3;
-            self.at(at_ms, Happens::Overdue(call));
+        // It may have come to a process that was paused only when that went on: its time then began.
+        let came_ms = asked.asked_ms.max(self.processes[asked.replica].resumes_ms + 1);
+        let due_ms = came_ms + self.longest_ms(asked.deadline_ms);
+        if self.now_ms < due_ms {
+            self.at(due_ms, Happens::Overdue(call));
             return Ok(());
         }
         Err(format!(

@@ -12,11 +12,7 @@ impl World<'_> {
     pub(super) fn note_end(&mut self, replica: &Replica) {
         let stats = replica.stats();
         for cause in &stats.causes {
-            if cause.cause == Cause::Fallback {
-                self.oracle.dropped_charges += cause.dropped;
-            } else {
-                self.oracle.dropped += cause.dropped;
-            }
+            self.oracle.dropped |= cause.cause != Cause::Fallback && cause.dropped > 0;
             // Where few can wait, no caller of a leaky bucket has a deadline: the only other reason not to wait.
             if cause.cause == Cause::Wait && self.setup.small.max_waiting <= MAX_WAITING {
                 self.reached.add("answers held back", cause.recorded);
@@ -47,7 +43,8 @@ impl World<'_> {
                     stats.lease_keys, stats.denials.entries
                 ));
             }
-            self.oracle.evicted |= replica.evicted() > 0;
+            let charges = &stats.causes[Cause::Fallback as usize];
+            self.oracle.forgotten |= replica.evicted() > 0 || charges.dropped > 0;
             let circuits = replica.circuits();
             let is_open = circuits.iter().map(|state| matches!(state, CircuitState::Open { .. }));
             process.opened.resize(circuits.len(), false);
