@@ -186,6 +186,10 @@ impl Engine {
         drop(permit);
         self.hold_back(&plan.transaction, &mut held, failure.as_deref(), deadline)
             .await;
+        if held.grants() {
+            // A caller that is gone by now is seen only here, where its call is dropped: nobody would settle its hold.
+            tokio::task::yield_now().await;
+        }
         held.heard();
         let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
         if request.releases_all {

@@ -43,6 +43,11 @@ impl Held {
         }
     }
 
+    /// Whether there is something to be given back.
+    pub const fn grants(&self) -> bool {
+        self.permits.is_some()
+    }
+
     /// From here on the caller gives them back.
     pub fn heard(&mut self) {
         self.permits = None;

@@ -11,6 +11,7 @@ mod support;
 
 mod authority;
 mod authz;
+mod budgets;
 mod concurrency;
 mod config;
 mod costs;

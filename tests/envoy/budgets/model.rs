@@ -1,0 +1,87 @@
+//! A model server: it answers with a cost, without one, too late, in part, or not at all, as the request's path says.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{Response, StatusCode, Uri, header::CONTENT_TYPE},
+};
+use tokio::net::TcpListener;
+
+/// A running server; it ends with the test's runtime.
+pub struct Model {
+    pub port: u16,
+}
+
+impl Model {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let router = Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { port }
+    }
+}
+
+async fn answer(uri: Uri) -> Response<Body> {
+    let path = uri.path().trim_start_matches('/');
+    let (what, tokens) = path.split_once('/').unwrap_or((path, "0"));
+    let ok = || Response::builder().status(StatusCode::OK);
+    let built = match what {
+        // Its header says what it cost.
+        "header" => ok().header("x-tokens", tokens).body(Body::from("done")),
+        // So does its body, in OpenAI's words.
+        "json" => ok()
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(json(tokens))),
+        "stream" => ok()
+            .header(CONTENT_TYPE, "text/event-stream")
+            .body(Body::from(events(tokens))),
+        "silent" => ok().body(Body::from("done")),
+        "error" => Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::empty()),
+        // The connection ends in the middle of the body.
+        "broken" => ok().body(Body::from_stream(parts([Ok("half"), Err("gone")], false))),
+        // The body never ends.
+        "endless" => ok().body(Body::from_stream(parts([Ok("half")], true))),
+        _ => {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            ok().body(Body::empty())
+        }
+    };
+    built.expect("a response")
+}
+
+fn parts<const N: usize>(
+    parts: [Result<&'static str, &'static str>; N],
+    endless: bool,
+) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    use futures::StreamExt as _;
+    let ready = parts.map(|part| {
+        part.map(|text| Bytes::from_static(text.as_bytes()))
+            .map_err(std::io::Error::other)
+    });
+    let never =
+        futures::stream::pending::<Result<Bytes, Infallible>>().map(|part| part.map_err(|never| match never {}));
+    // What has been sent is on its way before the end comes.
+    let ready = futures::stream::iter(ready).then(async |part| {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        part
+    });
+    ready.chain(never.take(usize::from(endless)))
+}
+
+fn json(tokens: &str) -> String {
+    format!(
+        r#"{{"id":"c","object":"chat.completion","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"hi"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+    )
+}
+
+fn events(tokens: &str) -> String {
+    let chunk =
+        r#"{"id":"c","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"hi"}}]}"#;
+    let usage = format!(
+        r#"{{"id":"c","object":"chat.completion.chunk","model":"m","choices":[],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
+    );
+    format!("data: {chunk}\n\ndata: {chunk}\n\ndata: {usage}\n\ndata: [DONE]\n\n")
+}
