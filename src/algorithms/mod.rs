@@ -124,7 +124,9 @@ pub fn quota(limit: &Limit) -> u64 {
 /// hits. Whether it has changed; it must be kept then even if the check counts nothing, since it may expire later.
 pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
     match (&Params::new(limit), state) {
+        (Params::Slices(params), State::Slices(state)) => sliding_window::adopt(params, state, now_us),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::adopt(params, state, now_us),
+        (Params::Fixed(params), State::Fixed(state)) => fixed_window::adopt(params, state, now_us),
         (_, State::Held(state)) => adopt(&held::plain(limit), state.counter_mut(), now_us),
         _ => false,
     }
@@ -134,7 +136,9 @@ pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
 #[must_use]
 pub fn is_foreign(limit: &Limit, state: &State, now_us: u64) -> bool {
     match (&Params::new(limit), state) {
+        (Params::Slices(params), State::Slices(state)) => sliding_window::is_foreign(params, state),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::is_foreign(params, state, now_us),
+        (Params::Fixed(params), State::Fixed(state)) => fixed_window::is_foreign(params, state),
         (_, State::Held(state)) => is_foreign(&held::plain(limit), state.counter(), now_us),
         _ => false,
     }
@@ -266,10 +270,10 @@ pub const fn lease_left_us(limit: &Limit, slice: u64, now_us: u64) -> Option<u64
 #[must_use]
 pub fn expires_us(limit: &Limit, state: &State) -> u64 {
     match (&Params::new(limit), state) {
-        (Params::Slices(params), State::Slices(state)) => sliding_window::expires_us(params, state),
+        (Params::Slices(_), State::Slices(state)) => sliding_window::expires_us(state),
         (Params::Log(params), State::Log(state)) => sliding_log::expires_us(params, state),
         (Params::Bucket(_), State::Bucket(state)) => token_bucket::expires_us(state),
-        (Params::Fixed(params), State::Fixed(state)) => fixed_window::expires_us(params, state),
+        (Params::Fixed(_), State::Fixed(state)) => fixed_window::expires_us(state),
         (_, State::Held(state)) => held::expires_us(limit, state),
         _ => 0,
     }

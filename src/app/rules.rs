@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
+use crate::config::problem::Clipped;
 use crate::config::settings::{RulesSettings, XdsSettings};
 use crate::config::watch::{self, Event, Loaded};
 use crate::config::xds::watch_xds;
@@ -20,6 +21,9 @@ use super::AppError;
 
 /// Bytes of BLAKE3 that name a configuration in the metrics.
 const HASH_BYTES: usize = 6;
+
+/// Rules that one log line names.
+const NAMED: usize = 10;
 
 /// A source of rules that has been asked once.
 pub(super) struct RulesFeed {
@@ -178,6 +182,7 @@ impl Gate {
     fn activate(&self, rules: Arc<RuleSet>, generation: u64, warnings: &Warnings) {
         let hash = blake3::hash(rules.dump().as_bytes()).to_hex();
         let (count, domains) = (rules.rules.len(), rules.domains.len());
+        let anew = self.engine.active().and_then(|active| anew(&active.rules, &rules));
         self.engine.activate(rules, generation);
         self.metrics.config.loaded(generation, count, &hash[..2 * HASH_BYTES]);
         self.activity.events.reloaded(Reload {
@@ -196,6 +201,14 @@ impl Gate {
             hash = &hash[..2 * HASH_BYTES],
             "rules in force"
         );
+        if let Some((anew, names)) = anew {
+            tracing::warn!(
+                generation,
+                rules = anew,
+                "counters start anew, so that clients may use the whole limit at once, of rules whose algorithm, sliding_log \
+                 window, holds or shared values changed: {names} (`sluicegate check --diff` says so beforehand)"
+            );
+        }
         for warning in warnings.lines() {
             tracing::warn!(generation, "{warning}");
         }
@@ -203,4 +216,18 @@ impl Gate {
             tracing::warn!(generation, "the configuration is empty: nothing is limited");
         }
     }
+}
+
+/// How many rules' counters start anew, and the first of them by name.
+fn anew(before: &RuleSet, after: &RuleSet) -> Option<(usize, String)> {
+    let rules = after.starting_anew(before);
+    let mut names: Vec<_> = rules
+        .iter()
+        .take(NAMED)
+        .map(|rule| format!("{} / {}", Clipped(&rule.domain), Clipped(&rule.path)))
+        .collect();
+    if rules.len() > NAMED {
+        names.push(format!("and {} more", rules.len() - NAMED));
+    }
+    (!rules.is_empty()).then(|| (rules.len(), names.join(", ")))
 }

@@ -1,7 +1,7 @@
 //! Counter keys: readable, made in this one place, and never the same for two different counters.
 //!
-//! Layout: `<prefix><algorithm>:<parameters>:{<domain>|<key>=<value>|…}`. Everything that comes from a request or a
-//! rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
+//! Layout: `<prefix><algorithm>:{<domain>|<key>=<value>|…}`; `:o:` or `:c:` before the brace says whose counter it is, if
+//! not a rule's, and some have a window before that. Everything that comes from a request or a rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
 //! [`MAX_READABLE`] bytes keeps its first bytes and ends in `#` and 160 bits of BLAKE3 over the whole, so hostile
 //! values cannot be made to collide.
 
@@ -74,8 +74,10 @@ impl Owner {
 
 /// Builds the key of a counter.
 ///
-/// State carries its algorithm and parameters in the key, so that a rule that changes them starts clean; the number
-/// of hits is not part of it, so that a rule whose number alone changes keeps its counters.
+/// The algorithm is part of it, so that a rule that changes it starts clean. Numbers are not: a rule whose numbers change
+/// keeps its counters, and their states say under which numbers they were written. With three exceptions: the window of a
+/// limit that a request brings, since it can bring two for the same entries, one for a second and one for a day; the window
+/// of a log, since nothing in its state says how long entries are kept; and the time to live of holds.
 #[must_use]
 pub fn counter_key<'a>(
     prefix: &str,
@@ -86,7 +88,7 @@ pub fn counter_key<'a>(
 ) -> CounterKey {
     let mut key = String::with_capacity(96);
     key.push_str(prefix);
-    push_state(&mut key, limit);
+    push_state(&mut key, owner, limit);
     key.push_str(owner.mark());
     key.push('{');
     let start = key.len();
@@ -110,7 +112,7 @@ pub fn counter_key<'a>(
 #[must_use]
 pub fn rule_prefix(prefix: &str, limit: &Limit, domain: &str) -> String {
     let mut key = prefix.to_owned();
-    push_state(&mut key, limit);
+    push_state(&mut key, Owner::Rule, limit);
     key.push_str(":{");
     push_escaped(&mut key, domain);
     key.push('|');
@@ -165,21 +167,27 @@ fn unescape(text: &str) -> String {
         .into_owned()
 }
 
-/// Algorithm and the parameters that give the state its meaning, as short as they can be: keys are most of what a
-/// counter costs.
-fn push_state(key: &mut String, limit: &Limit) {
+/// What of a limit is part of its counters' keys.
+fn push_state(key: &mut String, owner: Owner, limit: &Limit) {
+    key.push_str(state_name(limit.algorithm));
     // Writing to a String cannot fail.
-    let _ = match limit.algorithm {
-        Algorithm::SlidingWindow { precision } => write!(key, "sw:{}/{precision}", Length(limit.window_us)),
-        Algorithm::SlidingLog => write!(key, "sl:{}", Length(limit.window_us)),
-        // The number of hits is part of the bucket's units: see algorithms::token_bucket.
-        Algorithm::TokenBucket { .. } => write!(key, "tb:{}", Length(limit.window_us)),
-        Algorithm::LeakyBucket { .. } => write!(key, "lb:{}", Length(limit.window_us)),
-        Algorithm::FixedWindow => write!(key, "fw:{}", Length(limit.window_us)),
-        Algorithm::Concurrency => write!(key, "cc:{}", Length(limit.window_us)),
-    };
+    if owner == Owner::Override || limit.algorithm == Algorithm::SlidingLog {
+        let _ = write!(key, ":{}", Length(limit.window_us));
+    }
     if limit.hold_us > 0 {
         let _ = write!(key, "+h{}", Length(limit.hold_us));
+    }
+}
+
+/// The algorithm, as short as it can be: keys are most of what a counter costs.
+const fn state_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::SlidingWindow { .. } => "sw",
+        Algorithm::SlidingLog => "sl",
+        Algorithm::TokenBucket { .. } => "tb",
+        Algorithm::LeakyBucket { .. } => "lb",
+        Algorithm::FixedWindow => "fw",
+        Algorithm::Concurrency => "cc",
     }
 }
 

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::algorithms::limit::DEFAULT_PRECISION;
 use crate::config::problem::Clipped;
-use crate::model::key::{Owner, counter_key};
 use crate::model::{Algorithm, Limit, Window};
 use crate::rules::{Candidate, Rule, RuleSet};
 
@@ -33,7 +33,7 @@ enum Shift {
 
 impl fmt::Display for Diff<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (old, new) = (by_path(self.old), by_path(self.new));
+        let (old, new) = (self.old.by_path(), self.new.by_path());
         let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let mut lines = Vec::new();
         for path in paths {
@@ -57,14 +57,6 @@ impl fmt::Display for Diff<'_> {
         }
         f.write_str(&lines.join("\n"))
     }
-}
-
-fn by_path(rules: &RuleSet) -> BTreeMap<(&str, &str), &Rule> {
-    rules
-        .rules
-        .iter()
-        .map(|rule| ((&*rule.domain, &*rule.path), &**rule))
-        .collect()
 }
 
 impl Diff<'_> {
@@ -130,6 +122,7 @@ fn in_force(rule: &Rule, limit: &Limit) -> String {
 fn amount(requests_per_unit: u32, window: Window, limit: &Limit) -> String {
     let extra = match limit.algorithm {
         Algorithm::TokenBucket { burst, .. } if burst != limit.hits => format!(", burst {burst}"),
+        Algorithm::SlidingWindow { precision } if precision != DEFAULT_PRECISION => format!(", precision {precision}"),
         Algorithm::LeakyBucket { max_delay_us, .. } => {
             format!(", delays up to {}", super::explain::Micros(max_delay_us))
         }
@@ -173,16 +166,13 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
     if parts.is_empty() {
         return None;
     }
-    if let (Some(before), Some(after)) = (old.limit, new.limit) {
-        let anew = state(&before) != state(&after) || old.shared != new.shared;
-        parts.push(
-            if anew {
-                "its counters start anew"
-            } else {
-                "its counters go on"
-            }
-            .to_owned(),
-        );
+    if old.limit.is_some() && new.limit.is_some() {
+        let counters = if new.keeps_counters_of(old) {
+            "its counters go on"
+        } else {
+            "its counters start anew"
+        };
+        parts.push(counters.to_owned());
     }
     Some(format!("{}: {}", RuleName(new), parts.join("; ")))
 }
@@ -254,11 +244,6 @@ fn changed_flags(old: &Rule, new: &Rule) -> Vec<String> {
         .filter(|(was, is, ..)| was != is)
         .map(|(_, is, on, off)| (if *is { *on } else { *off }).to_owned())
         .collect()
-}
-
-/// What of a limit is part of its counters' names.
-fn state(limit: &Limit) -> String {
-    counter_key("", Owner::Rule, limit, "", []).to_string()
 }
 
 fn shift(old: &Limit, new: &Limit) -> Shift {

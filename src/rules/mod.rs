@@ -1,5 +1,6 @@
 //! Compiled rules and the question "which rule applies": pure data and pure functions.
 
+mod change;
 pub mod matcher;
 pub mod pattern;
 pub mod trace;

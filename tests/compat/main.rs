@@ -5,6 +5,7 @@
 mod support;
 
 mod answers;
+mod changes;
 mod conformance;
 mod gateway;
 mod health;

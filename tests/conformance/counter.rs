@@ -31,8 +31,9 @@ impl Counter {
         }
     }
 
-    /// Goes on under a rule whose numbers may have changed: what is missing, in hits, carries over.
+    /// Goes on under a rule whose numbers may have changed: what was used carries over, in hits.
     pub fn obey(&mut self, limit: Limit, now: u64) {
+        self.cut_anew(limit, now);
         self.limit = limit;
         let Some((rate, hit, capacity)) = self.units() else {
             return;
@@ -61,6 +62,42 @@ impl Counter {
             ceil(hits * hit, 1 << 20).min(capacity)
         };
         self.write(now, units);
+    }
+
+    /// Marks events by the slices or windows of another limit, as of the latest time at which they can have been counted.
+    fn cut_anew(&mut self, limit: Limit, now: u64) {
+        let other = Self::new(limit);
+        let (had, length) = match self.limit.algorithm {
+            Algorithm::SlidingWindow { .. } | Algorithm::Concurrency => (self.slices(), other.slices().1),
+            Algorithm::FixedWindow => ((1, self.limit.window_us), limit.window_us),
+            _ => return,
+        };
+        let is_same = match self.limit.algorithm {
+            Algorithm::FixedWindow => had.1 == length,
+            _ => had == other.slices(),
+        };
+        if is_same || self.events.is_empty() {
+            return;
+        }
+        let counted = |event: &(u64, u64)| match self.limit.algorithm {
+            // A window that has ended is over, whatever the clock of others says.
+            Algorithm::FixedWindow => event.0 == self.newest && (event.0 + 1) * had.1 > now,
+            _ => self.counts(now, *event),
+        };
+        let events: Vec<_> = self.events.iter().copied().filter(counted).collect();
+        let mark = |old: u64| match self.limit.algorithm {
+            Algorithm::FixedWindow => now / length,
+            _ => ((old + 1) * had.1 - 1).min(now.max(old * had.1)) / length,
+        };
+        let newest = mark(self.newest);
+        self.events = events.iter().map(|event| (mark(event.0), event.1)).collect();
+        self.newest = newest;
+        // What the new window does not reach is gone for good.
+        if !matches!(self.limit.algorithm, Algorithm::FixedWindow) {
+            let slices = other.slices().0;
+            self.events.retain(|event| event.0 + slices >= newest);
+        }
+        self.forget();
     }
 
     /// Notes what is missing of a bucket.

@@ -94,19 +94,25 @@ proptest! {
     }
 }
 
-/// Algorithm and window are part of a key, so that a changed rule starts clean; the number of hits is not.
+/// The algorithm is part of a key, so that a rule that changes it starts clean; its numbers are not, except for the
+/// window of a log and of a limit that a request brings.
 #[test]
 fn what_a_key_says_of_its_limit() {
-    let key = |kind, hits, seconds| {
+    let key = |owner, kind, hits, seconds| {
         let limit = traces::limit(kind, hits, seconds);
-        counter_key("", Owner::Rule, &limit, "d", [Part::Own("k", "v")])
+        counter_key("", owner, &limit, "d", [Part::Own("k", "v")])
     };
-    let mut keys: Vec<_> = AlgorithmKind::ALL.into_iter().map(|kind| key(kind, 10, 60)).collect();
-    keys.push(key(AlgorithmKind::SlidingWindow, 10, 61));
+    let kinds = AlgorithmKind::ALL.into_iter();
+    let keys: Vec<_> = kinds.map(|kind| key(Owner::Rule, kind, 10, 60)).collect();
     let distinct: std::collections::HashSet<_> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len());
-    assert_eq!(
-        key(AlgorithmKind::SlidingWindow, 10, 60),
-        key(AlgorithmKind::SlidingWindow, 20, 60)
-    );
+    for (kind, known) in AlgorithmKind::ALL.into_iter().zip(&keys) {
+        assert_eq!(*known, key(Owner::Rule, kind, 20, 60), "{kind}");
+        let is_log = kind == AlgorithmKind::SlidingLog;
+        assert_eq!(*known != key(Owner::Rule, kind, 10, 61), is_log, "{kind}");
+        let own = key(Owner::Override, kind, 10, 60);
+        assert_ne!(own, *known, "{kind}");
+        assert_ne!(own, key(Owner::Override, kind, 10, 61), "{kind}");
+        assert_eq!(own, key(Owner::Override, kind, 20, 60), "{kind}");
+    }
 }

@@ -152,7 +152,7 @@ pub fn crossed(algorithms: &[AlgorithmKind], may_go_back: bool) -> impl Strategy
     })
 }
 
-/// Traces of a rule whose numbers change, but not its window: each check names one of a few limits.
+/// Traces of a rule whose numbers change: each check names one of a few limits.
 pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
     changed_limits(algorithm).prop_flat_map(move |limits| {
         let checks = (0..limits.len()).prop_flat_map({
@@ -164,25 +164,24 @@ pub fn changing(algorithm: AlgorithmKind) -> impl Strategy<Value = Trace> {
     })
 }
 
-/// Some limits of one window, as a rule's numbers change.
+/// Some limits as a rule's numbers change: hits, burst, precision, window. A log's window is part of its counter's name.
 pub fn changed_limits(algorithm: AlgorithmKind) -> impl Strategy<Value = Vec<Limit>> {
-    let limits = any_seconds().prop_flat_map(move |seconds| {
-        let limit = any_limit_in(algorithm, seconds);
-        proptest::collection::vec(limit, 2..=3)
-    });
-    limits.prop_map(same_grid)
-}
-
-fn same_grid(mut limits: Vec<Limit>) -> Vec<Limit> {
-    let first = limits[0].algorithm;
-    for limit in &mut limits {
-        if let (Algorithm::SlidingWindow { precision }, Algorithm::SlidingWindow { precision: same }) =
-            (&mut limit.algorithm, first)
-        {
-            *precision = same;
-        }
-    }
-    limits
+    let is_one = algorithm == AlgorithmKind::SlidingLog;
+    let seconds = (
+        any_seconds(),
+        proptest::collection::vec(any_seconds(), 3),
+        any::<bool>(),
+    );
+    seconds.prop_flat_map(move |(first, others, is_same)| {
+        let limits: Vec<_> = others
+            .into_iter()
+            .map(|other| any_limit_in(algorithm, if is_one || is_same { first } else { other }))
+            .collect();
+        (limits, 2..=3_usize).prop_map(|(mut limits, count)| {
+            limits.truncate(count);
+            limits
+        })
+    })
 }
 
 type RawStep = (i64, Vec<(usize, Op, Enforcement)>);

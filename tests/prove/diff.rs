@@ -13,6 +13,8 @@ descriptors:
   - { key: shadow, shadow_mode: true, rate_limit: { unit: second, requests_per_unit: 5 } }
   - { key: gone, rate_limit: { unit: second, requests_per_unit: 5 } }
   - { key: free, rate_limit: { unlimited: true } }
+  - { key: finer, rate_limit: { unit: minute, requests_per_unit: 5 } }
+  - { key: log, rate_limit: { algorithm: sliding_log, unit: minute, requests_per_unit: 5 } }
   - { key: path, value: /health }
   - { key: tried, candidate: { unit: minute, requests_per_unit: 3 }, rate_limit: { unit: minute, requests_per_unit: 5 } }
 ";
@@ -28,6 +30,8 @@ descriptors:
   - { key: shadow, rate_limit: { unit: second, requests_per_unit: 5 } }
   - { key: added, rate_limit: { algorithm: concurrency, window: 1m, requests_per_unit: 5 } }
   - { key: free, rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: finer, rate_limit: { unit: minute, requests_per_unit: 5, precision: 64 } }
+  - { key: log, rate_limit: { algorithm: sliding_log, unit: hour, requests_per_unit: 5 } }
   - { key: tried, rate_limit: { unit: minute, requests_per_unit: 3 } }
   - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
 ";
@@ -42,13 +46,16 @@ fn a_change_is_told_in_words() {
         "shop / added: new, 5 at the same time",
         "shop / bucket: looser: 5 per second by sliding_window → 5 per second by token_bucket, burst 9; its counters start anew",
         "shop / fewer (f): tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its counters go on",
+        "shop / finer: counted otherwise: 5 per minute by sliding_window → 5 per minute by sliding_window, precision 64; its \
+         counters go on",
         "shop / free: tighter: 1 per day by sliding_window, it was unlimited",
         "shop / gone: gone, it was 5 per second by sliding_window",
-        "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters start anew",
+        "shop / log: tighter: 5 per minute by sliding_log → 5 per hour by sliding_log; its counters start anew",
+        "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters go on",
         "shop / new: new, unlimited; tries a candidate: 2 per day by sliding_window",
         "shop / shadow: denies now (no shadow mode any more); its counters go on",
         "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \
-         counters start anew",
+         counters go on",
         "shop / tried: tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its candidate is in force: \
          3 per minute by sliding_window; its counters go on",
         "no longer: shop.path_/health: no limit",

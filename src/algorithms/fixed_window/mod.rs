@@ -4,8 +4,12 @@
 mod step;
 
 use crate::model::Limit;
+use crate::model::time::SECOND_US;
 
-pub use step::{State, apply, decide, expires_us, refund, return_to};
+pub use step::{State, adopt, apply, decide, expires_us, is_foreign, refund, return_to};
+
+/// The largest prime below 2^24.
+const MARKS: u64 = 16_777_213;
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,5 +29,10 @@ impl Params {
             hits: limit.hits,
             window_us,
         }
+    }
+
+    /// Tells windows of different lengths apart: the seconds of up to 194 days, and their rest above.
+    const fn mark(&self) -> u32 {
+        (self.window_us / SECOND_US % MARKS) as u32
     }
 }

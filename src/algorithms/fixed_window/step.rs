@@ -5,32 +5,74 @@ use crate::model::{Outcome, RetryAfter};
 
 /// The count of one window. Packed, so that it leaves room for the tag of a sum type in sixteen bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C, packed(4))]
+#[repr(C, packed)]
 pub struct State {
-    /// Windows since the epoch.
-    window: u64,
+    /// When the window ends (below 2^53, little-endian).
+    end_us: [u8; 7],
     /// Hits in it; stops at the largest, which is not below any limit.
     count: u32,
+    /// [`Params::mark`] of the limit that this was written under.
+    mark: u32,
 }
 
-/// The window that is counted at `now_us`, and the hits in it.
+impl State {
+    fn new(params: &Params, end_us: u64, count: u32) -> Self {
+        if count == 0 {
+            return Self::default();
+        }
+        let [a, b, c, d, e, f, g, _] = end_us.to_le_bytes();
+        Self {
+            end_us: [a, b, c, d, e, f, g],
+            count,
+            mark: params.mark(),
+        }
+    }
+
+    const fn end_us(&self) -> u64 {
+        let [a, b, c, d, e, f, g] = self.end_us;
+        u64::from_le_bytes([a, b, c, d, e, f, g, 0])
+    }
+}
+
+/// When the window of this time ends.
+const fn end_us(params: &Params, now_us: u64) -> u64 {
+    (now_us / params.window_us + 1) * params.window_us
+}
+
+/// See [`crate::algorithms::is_foreign`].
+#[must_use]
+pub fn is_foreign(params: &Params, state: &State) -> bool {
+    state.count > 0 && state.mark != params.mark()
+}
+
+/// See [`crate::algorithms::adopt`]: hits of a window that has not ended count in the present one.
+pub fn adopt(params: &Params, state: &mut State, now_us: u64) -> bool {
+    let is_foreign = is_foreign(params, state);
+    *state = adopted(params, state, now_us);
+    is_foreign
+}
+
+fn adopted(params: &Params, state: &State, now_us: u64) -> State {
+    if !is_foreign(params, state) {
+        return *state;
+    }
+    let count = if state.end_us() > now_us { state.count } else { 0 };
+    State::new(params, end_us(params, now_us), count)
+}
+
+/// When the window that is counted at `now_us` ends, and the hits in it.
 fn current(params: &Params, state: &State, now_us: u64) -> (u64, u64) {
-    let window = state.window.max(now_us / params.window_us);
-    (
-        window,
-        if window == state.window {
-            u64::from(state.count)
-        } else {
-            0
-        },
-    )
+    let state = adopted(params, state, now_us);
+    let end_us = state.end_us().max(end_us(params, now_us));
+    let count = if end_us == state.end_us() { state.count } else { 0 };
+    (end_us, u64::from(count))
 }
 
 /// See [`crate::algorithms::decide`].
 #[must_use]
 pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome {
-    let (window, count) = current(params, state, now_us);
-    let end_after_us = (window + 1) * params.window_us - now_us;
+    let (end_us, count) = current(params, state, now_us);
+    let end_after_us = end_us - now_us;
     let wanted = hits.max(1);
     let left = params.hits.saturating_sub(count);
     let reset_after_us = if count + hits > 0 { end_after_us } else { 0 };
@@ -47,35 +89,28 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
 
 /// See [`crate::algorithms::apply`].
 pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
-    let (window, count) = current(params, state, now_us);
-    *state = State {
-        window,
-        count: u32::try_from(count.saturating_add(hits)).unwrap_or(u32::MAX),
-    };
+    let (end_us, count) = current(params, state, now_us);
+    let count = u32::try_from(count.saturating_add(hits)).unwrap_or(u32::MAX);
+    *state = State::new(params, end_us, count);
 }
 
 /// See [`crate::algorithms::refund`].
 pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
-    let (window, count) = current(params, state, now_us);
-    *state = match u32::try_from(count.saturating_sub(hits)).unwrap_or(u32::MAX) {
-        0 => State::default(),
-        count => State { window, count },
-    };
+    let (end_us, count) = current(params, state, now_us);
+    let count = u32::try_from(count.saturating_sub(hits)).unwrap_or(u32::MAX);
+    *state = State::new(params, end_us, count);
 }
 
 /// See [`crate::algorithms::return_to`].
 pub fn return_to(params: &Params, state: &mut State, now_us: u64, window: u64, hits: u64) {
-    if window == current(params, state, now_us).0 {
+    adopt(params, state, now_us);
+    if window == current(params, state, now_us).0 / params.window_us - 1 {
         refund(params, state, now_us, hits);
     }
 }
 
 /// See [`crate::algorithms::expires_us`].
 #[must_use]
-pub const fn expires_us(params: &Params, state: &State) -> u64 {
-    if state.count == 0 {
-        0
-    } else {
-        (state.window + 1) * params.window_us
-    }
+pub const fn expires_us(state: &State) -> u64 {
+    state.end_us()
 }

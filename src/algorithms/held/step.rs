@@ -238,7 +238,7 @@ pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
 /// still hears of its end.
 #[must_use]
 pub fn expires_us(limit: &Limit, state: &State) -> u64 {
-    let ring_us = match sliding_window::expires_us(&params(limit), &state.ring) {
+    let ring_us = match sliding_window::expires_us(&state.ring) {
         0 => 0,
         at_us => at_us.saturating_add(limit.hold_us),
     };

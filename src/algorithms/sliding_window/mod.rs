@@ -13,6 +13,12 @@
 //! whatever the limit and the hits. This is not the weighted sum of two counters, which admits up to 2 L in the worst
 //! window.
 //!
+//! A rule's window and precision may change while its counters hold hits. A state says how it is sliced; met by other
+//! parameters, its slices are cut anew, and each hit that still counts goes into the last slice in which it can have been
+//! counted: so the promise holds for the new window from then on, and nobody waits longer than one old slice too long.
+//! (While replicas with different parameters share a counter, each cuts what the other has written, and its hits may
+//! count until a window after the last such change.)
+//!
 //! A refund is taken from the oldest slices that are counted: without knowing which hits they were, this is
 //! the choice that can never free quota early.
 
@@ -20,7 +26,13 @@ mod step;
 
 use crate::model::Limit;
 
-pub use step::{State, apply, debit, decide, expires_us, newest, refund, remaining, return_to, used};
+pub use step::{
+    State, adopt, apply, debit, decide, expires_us, is_foreign, newest, refund, remaining, return_to, used,
+};
+
+/// Bits of [`Params::slicing`] that hold the number of slices.
+const SLICES_BITS: u32 = 10;
+const _: () = assert!(crate::algorithms::limit::MAX_PRECISION < 1 << SLICES_BITS);
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +55,20 @@ impl Params {
             hits: limit.hits,
             slice_us: if slice_us == 0 { 1 } else { slice_us },
             slices,
+        }
+    }
+
+    /// How time is cut: the length of a slice, and how many are a window.
+    const fn slicing(&self) -> u64 {
+        self.slice_us << SLICES_BITS | self.slices
+    }
+
+    /// The parameters of counters that are sliced so, but for the number of hits.
+    const fn sliced(slicing: u64) -> Self {
+        Self {
+            hits: 0,
+            slice_us: slicing >> SLICES_BITS,
+            slices: slicing & ((1 << SLICES_BITS) - 1),
         }
     }
 }

@@ -1,11 +1,13 @@
 -- sliding_window: the same as step.rs, under the same names.
 --
--- KEYS    one counter: a string of header <I6 newest, I4 sum, I4 head>, then <I4> for each older slice that is known,
---         newest first (slices beyond its end are empty)
+-- KEYS    one counter: a string of header <I6 newest, I4 sum, I4 head, I7 slice_us, I2 slices>, then <I4> for each older
+--         slice that is known, newest first (slices beyond its end are empty)
 -- ARGV    parameters: limit, slice_us, slices (see check.lua, which reads them)
 -- Returns a table of functions for check.lua
 --
--- As long as the slice stays the same, a commit rewrites the header in place, which keeps the expiry.
+-- As long as the slice stays the same, a commit rewrites the header's counts in place, which keeps the expiry.
+
+local HEADER = 23
 
 -- Hits of the slice `age` slices before the newest one.
 local function older(state, age)
@@ -65,6 +67,9 @@ end
 local function advance(state, now, slice_us, slices)
   local slice = (now - now % slice_us) / slice_us
   local passed = slice - state.newest
+  if state.sum == 0 then
+    state.slice_us, state.slices = slice_us, slices
+  end
   if passed <= 0 then
     return
   end
@@ -84,6 +89,51 @@ local function clear(state)
   state.newest, state.sum, state.head, state.older, state.skip, state.in_place = 0, 0, 0, "", 0, false
 end
 
+-- Cuts the slices of a state anew that was written under other parameters: hits that still count go into the last slice
+-- in which they can have been counted.
+local function adopt(state, now, slice_us, slices)
+  local had_us, had = state.slice_us, state.slices
+  if state.sum == 0 or (had_us == slice_us and had == slices) then
+    return
+  end
+  state.adopted = true
+  local passed = (now - now % had_us) / had_us - state.newest
+  if passed < 0 then
+    passed = 0
+  elseif passed > had then
+    return clear(state)
+  end
+  local function latest(slice)
+    local start = slice * had_us
+    local at = start + had_us - 1
+    if at > now then
+      at = now > start and now or start
+    end
+    return (at - at % slice_us) / slice_us
+  end
+  local newest, sum, head, counts, last = latest(state.newest), state.head, state.head, {}, 0
+  for age = 1, known(state, passed, had) do
+    local count = older(state, age)
+    local aged = count > 0 and newest - latest(state.newest - age) or 0
+    if count > 0 and aged <= slices then
+      sum = sum + count
+      if aged == 0 then
+        head = head + count
+      else
+        counts[aged], last = (counts[aged] or 0) + count, aged
+      end
+    end
+  end
+  if sum == 0 then
+    return clear(state)
+  end
+  for age = 1, last do
+    counts[age] = struct.pack("<I4", counts[age] or 0)
+  end
+  state.newest, state.sum, state.head, state.older, state.skip = newest, sum, head, table.concat(counts, "", 1, last), 0
+  state.slice_us, state.slices, state.in_place = slice_us, slices, false
+end
+
 algorithms[0] = {
   load = function(key)
     local value = call("GET", key)
@@ -91,14 +141,18 @@ algorithms[0] = {
       -- skip: bytes of `older` before the first older slice; in_place: only the header has to be written
       return { newest = 0, sum = 0, head = 0, older = "", skip = 0, in_place = false }
     end
-    if #value < 14 or #value % 4 ~= 2 then
+    if #value < HEADER or #value % 4 ~= HEADER % 4 then
       foreign(key)
     end
-    local newest, sum, head = struct.unpack("<I6I4I4", value)
-    return { newest = newest, sum = sum, head = head, older = value, skip = 14, in_place = true }
+    local newest, sum, head, slice_us, slices = struct.unpack("<I6I4I4I7I2", value)
+    return {
+      newest = newest, sum = sum, head = head, slice_us = slice_us, slices = slices, older = value, skip = HEADER,
+      in_place = true,
+    }
   end,
 
   decide = function(state, now, hits, limit, slice_us, slices)
+    adopt(state, now, slice_us, slices)
     local slice = (now - now % slice_us) / slice_us
     local passed = slice - state.newest
     local sum = state.sum
@@ -129,18 +183,21 @@ algorithms[0] = {
   end,
 
   apply = function(state, now, hits, _, slice_us, slices)
+    adopt(state, now, slice_us, slices)
     advance(state, now, slice_us, slices)
     state.sum = state.sum + hits
     state.head = state.head + hits
   end,
 
   debit = function(state, now, hits, limit, slice_us, slices)
+    adopt(state, now, slice_us, slices)
     advance(state, now, slice_us, slices)
     local room = 4294967295 - state.sum
     algorithms[0].apply(state, now, hits < room and hits or room, limit, slice_us, slices)
   end,
 
   refund = function(state, now, hits, _, slice_us, slices)
+    adopt(state, now, slice_us, slices)
     advance(state, now, slice_us, slices)
     local left = hits < state.sum and hits or state.sum
     state.sum, state.in_place = state.sum - left, false
@@ -160,6 +217,7 @@ algorithms[0] = {
   end,
 
   return_to = function(state, now, slice, hits, _, slice_us, slices)
+    adopt(state, now, slice_us, slices)
     advance(state, now, slice_us, slices)
     local age = state.newest - slice
     if age == 0 then
@@ -180,7 +238,7 @@ algorithms[0] = {
 
   leases = true,
 
-  save = function(state, key, now, spare_ms, _, slice_us, slices)
+  save = function(state, key, now, spare_ms)
     if state.sum == 0 then
       call("DEL", key)
       return
@@ -190,7 +248,8 @@ algorithms[0] = {
       call("SETRANGE", key, 0, header)
       return
     end
-    local ms = expiry_ms((state.newest + slices + 1) * slice_us, now, spare_ms)
+    local ms = expiry_ms((state.newest + state.slices + 1) * state.slice_us, now, spare_ms)
+    header = header .. struct.pack("<I7I2", state.slice_us, state.slices)
     call("SET", key, header .. string.sub(state.older, state.skip + 1), "PX", ms)
   end,
 }

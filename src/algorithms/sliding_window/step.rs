@@ -11,6 +11,8 @@ use crate::model::{Outcome, RetryAfter};
 pub struct State {
     /// Number of the newest slice (since the epoch).
     newest: u64,
+    /// [`Params::slicing`] of the limit that this was written under.
+    slicing: u64,
     /// Hits in all slices, from `newest - S` to `newest`.
     sum: u32,
     /// Hits in the newest slice.
@@ -67,8 +69,38 @@ impl State {
         (self.newest + params.slices + 1) * params.slice_us
     }
 
+    /// Adds hits to a slice that is not newer than the newest, if it still counts.
+    fn put(&mut self, params: &Params, slice: u64, hits: u32) {
+        if hits == 0 || slice + params.slices < self.newest {
+            return;
+        }
+        self.sum = self.sum.saturating_add(hits);
+        if slice == self.newest {
+            self.head = self.head.saturating_add(hits);
+            return;
+        }
+        self.make_ring(params);
+        let slot = usize::try_from(slice % params.slices).unwrap_or(usize::MAX);
+        if let Some(count) = self.older.get_mut(slot) {
+            *count = count.saturating_add(hits);
+        }
+    }
+
+    fn make_ring(&mut self, params: &Params) {
+        let slots = usize::try_from(params.slices).unwrap_or(usize::MAX);
+        if self.older.len() != slots {
+            self.older = vec![0; slots].into_boxed_slice();
+        }
+    }
+
     /// Makes `slice` the newest one.
     fn advance(&mut self, params: &Params, slice: u64) {
+        if self.sum == 0 && self.slicing != params.slicing() {
+            *self = Self {
+                slicing: params.slicing(),
+                ..Self::default()
+            };
+        }
         let passed = slice.saturating_sub(self.newest);
         if passed == 0 {
             return;
@@ -84,11 +116,8 @@ impl State {
 
     /// Drops the slices that `passed` new ones push out, and puts the newest one into the ring.
     fn shift(&mut self, params: &Params, passed: u64) {
-        let slots = usize::try_from(params.slices).unwrap_or(usize::MAX);
-        if self.older.len() != slots {
-            self.older = vec![0; slots].into_boxed_slice();
-        }
-        // `slots` fits usize, so what is below it does.
+        self.make_ring(params);
+        // The number of slices fits usize, so what is below it does.
         let slot = |slice: u64| (slice % params.slices) as usize;
         for k in 0..passed {
             if let Some(count) = self.older.get_mut(slot(self.newest + k)) {
@@ -101,9 +130,51 @@ impl State {
     }
 }
 
+/// See [`crate::algorithms::is_foreign`].
+#[must_use]
+pub const fn is_foreign(params: &Params, state: &State) -> bool {
+    state.sum > 0 && state.slicing != params.slicing()
+}
+
+/// See [`crate::algorithms::adopt`]: slices are cut anew, see [the module](super).
+pub fn adopt(params: &Params, state: &mut State, now_us: u64) -> bool {
+    let is_foreign = is_foreign(params, state);
+    if is_foreign {
+        *state = adopted(params, state, now_us);
+    }
+    is_foreign
+}
+
+fn adopted(params: &Params, old: &State, now_us: u64) -> State {
+    let had = Params::sliced(old.slicing);
+    let passed = (now_us / had.slice_us).saturating_sub(old.newest);
+    // The new slice of the latest time at which hits of an old one can have been counted.
+    let latest = |slice: u64| {
+        let start_us = slice * had.slice_us;
+        (start_us + had.slice_us - 1).min(now_us.max(start_us)) / params.slice_us
+    };
+    let mut new = State {
+        newest: latest(old.newest),
+        slicing: params.slicing(),
+        ..State::default()
+    };
+    for k in passed..had.slices {
+        if let Some(slice) = (old.newest + k).checked_sub(had.slices) {
+            new.put(params, latest(slice), old.older(&had, k));
+        }
+    }
+    if passed <= had.slices {
+        new.put(params, new.newest, old.head);
+    }
+    if new.sum == 0 { State::default() } else { new }
+}
+
 /// See [`crate::algorithms::decide`].
 #[must_use]
 pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome {
+    if is_foreign(params, state) {
+        return decide(params, &adopted(params, state, now_us), now_us, hits);
+    }
     let slice = state.newest.max(now_us / params.slice_us);
     let passed = slice - state.newest;
     let sum = state.counted(params, passed);
@@ -128,6 +199,9 @@ pub fn decide(params: &Params, state: &State, now_us: u64, hits: u64) -> Outcome
 /// Hits that count at this time.
 #[must_use]
 pub fn used(params: &Params, state: &State, now_us: u64) -> u64 {
+    if is_foreign(params, state) {
+        return used(params, &adopted(params, state, now_us), now_us);
+    }
     let passed = (now_us / params.slice_us).saturating_sub(state.newest);
     state.counted(params, passed)
 }
@@ -146,6 +220,7 @@ pub fn remaining(params: &Params, state: &State, now_us: u64) -> u64 {
 
 /// See [`crate::algorithms::apply`].
 pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    adopt(params, state, now_us);
     state.advance(params, now_us / params.slice_us);
     let hits = u32::try_from(hits).unwrap_or(u32::MAX);
     state.sum = state.sum.saturating_add(hits);
@@ -154,6 +229,7 @@ pub fn apply(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 
 /// See [`crate::algorithms::debit`].
 pub fn debit(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    adopt(params, state, now_us);
     state.advance(params, now_us / params.slice_us);
     let room = u32::MAX - state.sum;
     apply(params, state, now_us, hits.min(u64::from(room)));
@@ -161,6 +237,7 @@ pub fn debit(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 
 /// See [`crate::algorithms::refund`].
 pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
+    adopt(params, state, now_us);
     state.advance(params, now_us / params.slice_us);
     let mut left = u32::try_from(hits).unwrap_or(u32::MAX).min(state.sum);
     state.sum -= left;
@@ -181,6 +258,7 @@ pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 
 /// See [`crate::algorithms::return_to`].
 pub fn return_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hits: u64) {
+    adopt(params, state, now_us);
     state.advance(params, now_us / params.slice_us);
     let hits = u32::try_from(hits).unwrap_or(u32::MAX);
     let count = if slice == state.newest {
@@ -203,10 +281,11 @@ pub fn return_to(params: &Params, state: &mut State, now_us: u64, slice: u64, hi
 
 /// See [`crate::algorithms::expires_us`].
 #[must_use]
-pub const fn expires_us(params: &Params, state: &State) -> u64 {
+pub const fn expires_us(state: &State) -> u64 {
     if state.sum == 0 {
         0
     } else {
+        let params = Params::sliced(state.slicing);
         (state.newest + params.slices + 1) * params.slice_us
     }
 }
