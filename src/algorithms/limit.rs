@@ -64,7 +64,7 @@ impl LimitSpec {
 /// Checks a limit and fills in its defaults.
 ///
 /// # Errors
-/// [`LimitError`] says what is wrong and how to mend it.
+/// [`LimitError`] says what is wrong and how to fix it.
 pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
     if spec.hits > MAX_HITS {
         return Err(LimitError::Hits(spec.hits));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_says_how_to_mend_it() {
+    fn every_bound_says_how_to_fix_it() {
         use AlgorithmKind::{LeakyBucket, SlidingLog, SlidingWindow, TokenBucket};
         type Change = fn(&mut LimitSpec);
         let cases: [(AlgorithmKind, Change, &str); 14] = [

@@ -16,7 +16,7 @@ const MAX_SERVERS: usize = 4096;
 
 /// What the log knows of a server.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     connected: bool,
     /// There was a line that it is away.
     warned: bool,
@@ -37,9 +37,9 @@ enum Line {
     CannotConnect,
 }
 
-impl Told {
+impl Reported {
     /// What is news: the log always ends with what is the case.
-    fn learn(&mut self, change: &RedisChange, now: Instant) -> Option<Line> {
+    fn record(&mut self, change: &RedisChange, now: Instant) -> Option<Line> {
         let was_connected = self.connected;
         match change {
             RedisChange::Connected { .. } => {
@@ -66,14 +66,14 @@ impl Told {
 
 /// Writes to the log.
 pub(super) fn observer() -> RedisObserver {
-    let servers = Mutex::new(HashMap::<Arc<str>, Told>::new());
+    let servers = Mutex::new(HashMap::<Arc<str>, Reported>::new());
     Arc::new(move |event| {
         let mut servers = servers.lock();
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&event.server) {
             servers.clear();
         }
-        let told = servers.entry(event.server.clone()).or_default();
-        let line = told.learn(&event.change, Instant::now());
+        let reported = servers.entry(event.server.clone()).or_default();
+        let line = reported.record(&event.change, Instant::now());
         drop(servers);
         write(event, line.as_ref());
     })
@@ -113,22 +113,22 @@ mod tests {
             error: error(),
             failed_attempts,
         };
-        let (mut told, start) = (Told::default(), Instant::now());
-        assert_eq!(told.learn(&connected, start), Some(Line::Connected));
-        assert_eq!(told.learn(&lost, start), Some(Line::Lost { suppressed: 0 }));
-        assert_eq!(told.learn(&connected, start), Some(Line::Back));
+        let (mut reported, start) = (Reported::default(), Instant::now());
+        assert_eq!(reported.record(&connected, start), Some(Line::Connected));
+        assert_eq!(reported.record(&lost, start), Some(Line::Lost { suppressed: 0 }));
+        assert_eq!(reported.record(&connected, start), Some(Line::Back));
         for turn in 0..50 {
             let now = start + QUIET / 100 * turn;
-            assert_eq!(told.learn(&lost, now), None);
-            assert_eq!(told.learn(&connected, now), None);
+            assert_eq!(reported.record(&lost, now), None);
+            assert_eq!(reported.record(&connected, now), None);
         }
         let later = start + QUIET;
-        assert_eq!(told.learn(&lost, later), Some(Line::Lost { suppressed: 50 }));
-        assert_eq!(told.learn(&connected, later), Some(Line::Back));
-        // A loss that was left out is told of when it lasts.
-        assert_eq!(told.learn(&lost, later), None);
-        assert_eq!(told.learn(&failed(1), later), Some(Line::CannotConnect));
-        assert_eq!(told.learn(&failed(2), later), None);
-        assert_eq!(told.learn(&connected, later), Some(Line::Back));
+        assert_eq!(reported.record(&lost, later), Some(Line::Lost { suppressed: 50 }));
+        assert_eq!(reported.record(&connected, later), Some(Line::Back));
+        // A loss that was left out is reported of when it lasts.
+        assert_eq!(reported.record(&lost, later), None);
+        assert_eq!(reported.record(&failed(1), later), Some(Line::CannotConnect));
+        assert_eq!(reported.record(&failed(2), later), None);
+        assert_eq!(reported.record(&connected, later), Some(Line::Back));
     }
 }

@@ -109,7 +109,7 @@ impl RulesFeed {
             health.update(|conditions| conditions.configured = true);
         }
         let defaults = defaults(&self.settings);
-        let gate = Gate {
+        let activator = Activator {
             engine,
             health,
             metrics: self.metrics,
@@ -117,17 +117,17 @@ impl RulesFeed {
             needs_domain,
         };
         match self.from {
-            From::Example(rules) => gate.activate(rules, 1, &Warnings::default()),
+            From::Example(rules) => activator.activate(rules, 1, &Warnings::default()),
             From::Files { source, loaded } => {
                 if let Some(loaded) = &loaded {
-                    gate.activate(Arc::clone(&loaded.rules), loaded.generation, &loaded.warnings);
+                    activator.activate(Arc::clone(&loaded.rules), loaded.generation, &loaded.warnings);
                 }
-                let watch = watch::watch(source, defaults, loaded.as_ref(), move |event| gate.hear(event))
+                let watch = watch::watch(source, defaults, loaded.as_ref(), move |event| activator.handle(event))
                     .map_err(|error| AppError::Rules(format!("cannot watch the rules: {error}")))?;
                 hold(tasks, watch, stop);
             }
             From::Xds(xds) => {
-                let watch = watch_xds(xds, defaults, move |event| gate.hear(event))
+                let watch = watch_xds(xds, defaults, move |event| activator.handle(event))
                     .map_err(|error| AppError::Rules(error.to_string()))?;
                 hold(tasks, watch, stop);
             }
@@ -147,7 +147,7 @@ fn hold(tasks: &mut JoinSet<()>, watch: impl Send + 'static, stop: &Cancellation
 }
 
 /// Where rules come into force.
-struct Gate {
+struct Activator {
     engine: Arc<Engine>,
     health: Health,
     metrics: Arc<Metrics>,
@@ -156,8 +156,8 @@ struct Gate {
     needs_domain: bool,
 }
 
-impl Gate {
-    fn hear(&self, event: Event) {
+impl Activator {
+    fn handle(&self, event: Event) {
         match event {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation, &loaded.warnings),
             Event::Failed(errors) => {

@@ -1,4 +1,4 @@
-//! What can be wrong with rules: typed, each with its place and how to mend it.
+//! What can be wrong with rules: typed, each with its place and how to fix it.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -239,7 +239,7 @@ impl ConfigErrors {
         }
     }
 
-    /// For people: each error with how to mend it; `fancy` = with the lines around it, for a terminal.
+    /// For people: each error with how to fix it; `fancy` = with the lines around it, for a terminal.
     #[must_use]
     pub fn render(&self, fancy: bool) -> String {
         let mut out = String::new();

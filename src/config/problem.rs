@@ -1,4 +1,4 @@
-//! The kinds of things that can be wrong with rules, each with a sentence that says how to mend it.
+//! The kinds of things that can be wrong with rules, each with a sentence that says how to fix it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -145,7 +145,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// How to mend it, unless the message says so itself.
+    /// How to fix it, unless the message says so itself.
     #[must_use]
     pub fn help(&self) -> Option<Cow<'static, str>> {
         Some(match self {
@@ -192,7 +192,7 @@ impl Problem {
             Self::SecondExtAuthz => "keep one of them".into(),
             Self::SecondDefault => "keep one of them: it answers requests that name no domain".into(),
             Self::NoRuleFor { .. } => {
-                "add a rule with these keys below `descriptors`, or mend the `descriptor_key`s".into()
+                "add a rule with these keys below `descriptors`, or fix the `descriptor_key`s".into()
             }
             Self::DuplicateDomain { .. } => {
                 "keep a domain in one file, or switch merging on (MERGE_DOMAIN_CONFIG=true)".into()

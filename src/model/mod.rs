@@ -1,4 +1,4 @@
-//! The vocabulary: what the other rooms talk about. Standard library only (and the hash of long keys).
+//! The vocabulary: what the other modules talk about. Standard library only (and the hash of long keys).
 
 pub mod check;
 pub mod descriptor;

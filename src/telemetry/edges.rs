@@ -44,8 +44,8 @@ impl EdgeMetrics {
         })
     }
 
-    /// Whether a client that is not named is the first one.
-    pub fn is_first_client(&self) -> bool {
+    /// Marks that a client was not named; whether it is the first one.
+    pub fn mark_client_logged(&self) -> bool {
         !self.client_logged.swap(true, Relaxed)
     }
 }

@@ -1,4 +1,4 @@
-//! Why a certificate is refused, in words that say how to mend it, where rustls has no more than a variant's name.
+//! Why a certificate is refused, in words that say how to fix it, where rustls has no more than a variant's name.
 
 use std::fmt;
 use std::sync::Arc;

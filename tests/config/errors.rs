@@ -1,4 +1,4 @@
-//! Every kind of error: where it is, in which place of the tree, what it says and how it says to mend it.
+//! Every kind of error: where it is, in which place of the tree, what it says and how it says to fix it.
 
 mod cases;
 
@@ -29,7 +29,7 @@ pub fn refused(yaml: &str) -> Vec<String> {
 
 /// One error each: the YAML, then `line:column path | part of the message | part of the help`.
 #[test]
-fn every_kind_of_error_has_its_place_and_says_how_to_mend_it() {
+fn every_kind_of_error_has_its_place_and_says_how_to_fix_it() {
     let mut wrong = Vec::new();
     for (yaml, expected) in CASES {
         let found = refused(yaml);

@@ -130,7 +130,7 @@ fn what_is_not_said_has_a_careful_default() {
 /// One error each: the section, then `line:column path | part of the message | part of the help`. The section begins on
 /// line 9, three columns in.
 #[test]
-fn every_error_has_its_place_and_says_how_to_mend_it() {
+fn every_error_has_its_place_and_says_how_to_fix_it() {
     for (section, expected) in CASES {
         let errors = refused(&with(section));
         let mut parts = expected.split(" | ");

@@ -42,7 +42,7 @@ fn a_hold_lasts_its_ttl_and_no_longer_than_the_window() {
 }
 
 #[test]
-fn what_is_wrong_with_it_says_how_to_mend_it() {
+fn what_is_wrong_with_it_says_how_to_fix_it() {
     for (rate_limit, expected) in [
         ("unit: day, hold: 10m", ["`hold`", "must be a mapping"]),
         (

@@ -39,8 +39,8 @@ macro_rules! conformance {
                 crate::exact::batches($open);
             }
             #[test]
-            fn slots() {
-                crate::promises::slots($open);
+            fn permits() {
+                crate::promises::permits($open);
             }
             #[test]
             fn holds_all_or_nothing() {
@@ -70,10 +70,10 @@ macro_rules! conformance {
             conformance!(# $open, races, tasks);
         }
     };
-    (# $open:path, $room:ident, $name:ident) => {
+    (# $open:path, $module:ident, $name:ident) => {
         #[test]
         fn $name() {
-            $room::$name($open, KIND);
+            $module::$name($open, KIND);
         }
     };
 }

@@ -225,7 +225,7 @@ pub fn keys_are_independent(open: Open, algorithm: AlgorithmKind) {
 
 /// At most L requests are in flight at any time, whatever releases are lost; and a ttl after the last one every slot
 /// is free again.
-pub fn slots(open: Open) {
+pub fn permits(open: Open) {
     let subject = open();
     let requests = (1..=6_u64, 1..=3_u32).prop_flat_map(|(hits, seconds)| {
         let limit = traces::limit(AlgorithmKind::Concurrency, hits, seconds);

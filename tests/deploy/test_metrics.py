@@ -154,7 +154,7 @@ class Live:
         time.sleep(2 * SCRAPE_S)
 
     def ask(self, domain, user):
-        """One decision, through the JSON door."""
+        """One decision, through the JSON endpoint."""
         body = {"domain": domain, "descriptors": [{"entries": [{"key": "user", "value": user}]}]}
         return self.http("POST", self.ports["http"], "/json", json.dumps(body))
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
-use crate::doors::{ask, connect};
+use crate::listeners::{ask, connect};
 use crate::load::{Kind, RULES, frame};
 use crate::soak::{Use, measure};
 use crate::support::http::Client;

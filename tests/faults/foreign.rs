@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 
 use crate::crowd::metric;
-use crate::doors::{ask_for, connect};
+use crate::listeners::{ask_for, connect};
 use crate::load::RULES;
 use crate::support::process::PATIENCE;
 use crate::support::redis::Redis;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::sleep;
 
-use crate::doors::{ask_for, connect_to};
+use crate::listeners::{ask_for, connect_to};
 use crate::load::{Got, Kind, Sample, WINDOW, over_admitted};
 use crate::support::redis::Redis;
 use crate::support::redis::cluster::wait_for;

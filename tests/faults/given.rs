@@ -9,7 +9,7 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::sleep;
 
 use crate::crowd::{metric, wait_for};
-use crate::doors::{ask, connect, request};
+use crate::listeners::{ask, connect, request};
 use crate::proxy::{Network, Proxy};
 use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::doors::{ask, connect_to};
+use crate::listeners::{ask, connect_to};
 use crate::load::RULES;
 use crate::soak::measure;
 use crate::support::http::Client;

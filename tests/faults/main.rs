@@ -11,10 +11,10 @@
 mod cases;
 mod clock;
 mod crowd;
-mod doors;
 mod foreign;
 mod forgotten;
 mod given;
+mod listeners;
 mod load;
 mod loris;
 mod mute;

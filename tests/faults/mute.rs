@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::crowd::metric;
-use crate::doors::{ask, connect};
+use crate::listeners::{ask, connect};
 use crate::load::RULES;
 use crate::support::http::Client;
 use crate::support::process::PATIENCE;

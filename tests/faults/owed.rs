@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use wire::rate_limit_service_client::RateLimitServiceClient;
 
 use crate::crowd::{metric, wait_for};
-use crate::doors::{ask_for, connect, connect_to};
+use crate::listeners::{ask_for, connect, connect_to};
 use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 
 use crate::crowd::{metric, wait_for};
-use crate::doors::{ask, connect};
+use crate::listeners::{ask, connect};
 use crate::load::RULES;
 use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;

@@ -1,4 +1,4 @@
-//! One target for each door.
+//! One target for each endpoint.
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};

@@ -9,7 +9,7 @@ mod announced;
 mod authz;
 mod candidates;
 mod holds;
+mod permits;
 mod server;
 mod service;
-mod slots;
 mod wire;

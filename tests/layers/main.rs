@@ -6,7 +6,7 @@
 mod coalesce;
 mod deny_cache;
 mod dispatch;
+mod fallback;
 mod lease;
 mod reset;
 mod sim;
-mod standby;

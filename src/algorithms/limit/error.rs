@@ -6,7 +6,7 @@ use super::{DEFAULT_PRECISION, MAX_HITS, MAX_LOG_HITS, MAX_MAX_DELAY_US, MAX_PRE
 use crate::model::time::SECOND_US;
 use crate::model::{AlgorithmKind, Window};
 
-/// Why a limit cannot be counted, and how to mend it.
+/// Why a limit cannot be counted, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LimitError {
     /// More hits than a counter holds.

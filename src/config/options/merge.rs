@@ -1,13 +1,13 @@
 //! The options of a `rate_limit` together with those in its descriptor's `metadata`.
 
 use super::super::error::Place;
-use super::option::{Kind, Level, Options, RuleOption, Slot};
+use super::option::{FieldAccess, Kind, Level, Options, RuleOption};
 use super::table::TABLE;
 
 impl RuleOption {
     /// Fills the slot from `other` where it is empty. Where both have it, its own stays: `Err` with that one's place.
     fn fill_from(&self, own: &mut Options, other: &Options) -> Result<(), Option<Place>> {
-        fn fill<T: Clone>(slot: &Slot<T>, own: &mut Options, other: &Options) -> Result<(), Option<Place>> {
+        fn fill<T: Clone>(slot: &FieldAccess<T>, own: &mut Options, other: &Options) -> Result<(), Option<Place>> {
             let (own, other) = ((slot.get_mut)(own), (slot.get)(other));
             match (own.is_there(), other.is_there()) {
                 (true, true) => return Err(own.place()),

@@ -90,15 +90,15 @@ pub(in super::super) enum Kind {
     /// The tree itself, which `read.rs` walks.
     Tree,
     /// Text.
-    Text(Slot<String>),
+    Text(FieldAccess<String>),
     /// `true` or `false`.
-    Truth(Slot<bool>),
+    Truth(FieldAccess<bool>),
     /// A whole number up to `u32::MAX`.
-    Number(Slot<u32>),
+    Number(FieldAccess<u32>),
     /// A whole number up to `u64::MAX`.
-    LargeNumber(Slot<u64>),
+    LargeNumber(FieldAccess<u64>),
     /// `hold`.
-    Hold(Slot<Hold>),
+    Hold(FieldAccess<Hold>),
     /// A mapping or a list, read by a function of its own.
     Shaped {
         /// Reads the node into its slot.
@@ -113,7 +113,7 @@ pub(in super::super) type Given = Option<Option<Place>>;
 
 /// A field of [`Options`].
 #[derive(Debug)]
-pub(in super::super) struct Slot<T> {
+pub(in super::super) struct FieldAccess<T> {
     pub(in super::super) get: fn(&Options) -> &Field<T>,
     pub(in super::super) get_mut: fn(&mut Options) -> &mut Field<T>,
 }

@@ -6,12 +6,12 @@ use crate::rules::{self, Rule};
 
 use super::super::compat::Compatibility::{self, Extended, Native, Supported};
 use super::option::Level::{Candidate, Descriptor, File, Metadata, RateLimit};
-use super::option::{Effect, Kind, Level, RuleOption, Shown, Slot};
+use super::option::{Effect, FieldAccess, Kind, Level, RuleOption, Shown};
 use super::shapes;
 
 macro_rules! slot {
     ($field:ident) => {
-        Slot {
+        FieldAccess {
             get: |options| &options.$field,
             get_mut: |options| &mut options.$field,
         }

@@ -178,7 +178,7 @@ impl AuthzService {
         let Some(reason) = not_named else { return };
         let edges = &self.metrics.edges;
         edges.client_not_named.with_label_values(&[reason.kind()]).inc();
-        if edges.is_first_client() {
+        if edges.mark_client_logged() {
             tracing::warn!(
                 domain,
                 %reason,

@@ -123,10 +123,10 @@ impl MemoryStore {
     fn save<H>(&self, mut held: Held<'_>, transaction: &Transaction<H>, now_us: u64) {
         // What exists goes first: adding moves buckets, and may evict.
         let mut new: SmallVec<[(usize, State); 4]> = SmallVec::new();
-        for (index, slot) in held.slots.iter_mut().enumerate().filter(|(_, slot)| slot.written) {
-            match std::mem::replace(&mut slot.place, Place::Elsewhere(index)) {
+        for (index, one) in held.touched.iter_mut().enumerate().filter(|(_, one)| one.written) {
+            match std::mem::replace(&mut one.place, Place::Elsewhere(index)) {
                 Place::Bucket(bucket) => {
-                    if let Some(entry) = held.guards[slot.guard].bucket_mut(bucket) {
+                    if let Some(entry) = held.guards[one.guard].bucket_mut(bucket) {
                         let limit = &transaction.checks[index].limit;
                         let weight = self.weight(limit, &entry.state, remaining(limit, &entry.state, now_us));
                         entry.weigh(weight);
@@ -137,10 +137,10 @@ impl MemoryStore {
             }
         }
         for (index, state) in new {
-            let slot = &held.slots[index];
+            let one = &held.touched[index];
             let limit = &transaction.checks[index].limit;
             let left = remaining(limit, &state, now_us);
-            self.add(&mut held.guards[slot.guard], slot.hash, state, limit, left, now_us);
+            self.add(&mut held.guards[one.guard], one.hash, state, limit, left, now_us);
         }
     }
 
@@ -181,12 +181,12 @@ fn fill(quota: u64, left: u64) -> u16 {
 /// The states of several checks, under their locks. No table changes its shape while this lives.
 struct Held<'a> {
     guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
-    slots: SmallVec<[Slot; 8]>,
+    touched: SmallVec<[Touched; 8]>,
     /// Stands in where a state is missing, which cannot happen; never saved.
     nobody: State,
 }
 
-struct Slot {
+struct Touched {
     hash: KeyHash,
     guard: usize,
     place: Place,
@@ -209,17 +209,17 @@ impl<'a> Held<'a> {
         guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
         guard_of: impl Fn(KeyHash) -> usize,
     ) -> Self {
-        let mut slots: SmallVec<[Slot; 8]> = SmallVec::with_capacity(hashes.len());
+        let mut touched: SmallVec<[Touched; 8]> = SmallVec::with_capacity(hashes.len());
         for (&hash, check) in hashes.iter().zip(&transaction.checks) {
             let guard = guard_of(hash);
-            let place = match slots.iter().position(|slot| slot.hash == hash) {
+            let place = match touched.iter().position(|one| one.hash == hash) {
                 Some(first) => Place::Elsewhere(first),
                 None => match guards[guard].find_bucket(hash) {
                     Some(bucket) => Place::Bucket(bucket),
                     None => Place::New(State::new(&check.limit)),
                 },
             };
-            slots.push(Slot {
+            touched.push(Touched {
                 hash,
                 guard,
                 place,
@@ -228,7 +228,7 @@ impl<'a> Held<'a> {
         }
         Self {
             guards,
-            slots,
+            touched,
             nobody: State::Fixed(fixed_window::State::default()),
         }
     }
@@ -236,9 +236,9 @@ impl<'a> Held<'a> {
 
 impl States for Held<'_> {
     fn read(&self, index: usize) -> &State {
-        let slot = &self.slots[self.first(index)];
-        let found = match &slot.place {
-            Place::Bucket(bucket) => self.guards[slot.guard].bucket(*bucket).map(|entry| &entry.state),
+        let one = &self.touched[self.first(index)];
+        let found = match &one.place {
+            Place::Bucket(bucket) => self.guards[one.guard].bucket(*bucket).map(|entry| &entry.state),
             Place::New(state) => Some(state),
             Place::Elsewhere(_) => None,
         };
@@ -247,12 +247,10 @@ impl States for Held<'_> {
 
     fn write(&mut self, index: usize) -> &mut State {
         let first = self.first(index);
-        let slot = &mut self.slots[first];
-        slot.written = true;
-        let found = match &mut slot.place {
-            Place::Bucket(bucket) => self.guards[slot.guard]
-                .bucket_mut(*bucket)
-                .map(|entry| &mut entry.state),
+        let one = &mut self.touched[first];
+        one.written = true;
+        let found = match &mut one.place {
+            Place::Bucket(bucket) => self.guards[one.guard].bucket_mut(*bucket).map(|entry| &mut entry.state),
             Place::New(state) => Some(state),
             Place::Elsewhere(_) => None,
         };
@@ -260,7 +258,7 @@ impl States for Held<'_> {
     }
 
     fn first(&self, index: usize) -> usize {
-        match self.slots[index].place {
+        match self.touched[index].place {
             Place::Elsewhere(first) => first,
             Place::Bucket(_) | Place::New(_) => index,
         }

@@ -57,7 +57,7 @@ impl RedisTransport {
     /// inside a tokio runtime.
     ///
     /// # Errors
-    /// [`TlsError`] when the certificates cannot be used: no waiting would mend that.
+    /// [`TlsError`] when the certificates cannot be used: no waiting would fix that.
     pub fn connect(settings: &RedisSettings, timeout: Duration, observer: RedisObserver) -> Result<Self, TlsError> {
         Self::with_clock(settings, timeout, observer, None)
     }

@@ -26,10 +26,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of the master; nothing where there are no sentinels, or none has answered yet.
 #[derive(Debug, Clone)]
-pub(super) struct Master(Option<watch::Receiver<Option<Told>>>);
+pub(super) struct Master(Option<watch::Receiver<Option<SentinelAnswer>>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
+struct SentinelAnswer {
     master: HostPort,
     /// Which of the sentinels said so.
     by: usize,
@@ -71,7 +71,7 @@ impl Master {
     /// Completes when another one is named than at the time of the call.
     pub async fn replaced(&mut self) {
         if let Some(told) = &mut self.0 {
-            let named = |told: &Option<Told>| told.as_ref().map(|told| told.master.clone());
+            let named = |told: &Option<SentinelAnswer>| told.as_ref().map(|told| told.master.clone());
             let before = named(&told.borrow_and_update());
             if told
                 .wait_for(|told| before.is_some() && named(told) != before)
@@ -121,7 +121,7 @@ fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
 struct Asker {
     name: String,
     sentinels: Vec<RedisSettings>,
-    tell: watch::Sender<Option<Told>>,
+    tell: watch::Sender<Option<SentinelAnswer>>,
     tls: Tls,
 }
 
@@ -147,7 +147,7 @@ impl Asker {
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
             let words = vec!["get-master-addr-by-name", &self.name];
             let (host, port) = in_time(PATIENCE, client.custom(question, words)).await?;
-            let told = Told {
+            let told = SentinelAnswer {
                 master: HostPort { host, port },
                 by,
             };

@@ -155,7 +155,7 @@ impl Denials {
 
     /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
     /// certain from the first on, a wait is over from the second on.
-    pub(super) fn learn(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
+    pub(super) fn record(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
         let passed = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
             match (asked(check), outcome.retry_after) {

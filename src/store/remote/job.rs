@@ -163,7 +163,7 @@ impl Job {
             return true;
         };
         if Instant::now() >= self.gives_up {
-            permits.heard();
+            permits.disarm();
             counted(calls, &answers, |check, outcome, change| {
                 let undone = undo(check, outcome, change, Cause::Late);
                 undone.into_iter().for_each(|undone| self.ledger.record(undone));
@@ -197,7 +197,7 @@ fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> O
 }
 
 /// What only the caller of an answer can use up or release: permits of `concurrency` limits, leases, and holds. If it is dropped
-/// before it was [heard](Self::heard), nobody ever will, so it is given back.
+/// before it was [disarmed](Self::disarm), nobody ever will, so it is given back.
 #[derive(Default)]
 pub(super) struct Permits(Option<(Arc<Ledger>, SmallVec<[Correction; 1]>)>);
 
@@ -223,7 +223,7 @@ impl Permits {
     }
 
     /// From here on the caller answers for them.
-    pub(super) fn heard(&mut self) {
+    pub(super) fn disarm(&mut self) {
         self.0 = None;
     }
 }

@@ -315,13 +315,13 @@ impl<T: Transport> Remote<T> {
             let call = |place, calls| self.call(place, calls);
             let correct = |correction| self.correct(correction);
             let (outcomes, granted, mut permits) = split::check(&transaction, leases, place_of, call, correct).await?;
-            permits.iter_mut().for_each(job::Permits::heard);
+            permits.iter_mut().for_each(job::Permits::disarm);
             return Ok((outcomes, granted));
         };
         let mut calls: Calls = smallvec![transaction.into_ops()];
         calls.extend(leases);
         let (mut answers, mut permits) = self.call(place, calls).await?;
-        permits.heard();
+        permits.disarm();
         let granted = if answers.len() > 1 { answers.pop() } else { None };
         let outcomes = answers.pop().ok_or_else(no_answer)?;
         Ok((outcomes_of(&outcomes), granted.unwrap_or_default()))
@@ -356,7 +356,7 @@ impl<T: Transport> Store for Remote<T> {
             Some(leases) if !transaction.exact => self.ask_leased(leases, transaction).await?,
             _ => self.ask(transaction.clone(), None).await?.0,
         };
-        denials.learn(transaction, &outcomes, sent, self.clock.now_us());
+        denials.record(transaction, &outcomes, sent, self.clock.now_us());
         Ok(outcomes)
     }
 
@@ -369,7 +369,7 @@ impl<T: Transport> Store for Remote<T> {
                     .map(|transaction| transaction.clone().into_ops())
                     .collect();
                 let (answers, mut permits) = self.call(place, calls).await?;
-                permits.heard();
+                permits.disarm();
                 Ok(answers.iter().map(outcomes_of).collect())
             }
             _ => {

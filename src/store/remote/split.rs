@@ -90,7 +90,7 @@ where
     }
     let passes = failed.is_none() && transaction.passes(merged.iter().map(|outcome| outcome.allowed));
     if !passes {
-        permits.iter_mut().for_each(Permits::heard);
+        permits.iter_mut().for_each(Permits::disarm);
         undo(transaction, &mut merged, &counted, failed.is_some(), &correct);
     }
     if failed.is_some() {

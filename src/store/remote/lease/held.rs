@@ -153,7 +153,7 @@ impl Leases {
     }
 
     /// Keeps what the store said of a key.
-    pub(super) fn learn(&self, key: &CounterKey, outcome: &Outcome, sent: u64) {
+    pub(super) fn observe(&self, key: &CounterKey, outcome: &Outcome, sent: u64) {
         if let Some(held) = self.shard(key).lock().get_mut(key) {
             held.remaining = outcome.remaining;
             held.reset_at_us = sent.saturating_add(outcome.reset_after_us);
@@ -283,7 +283,7 @@ fn life_us(limit: &Limit) -> u64 {
     slice.min(MAX_LIFE_US)
 }
 
-/// Whether hits of this limit may be admitted later than they were counted without passing it (see the room's docs).
+/// Whether hits of this limit may be admitted later than they were counted without passing it (see the module's docs).
 pub(super) const fn leasable(limit: &Limit) -> bool {
     matches!(
         limit.algorithm,

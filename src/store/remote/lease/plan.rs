@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
     fn granted(&mut self, answers: &Answers, now: u64) {
         for (check, answer) in std::mem::take(&mut self.asks).iter().zip(answers) {
             let grant = answer.grant.map(|grant| (grant, answer.outcome.slice));
-            self.leases.learn(&check.key, &answer.outcome, self.sent);
+            self.leases.observe(&check.key, &answer.outcome, self.sent);
             self.leases.granted(&check.key, grant, self.sent, now);
         }
     }
@@ -127,7 +127,7 @@ impl<'a> Plan<'a> {
         }
         for (check, outcome) in self.remote().zip(remote) {
             if leased_hits(check).is_some() {
-                self.leases.learn(&check.key, outcome, self.sent);
+                self.leases.observe(&check.key, outcome, self.sent);
             }
         }
         self.granted(granted, now);
