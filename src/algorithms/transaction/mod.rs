@@ -120,7 +120,7 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
 }
 
 /// Fills in what follows from a transaction's other answers and the store's time, in memory as for a reply of Redis:
-/// [`Outcome::slice`] and [`Grant::left_us`].
+/// `Outcome::slice` and `Grant::left_us`.
 pub fn complete<H: Copy + Into<Op>>(transaction: &Transaction<H>, answers: &mut Answers, now_us: u64) {
     let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
     for (check, answer) in transaction.checks.iter().zip(answers) {
