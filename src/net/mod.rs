@@ -7,12 +7,14 @@
 //! | [`body_limit`] | time and memory of request bodies that have not arrived completely |
 //! | [`stalled`] | the timeout for clients that do not read their responses |
 //! | `writer` | coalescing writer of an HTTP/2 connection |
+//! | `authority`, `resets` | names of clusters in `:authority`, and streams that are refused as malformed |
 //! | [`cores`] | one single-threaded runtime for each core |
 //! | [`tls`] | TLS handshakes with certificates that are read again |
 //! | [`http2`] | one HTTP/2 connection |
 //! | [`grpc`] | the gRPC port: all of the above |
 //! | [`http`] | an HTTP port |
 
+mod authority;
 pub mod body_limit;
 pub mod cores;
 pub mod grpc;

@@ -69,8 +69,8 @@ impl ResetWatch {
             tracing::warn!(
                 "a gRPC stream was refused as malformed HTTP/2 before its request was read, and Envoy lets such requests \
                  pass unless failure_mode_deny is set. The usual cause is an :authority that is no host name: Envoy takes \
-                 the cluster's name, such as outbound|8081||ratelimit.default.svc.cluster.local, unless grpc_service's \
-                 envoy_grpc has `authority: ratelimit`. Further ones are only counted, in \
+                 the cluster's name unless grpc_service's envoy_grpc has `authority: ratelimit` (names of Istio's clusters \
+                 are served). Further ones are only counted, in \
                  sluicegate_http2_protocol_errors_total"
             );
         }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::authority::AuthorityFilter;
 use super::limiter::ConnectionActivity;
 use super::resets::ResetWatch;
 
@@ -26,6 +27,7 @@ pub(super) struct CoalescingIo<IO> {
     preface_missing: usize,
     activity: ConnectionActivity,
     resets: ResetWatch,
+    authority: AuthorityFilter,
 }
 
 impl<IO> CoalescingIo<IO> {
@@ -35,6 +37,7 @@ impl<IO> CoalescingIo<IO> {
             preface_missing: PREFACE_BYTES,
             activity,
             resets,
+            authority: AuthorityFilter::new(),
         }
     }
 
@@ -52,6 +55,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescingIo<IO> {
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.preface_missing > 0 {
             self.record_preface(buf.filled().len() - before);
+        }
+        if let Some(bytes) = buf.filled_mut().get_mut(before..) {
+            self.authority.pass(bytes);
         }
         read
     }
