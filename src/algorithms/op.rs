@@ -42,6 +42,15 @@ pub enum Op {
         /// Whose.
         id: HoldId,
     },
+    /// See [`Hits::HoldMean`].
+    HoldMean(u64),
+    /// See [`Hits::SettleOldest`].
+    SettleOldest {
+        /// How many.
+        hits: u64,
+        /// What the other holds keep.
+        mean: u64,
+    },
     /// Ends a hold that nobody knows of, as if it had never been: whoever settles it later is charged in full. Always
     /// allowed, and done whatever else the transaction comes to.
     Release(HoldId),
@@ -56,6 +65,8 @@ impl From<Hits> for Op {
             Hits::Refund(hits) => Self::Refund(hits),
             Hits::Hold { hits, id } => Self::Hold { hits, id },
             Hits::Settle { hits, id } => Self::Settle { hits, id },
+            Hits::HoldMean(mean) => Self::HoldMean(mean),
+            Hits::SettleOldest { hits, mean } => Self::SettleOldest { hits, mean },
         }
     }
 }
@@ -64,7 +75,16 @@ impl Op {
     /// Whether its hits have happened already: they count before everything else, whatever becomes of the rest.
     #[must_use]
     pub const fn has_happened(self) -> bool {
-        matches!(self, Self::Debit(_) | Self::Settle { .. })
+        matches!(self, Self::Debit(_) | Self::Settle { .. } | Self::SettleOldest { .. })
+    }
+
+    /// What each of the counter's holds keeps, where they are counted and not summed up.
+    #[must_use]
+    pub const fn mean(self) -> Option<u64> {
+        match self {
+            Self::HoldMean(mean) | Self::SettleOldest { mean, .. } => Some(mean),
+            _ => None,
+        }
     }
 
     /// Whether it takes hits out of the counter.

@@ -33,6 +33,11 @@ pub(super) fn count(
         let Some(check) = plan.transaction.checks.get(*check) else {
             continue;
         };
+        if let (Hits::SettleOldest { hits: cost @ 1.., .. }, Some(rule)) = (check.hits, counted.rule)
+            && let Some(usage) = decision.active.usage(rule)
+        {
+            usage.record_cost(cost);
+        }
         if check.limit.hold_us > 0 && failure.is_none() {
             metrics.holds.record(check.hits, &counted.outcome.holds);
         }
@@ -133,13 +138,14 @@ fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: 
         // Hits that pass as a hold are counted when it is settled, once.
         Hits::Hold { hits, .. } if counted.denied => hits,
         Hits::Settle { hits, .. } if !counted.outcome.holds.repeated => hits,
-        Hits::Hold { .. } | Hits::Settle { .. } | Hits::Peek | Hits::Refund(_) => return,
+        Hits::SettleOldest { hits, .. } => hits,
+        Hits::Hold { .. } | Hits::HoldMean(_) | Hits::Settle { .. } | Hits::Peek | Hits::Refund(_) => return,
     };
     stats.total_hits.fetch_add(hits, Relaxed);
     // A denied request is not in the counter, or it was charged and nothing remains: split it by where it would lie.
     let (left, on_top) = match (counted.denied, asked) {
         (false, _) => (counted.outcome.remaining + counted.outcome.holds.open, 0),
-        (true, Hits::Debit(_) | Hits::Settle { .. }) => (counted.outcome.room, hits),
+        (true, Hits::Debit(_) | Hits::Settle { .. } | Hits::SettleOldest { .. }) => (counted.outcome.room, hits),
         (true, _) => (counted.outcome.remaining, hits),
     };
     let after = counted.limit_hits.saturating_sub(left).saturating_add(on_top);

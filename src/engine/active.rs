@@ -1,7 +1,7 @@
 //! The rules in force with their statistics.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::Entry;
@@ -36,12 +36,24 @@ pub(super) struct Usage {
     peeked: AtomicBool,
     /// Hits that came after such a question were denied, and so not counted.
     forgot: AtomicBool,
+    /// What requests have cost on average, in 1/[`COST_PARTS`] hits; 0 = nothing is known.
+    cost: AtomicU64,
 }
 
+/// Parts of a hit in which a mean cost is kept.
+const COST_PARTS: u64 = 256;
+/// What a new cost weighs in the mean: one part in so many.
+const COST_WEIGHT: u64 = 16;
+/// Costs above this count as this much.
+const MAX_COST: u64 = 1 << 40;
+
 impl Usage {
-    fn new(peeked: bool) -> Self {
+    /// What is known of a limit that goes on under new rules.
+    fn after(before: Option<&Self>) -> Self {
+        let cost = before.map_or(0, |before| before.cost.load(Relaxed));
         Self {
-            peeked: AtomicBool::new(peeked),
+            peeked: AtomicBool::new(before.is_some_and(Self::is_peeked)),
+            cost: AtomicU64::new(cost),
             ..Self::default()
         }
     }
@@ -56,6 +68,24 @@ impl Usage {
         if !self.is_peeked() {
             self.peeked.store(true, Relaxed);
         }
+    }
+
+    /// What a request is going to cost: the mean of those that are done, at least 1, or `first` before any is.
+    pub fn mean_cost(&self, first: u64) -> u64 {
+        match self.cost.load(Relaxed) {
+            0 => first,
+            cost => cost.div_ceil(COST_PARTS),
+        }
+    }
+
+    /// Records what a request has cost. Two at the same moment may count as one: it is an estimate.
+    pub fn record_cost(&self, hits: u64) {
+        let new = hits.clamp(1, MAX_COST) * COST_PARTS;
+        let mean = match self.cost.load(Relaxed) {
+            0 => new,
+            mean => mean - mean / COST_WEIGHT + new / COST_WEIGHT,
+        };
+        self.cost.store(mean.max(1), Relaxed);
     }
 
     /// Records a forgotten charge; whether it is the first.
@@ -73,19 +103,15 @@ impl Active {
         before: Option<&Self>,
     ) -> Self {
         let stats = registry.activate(&rules);
-        let known: HashSet<_> = before.into_iter().flat_map(Self::peeked_rules).collect();
+        let known: HashMap<_, _> = before.into_iter().flat_map(Self::known_rules).collect();
         let usage = rules
             .rules
             .iter()
-            .map(|rule| Usage::new(known.contains(&(&*rule.domain, &*rule.path))))
+            .map(|rule| Usage::after(known.get(&(&*rule.domain, &*rule.path)).copied()))
             .collect();
         let overrides = |domain: &Arc<str>| Overrides {
             stats: OnceLock::new(),
-            usage: Usage::new(
-                before
-                    .and_then(|before| before.override_usage(domain))
-                    .is_some_and(Usage::is_peeked),
-            ),
+            usage: Usage::after(before.and_then(|before| before.override_usage(domain))),
         };
         let overrides = rules
             .domains
@@ -102,9 +128,9 @@ impl Active {
     }
 
     /// By domain and path.
-    fn peeked_rules(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn known_rules(&self) -> impl Iterator<Item = ((&str, &str), &Usage)> {
         let rules = self.rules.rules.iter().zip(&self.usage);
-        rules.filter_map(|(rule, usage)| usage.is_peeked().then_some((&*rule.domain, &*rule.path)))
+        rules.map(|(rule, usage)| ((&*rule.domain, &*rule.path), usage))
     }
 
     /// The rule at an index of this configuration.

@@ -72,8 +72,8 @@ fn ask_local(fallback: &Fallback, transaction: &Transaction, modes: &[OnStoreErr
 /// What is left of a check when its request is refused anyway: a look, unless it has happened already.
 const fn as_refused(hits: Hits) -> Hits {
     match hits {
-        Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } => hits,
-        Hits::Acquire(_) | Hits::Peek | Hits::Hold { .. } => Hits::Peek,
+        Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => hits,
+        Hits::Acquire(_) | Hits::Peek | Hits::Hold { .. } | Hits::HoldMean(_) => Hits::Peek,
     }
 }
 

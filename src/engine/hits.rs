@@ -33,6 +33,16 @@ pub(super) fn hits(request: &Request, descriptor: &Descriptor, limit: &Limit, is
     }
 }
 
+/// The same on a rule whose callers cannot carry an id: what asks holds the mean cost, what pays settles the oldest hold.
+pub(super) fn of_mean(hits: Hits, mean: u64) -> Hits {
+    match hits {
+        Hits::Peek => Hits::HoldMean(mean),
+        Hits::Acquire(hits) | Hits::Debit(hits) | Hits::Settle { hits, .. } => Hits::SettleOldest { hits, mean },
+        Hits::Refund(0) => Hits::SettleOldest { hits: 0, mean },
+        other => other,
+    }
+}
+
 /// Hits that have happened, of either sign: whoever settles a hold must not get more back than it had.
 fn settled(settles: Settles, limit: &Limit, hits: u64) -> Hits {
     // A permit is free again, and a delay over, whatever it cost.

@@ -64,8 +64,8 @@ impl Counter {
                 self.outcome.allowed
                     && (self.outcome.remaining >= hits || hits > quota(&self.limit) && self.outcome.holds.open == 0)
             }
-            Hits::Peek => self.outcome.allowed,
-            Hits::Refund(_) | Hits::Settle { .. } => true,
+            Hits::Peek | Hits::HoldMean(_) => self.outcome.allowed,
+            Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => true,
         }
     }
 

@@ -6,13 +6,14 @@ use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{
-    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Transaction, Window,
+    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction,
+    Window,
 };
 use crate::rules::{Candidate, Matched, OnStoreError};
 
 use super::active::Active;
 use super::candidate::Trial;
-use super::hits::{hits, is_afterwards};
+use super::hits::{asks, hits, is_afterwards, of_mean};
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
 
@@ -165,9 +166,17 @@ impl Plan {
             () => Enforcement::Enforce,
         };
         self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
+        let settles = descriptor.settles != Settles::Nothing;
         let is_afterwards = is_afterwards(&limit, descriptor, active.usage(rule.index));
         let is_charge = rule.count_denied || options.charge_after_peek && is_afterwards;
-        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, asking.clock);
+        let hits = hits(request, descriptor, &limit, is_charge);
+        let hits = match (rule.hold_first, active.usage(rule.index)) {
+            (Some(first), Some(usage)) => of_mean(
+                if asks(descriptor) && !settles { Hits::Peek } else { hits },
+                usage.mean_cost(first),
+            ),
+            _ => self.held(hits, &limit, asking.clock),
+        };
         let check = self.push(Check {
             key,
             limit,

@@ -71,7 +71,12 @@ pub(super) fn refunds(
     let refunds = taken.filter_map(|(_, (check, (before, _)))| match check.hits {
         Hits::Acquire(hits) => Some(Correction::give_back(check, before, hits, Cause::Wait)),
         Hits::Hold { id, .. } => Some(Correction::release(check, id, before.holds.own, Cause::Wait)),
-        Hits::Debit(_) | Hits::Peek | Hits::Refund(_) | Hits::Settle { .. } => None,
+        Hits::Debit(_)
+        | Hits::Peek
+        | Hits::Refund(_)
+        | Hits::Settle { .. }
+        | Hits::HoldMean(_)
+        | Hits::SettleOldest { .. } => None,
     });
     refunds.collect()
 }

@@ -74,6 +74,17 @@ pub enum Hits {
         /// Whose.
         id: HoldId,
     },
+    /// Keeps what requests have cost on average (at least 1), or all that is left if that is less, until any request of the
+    /// counter settles it or its ttl ends: for callers that cannot carry an id. Such holds are counted, and each keeps the
+    /// mean that the check brings.
+    HoldMean(u64),
+    /// Ends the counter's oldest hold of a mean cost and counts this many hits in its place, as [`Debit`](Self::Debit) does.
+    SettleOldest {
+        /// How many.
+        hits: u64,
+        /// What the other holds keep.
+        mean: u64,
+    },
 }
 
 /// What a check's denial means for the transaction that it is part of.

@@ -88,6 +88,8 @@ pub struct Rule {
     pub count_denied: bool,
     /// A limit that is tried beside this one.
     pub candidate: Option<Box<Candidate>>,
+    /// Questions with 0 hits hold what requests have cost on average: this much until that is known.
+    pub hold_first: Option<u64>,
     /// Where it is written: `file:line`, or the name of a resource without lines.
     pub source: Arc<str>,
 }

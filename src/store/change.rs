@@ -29,13 +29,13 @@ pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
     for (check, outcome, grant) in checks {
         let change = match check.hits.into() {
             Op::Acquire(hits) if passes && outcome.allowed => Change::Counted(hits),
-            Op::Debit(hits) => Change::Counted(hits),
+            Op::Debit(hits) | Op::SettleOldest { hits, .. } if hits > 0 => Change::Counted(hits),
             Op::Lease(_) if passes => grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
             Op::Refund(hits) | Op::Return { hits, .. } => Change::Given(hits),
             Op::Hold { id, .. } if passes && outcome.holds.own > 0 => Change::Held(id, outcome.holds.own),
             Op::Settle { hits, id } if !outcome.holds.repeated => Change::Settled(id, hits),
             Op::Release(id) => Change::Released(id),
-            Op::Acquire(_) | Op::Lease(_) | Op::Peek | Op::Hold { .. } | Op::Settle { .. } | Op::Reset => Change::None,
+            _ => Change::None,
         };
         each(check, outcome, change);
     }

@@ -48,13 +48,13 @@ impl HoldMetrics {
             self.expired_hits.inc_by(holds.expired);
         }
         match asked {
-            Hits::Hold { .. } if holds.own > 0 => {
+            Hits::Hold { .. } | Hits::HoldMean(_) if holds.own > 0 => {
                 self.made.inc();
                 self.held_hits.inc_by(holds.own);
             }
             // Without hits it is the second descriptor of one settlement.
             Hits::Settle { hits, .. } if holds.repeated && hits > 0 => self.repeated.inc(),
-            Hits::Settle { hits, .. } if !holds.repeated => {
+            Hits::Settle { hits, .. } | Hits::SettleOldest { hits, .. } if !holds.repeated => {
                 let count = if holds.own > 0 { &self.settled } else { &self.unknown };
                 count.inc();
                 self.settled_hits.inc_by(holds.own);

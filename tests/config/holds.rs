@@ -64,6 +64,11 @@ fn what_is_wrong_with_it_says_how_to_fix_it() {
             ["no meaning for leaky_bucket", "token_bucket"],
         ),
         (
+            "unit: day, algorithm: concurrency, requests_per_unit: 1, hold: {adaptive: {}}",
+            ["`adaptive` beside `algorithm: concurrency`", "not both"],
+        ),
+        ("unit: day, hold: {adaptive: 5}", ["`adaptive`", "must be a mapping"]),
+        (
             "unlimited: true, hold: {ttl: 1m}",
             ["`hold` beside `unlimited: true`", "leave out"],
         ),

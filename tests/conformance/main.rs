@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adaptive;
 mod changes;
 mod counter;
 mod exact;
@@ -62,6 +63,7 @@ macro_rules! conformance {
             conformance!(# $open, frees, a_denied_transaction_refunds);
             conformance!(# $open, frees, a_return_leaves_its_own_slice);
             conformance!(# $open, holds, trace_of_holds);
+            conformance!(# $open, adaptive, the_oldest_is_settled_and_all_are_worth_the_mean);
             conformance!(# $open, holds, held_and_used_as_counted_one_by_one);
             conformance!(# $open, promises, limit_is_never_passed);
             conformance!(# $open, promises, retry_after_is_exact);

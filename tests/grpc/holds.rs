@@ -18,6 +18,8 @@ descriptors:
     rate_limit: {name: user, unit: hour, requests_per_unit: 1000, hold: {ttl: 10m}}
   - key: team
     rate_limit: {name: team, unit: hour, requests_per_unit: 600, algorithm: token_bucket, hold: {ttl: 10m}}
+  - key: gateway
+    rate_limit: {name: gateway, unit: hour, requests_per_unit: 1000, hold: {ttl: 10m, adaptive: {first: 250}}}
   - key: plain
     rate_limit: {name: plain, unit: hour, requests_per_unit: 100}
   - key: inflight
@@ -265,4 +267,35 @@ async fn a_hold_of_one_replica_is_settled_by_another() {
     assert!(hold(&two, &[("user", 500)]).await.passes);
     one.stop().await;
     two.stop().await;
+}
+
+/// A gateway that checks with 0 and charges later, and carries no id: the first burst passes by the estimate of the rule, the
+/// second by what requests have cost.
+#[tokio::test]
+async fn a_question_holds_what_requests_cost_on_average() {
+    let server = Server::start(RULES).await;
+    let burst = async |user: &str, of: u64| {
+        let asked = || {
+            let mut request = request("llm", &[&[("gateway", user)]]);
+            request.descriptors[0].hits_addend = Some(0);
+            request
+        };
+        let mut passed = 0;
+        for _ in 0..20 {
+            passed += u64::from(ask(&server, asked()).await.passes);
+        }
+        for _ in 0..passed {
+            let mut charge = asked();
+            charge.descriptors[0].hits_addend = Some(of);
+            ask(&server, charge).await;
+        }
+        passed
+    };
+    assert_eq!(burst("anna", 500).await, 4, "a first estimate of 250");
+    assert_eq!(burst("ben", 500).await, 2, "they cost 500");
+    // Nothing is left, and nothing is held any more.
+    let denied = ask(&server, request("llm", &[&[("gateway", "ben")]])).await;
+    assert_eq!((denied.passes, denied.remaining), (false, 0));
+    assert_ne!(denied.retry_after.as_deref(), Some("1"));
+    server.stop().await;
 }

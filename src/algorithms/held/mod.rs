@@ -10,6 +10,9 @@
 //!
 //! A settled hold's hits are counted in full, over the limit if need be; while holds are upper bounds, they always fit.
 //!
+//! Callers that cannot carry an id hold what requests have cost on average (`adaptive`): the ring then counts such holds, each
+//! is worth the mean that the newest check brings, and a settlement ends the oldest.
+//!
 //! What an answer says of a counter with holds: `remaining` is what is neither used nor held, `retry_after` and
 //! `reset_after` are told by what is used, except that `retry_after` is [`RETRY_US`] where only holds stand in the way.
 
@@ -19,7 +22,10 @@ use super::sliding_window;
 use crate::model::Limit;
 use crate::model::time::SECOND_US;
 
-pub use step::{State, decide, expires_us, has_expired, hold, judge, open, release, settle, take_expired};
+pub use step::{
+    State, decide, expires_us, has_expired, hold, hold_mean, judge, judge_mean, open, release, settle, settle_oldest,
+    stands, take_expired,
+};
 
 /// Slices of a ttl.
 pub const SLICES: u64 = 32;

@@ -102,6 +102,43 @@ function held.judge(state, now, hits, before, p1, p2, p3, p4)
   return 0, left, denied(allowed, retry_after), reset_after, 0
 end
 
+-- What is left and until when, where open holds are worth `mean` each.
+function held.stands(state, now, mean, p1, p2, p3, p4)
+  local _, left, _, reset_after = state.main.decide(state.counter, now, 0, p1, p2, p3, p4)
+  state.adopted = state.counter.adopted
+  local open = held.open(state, now) * mean
+  return left > open and left - open or 0, reset_after
+end
+
+-- What would become of a hold of a mean cost, and what it would keep: all that is left, if that is less.
+function held.judge_mean(state, now, mean, before, p1, p2, p3, p4)
+  local left, reset_after = held.stands(state, now, mean, p1, p2, p3, p4)
+  left = left > before and left - before or 0
+  if left > 0 then
+    local own = mean < left and mean or left
+    return 1, left - own, 0, reset_after, own
+  end
+  local allowed, _, retry_after = state.main.decide(state.counter, now, 1, p1, p2, p3, p4)
+  return 0, left, denied(allowed, retry_after), reset_after, 0
+end
+
+-- Counts a hold that was allowed.
+function held.hold_mean(state, now)
+  advance_ring(state, now)
+  ring_of.apply(state.ring, now, 1, MOST_HELD, state.slice_us, HOLD_SLICES)
+end
+
+-- Ends the oldest hold, if there is any, and counts hits; how many holds have ended.
+function held.settle_oldest(state, now, hits, p1, p2, p3, p4)
+  advance_ring(state, now)
+  local before = state.ring.sum
+  ring_of.refund(state.ring, now, 1, MOST_HELD, state.slice_us, HOLD_SLICES)
+  if hits > 0 then
+    held.debit(state, now, hits, p1, p2, p3, p4)
+  end
+  return before - state.ring.sum
+end
+
 -- Makes a hold of hits that were allowed.
 function held.hold(state, now, record, hits)
   advance_ring(state, now)

@@ -16,7 +16,7 @@ pub(super) const fn plain(outcome: Outcome) -> Answer {
 pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> Answer {
     match op {
         Op::Debit(hits) => debit_one(limit, state, now_us, hits),
-        Op::Settle { hits, id } => {
+        Op::Settle { hits, .. } | Op::SettleOldest { hits, .. } => {
             let hits = hits.min(MAX_CHECK_HITS);
             let State::Held(held) = state else {
                 return settle_unheld(limit, state, now_us, hits);
@@ -24,7 +24,13 @@ pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> A
             let counter = held::plain(limit);
             let verdict = decide(&counter, held.counter(), now_us, hits);
             let allowed = hits == 0 || verdict.allowed;
-            let holds = held::settle(limit, held, now_us, id, hits);
+            let holds = match op {
+                Op::Settle { id, .. } => held::settle(limit, held, now_us, id, hits),
+                _ => Holds {
+                    own: held::settle_oldest(limit, held, now_us, hits).saturating_mul(op.mean().unwrap_or(0)),
+                    ..Holds::default()
+                },
+            };
             let verdict = Outcome {
                 allowed: allowed || holds.repeated,
                 retry_after: if allowed || holds.repeated {
@@ -40,9 +46,17 @@ pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> A
                 holds,
                 ..verdict
             };
-            plain(with_stand_of(verdict, &decide(limit, state, now_us, 0)))
+            plain(with_stand_of(verdict, &stands(limit, op, state, now_us)))
         }
         _ => UNDECIDED,
+    }
+}
+
+/// How a check's counter stands.
+pub(super) fn stands(limit: &Limit, op: Op, state: &State, now_us: u64) -> Outcome {
+    match (op.mean(), state) {
+        (Some(mean), State::Held(state)) => held::stands(limit, state, now_us, mean),
+        _ => decide(limit, state, now_us, 0),
     }
 }
 
@@ -69,11 +83,11 @@ pub(super) fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u
     let hits = match op {
         Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
         Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
-        Op::Hold { hits, .. } => return judge_hold(limit, state, now_us, before, hits.min(MAX_CHECK_HITS)),
+        Op::Hold { .. } | Op::HoldMean(_) => return judge_hold(limit, op, state, now_us, before),
         // Told at the end of the transaction.
         Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => return freed(limit, state, now_us),
         // What has happened is not judged: it has been counted by now.
-        Op::Peek | Op::Debit(_) | Op::Settle { .. } => 0,
+        Op::Peek | Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => 0,
     };
     if before == 0 {
         return plain(decide(limit, state, now_us, hits));
@@ -109,11 +123,14 @@ fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64
 }
 
 /// Keeps hits, or all that is left if they are more than the limit could ever admit.
-fn judge_hold(limit: &Limit, state: &State, now_us: u64, before: u64, hits: u64) -> Answer {
+fn judge_hold(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
     let State::Held(state) = state else {
         return UNDECIDED;
     };
-    let (outcome, own) = held::judge(limit, state, now_us, hits, before);
+    let (outcome, own) = match op {
+        Op::Hold { hits, .. } => held::judge(limit, state, now_us, hits.min(MAX_CHECK_HITS), before),
+        _ => held::judge_mean(limit, state, now_us, op.mean().unwrap_or(1), before),
+    };
     let holds = Holds {
         own,
         ..Holds::default()
@@ -124,7 +141,7 @@ fn judge_hold(limit: &Limit, state: &State, now_us: u64, before: u64, hits: u64)
 /// Hits that a check adds to its counter's holds if its transaction passes.
 pub(super) const fn held_by(op: Op, answer: &Answer) -> u64 {
     match op {
-        Op::Hold { .. } if answer.outcome.allowed => answer.outcome.holds.own,
+        Op::Hold { .. } | Op::HoldMean(_) if answer.outcome.allowed => answer.outcome.holds.own,
         _ => 0,
     }
 }
@@ -138,18 +155,22 @@ pub(super) fn hold<'s>(
     now_us: u64,
 ) -> bool {
     let own = held_by(op, answer);
-    if let (Op::Hold { id, .. }, true) = (op, own > 0)
-        && let State::Held(state) = state()
-    {
-        held::hold(limit, state, now_us, id, own);
-        return true;
+    if own == 0 {
+        return false;
     }
-    false
+    if let State::Held(state) = state() {
+        match op {
+            Op::Hold { id, .. } => held::hold(limit, state, now_us, id, own),
+            _ => held::hold_mean(limit, state, now_us),
+        }
+    }
+    true
 }
 
-pub(super) fn tell_holds(limit: &Limit, state: &State, now_us: u64, answer: &mut Answer) {
+pub(super) fn tell_holds(limit: &Limit, op: Op, state: &State, now_us: u64, answer: &mut Answer) {
     if let State::Held(state) = state {
-        answer.outcome.holds.open = held::open(limit, state, now_us);
+        let each = op.mean().unwrap_or(1);
+        answer.outcome.holds.open = held::open(limit, state, now_us).saturating_mul(each);
     }
 }
 
@@ -172,6 +193,7 @@ pub(super) fn counted(op: Op, answer: &Answer, passes: bool) -> u64 {
         Op::Lease(_) if passes => answer.grant.map_or(0, |grant| grant.hits),
         Op::Debit(hits) => hits.min(MAX_CHECK_HITS),
         Op::Settle { hits, .. } if !answer.outcome.holds.repeated => hits.min(MAX_CHECK_HITS),
+        Op::SettleOldest { hits, .. } => hits.min(MAX_CHECK_HITS),
         _ => 0,
     }
 }
@@ -186,7 +208,7 @@ pub(super) fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
                 held::release(limit, state, now_us, id);
             }
         }
-        Op::Acquire(_) | Op::Debit(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } | Op::Settle { .. } => {}
+        _ => {}
     }
 }
 

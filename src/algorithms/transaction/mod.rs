@@ -16,11 +16,12 @@ mod states;
 use smallvec::SmallVec;
 
 use self::check::{
-    UNDECIDED, counted, free, freed, happen, held_by, hold, judge, plain, take_expired, tell_holds, with_stand_of,
+    UNDECIDED, counted, free, freed, happen, held_by, hold, judge, plain, stands, take_expired, tell_holds,
+    with_stand_of,
 };
 pub use self::states::States;
 use super::op::{Answer, Op};
-use super::{State, adopt, apply, decide, held, is_foreign, lease_left_us, slice_full_at};
+use super::{State, adopt, apply, held, is_foreign, lease_left_us, slice_full_at};
 use crate::model::{Check, Holds, Limit, Transaction};
 
 /// One answer for each check of a transaction, in order.
@@ -59,7 +60,7 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
         for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
             let is_joined = joined.get(index).copied().unwrap_or(false);
             if !op.has_happened() && (is_joined || answer.outcome.allowed) {
-                let stands = decide(limit, states.read(index), now_us, 0);
+                let stands = stands(limit, op, states.read(index), now_us);
                 *answer = plain(with_stand_of(answer.outcome, &stands));
                 answer.outcome.holds = Holds::default();
             }
@@ -82,8 +83,8 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
             *answer = freed(limit, states.read(index), now_us);
         }
         if limit.hold_us > 0 {
-            tell_holds(limit, states.read(index), now_us, answer);
-            answer.outcome.holds.expired = take_expired(states, index);
+            tell_holds(limit, op, states.read(index), now_us, answer);
+            answer.outcome.holds.expired = take_expired(states, index).saturating_mul(op.mean().unwrap_or(1));
         }
     }
     complete(transaction, &mut answers, now_us);
@@ -96,23 +97,26 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
-        Op::Debit(_) | Op::Settle { .. } => happen(limit, op, state, now_us),
+        Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => happen(limit, op, state, now_us),
         Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => {
             free(limit, op, state, now_us);
             freed(limit, state, now_us)
         }
-        Op::Acquire(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } => judge(limit, op, state, now_us, 0),
+        Op::Acquire(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } | Op::HoldMean(_) => {
+            judge(limit, op, state, now_us, 0)
+        }
     };
     let hits = counted(op, &answer, answer.outcome.allowed);
     if hits > 0 && !op.has_happened() {
         apply(limit, state, now_us, hits);
     }
-    let mut changed = adopted || hits > 0 || op.frees() || matches!(op, Op::Settle { .. });
+    let mut changed = adopted || hits > 0 || op.frees() || op.has_happened();
     if limit.hold_us > 0 {
         changed |= hold(limit, op, &answer, || &mut *state, now_us);
-        tell_holds(limit, state, now_us, &mut answer);
+        tell_holds(limit, op, state, now_us, &mut answer);
         if let State::Held(state) = state {
-            answer.outcome.holds.expired = held::take_expired(state);
+            let each = op.mean().unwrap_or(1);
+            answer.outcome.holds.expired = held::take_expired(state).saturating_mul(each);
         }
     }
     complete_one(limit, hits, &mut answer, now_us);

@@ -18,6 +18,8 @@ pub(super) struct Counted {
     pub(super) window: Window,
     pub(super) lease: Option<bool>,
     pub(super) count_denied: bool,
+    /// What an adaptive hold keeps first.
+    pub(super) hold_first: Option<u64>,
 }
 
 /// How long hits are held where a rule does not say.
@@ -65,6 +67,7 @@ pub(super) fn compile(
             window: Window::of(Unit::Second),
             lease: None,
             count_denied: false,
+            hold_first: None,
         });
     }
     let algorithm = step.algorithm(&options.algorithm, defaults);
@@ -75,6 +78,7 @@ pub(super) fn compile(
         step.keep(parsed, text.place)
     });
     let (algorithm, window) = (algorithm?, window?);
+    let hold_first = step.hold_first(&options, algorithm);
     let count_denied = step.count_denied(&options.count_denied, algorithm, defaults);
     let spec = LimitSpec {
         algorithm,
@@ -91,6 +95,7 @@ pub(super) fn compile(
         window,
         lease: options.lease.value().copied(),
         count_denied,
+        hold_first,
     })
 }
 
@@ -210,6 +215,19 @@ impl Step<'_, '_> {
             self.report(Problem::Limit(LimitError::CountDenied(algorithm)), field.place());
         }
         field.value().copied().unwrap_or(can && defaults.count_denied)
+    }
+
+    /// What a hold of a mean cost keeps until that is known: 1 where the rule does not say.
+    fn hold_first(&mut self, options: &Options, algorithm: AlgorithmKind) -> Option<u64> {
+        let adaptive = options.hold.value()?.adaptive.given()?;
+        if algorithm == AlgorithmKind::Concurrency {
+            let problem = Problem::Conflict {
+                field: "adaptive",
+                other: "algorithm: concurrency",
+            };
+            self.report(problem, adaptive.place);
+        }
+        Some(adaptive.value.value().copied().unwrap_or(1).max(1))
     }
 
     /// How long hits are held at most, if they are; never longer than a window, which they would outlast then.

@@ -55,6 +55,7 @@ pub(super) fn compile(
         on_store_error: own.or(theirs).or(scope.on_store_error),
         lease: counted.lease.or(scope.lease),
         count_denied: counted.count_denied,
+        hold_first: counted.hold_first,
         candidate: candidate.map(Box::new),
         source: scope.place(rate_limit.place).into(),
     })

@@ -46,6 +46,8 @@ pub struct Options {
 pub struct Hold {
     /// The longest that a hold lasts.
     pub ttl: Field<String>,
+    /// Whether questions with 0 hits hold the mean cost, and what they hold first.
+    pub adaptive: Field<Field<u64>>,
 }
 
 /// A mapping of a rules file whose fields are in the table.

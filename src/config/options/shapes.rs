@@ -9,7 +9,8 @@ use super::super::problem::Problem;
 use super::option::{Hold, Level, Options};
 
 const REPLACES: [&str; 1] = ["name"];
-const HOLD: [&str; 1] = ["ttl"];
+const HOLD: [&str; 2] = ["ttl", "adaptive"];
+const ADAPTIVE: [&str; 1] = ["first"];
 
 /// `replaces`: the names in it.
 pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
@@ -44,7 +45,13 @@ pub(super) fn hold(reader: &mut Reader<'_>, node: &Node) -> Field<Hold> {
     match reader.table_fields(node, "`hold`", &HOLD) {
         Some(fields) => {
             let ttl = reader.text(&fields, "ttl");
-            Field::at(Hold { ttl }, node.place)
+            let adaptive = fields.get("adaptive").map_or(Field::Absent, |node| {
+                match reader.table_fields(node, "`adaptive`", &ADAPTIVE) {
+                    Some(fields) => Field::at(reader.number(&fields, "first", u64::from(u32::MAX)), node.place),
+                    None => Field::Broken,
+                }
+            });
+            Field::at(Hold { ttl, adaptive }, node.place)
         }
         None => Field::Broken,
     }

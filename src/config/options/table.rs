@@ -190,10 +190,11 @@ pub static TABLE: &[RuleOption] = &[
         Native)
         .shown(|shown, out| flag(shown.rule.count_denied, out)),
     entry("hold", COUNTING, Kind::Hold(slot!(hold)), "none",
-        "`hold: { ttl: 10m }`: a request's hits are kept as a hold until a descriptor with the entry `sluicegate_hold` settles it with their real number, or the ttl ends ([budgets.md](budgets.md)); not for `leaky_bucket`. The ttl is 10m where it is left out, and never longer than the window",
+        "`hold: { ttl: 10m }`: a request's hits are kept as a hold until a descriptor with the entry `sluicegate_hold` settles it with their real number, or the ttl ends ([budgets.md](budgets.md)); not for `leaky_bucket`. The ttl is 10m where it is left out, and never longer than the window. With `adaptive: { first: 500 }` in it, questions with 0 hits hold what requests have cost on average (`first` until that is known), and hits settle the oldest hold",
         Native)
         .shown(|shown, out| if let Some(limit) = shown.rule.limit.filter(|limit| limit.hold_us > 0) {
             out.push(format!("{}ms", limit.hold_us.div_ceil(1000)));
+            out.extend(shown.rule.hold_first.map(|first| format!("adaptive {first}")));
         }),
 
     // What holds for a rule and all below.

@@ -16,10 +16,12 @@
 --           then to the end, for each transaction: how many checks, and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release
+--             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release, 9 hold mean,
+--                     10 settle oldest
 --             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
---             slice   of a return; of a hold, settlement or release the position of its record in KEYS; else 0
+--             slice   of a return; of a hold, settlement or release the position of its record in KEYS; of the last two kinds
+--                     what a hold is worth; else 0
 -- Returns one string of little-endian doubles (or a list of integers): now_us, then for each check in order
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
 --           and of a lease also: hits granted;
@@ -41,6 +43,7 @@ if now == 0 then
 end
 
 local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET, HOLD, SETTLE, RELEASE = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local HOLD_MEAN, SETTLE_OLDEST = 9, 10
 local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.
@@ -95,6 +98,13 @@ end
 -- The numbers as they stand after `hits`, in place of the check's own.
 local function with_stand_of(check, hits)
   local _
+  if check.kind >= HOLD_MEAN then
+    local limit = check.limit
+    check.remaining, check.reset_after =
+      held.stands(states[check.key], now, check.slice, limit[1], limit[2], limit[3], limit[4])
+    check.delay = 0
+    return
+  end
   _, check.remaining, _, check.reset_after = decide(check, hits)
   check.delay, check.granted = 0, 0
 end
@@ -116,9 +126,12 @@ local function judge_lease(check, before)
 end
 
 local function judge_hold(check, before)
-  local limit = check.limit
+  local limit, judge_it, hits = check.limit, held.judge, check.hits
+  if check.kind == HOLD_MEAN then
+    judge_it, hits = held.judge_mean, check.slice
+  end
   check.allowed, check.remaining, check.retry_after, check.reset_after, check.own =
-    held.judge(states[check.key], now, check.hits, before, limit[1], limit[2], limit[3], limit[4])
+    judge_it(states[check.key], now, hits, before, limit[1], limit[2], limit[3], limit[4])
   check.delay = 0
 end
 
@@ -127,7 +140,7 @@ local function judge(check, before)
   if check.kind == LEASE then
     return judge_lease(check, before)
   end
-  if check.kind == HOLD then
+  if check.kind == HOLD or check.kind == HOLD_MEAN then
     return judge_hold(check, before)
   end
   if check.kind ~= ACQUIRE then
@@ -157,7 +170,7 @@ end
 
 -- Whether its hits have happened already.
 local function happened(check)
-  return check.kind == DEBIT or check.kind == SETTLE
+  return check.kind == DEBIT or check.kind == SETTLE or check.kind == SETTLE_OLDEST
 end
 
 -- Ends a hold and counts what has happened in its place.
@@ -165,7 +178,11 @@ local function settle(check)
   local limit, state = check.limit, states[check.key]
   local p1, p2, p3, p4 = limit[1], limit[2], limit[3], limit[4]
   check.allowed, check.room, check.retry_after = state.main.decide(state.counter, now, check.hits, p1, p2, p3, p4)
-  check.own, check.again = held.settle(state, now, check.record, check.hits, p1, p2, p3, p4)
+  if check.kind == SETTLE then
+    check.own, check.again = held.settle(state, now, check.record, check.hits, p1, p2, p3, p4)
+  else
+    check.own = held.settle_oldest(state, now, check.hits, p1, p2, p3, p4) * check.slice
+  end
   if check.hits == 0 or check.again == 1 then
     check.allowed, check.retry_after = 1, 0
   end
@@ -250,7 +267,8 @@ local function tell(check)
   outcomes[#outcomes + 1] = numbers
   if check.limit.hold_us > 0 then
     local state = states[check.key]
-    local open, expired = held.open(state, now), state.expired
+    local each = check.kind >= HOLD_MEAN and check.slice or 1
+    local open, expired = held.open(state, now) * each, state.expired * each
     state.expired = 0
     outcomes[#outcomes + 1] = in_words and { open, check.own, expired, check.again }
       or struct.pack("<dddd", open, check.own, expired, check.again)
@@ -261,7 +279,7 @@ local function run(checks)
   for _, check in ipairs(checks) do
     if check.kind == DEBIT then
       debit(check)
-    elseif check.kind == SETTLE then
+    elseif happened(check) then
       settle(check)
     end
   end
@@ -293,8 +311,12 @@ local function run(checks)
       limit.algorithm.apply(states[check.key], now, hits, limit[1], limit[2], limit[3], limit[4])
       changed[check.key] = limit
     end
-    if check.kind == HOLD and check.own > 0 then
-      held.hold(states[check.key], now, check.record, check.own)
+    if check.own > 0 and not happened(check) then
+      if check.kind == HOLD then
+        held.hold(states[check.key], now, check.record, check.own)
+      else
+        held.hold_mean(states[check.key], now)
+      end
       changed[check.key] = check.limit
     end
   end
@@ -318,7 +340,7 @@ while at <= #data do
   for _ = 1, count do
     local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
-    if kind >= HOLD and not records[slice] then
+    if kind >= HOLD and kind <= RELEASE and not records[slice] then
       -- Nobody knows the id of a new hold: there is nothing to read.
       records[slice] = kind == HOLD and {} or held.record(KEYS[slice])
       records[slice].hold_us = limits[limit].hold_us
@@ -347,7 +369,7 @@ while at <= #data do
       key, limit, kind, enforcement, hits, slice, at = struct.unpack("<dddddd", data, at)
       checks[index] = {
         key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
-        own = 0, again = 0, record = kind >= HOLD and records[slice] or nil,
+        own = 0, again = 0, record = kind >= HOLD and kind <= RELEASE and records[slice] or nil,
       }
     end
     run(checks)

@@ -178,7 +178,9 @@ impl Denials {
                 }
                 // Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
                 _ if check.hits == Hits::Peek => {}
-                _ if passed || !matches!(check.hits, Hits::Acquire(_) | Hits::Hold { .. }) => self.forget(&check.key),
+                _ if passed || !matches!(check.hits, Hits::Acquire(_) | Hits::Hold { .. } | Hits::HoldMean(_)) => {
+                    self.forget(&check.key)
+                }
                 _ => {}
             }
         }
@@ -240,6 +242,8 @@ fn asked(check: &Check) -> Option<u64> {
     match check.hits {
         Hits::Acquire(hits) | Hits::Hold { hits, .. } => Some(hits),
         Hits::Peek => Some(1),
-        Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } => None,
+        // Where all is used: of holds it depends what passes.
+        Hits::HoldMean(_) => Some(1),
+        Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => None,
     }
 }

@@ -124,6 +124,7 @@ fn undo(
         let hits = match check.hits {
             Hits::Acquire(hits) => hits,
             Hits::Settle { hits, .. } if failed && !outcome.holds.repeated => hits,
+            Hits::SettleOldest { hits, .. } if failed => hits,
             Hits::Debit(hits) if failed => hits,
             _ => 0,
         };
@@ -189,7 +190,7 @@ fn note<P>(part: &Part<P>, answers: &Answers, merged: &mut Outcomes, counted: &m
             *counted = match check.hits {
                 Op::Acquire(_) => committed && answer.outcome.allowed,
                 Op::Hold { .. } => committed && answer.outcome.holds.own > 0,
-                Op::Debit(_) | Op::Settle { .. } => true,
+                Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => true,
                 _ => false,
             };
         }

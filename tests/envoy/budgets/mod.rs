@@ -12,7 +12,7 @@ use wire::rate_limit_service_client::RateLimitServiceClient;
 use self::model::Model;
 use crate::support::{
     envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file},
-    http::Answer,
+    http::{Answer, Client},
     process::{PATIENCE, POLL},
     redis::Redis,
     sluicegate::Sluicegate,
@@ -129,6 +129,20 @@ impl Scene {
         answer.statuses[0].limit_remaining
     }
 
+    /// Waits until so many hits have been charged in place of holds. (To ask what is left would be a hold here.)
+    async fn wait_for_charges(&self, expected: u64) {
+        let line = format!("sluicegate_hold_hits_total{{result=\"charged\"}} {expected}");
+        let start = Instant::now();
+        loop {
+            let metrics = Client::new(self.service.admin_port).get("/metrics", &[]).await.body;
+            if metrics.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "no `{line}`");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Waits until a user has so much left: Envoy settles behind the response.
     async fn wait_for_left(&self, user: &str, expected: u32) {
         let start = Instant::now();
@@ -198,4 +212,21 @@ async fn the_gateways_own_filter_estimates_and_counts() {
     // An error costs nothing.
     assert_eq!(scene.ask("dora", "/error").await.status, StatusCode::BAD_GATEWAY);
     scene.wait_for_left("dora", 1000).await;
+}
+
+/// A gateway that checks with 0 hits and charges later needs no other configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_of_an_unchanged_gateway_hold_the_mean_cost() {
+    let rules = rules("10m").replace("ttl: 10m", "ttl: 10m, adaptive: { first: 500 }");
+    let scene = Scene::start(&rules, &route("number: 0"), &[], &[PATIENT, FAILURE_DENIES]).await;
+    assert_eq!(scene.burst("anna", "/header/500", 20).await, 2);
+    scene.wait_for_charges(1000).await;
+    assert_eq!(scene.burst("ben", "/header/500", 20).await, 2);
+    scene.wait_for_charges(2000).await;
+    for user in ["anna", "ben"] {
+        assert_eq!(
+            scene.ask(user, "/header/500").await.status,
+            StatusCode::TOO_MANY_REQUESTS
+        );
+    }
 }
