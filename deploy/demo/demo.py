@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pathlib
+import secrets
 import socket
 import sys
 import tempfile
@@ -59,10 +60,13 @@ def choose_ports(kind):
 
 def start_everything(stack, options, ports):
     """Starts the store, the service and Envoy."""
+    # For changes by the admin API: `sluicegate reset`, and the console.
+    token = stack.directory / "admin-token"
+    token.write_text(secrets.token_hex(16))
     serve = [
         options.binary, "serve", "--rules", str(ROOT / "deploy/demo/rules.yaml"), "--store", options.store,
         "--grpc-addr", f"127.0.0.1:{ports['grpc']}", "--http-addr", f"127.0.0.1:{ports['http']}",
-        "--admin-addr", f"127.0.0.1:{ports['admin']}",
+        "--admin-addr", f"127.0.0.1:{ports['admin']}", "--admin-token-file", str(token),
     ]
     if options.store == "redis":
         port = free_port()
@@ -145,7 +149,7 @@ def pretty(body):
         return body
 
 
-def keep_serving(stack, ports, mode):
+def keep_serving(stack, ports, mode, binary):
     """Shows Envoy's access log until Ctrl-C."""
     front = f"http://127.0.0.1:{ports[MODES[mode][0]]}/"
     print(textwrap.dedent(f"""
@@ -153,7 +157,9 @@ def keep_serving(stack, ports, mode):
           curl -i {front}
           curl -i -H 'x-api-key: trial' {front}
           for i in $(seq 12); do curl -s -o /dev/null -w '%{{http_code}} ' {front}; done; echo
-          curl http://127.0.0.1:{ports['admin']}/metrics
+          {binary} top --by hits --admin http://127.0.0.1:{ports['admin']}
+        The console: http://127.0.0.1:{ports['admin']}/console/
+          (its token, for resets: {(stack.directory / "admin-token").read_text()})
         Change deploy/demo/rules.yaml and ask again: no restart. Logs are in {stack.directory}.
         Ctrl-C stops everything. Envoy's access log:
         """))
@@ -196,7 +202,7 @@ def main():
             driver.drive()
             if options.once:
                 return 1 if driver.surprises else 0
-            keep_serving(stack, ports, options.mode)
+            keep_serving(stack, ports, options.mode, options.binary)
         except KeyboardInterrupt:
             print("\nstopping")
             return 130 if options.once else 0

@@ -3,6 +3,7 @@
 
 mod client;
 mod common;
+mod explain;
 mod reset;
 mod table;
 
@@ -11,11 +12,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
 use super::output::{block_on, fail};
 use client::ClientError;
-use common::{Common, Output, pair};
+use common::{Common, Output};
 
 /// Between two looks of `top`.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub(super) enum Operate {
     /// Show which keys are denied most, or asked most; refreshes in a terminal, prints once elsewhere
     Top(TopArgs),
     /// Show which rule counts a request, why no other does, and whether it would pass now; counts nothing
-    Explain(ExplainArgs),
+    Explain(explain::ExplainArgs),
     /// Show how one counter stands, and where that was read
     Counters(CounterArgs),
     /// Let keys through again: show which counters would be reset, ask, and reset them; needs the admin token
@@ -79,34 +79,6 @@ pub(super) struct TopArgs {
     common: Common,
 }
 
-/// Flags of `explain`.
-#[derive(Debug, Args)]
-pub(super) struct ExplainArgs {
-    /// The domain; with --http only where the request's context extensions name none
-    #[arg(long, value_name = "NAME", required_unless_present = "http")]
-    domain: Option<String>,
-    /// The descriptor's entries in order
-    #[arg(value_name = "KEY=VALUE", required_unless_present = "http")]
-    entries: Vec<String>,
-    /// What the request would cost
-    #[arg(long, value_name = "N")]
-    hits: Option<u64>,
-    /// An HTTP request instead, through the rules' ext_authz section
-    #[arg(long, num_args = 2, value_names = ["METHOD", "PATH"], conflicts_with_all = ["entries", "hits"])]
-    http: Option<Vec<String>>,
-    /// A header of it; may stand more than once
-    #[arg(short = 'H', long, value_name = "NAME: VALUE", requires = "http")]
-    header: Vec<String>,
-    /// Its host
-    #[arg(long, value_name = "HOST", requires = "http")]
-    host: Option<String>,
-    /// The address of the connection's other end
-    #[arg(long, value_name = "ADDRESS", requires = "http")]
-    client: Option<std::net::IpAddr>,
-    #[command(flatten)]
-    common: Common,
-}
-
 /// Flags of `counters`.
 #[derive(Debug, Args)]
 pub(super) struct CounterArgs {
@@ -137,10 +109,7 @@ async fn ask(operate: Operate) -> Result<(), ClientError> {
         }
         Operate::Top(args) => return top(args).await,
         Operate::Reset(args) => return reset::run(args).await,
-        Operate::Explain(args) => {
-            let explained = args.common.open()?.post("/api/v1/explain", &args.question()).await?;
-            args.common.show(&explained, table::explain);
-        }
+        Operate::Explain(args) => return explain::run(args).await,
         Operate::Counters(args) => {
             let descriptor: Vec<String> = args.entries.iter().map(|entry| escaped(entry)).collect();
             let query = [("domain", args.domain.as_str()), ("descriptor", &descriptor.join("|"))];
@@ -176,26 +145,6 @@ async fn top(args: TopArgs) -> Result<(), ClientError> {
             return Ok(());
         }
         tokio::time::sleep(REFRESH).await;
-    }
-}
-
-impl ExplainArgs {
-    fn question(&self) -> Value {
-        let Some([method, path]) = self.http.as_deref() else {
-            let entries: Vec<Value> = self.entries.iter().map(|entry| pair(entry, '=')).collect();
-            let entries = entries.iter().map(|pair| json!({ "key": pair[0], "value": pair[1] }));
-            let entries: Vec<Value> = entries.collect();
-            let descriptor = json!({ "entries": entries, "hits_addend": self.hits });
-            return json!({ "domain": self.domain, "descriptors": [descriptor] });
-        };
-        let header = |header: &String| {
-            let (name, value) = header.split_once(':').unwrap_or((header, ""));
-            (name.trim().to_owned(), Value::from(value.trim()))
-        };
-        let headers: serde_json::Map<String, Value> = self.header.iter().map(header).collect();
-        let host = self.host.as_deref().unwrap_or_default();
-        let http = json!({ "method": method, "path": path, "host": host, "headers": headers, "client": self.client });
-        json!({ "http": http, "domain": self.domain })
     }
 }
 

@@ -86,3 +86,63 @@ async fn a_reset_is_shown_first_and_done_when_told() {
     let (ok, said) = sluicegate(&admin, &[&arguments[..], &["--yes"]].concat());
     assert!(ok && said.contains("1 counter reset (0 hits were in use)"), "{said}");
 }
+
+/// An Envoy that counts by user, but for what is open.
+const ENVOY: &str = r#"
+static_resources:
+  listeners:
+    - name: front
+      address: { socket_address: { address: 127.0.0.1, port_value: 10000 } }
+      filter_chains:
+        - filters:
+            - name: hcm
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: front
+                http_filters:
+                  - name: limiter
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
+                      domain: shop
+                      rate_limit_service: { transport_api_version: V3, grpc_service: { envoy_grpc: { cluster_name: limiter } } }
+                  - name: router
+                    typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes:
+                        - match: { prefix: /open }
+                          route: { cluster: up }
+                        - match: { prefix: / }
+                          route:
+                            cluster: up
+                            rate_limits:
+                              - actions: [{ request_headers: { header_name: x-user, descriptor_key: user } }]
+"#;
+
+#[tokio::test]
+async fn a_request_is_explained_by_the_routes_of_an_envoy() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("user", "mallory", 8).await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), ENVOY).expect("a bootstrap");
+    let path = file.path().to_str().expect("a path");
+    let explain = |request: &str, more: &[&str]| {
+        let arguments = ["explain", "--envoy", path, "--http", "GET", request];
+        sluicegate(&admin, &[&arguments[..], more].concat())
+    };
+    let (ok, explained) = explain("/cart", &["-H", "x-user: mallory"]);
+    assert!(
+        ok && explained.contains("user=mallory: counted by rule user ("),
+        "{explained}"
+    );
+    assert!(explained.contains("would be denied"), "{explained}");
+    let (ok, explained) = explain("/open", &["-H", "x-user: mallory"]);
+    assert!(ok && explained.contains("makes no descriptors"), "{explained}");
+    let (ok, said) = explain("/cart", &["--listener", "nobody"]);
+    assert!(
+        !ok && said.contains("--envoy") && said.contains("none has an HTTP filter"),
+        "{said}"
+    );
+}

@@ -106,3 +106,28 @@ async fn the_process_ends_while_somebody_listens() {
     admin.server.process.signal("TERM");
     assert!(admin.server.process.wait_for_exit().success());
 }
+
+#[tokio::test]
+async fn readers_that_stall_hold_up_nobody() {
+    let admin = Admin::start(false, &[]);
+    let port = admin.server.admin_port;
+    let mut stalled: Vec<Reader> = (0..15).map(|_| Reader::open(port)).collect();
+    for reader in &mut stalled {
+        reader.until(":");
+    }
+    let mut reader = Reader::open(port);
+    reader.until(":");
+    // More than waits for a reader, of values as long as they may be.
+    for n in 0..40 {
+        admin.ask("user", &format!("{n}{}", "x".repeat(4000)), 8).await;
+    }
+    admin.ask("user", "mallory", 8).await;
+    let heard = tokio::task::spawn_blocking(move || {
+        reader.until("event: denied");
+        reader.until("data: ")
+    });
+    assert!(heard.await.expect("an event").contains("shop"));
+    assert_eq!(admin.api.get("/api/v1/status", &[]).await.status, 200);
+    assert_eq!(admin.top("by=denied", 328).await["denied"], 205);
+    drop(stalled);
+}

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::Admin;
 use crate::support::http::Client;
+use crate::support::process::{PATIENCE, POLL};
+use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
@@ -160,4 +162,45 @@ async fn bodies_that_are_no_question_are_refused() {
     let deep = "[".repeat(10_000);
     assert_eq!(status(&JSON, &deep).await, 400);
     assert_eq!(status(&JSON, &"x".repeat(70_000)).await, 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_said_where_a_counter_was_read() {
+    let mut redis = Redis::start();
+    // No call is late, however busy the machine.
+    let url = redis.url();
+    let admin = Admin::start(
+        false,
+        &["--store", "redis", "--redis-url", &url, "--store-timeout", "1s"],
+    );
+    let path = "/api/v1/counters?domain=shop&descriptor=user=mallory";
+    let read_from = async |wanted: &str| {
+        let read = async {
+            loop {
+                let state = admin.api.get(path, &[]).await.json();
+                if state["read_from"] == wanted {
+                    return state;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("read from there")
+    };
+    read_from("redis").await;
+    admin.ask("user", "mallory", 2).await;
+    let state = read_from("redis").await;
+    assert_eq!((&state["used"], &state["limit"]), (&2.into(), &3.into()), "{state}");
+    let question = json!({ "domain": "shop", "descriptors": [{ "entries": [{ "key": "user", "value": "mallory" }] }] });
+    let headers = [("content-type", "application/json")];
+    let explain = async || {
+        let answer = admin.api.post("/api/v1/explain", &headers, &question.to_string()).await;
+        answer.json()["descriptors"][0]["counter"].clone()
+    };
+    let counter = explain().await;
+    assert_eq!((&counter["read_from"], &counter["used"]), (&"redis".into(), &2.into()));
+    // Nothing was counted by all that.
+    assert_eq!(read_from("redis").await["used"], 2);
+    redis.kill();
+    assert_eq!(read_from("fallback").await["used"], 2, "they mirror what Redis counted");
+    assert_eq!(explain().await["read_from"], "fallback");
 }

@@ -38,7 +38,7 @@ const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 
 /** A count as a tired reader takes it in. */
 export function count(n) {
-  return n < 10_000 ? String(Math.round(n * 10) / 10) : SHORT.format(n);
+  return n < 100 ? String(Math.round(n * 10) / 10) : n < 10_000 ? String(Math.round(n)) : SHORT.format(n);
 }
 
 export function percent(share) {

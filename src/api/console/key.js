@@ -50,7 +50,7 @@ function standing(counter, explained) {
   fullness.style.width = `${Math.min(100, (state.used / Math.max(1, state.limit)) * 100)}%`;
   const verdict = state.would_pass ? h("b", { class: "good" }, "passes")
     : h("b", { class: "bad" }, state.retry_in_ms === null ? "denied; waiting does not help" : `denied for another ${duration(state.retry_in_ms / 1000)}`);
-  card.append(h("p", { class: "number" }, h("b", {}, `${count(state.used)} of ${count(state.limit)}`), h("span", {}, `used, ${each(state.window)}`)),
+  card.append(h("p", { class: "number" }, h("b", {}, `${count(state.used)} of ${count(state.limit)}`), h("span", {}, `used; the limit is ${count(state.limit)} ${each(state.window)}`)),
     h("div", { class: state.remaining ? "meter" : "meter full", role: "img", "aria-label": `${state.used} of ${state.limit} used` }, fullness),
     h("dl", {}, h("dt", {}, "Next request"), h("dd", {}, verdict, state.enforced ? "" : " (shadow: never denied)"),
       h("dt", {}, "Remaining"), h("dd", {}, count(state.remaining)),

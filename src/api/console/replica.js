@@ -4,6 +4,8 @@ import { count, duration, fill, h, visible } from "./dom.js";
 
 let needle = "";
 
+const labels = (metric) => Object.entries(metric.labels).map(([key, value]) => `${key}=${visible(value)}`).join(" ");
+
 export function open(main, state) {
   const about = h("section", { class: "card" });
   const reloads = h("section", { class: "card" });
@@ -18,9 +20,9 @@ export function open(main, state) {
   function table() {
     const text = (metric) => `${metric.name} ${Object.entries(metric.labels).map(([key, value]) => `${key}=${value}`).join(" ")}`;
     const metrics = (state.status?.metrics ?? []).filter((metric) => text(metric).toLowerCase().includes(needle.toLowerCase()));
-    fill(numbers, metrics.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", {}, "Labels"), h("th", { class: "n" }, "Value"))),
-      h("tbody", {}, metrics.map((metric) => h("tr", {}, h("td", { class: "key" }, metric.name.replace(/^sluicegate_/, "")),
-        h("td", {}, Object.entries(metric.labels).map(([key, value]) => `${key}=${visible(value)}`).join(" ")), h("td", { class: "n" }, count(metric.value))))))
+    fill(numbers, metrics.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", { class: "wide" }, "Labels"), h("th", { class: "n" }, "Value"))),
+      h("tbody", {}, metrics.map((metric) => h("tr", {}, h("td", { class: "key" }, metric.name.replace(/^sluicegate_/, ""), h("small", { class: "narrow" }, labels(metric))),
+        h("td", { class: "wide" }, labels(metric)), h("td", { class: "n" }, count(metric.value))))))
       : h("p", { class: "empty" }, "No number fits the filter."));
   }
 
@@ -37,7 +39,7 @@ export function open(main, state) {
         h("dt", {}, "If it is away"), h("dd", {}, `${status.on_store_error}, ${status.replicas} ${status.replicas === 1 ? "replica has" : "replicas share"} the limits`),
         h("dt", {}, "Frequent keys"), h("dd", {}, status.top ? (status.masked ? "kept, values masked" : "kept") : "off"),
         h("dt", {}, "Changes"), h("dd", {}, status.token ? "with the admin token" : "not possible: no --admin-token-file")));
-      const items = [...status.reloads].reverse().map((reload) => h("div", {},
+      const items = [...status.reloads].reverse().map((reload) => h("div", { class: "reload" },
         h("span", { class: reload.ok ? "good" : "bad" }, reload.ok ? "in force" : "refused"), ` ${new Date(reload.at_ms).toLocaleString()} · `,
         reload.ok ? `generation ${reload.generation}, ${reload.rules} rules, ${reload.hash}` : "the old rules stayed in force",
         reload.errors ? h("pre", { tabindex: 0 }, reload.errors.split("\n").map(visible).join("\n")) : null));

@@ -34,6 +34,8 @@ pub(in crate::cli) enum ClientError {
     Late(String),
     #[error("{status}: {detail}")]
     Refused { status: StatusCode, detail: String },
+    #[error("--envoy {0}: {1}")]
+    Envoy(PathBuf, String),
     #[error("the answer is not JSON; is this sluicegate's admin port?")]
     NotJson,
 }

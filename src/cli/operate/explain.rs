@@ -1,0 +1,133 @@
+//! `sluicegate explain`: which rule counts a request, and whether it would pass.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::ClientError;
+use super::common::{Common, pair};
+use super::table;
+use crate::model::Descriptor;
+use crate::prove::envoy::Routes;
+use crate::prove::http::HttpRequest;
+
+const PATH: &str = "/api/v1/explain";
+/// Longest value of an entry in bytes, as the service bounds it.
+const MAX_VALUE_BYTES: usize = 4096;
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExplainArgs {
+    /// The domain; with --http only where the request's context extensions name none
+    #[arg(long, value_name = "NAME", required_unless_present = "http")]
+    domain: Option<String>,
+    /// The descriptor's entries in order
+    #[arg(value_name = "KEY=VALUE", required_unless_present = "http")]
+    entries: Vec<String>,
+    /// What the request would cost
+    #[arg(long, value_name = "N")]
+    hits: Option<u64>,
+    /// An HTTP request instead, through the rules' ext_authz section or Envoy's routes
+    #[arg(long, num_args = 2, value_names = ["METHOD", "PATH"], conflicts_with_all = ["entries", "hits"])]
+    http: Option<Vec<String>>,
+    /// A header of it; may stand more than once
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", requires = "http")]
+    header: Vec<String>,
+    /// Its host
+    #[arg(long, value_name = "HOST", requires = "http")]
+    host: Option<String>,
+    /// The address of the connection's other end
+    #[arg(long, value_name = "ADDRESS", requires = "http")]
+    client: Option<IpAddr>,
+    /// By the routes of this Envoy instead of the rules' ext_authz section: its bootstrap, or its /config_dump
+    #[arg(long, value_name = "FILE", requires = "http", conflicts_with = "domain")]
+    envoy: Option<PathBuf>,
+    /// Which of its listeners, if several have the rate limit filter
+    #[arg(long, value_name = "NAME", requires = "envoy")]
+    listener: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl ExplainArgs {
+    fn question(&self) -> Value {
+        let Some([method, path]) = self.http.as_deref() else {
+            let entries: Vec<Value> = self.entries.iter().map(|entry| pair(entry, '=')).collect();
+            let entries = entries.iter().map(|pair| json!({ "key": pair[0], "value": pair[1] }));
+            let entries: Vec<Value> = entries.collect();
+            let descriptor = json!({ "entries": entries, "hits_addend": self.hits });
+            return json!({ "domain": self.domain, "descriptors": [descriptor] });
+        };
+        let headers = self.headers().map(|(name, value)| (name.to_owned(), value.into()));
+        let headers: serde_json::Map<String, Value> = headers.collect();
+        let host = self.host.as_deref().unwrap_or_default();
+        let http = json!({ "method": method, "path": path, "host": host, "headers": headers, "client": self.client });
+        json!({ "http": http, "domain": self.domain })
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.header.iter().map(|header| {
+            let (name, value) = header.split_once(':').unwrap_or((header, ""));
+            (name.trim(), value.trim())
+        })
+    }
+
+    /// What the routes of an Envoy make of the request.
+    fn by_routes(&self, file: &Path) -> Result<Value, String> {
+        let [method, path] = self.http.as_deref().unwrap_or_default() else {
+            return Err("give the request: --http METHOD PATH".to_owned());
+        };
+        let routes = Routes::read(file, self.listener.as_deref()).map_err(|error| error.to_string())?;
+        let request = HttpRequest {
+            method: method.clone(),
+            path: path.clone(),
+            host: self.host.clone().unwrap_or_default(),
+            headers: self
+                .headers()
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+                .collect(),
+            client: self.client,
+            extensions: Vec::new(),
+        };
+        let made = routes.descriptors(&request, false, MAX_VALUE_BYTES);
+        let (domain, descriptors) = made.map_err(|error| error.to_string())?;
+        if descriptors.iter().any(|descriptor| descriptor.limit.is_some()) {
+            return Err("the route brings a limit of its own: no rule counts this request".to_owned());
+        }
+        let descriptors: Vec<Value> = descriptors.iter().map(asked).collect();
+        Ok(json!({ "domain": *domain, "descriptors": descriptors }))
+    }
+}
+
+fn asked(descriptor: &Descriptor) -> Value {
+    let entry = |entry: &crate::model::Entry| json!({ "key": entry.key, "value": entry.value });
+    let entries: Vec<Value> = descriptor.entries.iter().map(entry).collect();
+    // What gives hits back always passes: how the counter stands is all that there is to know.
+    let hits = if descriptor.is_negative_hits {
+        Some(0)
+    } else {
+        descriptor.hits_addend
+    };
+    json!({ "entries": entries, "hits_addend": hits })
+}
+
+pub(super) async fn run(args: ExplainArgs) -> Result<(), ClientError> {
+    let question = match &args.envoy {
+        Some(file) => {
+            let made = args.by_routes(file);
+            made.map_err(|reason| ClientError::Envoy(file.clone(), reason))?
+        }
+        None => args.question(),
+    };
+    if question["descriptors"].as_array().is_some_and(Vec::is_empty) {
+        args.common.show(&question, |_| {
+            "the request's route makes no descriptors: nothing limits it".to_owned()
+        });
+        return Ok(());
+    }
+    let explained = args.common.open()?.post(PATH, &question).await?;
+    args.common.show(&explained, table::explain);
+    Ok(())
+}
