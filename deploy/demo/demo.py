@@ -19,6 +19,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy"))
 
+from llm import tour  # noqa: E402
 from processes import ProcessError, Stack, end_like_ctrl_c, free_port, ignore_ends  # noqa: E402
 
 # What envoy.yaml and the command line name: (port, what listens there).
@@ -36,6 +37,13 @@ PORTS = {
 MODES = {
     "ratelimit": ("front", "the rate limit filter: Envoy's routes say what to count"),
     "ext_authz": ("front_ext_authz", "ext_authz: the rules file says what to count, no route is touched"),
+    "llm": ("front", "the rate limit filter: tokens are held when a request comes and settled when its response is done"),
+}
+
+# By mode: rules and Envoy's configuration.
+FILES = {
+    None: ("deploy/demo/rules.yaml", "envoy.yaml"),
+    "llm": ("deploy/demo/llm/rules.yaml", "deploy/demo/llm/envoy.yaml"),
 }
 
 
@@ -63,8 +71,9 @@ def start_everything(stack, options, ports):
     # For changes by the admin API: `sluicegate reset`, and the console.
     token = stack.directory / "admin-token"
     token.write_text(secrets.token_hex(16))
+    rules, envoy_config = FILES.get(options.mode, FILES[None])
     serve = [
-        options.binary, "serve", "--rules", str(ROOT / "deploy/demo/rules.yaml"), "--store", options.store,
+        options.binary, "serve", "--rules", str(ROOT / rules), "--store", options.store,
         "--grpc-addr", f"127.0.0.1:{ports['grpc']}", "--http-addr", f"127.0.0.1:{ports['http']}",
         "--admin-addr", f"127.0.0.1:{ports['admin']}", "--admin-token-file", str(token),
     ]
@@ -75,16 +84,22 @@ def start_everything(stack, options, ports):
         # Just under the timeout in envoy.yaml: a laptop that is busy with something else should not fail the tour.
         serve += ["--redis-url", f"redis://127.0.0.1:{port}", "--store-timeout", "150ms"]
     stack.start("sluicegate", serve, [ports["grpc"], ports["http"], ports["admin"]])
-    print(f"sluicegate  127.0.0.1:{ports['grpc']}   counters in {options.store}, rules from deploy/demo/rules.yaml")
+    print(f"sluicegate  127.0.0.1:{ports['grpc']}   counters in {options.store}, rules from {rules}")
+    listeners = ["front", "front_ext_authz", "envoy_admin"]
+    if options.mode == "llm":
+        model = [sys.executable, str(ROOT / "deploy/demo/llm/model_server.py"), "--port", str(ports["upstream"])]
+        stack.start("model", model, [ports["upstream"]])
+    else:
+        listeners.append("upstream")
 
-    config = (ROOT / "envoy.yaml").read_text()
+    config = (ROOT / envoy_config).read_text()
     for name, (default, _) in PORTS.items():
         config = config.replace(f"port_value: {default} ", f"port_value: {ports[name]} ")
     file = stack.directory / "envoy.yaml"
     file.write_text(config)
     stack.start(
         "envoy", [options.envoy, "-c", str(file), "--use-dynamic-base-id", "--file-flush-interval-msec", "100"],
-        [ports["front"], ports["front_ext_authz"], ports["upstream"], ports["envoy_admin"]],
+        [ports[name] for name in listeners],
     )
     door, how = MODES[options.mode]
     print(f"envoy       127.0.0.1:{ports[door]}   in front of the upstream on 127.0.0.1:{ports['upstream']}")
@@ -118,7 +133,7 @@ class Driver:
             print(f"       ^^^ expected {expected}")
         return answer.headers
 
-    def drive(self):
+    def run(self):
         print("\nAt most 10 requests in any 10 seconds from one address. Ten pass, the eleventh does not:\n")
         for number in range(1, 11):
             self.send(number, 200)
@@ -152,17 +167,18 @@ def pretty(body):
 def keep_serving(stack, ports, mode, binary):
     """Shows Envoy's access log until Ctrl-C."""
     front = f"http://127.0.0.1:{ports[MODES[mode][0]]}/"
-    print(textwrap.dedent(f"""
+    text = tour.now_you(ports) if mode == "llm" else f"""
         Now you:
           curl -i {front}
           curl -i -H 'x-api-key: trial' {front}
           for i in $(seq 12); do curl -s -o /dev/null -w '%{{http_code}} ' {front}; done; echo
           {binary} top --by hits --admin http://127.0.0.1:{ports['admin']}
-        The console: http://127.0.0.1:{ports['admin']}/console/
-          (its token, for resets: {(stack.directory / "admin-token").read_text()})
-        Change deploy/demo/rules.yaml and ask again: no restart. Logs are in {stack.directory}.
-        Ctrl-C stops everything. Envoy's access log:
-        """))
+        Change deploy/demo/rules.yaml and ask again: no restart.
+        """
+    print(textwrap.dedent(text))
+    print(f"The console: http://127.0.0.1:{ports['admin']}/console/")
+    print(f"  (its token, for resets: {(stack.directory / 'admin-token').read_text()})")
+    print(f"Logs are in {stack.directory}. Ctrl-C stops everything. Envoy's access log:\n")
     with stack.log("envoy", "out").open() as access_log:
         access_log.seek(0, os.SEEK_END)
         while True:
@@ -198,8 +214,11 @@ def main():
         try:
             ports = choose_ports(options.ports)
             start_everything(stack, options, ports)
-            driver = Driver(ports[MODES[options.mode][0]])
-            driver.drive()
+            if options.mode == "llm":
+                driver = tour.Tour(ports["front"], ports["front_ext_authz"], ports["admin"])
+            else:
+                driver = Driver(ports[MODES[options.mode][0]])
+            driver.run()
             if options.once:
                 return 1 if driver.surprises else 0
             keep_serving(stack, ports, options.mode, options.binary)
