@@ -17,6 +17,7 @@ pub const MAX_WINDOW_SECONDS: u64 = 10 * 365 * 86_400;
 pub const DEFAULT_PRECISION: u32 = 32;
 /// Most slices of a sliding window: each costs four bytes a key.
 pub const MAX_PRECISION: u32 = 1000;
+const _: () = assert!(MAX_PRECISION < 1 << super::sliding_window::SLICES_BITS);
 /// Most hits of a sliding log: it keeps an entry for each request.
 pub const MAX_LOG_HITS: u64 = 100_000;
 /// How long a leaky bucket holds a request back at most when a rule names no `max_delay`, in microseconds.

@@ -31,7 +31,7 @@ use crate::net::http2::ConnectionOptions;
 use crate::rules::OnStoreError;
 use crate::service::AnswerOptions;
 use crate::service::authz::AuthzService;
-use crate::service::convert::Bounds;
+use crate::service::convert::RequestBounds;
 use crate::service::rls::RateLimitService;
 use crate::service::server::GrpcServer;
 use crate::telemetry::statsd::Statsd;
@@ -281,7 +281,7 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
         limit_headers: settings.limit_headers.clone(),
         ietf_headers: settings.ietf_headers,
         dynamic_metadata: settings.dynamic_metadata,
-        bounds: Bounds::default(),
+        bounds: RequestBounds::default(),
     }
 }
 

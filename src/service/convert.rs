@@ -13,7 +13,7 @@ use wire::rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::U
 
 /// What a request may hold at most. Envoy itself stays far below (its headers end at 60 KiB).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct RequestBounds {
     /// Bytes of the encoded message.
     pub message_bytes: usize,
     /// Descriptors in a request.
@@ -28,7 +28,7 @@ pub struct Bounds {
     pub headers: usize,
 }
 
-impl Default for Bounds {
+impl Default for RequestBounds {
     fn default() -> Self {
         Self {
             message_bytes: 4 << 20,
@@ -86,7 +86,7 @@ impl ConvertError {
 ///
 /// # Errors
 /// [`ConvertError`] names the field and the bound.
-pub fn request(wire: wire::RateLimitRequest, bounds: &Bounds) -> Result<Request, ConvertError> {
+pub fn request(wire: wire::RateLimitRequest, bounds: &RequestBounds) -> Result<Request, ConvertError> {
     bounded(|| "domain".into(), wire.domain.len(), bounds.key_bytes, "bytes")?;
     bounded(
         || "descriptors".into(),
@@ -126,7 +126,11 @@ fn bounded(
     })
 }
 
-fn descriptor(index: usize, wire: common::RateLimitDescriptor, bounds: &Bounds) -> Result<Descriptor, ConvertError> {
+fn descriptor(
+    index: usize,
+    wire: common::RateLimitDescriptor,
+    bounds: &RequestBounds,
+) -> Result<Descriptor, ConvertError> {
     // It may have no entries: Envoy sends it so where each of its actions had nothing to say (`skip_if_absent`), and to
     // refuse it would let the whole request pass. No rule applies to it.
     bounded(

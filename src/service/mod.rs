@@ -27,8 +27,8 @@ pub struct AnswerOptions {
     pub ietf_headers: bool,
     /// `RESPONSE_DYNAMIC_METADATA`: metadata on every answer, not on denials only.
     pub dynamic_metadata: bool,
-    /// Bounds of a request.
-    pub bounds: convert::Bounds,
+    /// RequestBounds of a request.
+    pub bounds: convert::RequestBounds,
 }
 
 impl AnswerOptions {
@@ -51,7 +51,7 @@ impl Default for AnswerOptions {
             limit_headers: None,
             ietf_headers: false,
             dynamic_metadata: false,
-            bounds: convert::Bounds::default(),
+            bounds: convert::RequestBounds::default(),
         }
     }
 }

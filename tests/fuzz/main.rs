@@ -22,7 +22,7 @@ use sluicegate::model::{Clock, MonotonicClock};
 use sluicegate::rules::Defaults;
 use sluicegate::service::AnswerOptions;
 use sluicegate::service::authz::AuthzService;
-use sluicegate::service::convert::Bounds;
+use sluicegate::service::convert::RequestBounds;
 use sluicegate::service::rls::RateLimitService;
 use sluicegate::store::memory::MemoryStore;
 use sluicegate::telemetry::Metrics;
@@ -80,7 +80,7 @@ pub fn services(rules: &str) -> Services {
         limit_headers: Some(LimitHeaders::default()),
         ietf_headers: true,
         dynamic_metadata: true,
-        bounds: Bounds::default(),
+        bounds: RequestBounds::default(),
     });
     Services {
         rls: RateLimitService::new(Arc::clone(&engine), Arc::clone(&options), Arc::clone(&metrics)),

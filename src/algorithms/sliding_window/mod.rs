@@ -31,8 +31,7 @@ pub use step::{
 };
 
 /// Bits of [`Params::slicing`] that hold the number of slices.
-const SLICES_BITS: u32 = 10;
-const _: () = assert!(crate::algorithms::limit::MAX_PRECISION < 1 << SLICES_BITS);
+pub(super) const SLICES_BITS: u32 = 10;
 
 /// A limit as this algorithm counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Checks in one call at most, unless a request has more.
+pub const MAX_CHECKS: usize = 128;
+
 /// Bounds that follow from what a server and a process can bear; no setting changes them. Simulations make them small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -21,7 +24,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            checks: super::MAX_CHECKS,
+            checks: MAX_CHECKS,
             waiting: 8192,
             joined: 1024,
             in_flight: 4096,

@@ -32,9 +32,6 @@ use super::transport::Transport;
 use crate::model::CounterKey;
 use crate::store::StoreError;
 
-/// Checks in one call at most, unless a request has more.
-pub const MAX_CHECKS: usize = 128;
-
 /// See the module's docs.
 pub(super) struct Dispatch<T: Transport> {
     context: Arc<Context<T>>,

@@ -58,10 +58,9 @@ use super::{MemoryStore, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
 
-pub use self::bounds::{Bound, Bounds};
+pub use self::bounds::{Bound, Bounds, MAX_CHECKS};
 pub use self::cache::DenialStats;
 pub use self::circuit::State as CircuitState;
-pub use self::dispatch::MAX_CHECKS;
 pub use self::fallback::Fallback;
 pub use self::ledger::{CauseStats, Ledger};
 pub use self::send::GRACE;
