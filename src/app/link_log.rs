@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::store::StoreError;
+use crate::store::error::Refusal;
 use crate::store::redis::{RedisChange, RedisEvent, RedisObserver};
 
 /// A connection that is lost and made anew at once is in the log this often at most.
@@ -23,6 +25,8 @@ struct Reported {
     lost: Option<Instant>,
     /// Losses that were left out since.
     suppressed: u64,
+    /// The last attempt failed by the login.
+    login_refused: bool,
 }
 
 /// What to log.
@@ -43,7 +47,7 @@ impl Reported {
         let was_connected = self.connected;
         match change {
             RedisChange::Connected { .. } => {
-                self.connected = true;
+                (self.connected, self.login_refused) = (true, false);
                 let line = if self.warned { Line::Back } else { Line::Connected };
                 (!was_connected).then_some(line)
             }
@@ -56,9 +60,12 @@ impl Reported {
                 let suppressed = std::mem::take(&mut self.suppressed);
                 Some(Line::Lost { suppressed })
             }
-            RedisChange::ConnectFailed { failed_attempts, .. } => {
+            RedisChange::ConnectFailed { failed_attempts, error } => {
                 (self.connected, self.warned) = (false, true);
-                (was_connected || *failed_attempts == 1).then_some(Line::CannotConnect)
+                let is_login = is_login(error);
+                // A server that was restarted with another password is away first.
+                let is_news = is_login && !std::mem::replace(&mut self.login_refused, is_login);
+                (was_connected || *failed_attempts == 1 || is_news).then_some(Line::CannotConnect)
             }
         }
     }
@@ -92,6 +99,15 @@ fn write(event: &RedisEvent, line: Option<&Line>) {
         (RedisChange::Disconnected(error), Some(Line::Lost { suppressed })) => {
             tracing::warn!(server, %error, suppressed, "connection to Redis lost");
         }
+        (RedisChange::ConnectFailed { error, .. }, Some(_)) if is_login(error) => {
+            tracing::warn!(
+                server,
+                %error,
+                "Redis refuses the login, and the failure mode decides: put the password in force into the file of \
+                 REDIS_AUTH_FILE (--redis-auth-file), which is read again when it changes; a password in REDIS_AUTH or in \
+                 the URL needs a restart"
+            );
+        }
         (RedisChange::ConnectFailed { error, .. }, Some(_)) => {
             tracing::warn!(server, %error, "cannot connect to Redis");
         }
@@ -99,10 +115,20 @@ fn write(event: &RedisEvent, line: Option<&Line>) {
     }
 }
 
+/// Whether Redis has refused the user or the password.
+const fn is_login(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Refused {
+            kind: Refusal::Auth,
+            ..
+        }
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreError;
 
     #[test]
     fn a_server_that_refuses_each_connection_is_told_of_now_and_then() {

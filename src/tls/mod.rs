@@ -85,6 +85,14 @@ pub enum TlsError {
         /// What it should hold.
         what: &'static str,
     },
+    /// A file with a password cannot be read, or is empty.
+    #[error("{}: {cause}", path.display())]
+    Login {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// The system's own roots cannot be read.
     #[error("no usable root certificates on this system ({0}); name a CA file")]
     NoSystemRoots(String),

@@ -14,6 +14,7 @@ mod metrics;
 mod per_second;
 mod public_configs;
 mod quotas;
+mod rotation;
 mod settings;
 mod silence;
 mod statsd;

@@ -147,10 +147,15 @@ fn store(reader: &mut Reader<'_>, settings: &mut Settings) {
         skip_hostname: reader.truth("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION"),
     };
     let pool_size = reader.parse("REDIS_POOL_SIZE", values::at_least_one::<u16>);
-    let [main, per_second] = ["REDIS_URL", "REDIS_PERSECOND_URL"].map(|name| {
+    let names = [
+        ("REDIS_URL", "REDIS_AUTH_FILE"),
+        ("REDIS_PERSECOND_URL", "REDIS_PERSECOND_AUTH_FILE"),
+    ];
+    let [main, per_second] = names.map(|(name, auth_file)| {
         let mut redis: RedisSettings = reader.parse(name, RedisSettings::from_url)?;
         redis.pool_size = pool_size.map_or(redis.pool_size, usize::from);
         redis.tls = redis.tls.map(|_| tls.clone());
+        redis.auth_file = reader.path(auth_file);
         Some(redis)
     });
     let url_given = reader.text("REDIS_URL").is_some();

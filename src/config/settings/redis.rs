@@ -21,6 +21,8 @@ pub struct RedisSettings {
     pub topology: Topology,
     /// How to log in to the servers.
     pub auth: Option<RedisAuth>,
+    /// A file with the same, in place of it: read again when it changes.
+    pub auth_file: Option<PathBuf>,
     /// How to log in to the sentinels, if that is needed.
     pub sentinel_auth: Option<RedisAuth>,
     /// Number of the database; 0 in a cluster.
@@ -87,6 +89,7 @@ impl RedisSettings {
         Self {
             topology,
             auth: None,
+            auth_file: None,
             sentinel_auth: None,
             database: 0,
             pool_size: 4,

@@ -137,6 +137,8 @@ pub static SECTIONS: &[Section] = &[
         .flag("redis-pool-size", "N"),
     v("REDIS_AUTH", "", "password or user:password", Extended("never logged"))
         .secret(),
+    v("REDIS_AUTH_FILE", "", "file with password or user:password, in place of REDIS_AUTH and of the URL's. Read again when it changes, so that a rotated password needs no restart", Native)
+        .flag("redis-auth-file", "FILE"),
     v("REDIS_SENTINEL_AUTH", "", "the same for sentinels", Supported)
         .secret(),
     v("REDIS_TLS", "false", "TLS to Redis", Supported),
@@ -158,6 +160,8 @@ pub static SECTIONS: &[Section] = &[
     v("REDIS_PERSECOND_POOL_SIZE", "4", "as REDIS_POOL_SIZE", Supported),
     v("REDIS_PERSECOND_AUTH", "", "as REDIS_AUTH", Supported)
         .secret(),
+    v("REDIS_PERSECOND_AUTH_FILE", "", "as REDIS_AUTH_FILE", Native)
+        .flag("redis-per-second-auth-file", "FILE"),
     v("REDIS_PERSECOND_SENTINEL_AUTH", "", "as REDIS_SENTINEL_AUTH", Supported)
         .secret(),
     v("REDIS_PERSECOND_TLS", "false", "as REDIS_TLS; the files are the same", Supported),

@@ -1,5 +1,8 @@
 //! fred's settings: every buffer bounded, nothing retried behind our back.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +18,22 @@ use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisAuth, RedisSettings, RedisTls, Topology};
 use crate::store::StoreError;
 use crate::store::error::printable;
+use crate::tls::reload::EVERY;
 use crate::tls::{Reloaded, TlsError, watched_client_config};
 
 /// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
 /// it only bounds memory while one hangs.
 const MAX_QUEUED: usize = 16_384;
+/// Bytes of a file with a login that are read.
+const MAX_LOGIN_BYTES: u64 = 64 << 10;
 
-/// How connections to a server, and to its sentinels, are encrypted. The certificates are read by a task of its own, never
-/// by a connection that is made anew: a bundle takes milliseconds, and that on a thread that serves.
+/// What connections to a server, and to its sentinels, need of files: certificates, and the login. They are read by tasks of
+/// their own, never by a connection that is made anew: a bundle takes milliseconds, and that on a thread that serves.
 #[derive(Clone)]
-pub(super) struct Tls(Option<Arc<Reloaded<ClientConfig>>>);
+pub(super) struct Tls {
+    config: Option<Arc<Reloaded<ClientConfig>>>,
+    auth: Option<Arc<Reloaded<RedisAuth>>>,
+}
 
 impl Tls {
     /// Reads what the settings name.
@@ -34,8 +43,32 @@ impl Tls {
     pub fn new(settings: &RedisSettings) -> Result<Self, TlsError> {
         let watch = |tls: &RedisTls| watched_client_config("TLS to Redis", &tls.client, tls.skip_hostname);
         let config = settings.tls.as_ref().map(watch).transpose()?;
-        Ok(Self(config.map(Arc::new)))
+        let login = |file: &PathBuf| {
+            let path = file.clone();
+            Reloaded::start("login to Redis", vec![file.clone()], EVERY, move || read_login(&path))
+        };
+        let auth = settings.auth_file.as_ref().map(login).transpose()?;
+        Ok(Self {
+            config: config.map(Arc::new),
+            auth: auth.map(Arc::new),
+        })
     }
+}
+
+fn read_login(path: &Path) -> Result<RedisAuth, TlsError> {
+    let unreadable = |cause| TlsError::Login {
+        path: path.to_owned(),
+        cause,
+    };
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let read = file.take(MAX_LOGIN_BYTES).read_to_string(&mut text);
+    read.map_err(|error| unreadable(error.to_string()))?;
+    let auth = RedisAuth::parse(&text);
+    if auth.password.expose().is_empty() {
+        return Err(unreadable("it holds no password".to_owned()));
+    }
+    Ok(auth)
 }
 
 /// A client that is not connected yet.
@@ -43,11 +76,14 @@ impl Tls {
 /// It has no reconnect policy: when its connection ends, so does its task, with every waiting call answered; the
 /// supervisor (`link.rs`) then makes the next one. So a call is written once or not at all.
 pub(super) fn new(settings: &RedisSettings, timeout: Duration, tls: &Tls) -> Client {
-    let tls = tls.0.as_ref().map(|tls| {
+    let files = tls;
+    let tls = files.config.as_ref().map(|tls| {
         let rustls = ClientConfig::clone(&tls.get());
         TlsConfig::from(TlsConnector::from(rustls))
     });
-    let (username, password) = exposed(settings.auth.as_ref());
+    let from_file = files.auth.as_ref().filter(|_| settings.auth_file.is_some());
+    let from_file = from_file.map(|auth| auth.get());
+    let (username, password) = exposed(from_file.as_deref().or(settings.auth.as_ref()));
     let config = Config {
         fail_fast: true,
         username,

@@ -113,6 +113,7 @@ fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
     RedisSettings {
         topology: Topology::Single(sentinel.clone()),
         auth: settings.sentinel_auth.clone(),
+        auth_file: None,
         database: 0,
         ..settings.clone()
     }

@@ -20,19 +20,21 @@ struct Names {
     redis_type: &'static str,
     pool_size: &'static str,
     auth: &'static str,
+    auth_file: &'static str,
     sentinel_auth: &'static str,
     tls: &'static str,
     timeout: &'static str,
 }
 
 impl Names {
-    const fn all(&self) -> [&'static str; 8] {
+    const fn all(&self) -> [&'static str; 9] {
         [
             self.url,
             self.socket_type,
             self.redis_type,
             self.pool_size,
             self.auth,
+            self.auth_file,
             self.sentinel_auth,
             self.tls,
             self.timeout,
@@ -46,6 +48,7 @@ const MAIN: Names = Names {
     redis_type: "REDIS_TYPE",
     pool_size: "REDIS_POOL_SIZE",
     auth: "REDIS_AUTH",
+    auth_file: "REDIS_AUTH_FILE",
     sentinel_auth: "REDIS_SENTINEL_AUTH",
     tls: "REDIS_TLS",
     timeout: "REDIS_TIMEOUT",
@@ -57,6 +60,7 @@ const PER_SECOND: Names = Names {
     redis_type: "REDIS_PERSECOND_TYPE",
     pool_size: "REDIS_PERSECOND_POOL_SIZE",
     auth: "REDIS_PERSECOND_AUTH",
+    auth_file: "REDIS_PERSECOND_AUTH_FILE",
     sentinel_auth: "REDIS_PERSECOND_SENTINEL_AUTH",
     tls: "REDIS_PERSECOND_TLS",
     timeout: "REDIS_PERSECOND_TIMEOUT",
@@ -135,6 +139,7 @@ fn server(reader: &mut Reader<'_>, names: &Names) -> Option<RedisSettings> {
     let url = |text: &str| address(text, kind.unwrap_or(Kind::Single), socket);
     let mut redis = reader.parse(names.url, url)?;
     redis.auth = auth.or(redis.auth);
+    redis.auth_file = reader.path(names.auth_file);
     redis.sentinel_auth = sentinel_auth.or(redis.sentinel_auth);
     redis.connect_timeout = timeout.unwrap_or(redis.connect_timeout);
     if let Some(size) = pool_size {
