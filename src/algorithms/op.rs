@@ -26,7 +26,7 @@ pub enum Op {
         /// How many.
         hits: u64,
     },
-    /// Makes the counter as new, as an operator asks for. Always allowed, and done whatever else the transaction comes to.
+    /// Makes the counter as new, as an operator asks for; open holds stay, since their requests are still under way. Always allowed, and done whatever else the transaction comes to.
     Reset,
     /// See [`Hits::Hold`].
     Hold {

@@ -75,6 +75,8 @@ pub(super) struct CounterState {
     limit: u64,
     window: String,
     used: u64,
+    /// Hits of open holds.
+    held: u64,
     remaining: u64,
     resets_in_ms: u64,
     /// What the request would cost; 0 = it only asks.
@@ -224,16 +226,18 @@ fn matched_rule(rule: &Rule) -> MatchedRule {
 
 fn state(api: &Api, counter: &Counter) -> CounterState {
     let remaining = counter.outcome.remaining.min(counter.limit.hits);
+    let held = counter.outcome.holds.open.min(counter.limit.hits - remaining);
     CounterState {
         key: counter.key.to_string(),
         algorithm: counter.limit.algorithm.kind().name(),
         limit: counter.limit.hits,
         window: counter.window.to_string(),
-        used: counter.limit.hits - remaining,
+        used: counter.limit.hits - remaining - held,
+        held,
         remaining,
         resets_in_ms: counter.outcome.reset_after_us.div_ceil(1_000),
         hits: match counter.hits {
-            Hits::Acquire(hits) | Hits::Debit(hits) => hits,
+            Hits::Acquire(hits) | Hits::Debit(hits) | Hits::Hold { hits, .. } | Hits::SettleOldest { hits, .. } => hits,
             _ => 0,
         },
         would_pass: counter.would_pass(),

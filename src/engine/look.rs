@@ -153,6 +153,14 @@ impl Engine {
             }
         };
         let unknown = || Outcome::admitted(asked.limit.hits, 0);
-        (outcomes.into_iter().next().unwrap_or_else(unknown), failure)
+        let mut outcome = outcomes.into_iter().next().unwrap_or_else(unknown);
+        if let Hits::HoldMean(mean) | Hits::SettleOldest { mean, .. } = asked.hits {
+            // Such holds are counted, and each is worth the mean.
+            let (open, left) = (outcome.holds.open, outcome.remaining);
+            outcome.holds.open = open.saturating_mul(mean);
+            outcome.remaining = (left + open).saturating_sub(outcome.holds.open);
+            outcome.allowed &= outcome.remaining > 0;
+        }
+        (outcome, failure)
     }
 }

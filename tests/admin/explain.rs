@@ -204,3 +204,31 @@ async fn it_is_said_where_a_counter_was_read() {
     assert_eq!(read_from("fallback").await["used"], 2, "they mirror what Redis counted");
     assert_eq!(explain().await["read_from"], "fallback");
 }
+
+/// What open holds keep is neither used nor there to be taken, by an id or by a mean cost.
+#[tokio::test]
+async fn holds_are_told_apart_from_what_is_used() {
+    let rules = "domain: d
+descriptors:
+  - key: user
+    rate_limit: { unit: hour, requests_per_unit: 100, hold: {} }
+  - key: mean
+    rate_limit: { unit: hour, requests_per_unit: 100, hold: { adaptive: { first: 30 } } }
+";
+    let server = Sluicegate::start(rules, &[]);
+    let (api, http) = (Client::new(server.admin_port), Client::new(server.http_port));
+    for (key, hits) in [("user", 30), ("mean", 0), ("mean", 7)] {
+        let descriptor = json!({ "entries": [{ "key": key, "value": "x" }], "hitsAddend": hits });
+        let body = json!({ "domain": "d", "descriptors": [descriptor] });
+        assert_eq!(http.post("/json", &JSON, &body.to_string()).await.status, 200);
+    }
+    let mean =
+        json!({ "domain": "d", "descriptors": [{ "entries": [{ "key": "mean", "value": "x" }], "hitsAddend": 0 }] });
+    assert_eq!(http.post("/json", &JSON, &mean.to_string()).await.status, 200);
+    for (key, expected) in [("user", [0, 30, 70]), ("mean", [7, 7, 86])] {
+        let path = format!("/api/v1/counters?domain=d&descriptor={key}=x");
+        let counter = api.get(&path, &[]).await.json();
+        let found = ["used", "held", "remaining"].map(|name| counter[name].as_u64());
+        assert_eq!(found, expected.map(Some), "{counter}");
+    }
+}

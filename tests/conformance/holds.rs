@@ -200,6 +200,10 @@ pub fn all_or_nothing(open: Open) {
         [(80, 0), (130, 0)],
         "nothing is known of it"
     );
+    // A reset forgets what is used, and no hold.
+    assert_eq!(left(both(Op::Hold { hits: 50, id: id(9) })), [(30, 50), (80, 50)]);
+    assert_eq!(left(both(Op::Reset)), [(50, 0), (100, 0)]);
+    assert_eq!(left(both(Op::Settle { hits: 20, id: id(9) })), [(80, 50), (130, 50)]);
     // The same counter twice is one hold of both.
     let twice = |op| {
         let checks = [

@@ -202,7 +202,11 @@ pub(super) fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
     match op {
         Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
         Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
-        Op::Reset => *state = State::new(limit),
+        // Requests that hold are still under way: their holds stay, to be settled.
+        Op::Reset => match state {
+            State::Held(held) => *held.counter_mut() = State::new(&held::plain(limit)),
+            _ => *state = State::new(limit),
+        },
         Op::Release(id) => {
             if let State::Held(state) = state {
                 held::release(limit, state, now_us, id);

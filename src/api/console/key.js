@@ -53,6 +53,7 @@ function standing(counter, explained) {
   card.append(h("p", { class: "number" }, h("b", {}, `${count(state.used)} of ${count(state.limit)}`), h("span", {}, `used; the limit is ${count(state.limit)} ${each(state.window)}`)),
     h("div", { class: state.remaining ? "meter" : "meter full", role: "img", "aria-label": `${state.used} of ${state.limit} used` }, fullness),
     h("dl", {}, h("dt", {}, "Next request"), h("dd", {}, verdict, state.enforced ? "" : " (shadow: never denied)"),
+      ...(state.held ? [h("dt", {}, "Held"), h("dd", {}, count(state.held))] : []),
       h("dt", {}, "Remaining"), h("dd", {}, count(state.remaining)),
       h("dt", {}, "Full again in"), h("dd", {}, duration(state.resets_in_ms / 1000)),
       h("dt", {}, "Algorithm"), h("dd", {}, state.algorithm),

@@ -198,6 +198,9 @@ pub(in crate::cli) fn counter(state: &Value) -> String {
             cell(&state["algorithm"])
         ),
     );
+    if state["held"] != 0 {
+        line("held", cell(&state["held"]));
+    }
     line("remaining", cell(&state["remaining"]));
     line("resets in", seconds(&state["resets_in_ms"]));
     let verdict = match (state["would_pass"] == true, state["retry_in_ms"].as_u64()) {

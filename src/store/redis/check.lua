@@ -205,7 +205,9 @@ local function free(check)
   if check.kind == RESET then
     call("DEL", KEYS[check.key])
     if limit.hold_us > 0 then
-      call("DEL", KEYS[check.key + 1])
+      -- Requests that hold are still under way: their holds stay, to be settled.
+      state.counter, state.counter_changed = limit.main.load(KEYS[check.key], now, limit[1], limit[2]), false
+      return
     end
     states[check.key], changed[check.key] = nil, nil
     load(check.key, limit)
