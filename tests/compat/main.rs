@@ -21,5 +21,6 @@ mod statsd;
 mod tls;
 mod traces;
 mod trust;
+mod trust_xds;
 mod xds;
 mod xds_rules;
