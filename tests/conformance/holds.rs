@@ -277,3 +277,74 @@ fn keys_of_holds_expire() {
         server.cli(&["del", &foreign]);
     }
 }
+
+/// A request with a hold costs two calls, each of a few commands more than a plain decision's.
+#[test]
+fn a_hold_and_its_settlement_are_one_call_each() {
+    let server = std::sync::Arc::new(crate::support::redis::Redis::start());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = runtime.block_on(crate::subject::connected(&server.url(), None));
+    let (plain, limit) = (
+        fresh_key(),
+        held(AlgorithmKind::SlidingWindow, 4_000_000_000, 3600, 60 * SECOND_US),
+    );
+    let ask = |key: &CounterKey, limit, hits| {
+        let answer = runtime.block_on(store.check(&single(key, limit, hits)));
+        assert!(answer.expect("an answer")[0].allowed);
+    };
+    // Calls of scripts, and of commands within them.
+    let counts = || {
+        let stats = server.cli(&["info", "commandstats"]);
+        let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
+        let of = |wanted: &dyn Fn(&str) -> bool| {
+            let lines = stats.lines().filter(|line| wanted(line));
+            lines.filter_map(calls).sum::<u64>()
+        };
+        let commands = ["time", "get", "set", "setrange", "del"];
+        let inner = |line: &str| {
+            commands
+                .iter()
+                .any(|name| line.starts_with(&format!("cmdstat_{name}:")))
+        };
+        (of(&|line| line.starts_with("cmdstat_evalsha:")), of(&inner))
+    };
+    let run = |step: &dyn Fn(u64)| {
+        step(0);
+        let before = counts();
+        (1..=1000).for_each(step);
+        let after = counts();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    let unheld = Limit { hold_us: 0, ..limit };
+    assert_eq!(run(&|_| ask(&plain, unheld, Hits::Acquire(1))), (1000, 3000));
+    let key = fresh_key();
+    // One stays open, so that the sum never falls to nothing.
+    ask(
+        &key,
+        limit,
+        Hits::Hold {
+            hits: 1,
+            id: id(1 << 30),
+        },
+    );
+    let both = run(&|number| {
+        ask(
+            &key,
+            limit,
+            Hits::Hold {
+                hits: 500,
+                id: id(number),
+            },
+        );
+        ask(
+            &key,
+            limit,
+            Hits::Settle {
+                hits: 450,
+                id: id(number),
+            },
+        );
+    });
+    assert_eq!(both.0, 2000);
+    assert!(both.1 <= 12_100, "{} commands", both.1);
+}

@@ -287,3 +287,52 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         .max(ring_us)
         .max(records_us)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithms::limit::{LimitSpec, build};
+    use crate::model::{AlgorithmKind, Unit, Window};
+
+    fn limit() -> Limit {
+        let spec = LimitSpec {
+            hold_us: Some(600_000_000),
+            ..LimitSpec::new(AlgorithmKind::SlidingWindow, 4_000_000_000, Window::of(Unit::Hour))
+        };
+        build(&spec).unwrap()
+    }
+
+    fn id(number: u64) -> HoldId {
+        HoldId::new(number, [0; 9])
+    }
+
+    /// 100,000 open holds take less than 30 MB, of as many counters or of one.
+    #[test]
+    fn an_open_hold_is_small() {
+        let limit = limit();
+        let mut one = State::new(&limit);
+        hold(&limit, &mut one, 1, id(1), 500);
+        let bytes = size_of::<State>() + one.heap_bytes();
+        assert!(bytes <= 280, "{bytes} bytes of a counter with one hold");
+        let mut many = State::new(&limit);
+        for number in 0..100_000 {
+            hold(&limit, &mut many, number, id(number), 500);
+        }
+        let bytes = size_of::<State>() + many.heap_bytes();
+        assert!(bytes <= 5_000_000, "{bytes} bytes of 100,000 holds");
+    }
+
+    /// What has been settled goes, too: a busy counter does not grow.
+    #[test]
+    fn records_end_with_their_slices() {
+        let limit = limit();
+        let mut state = State::new(&limit);
+        for number in 0..100_000 {
+            let now_us = number * 1_000_000;
+            hold(&limit, &mut state, now_us, id(now_us), 500);
+            settle(&limit, &mut state, now_us, id(now_us), 1);
+        }
+        assert!(state.records.len() <= 2_000, "{} records", state.records.len());
+        assert_eq!(open(&limit, &state, 100_000_000_000), 0);
+    }
+}
