@@ -43,13 +43,13 @@ fn say(text: &str) {
 }
 
 /// Runs seeds below `end` until there are no more, or too many have failed.
-fn work(tally: &Tally, end: u64) {
+fn work(tally: &Tally, end: u64, edition: u32) {
     loop {
         let seed = tally.next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             return;
         }
-        let outcome = run(&Script::of(seed, EDITION), false);
+        let outcome = run(&Script::of(seed, edition), false);
         let mut sum = tally.sum.lock();
         sum.done += 1;
         sum.reached.merge(&outcome.reached);
@@ -67,6 +67,7 @@ fn work(tally: &Tally, end: u64) {
 #[ignore = "as many seeds as one wants: make simulate"]
 fn seeds() {
     let (first, count) = (setting("FIRST", 0), setting("SEEDS", 10_000));
+    let edition = u32::try_from(setting("EDITION", EDITION.into())).expect("a small number");
     let start = Instant::now();
     let tally = Tally {
         next: AtomicU64::new(first),
@@ -81,7 +82,7 @@ fn seeds() {
     thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work(&tally, first + count)))
+            .map(|_| scope.spawn(|| work(&tally, first + count, edition)))
             .collect();
         let mut told = Instant::now();
         while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
@@ -96,7 +97,7 @@ fn seeds() {
     let Sum { failed, reached, .. } = tally.sum.into_inner();
     say(&reached.table());
     if let Some(seed) = failed.iter().min() {
-        must_hold(&Script::of(*seed, EDITION));
+        must_hold(&Script::of(*seed, edition));
         panic!("seed {seed} failed once and then held: a run is not repeatable");
     }
     if count >= REACH_ALL {

@@ -230,7 +230,9 @@ impl<'s> World<'s> {
             Happens::Delivers(number, delivery) => self.delivers(number, *delivery),
             Happens::Answers(answered) => self.answers(*answered)?,
             Happens::Releases { replica, part, version } => {
-                self.ask(replica, version, vec![part], Some(20), None, false)
+                let mut parts = vec![part];
+                parts.extend(self.beside_release(part));
+                self.ask(replica, version, parts, Some(20), None, false);
             }
             Happens::Overdue(call) => self.overdue(call)?,
             Happens::Resumes(replica) => self.resumes(replica),

@@ -7,7 +7,7 @@ use sluicegate::model::{Descriptor, Entry, Request};
 use super::{Happens, World};
 use crate::oracle::Asked;
 use crate::replica::Answered;
-use crate::rules::{DOMAIN, versions};
+use crate::rules::{DOMAIN, RULES, versions};
 use crate::script::{Call, Small, VALUES, What};
 
 /// A last call is asked so often.
@@ -167,6 +167,16 @@ impl World<'_> {
             self.at(self.now_ms + after_ms, Happens::Releases { replica, part, version });
         }
         Ok(())
+    }
+
+    /// What else the request of a release asks for, if anything.
+    pub(super) fn beside_release(&mut self, release: (usize, usize, i64)) -> Option<(usize, usize, i64)> {
+        let is_over = self.now_ms >= self.setup.active_ms;
+        if !self.setup.mixed_releases || is_over || self.random.random_bool(0.5) {
+            return None;
+        }
+        let (rule, value) = (self.random.random_range(0..RULES), self.random.random_range(0..2));
+        ((rule, value) != (release.0, release.1)).then_some((rule, value, 1))
     }
 
     /// Asks a last call again where bounds are so small that others can be in its way; `true` if it was asked often enough.
