@@ -216,3 +216,35 @@ function held.save_record(record, key, now, spare_ms, slice_us)
   local ms = expiry_ms((record.slice + HOLD_SLICES + 1) * slice_us, now, spare_ms)
   call("SET", key, struct.pack("<I6I6", record.slice, record.hits), "PX", ms)
 end
+
+-- Decides a hold, or a settlement, that is alone in its call. Returns the reply that check.lua describes.
+function held.alone(is_hold, now, spare_ms, hits, key, ring_key, record_key, main, slice_us, p1, p2, p3, p4)
+  local state = held.load(key, now, p1, p2, ring_key, main, slice_us)
+  local record = is_hold and {} or held.record(record_key)
+  local allowed, remaining, retry_after, reset_after, room, own, again, _
+  if is_hold then
+    allowed, remaining, retry_after, reset_after, own = held.judge(state, now, hits, 0, p1, p2, p3, p4)
+    again = 0
+    if own > 0 then
+      held.hold(state, now, record, own)
+    end
+  else
+    allowed, room, retry_after = main.decide(state.counter, now, hits, p1, p2, p3, p4)
+    own, again = held.settle(state, now, record, hits, p1, p2, p3, p4)
+    if hits == 0 or again == 1 then
+      allowed, retry_after = 1, 0
+    end
+    _, remaining, _, reset_after = held.decide(state, now, 0, p1, p2, p3, p4)
+  end
+  local open = held.open(state, now)
+  held.save(state, key, now, spare_ms, p1, p2, p3, ring_key)
+  if record.changed then
+    held.save_record(record, record_key, now, spare_ms, slice_us)
+  end
+  if is_hold then
+    return struct.pack("<dddddddddd",
+      now, allowed, remaining, retry_after, reset_after, 0, open, own, state.expired, again)
+  end
+  return struct.pack("<ddddddddddd",
+    now, allowed, remaining, retry_after, reset_after, 0, allowed == 0 and room or 0, open, own, state.expired, again)
+end

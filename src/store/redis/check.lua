@@ -59,7 +59,11 @@ end
 
 -- The commonest call is one such check.
 if #data == 120 then
-  local number, p1, p2, p3, p4, hold_us, _, _, _, kind, _, hits = struct.unpack("<dddddddddddd", data, at)
+  local number, p1, p2, p3, p4, hold_us, _, _, _, kind, _, hits, slice = struct.unpack("<ddddddddddddd", data, at)
+  if (kind == HOLD or kind == SETTLE) and not in_words then
+    return held.alone(kind == HOLD, now, spare_ms, hits, KEYS[1], KEYS[2], KEYS[slice], algorithms[number], hold_us,
+      p1, p2, p3, p4)
+  end
   if kind == ACQUIRE and hold_us == 0 then
     local algorithm, key = algorithms[number], KEYS[1]
     local state = algorithm.load(key, now, p1, p2)
