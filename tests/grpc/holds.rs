@@ -6,6 +6,7 @@ use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 use sluicegate::config::settings::{RedisSettings, Settings, StoreKind};
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
+use sluicegate::rules::OnStoreError;
 use wire::rate_limit_response::Code;
 
 use crate::server::{Server, request};
@@ -249,9 +250,18 @@ async fn a_hold_of_one_replica_is_settled_by_another() {
         settings.store.kind = StoreKind::Redis;
         settings.store.redis = Some(RedisSettings::from_url(&redis.url()).expect("a URL"));
         settings.store.timeout = Duration::from_secs(5);
+        settings.store.on_store_error = OnStoreError::Deny;
     };
     let one = Server::start_with(RULES, shared).await;
     let two = Server::start_with(RULES, shared).await;
+    // Until a replica has its connection, nothing passes.
+    let start = std::time::Instant::now();
+    for replica in [&one, &two] {
+        while !hold(replica, &[("user", 0)]).await.passes {
+            assert!(start.elapsed() < Duration::from_secs(30), "no connection");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
     let id = hold(&one, &[("user", 600), ("team", 600)]).await.id.expect("a hold");
     let denied = hold(&two, &[("user", 500)]).await;
     assert_eq!(
