@@ -371,3 +371,27 @@ async fn a_lease_that_is_given_back_takes_no_charge_along() {
     let left = store.check(&one(peek(&rule))).await.expect("answered")[0].remaining;
     assert_eq!(left, 99);
 }
+
+/// A release that its shard has taken, in a request of which another shard's part fails, is a release once.
+#[tokio::test(start_paused = true)]
+async fn a_release_beside_a_part_that_fails_is_mirrored_once() {
+    let shared = Shared::new(1, 0);
+    let store = Replica::start(&shared, 1_000_000_000_000, 1).store;
+    let rule = limit(AlgorithmKind::Concurrency, 4, 3600);
+    let taken = store.check(&one(take(&rule, "x", 3))).await.expect("answered");
+    assert!(taken[0].allowed);
+    *shared.spoilt.lock() = Some(StoreError::Timeout(Duration::ZERO));
+    let release = Check {
+        hits: Hits::Refund(1),
+        ..take(&rule, "x", 1)
+    };
+    let request = Transaction {
+        checks: [release, take(&rule, SPOILT, 1)].into_iter().collect(),
+        ..Transaction::default()
+    };
+    assert!(store.check(&request).await.is_err());
+    let fallback = store.fallback().expect("fallback counters");
+    let _ = fallback.decide(&request);
+    assert!(!fallback.decide(&one(take(&rule, "x", 3)))[0].allowed, "two are held");
+    assert!(fallback.decide(&one(take(&rule, "x", 2)))[0].allowed);
+}

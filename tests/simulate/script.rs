@@ -147,9 +147,8 @@ pub struct Script {
 /// The values of a rule's descriptor; the last one is only asked for at the end.
 pub const VALUES: [&str; 3] = ["a", "b", "last"];
 
-/// What seeds decide was added to in steps; a seed means the same run again only in the same edition. There is a third one,
-/// which waits for a fix: see docs/simulation.md.
-pub const EDITION: u32 = 2;
+/// What seeds decide was added to in steps; a seed means the same run again only in the same edition.
+pub const EDITION: u32 = 3;
 
 impl Script {
     /// The script of a seed, as it was in an edition. What is added later is decided by a generator of its own and joins in

@@ -110,6 +110,12 @@ impl Fallback {
         }
     }
 
+    /// Counts hits again whose refund was noted with the shared store's answer, and is going to be noted once more with
+    /// the request's decision here.
+    pub(super) fn count_again(&self, check: &Check, hits: u64) {
+        self.follow(&check.key, &check.limit, Change::Counted(hits));
+    }
+
     /// Notes that hits of a counter are given back.
     pub(super) fn give_back(&self, counter: &CounterKey, limit: &Limit, hits: u64) {
         self.follow(counter, limit, Change::Given(hits));

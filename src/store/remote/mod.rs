@@ -313,7 +313,9 @@ impl<T: Transport> Remote<T> {
             let place_of = |key: &CounterKey, limit: &Limit| self.place(key, limit);
             let call = |place, calls| self.call(place, calls);
             let correct = |correction| self.correct(correction);
-            let (outcomes, granted, mut permits) = split::check(&transaction, leases, place_of, call, correct).await?;
+            let again = |check: &Check, hits| self.fallback.iter().for_each(|local| local.count_again(check, hits));
+            let (outcomes, granted, mut permits) =
+                split::check(&transaction, leases, place_of, call, correct, again).await?;
             permits.iter_mut().for_each(job::Permits::disarm);
             return Ok((outcomes, granted));
         };

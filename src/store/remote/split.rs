@@ -31,7 +31,8 @@ const UNKNOWN: Outcome = Outcome::refused(0, RetryAfter::Never, 0);
 pub(super) type Decided = (Outcomes, Answers, SmallVec<[Permits; 2]>);
 
 /// Decides a transaction whose checks live in several places: `place_of` says where each does, `call` asks one place, and
-/// `correct` records what must be undone. `leases` are asked where their counters live, in a transaction after it.
+/// `correct` records what must be undone; `count_again` hears of refunds that a
+/// part has taken while another failed, since the failure mode is given them once more. `leases` are asked where their counters live, in a transaction after it.
 ///
 /// # Errors
 /// The first part's that could not be decided; what other parts counted is undone.
@@ -41,6 +42,7 @@ pub(super) async fn check<P, F>(
     place_of: impl Fn(&CounterKey, &Limit) -> P,
     call: impl Fn(P, Calls) -> F,
     correct: impl Fn(Correction),
+    count_again: impl Fn(&Check, u64),
 ) -> Result<Decided, StoreError>
 where
     P: PartialEq + Copy,
@@ -92,6 +94,14 @@ where
     if !passes {
         permits.iter_mut().for_each(Permits::disarm);
         undo(transaction, &mut merged, &counted, failed.is_some(), &correct);
+        if failed.is_some() {
+            let done = transaction.checks.iter().zip(&counted).filter(|(_, counted)| **counted);
+            for (check, _) in done {
+                if let Hits::Refund(hits) = check.hits {
+                    count_again(check, hits);
+                }
+            }
+        }
     }
     if failed.is_some() {
         // Nobody will use them.
@@ -190,7 +200,7 @@ fn note<P>(part: &Part<P>, answers: &Answers, merged: &mut Outcomes, counted: &m
             *counted = match check.hits {
                 Op::Acquire(_) => committed && answer.outcome.allowed,
                 Op::Hold { .. } => committed && answer.outcome.holds.own > 0,
-                Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => true,
+                Op::Debit(_) | Op::Refund(_) | Op::Settle { .. } | Op::SettleOldest { .. } => true,
                 _ => false,
             };
         }
