@@ -297,25 +297,26 @@ async fn costs_of_responses_use_a_limit_up() {
     }
 
     // Without `cost.request`, and in Envoy AI Gateway's QuotaPolicy, a request takes one hit itself.
-    let ten_per = |unit: RateLimitUnit| {
+    let per = |unit: RateLimitUnit, requests_per_unit: u32| {
         let mut config = config(10);
         config.descriptors[0].descriptors[0].rate_limit = Some(RateLimitPolicy {
             unit: unit.into(),
-            requests_per_unit: 10,
+            requests_per_unit,
             ..Default::default()
         });
         config
     };
-    namespace.plane.publish("2", &[ten_per(RateLimitUnit::Day)]);
+    // What was used stays used: thirty of these forty.
+    namespace.plane.publish("2", &[per(RateLimitUnit::Day, 40)]);
     assert_eq!(namespace.plane.next_answer().await, Ok("2".into()));
     let passed = responses_of_ten(&mut client, None, None).await;
     assert_eq!(passed, [true, false, false, false]);
 
     // A response that ends after a new configuration has come: nobody has asked by that yet.
-    namespace.plane.publish("3", &[ten_per(RateLimitUnit::Week)]);
+    namespace.plane.publish("3", &[per(RateLimitUnit::Week, 80)]);
     assert_eq!(namespace.plane.next_answer().await, Ok("3".into()));
     ask_for(&mut client, Some(50), None).await.expect("an answer");
-    assert_eq!(answer(&mut client).await, (10, Code::OverLimit));
+    assert_eq!(answer(&mut client).await, (80, Code::OverLimit));
 }
 
 /// Which of four requests pass, each of which costs ten when it is done.
