@@ -14,33 +14,47 @@ fn demo(store: &str, mode: &str) -> Output {
         .expect("python3")
 }
 
-fn assert_tour(store: &str, mode: &str) {
+fn assert_tour(store: &str, mode: &str, shows: &[&str]) {
     let output = demo(store, mode);
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    for shown in [
-        "200 OK",
-        "429 Too Many Requests",
-        "retry-after: ",
-        "\"per-address\"",
-        "\"trial-key\"",
-    ] {
+    for shown in shows {
         assert!(text.contains(shown), "no {shown} in:\n{text}");
     }
 }
 
+const LIMITS: &[&str] = &[
+    "200 OK",
+    "429 Too Many Requests",
+    "retry-after: ",
+    "\"per-address\"",
+    "\"trial-key\"",
+];
+/// It ends well only if no token is charged over the budget and every hold is gone.
+const BUDGETS: &[&str] = &["hold and settle", "3 × 200, 1 × 429", "the stream breaks off"];
+
 #[test]
 fn the_tour_in_memory() {
-    assert_tour("memory", "ratelimit");
+    assert_tour("memory", "ratelimit", LIMITS);
 }
 
 #[test]
 fn the_tour_by_ext_authz() {
-    assert_tour("memory", "ext_authz");
+    assert_tour("memory", "ext_authz", LIMITS);
 }
 
 #[test]
 fn the_tour_in_redis() {
-    assert_tour("redis", "ratelimit");
+    assert_tour("redis", "ratelimit", LIMITS);
+}
+
+#[test]
+fn the_tour_of_budgets_in_memory() {
+    assert_tour("memory", "llm", BUDGETS);
+}
+
+#[test]
+fn the_tour_of_budgets_in_redis() {
+    assert_tour("redis", "llm", BUDGETS);
 }
