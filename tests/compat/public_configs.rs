@@ -9,10 +9,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::support::sluicegate::run as sluicegate;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,14 +78,6 @@ fn files() -> BTreeMap<String, String> {
             (name, fs::read_to_string(&path).expect("a file"))
         })
         .collect()
-}
-
-fn sluicegate(directory: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(args)
-        .current_dir(directory)
-        .output()
-        .expect("the binary starts")
 }
 
 fn said(output: &Output) -> String {

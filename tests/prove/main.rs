@@ -11,17 +11,9 @@ mod live;
 mod replay;
 mod rule_tests;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
-/// Runs the real binary in a directory.
-fn sluicegate(directory: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(args)
-        .current_dir(directory)
-        .output()
-        .expect("the binary starts")
-}
+use support::sluicegate::run as sluicegate;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

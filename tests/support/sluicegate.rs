@@ -3,13 +3,22 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use tempfile::TempDir;
 
 use super::clock::SteppedClock;
 use super::process::{Process, free_port};
+
+/// Runs the binary in a directory until it ends.
+pub fn run(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .expect("the binary starts")
+}
 
 /// A running `sluicegate serve`.
 pub struct Sluicegate {
