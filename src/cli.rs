@@ -1,5 +1,6 @@
 //! Subcommands. Each is one function that turns its flags into a call of the module that does the work.
 
+mod import;
 mod operate;
 pub(crate) mod output;
 mod prove;
@@ -68,6 +69,9 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Validate rules files without serving; every error in every file, exit code 1 if there is one
     Check(CheckArgs),
+    /// Translate another rate limiter's limits into rules
+    #[command(subcommand)]
+    Import(Import),
     /// Run tests of rules on a virtual clock: requests at their times, and what must come; exit code 1 if a test fails
     Test(prove::TestArgs),
     /// Decide the requests of access logs by rules that are not in force yet; say which would have been denied
@@ -78,6 +82,16 @@ enum Command {
     Settings(SettingsArgs),
     #[command(flatten)]
     Operate(operate::Operate),
+}
+
+/// Whose limits are translated.
+#[derive(Debug, Subcommand)]
+enum Import {
+    /// Translate a limits file of limitador; rules on standard output, with notes as comments. Nothing is printed, and the
+    /// exit code is 1, if any limit in the file cannot be translated
+    Limitador(import::LimitadorArgs),
+    /// Files of envoyproxy/ratelimit load as they are: this is `sluicegate check`
+    EnvoyRatelimit(CheckArgs),
 }
 
 /// Flags of `settings`.
@@ -128,6 +142,14 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(errors) => fail(&errors, 2),
         },
         Some(Command::Check(args)) => check(&args),
+        Some(Command::Import(Import::Limitador(args))) => import::limitador(args),
+        Some(Command::Import(Import::EnvoyRatelimit(args))) => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "files of envoyproxy/ratelimit load as they are: this is `sluicegate check`"
+            );
+            check(&args)
+        }
         Some(Command::Test(args)) => prove::test(&args),
         Some(Command::Operate(operate)) => operate::run(operate),
         Some(Command::Replay(args)) => prove::replay(*args),

@@ -18,6 +18,7 @@
 //! | `dump` | [`RuleSet`] → the lines of `/rlconfig` |
 //! | [`source`] | which files there are, and what is in them at one moment |
 //! | [`mod@load`] | texts, or files and directories → [`RuleSet`] |
+//! | [`import`] | limits files of other rate limiters → the text of a rules file |
 //! | [`mod@watch`] | reloads when files change; the last good rules stay |
 //! | [`xds`] | rules from a control plane instead of files |
 //!
@@ -31,6 +32,7 @@ pub mod error;
 pub mod ext_authz;
 pub mod field;
 pub mod fields;
+pub mod import;
 pub mod load;
 pub(crate) mod node;
 pub mod options;

@@ -8,6 +8,7 @@ mod errors;
 mod ext_authz;
 mod holds;
 mod hostile;
+mod import;
 mod matching;
 mod options;
 mod properties;
