@@ -10,11 +10,22 @@ const UNNAMED: &[(&str, &str)] = &[];
 
 fn check(project: &Project, unnamed: &[(&str, &str)]) -> Vec<String> {
     let named = |folders: &[&str]| -> BTreeSet<String> {
-        let files = folders.iter().flat_map(|folder| project.rust(folder));
-        let mentions = files.flat_map(|(path, text)| mentions(&tokens(path, text, Tests::Keep)));
-        // A name alone may be a variable, unless it is imported.
-        let paths = mentions.filter(|mention| mention.segments.len() > 1 || mention.kind != Kind::Plain);
-        paths.filter_map(|mention| mention.segments.first().cloned()).collect()
+        let mut names = BTreeSet::new();
+        for (path, text) in folders.iter().flat_map(|folder| project.rust(folder)) {
+            let tokens = tokens(path, text, Tests::Keep);
+            // A name alone may be a variable, unless it is imported.
+            let mentions = mentions(&tokens).into_iter();
+            let paths = mentions.filter(|mention| mention.segments.len() > 1 || mention.kind != Kind::Plain);
+            names.extend(paths.filter_map(|mention| mention.segments.first().cloned()));
+            let externs = tokens
+                .windows(3)
+                .filter_map(|three| match [0, 1, 2].map(|at| three[at].ident()) {
+                    [Some("extern"), Some("crate"), Some(name)] => Some(name.to_owned()),
+                    _ => None,
+                });
+            names.extend(externs);
+        }
+        names
     };
     let sections = [
         ("[dependencies]", named(&["src/"])),
@@ -54,11 +65,11 @@ fn every_dependency_is_named_by_the_code() {
 #[test]
 fn an_unused_dependency_is_found() {
     let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why\na-b = \"1\"\nc = { version = \"1\" }\nd = \"1\"\n\
-                    [dev-dependencies]\nc = \"1\"\n[build-dependencies]\nd = \"1\"\n";
+                    [dev-dependencies]\nc = \"1\"\ne-f = \"1\"\n[build-dependencies]\nd = \"1\"\n";
     let project = Project::of(&[
         ("Cargo.toml", manifest),
         ("src/a.rs", "use a_b::X; fn f(c: u8) {} // c::Y"),
-        ("tests/a.rs", "fn f() { c::z!() }"),
+        ("tests/a.rs", "extern crate e_f as g; fn f() { c::z!() }"),
         ("build.rs", "fn main() { d::run() }"),
     ]);
     assert_eq!(

@@ -1,0 +1,78 @@
+//! The contract of every store.
+
+use async_trait::async_trait;
+use smallvec::SmallVec;
+
+use super::correction::Correction;
+use super::error::StoreError;
+use super::reset::{Cursor, NamePage, Named, Reset};
+use crate::model::{Limit, Outcome, Transaction};
+
+/// One outcome for each check of the transaction, in order.
+pub type Outcomes = SmallVec<[Outcome; 2]>;
+
+/// The contract of every store.
+///
+/// - A transaction is atomic: [`Transaction::passes`] decides, and then each *allowed* check's hits are counted, or
+///   nothing at all is (except by a rule that counts denied hits).
+/// - `Outcome::remaining` of an allowed check in a denied transaction is what is left as things stand.
+/// - The future may be dropped at any point; the hits are then counted once or not at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Decides and counts one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no decision could be made; nothing is known of the counters then. A store that was only slow
+    /// gives back what it counted, as soon as that is known.
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
+
+    /// Decides several transactions one after the other, in order, in as few trips as the store can; the answers are
+    /// the same as if they had come one by one. All their keys are of one counter, or of one server at least.
+    ///
+    /// # Errors
+    /// [`StoreError`] when any could not be decided; nothing is known of any then.
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        let mut all = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            all.push(self.check(transaction).await?);
+        }
+        Ok(all)
+    }
+
+    /// Changes a counter later, as soon as the store can: never waits, never fails, bounded in what it keeps.
+    fn correct(&self, correction: Correction);
+
+    /// Makes counters as new, in order, up to the first that cannot be; all processes that share the store forget what
+    /// they keep of them within a second.
+    async fn reset(&self, counters: &[Named]) -> Reset;
+
+    /// A page of the names of counters that begin with `prefix` and are kept where this limit's are; `None` where the
+    /// store keeps no names.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<NamePage>, StoreError>;
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
+    async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        (**self).check(transaction).await
+    }
+
+    async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
+        (**self).check_many(transactions).await
+    }
+
+    fn correct(&self, correction: Correction) {
+        (**self).correct(correction);
+    }
+
+    async fn reset(&self, counters: &[Named]) -> Reset {
+        (**self).reset(counters).await
+    }
+
+    async fn names(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<Option<NamePage>, StoreError> {
+        (**self).names(limit, prefix, from).await
+    }
+}
