@@ -38,6 +38,17 @@ struct DescriptorView {
     steps: Vec<StepView>,
     rule: Option<MatchedRule>,
     counter: Option<CounterState>,
+    /// Where the rule is one of several limits: the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<LimitView>,
+}
+
+/// One of several limits of a descriptor.
+#[derive(Serialize)]
+struct LimitView {
+    outcome: &'static str,
+    rule: MatchedRule,
+    counter: Option<CounterState>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +101,9 @@ pub(super) struct CounterState {
     read_from: &'static str,
     /// A cached denial answered; the store was not asked.
     cached: bool,
+    /// Where the descriptor has several limits: the others' counters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Self>,
 }
 
 pub(super) async fn explain(
@@ -122,13 +136,16 @@ pub(super) async fn counters(
     let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
     let asked = by_descriptors(which.domain, vec![parse_descriptor(&which.descriptor)], 0)?;
     let look = api.0.parts.engine.look(&asked).await.map_err(refused)?;
-    match look.descriptors.into_iter().next() {
-        Some(Looked::Counted(counter)) => Ok(Json(state(&api, &counter))),
-        _ => {
-            let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
-            Err(Problem::new(StatusCode::NOT_FOUND, detail))
-        }
+    let mut states: Vec<CounterState> = look.counters().map(|counter| state(&api, counter)).collect();
+    if states.is_empty() {
+        let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
+    // A limit that denies first.
+    states.sort_by_key(|state| state.would_pass);
+    let mut first = states.remove(0);
+    first.others = states;
+    Ok(Json(first))
 }
 
 pub(super) fn refused(error: RequestError) -> Problem {
@@ -140,14 +157,15 @@ pub(super) fn refused(error: RequestError) -> Problem {
 
 fn explanation(api: &Api, request: &Request, look: Option<&Look>, active: &Active) -> Explanation {
     let domain = active.rules.domains.get(request.domain.as_str());
-    let looked = look.map_or(&[][..], |look| &look.descriptors);
-    let descriptors = request.descriptors.iter().zip(looked);
-    let view = |(descriptor, looked): (&Descriptor, &Looked)| {
+    let view = |(at, descriptor): (usize, &Descriptor)| {
         let trace = domain
             .map(|domain| domain.trace(&descriptor.entries))
             .unwrap_or_default();
-        descriptor_view(api, descriptor, looked, &trace)
+        let looked = look.map_or(&[][..], |look| &look.limits);
+        let looked = looked.iter().filter(|(of, _)| *of == at).map(|(_, looked)| looked);
+        descriptor_view(api, active, descriptor, looked.collect(), &trace)
     };
+    let descriptors = request.descriptors.iter().enumerate();
     Explanation {
         generation: active.generation,
         domain: request.domain.clone(),
@@ -157,14 +175,30 @@ fn explanation(api: &Api, request: &Request, look: Option<&Look>, active: &Activ
     }
 }
 
-fn descriptor_view(api: &Api, descriptor: &Descriptor, looked: &Looked, trace: &Trace<'_>) -> DescriptorView {
-    let outcome = match (looked, trace.rule) {
-        (Looked::Counted(_), _) => "counted",
-        (Looked::Unlimited, _) => "unlimited",
-        (Looked::Uncounted, Some(_)) => "replaced",
-        (Looked::Uncounted, None) => "no_rule",
+fn descriptor_view(
+    api: &Api,
+    active: &Active,
+    descriptor: &Descriptor,
+    mut looked: Vec<&Looked>,
+    trace: &Trace<'_>,
+) -> DescriptorView {
+    // A limit that denies first: the answer is about it.
+    looked.sort_by_key(|looked| looked.counter().is_none_or(Counter::would_pass));
+    let rule_of = |looked: &Looked| {
+        looked
+            .rule()
+            .and_then(|rule| active.rule(rule))
+            .map(|rule| matched_rule(rule))
+    };
+    let outcome_of = |looked: &Looked| match looked {
+        Looked::Counted(_) => "counted",
+        Looked::Unlimited { .. } => "unlimited",
+        Looked::Uncounted if !trace.rules.is_empty() => "replaced",
+        Looked::Uncounted => "no_rule",
     };
     let entries = descriptor.entries.iter();
+    let first = looked.first().copied().unwrap_or(&Looked::Uncounted);
+    let counter = |looked: &Looked| looked.counter().map(|counter| state(api, counter));
     DescriptorView {
         entries: entries
             .clone()
@@ -174,16 +208,24 @@ fn descriptor_view(api: &Api, descriptor: &Descriptor, looked: &Looked, trace: &
                 shared: false,
             })
             .collect(),
-        outcome,
+        outcome: outcome_of(first),
         steps: entries
             .zip(&trace.steps)
             .map(|(entry, step)| step_view(&entry.key, &entry.value, step))
             .collect(),
-        rule: trace.rule.map(|rule| matched_rule(rule)),
-        counter: match looked {
-            Looked::Counted(counter) => Some(state(api, counter)),
-            Looked::Uncounted | Looked::Unlimited => None,
-        },
+        rule: rule_of(first).or_else(|| trace.rules.first().map(|rule| matched_rule(rule))),
+        counter: counter(first),
+        others: looked
+            .iter()
+            .skip(1)
+            .filter_map(|looked| {
+                Some(LimitView {
+                    outcome: outcome_of(looked),
+                    rule: rule_of(looked)?,
+                    counter: counter(looked),
+                })
+            })
+            .collect(),
     }
 }
 
@@ -250,5 +292,6 @@ fn state(api: &Api, counter: &Counter) -> CounterState {
             (None, StoreKind::Redis) => "redis",
         },
         cached: counter.outcome.cached,
+        others: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Active, FindError, Looked};
+use crate::engine::{Active, Counter, FindError};
 use crate::rules::Rule;
 use crate::rules::pattern::{MAX_WILDCARDS, Pattern};
 use crate::store::reset::Named;
@@ -42,7 +42,7 @@ pub(super) struct Confirm {
     token: String,
 }
 
-/// The counter of a descriptor.
+/// The counters of a descriptor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Exact {
@@ -118,23 +118,20 @@ async fn select_one(api: &Api, exact: Exact) -> Result<ResetAnswer, Problem> {
     };
     let request = by_descriptors(exact.domain, vec![asked], 0)?;
     let look = api.0.parts.engine.look(&request).await.map_err(refused)?;
-    let Some(Looked::Counted(counter)) = look.descriptors.into_iter().next() else {
+    let counters: Vec<&Counter> = look.counters().collect();
+    let Some(first) = counters.first() else {
         let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
-    if counter.failure.is_some() {
+    if counters.iter().any(|counter| counter.failure.is_some()) {
         return Err(away("it does not answer"));
     }
-    let used = counter.limit.hits.saturating_sub(counter.outcome.remaining);
-    let shown = api.0.masker.counter(counter.key.as_str(), Some(&look.active));
+    let used = first.limit.hits.saturating_sub(first.outcome.remaining);
+    let used = (counters.len() == 1).then_some(used);
+    let shown = api.0.masker.counter(first.key.as_str(), Some(&look.active));
     let what = shown.to_string();
-    Ok(selected(
-        api,
-        vec![(counter.key, counter.limit)],
-        true,
-        Some(used),
-        what,
-    ))
+    let counters = counters.iter().map(|counter| (counter.key.clone(), counter.limit));
+    Ok(selected(api, counters.collect(), true, used, what))
 }
 
 async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<ResetAnswer, Problem> {

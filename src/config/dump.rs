@@ -63,15 +63,12 @@ impl<'r> Notes<'r> {
                     value => format!("{path}.{key}_{value}"),
                 };
                 shared.extend(node.shared.as_deref());
-                match &node.rule {
-                    Some(rule) if !shared.is_empty() => {
-                        self.shared.insert(rule.index, shared.clone());
-                    }
-                    Some(_) => {}
+                if node.rules.is_empty() {
                     // Writing to a String cannot fail.
-                    None => {
-                        let _ = writeln!(self.exempt, "# {}: no limit", Escaped(&path));
-                    }
+                    let _ = writeln!(self.exempt, "# {}: no limit", Escaped(&path));
+                } else if !shared.is_empty() {
+                    let rules = node.rules.iter();
+                    self.shared.extend(rules.map(|rule| (rule.index, shared.clone())));
                 }
                 self.walk(&node.children, &path, shared);
                 if node.shared.is_some() {

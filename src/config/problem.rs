@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use thiserror::Error;
 
 use crate::algorithms::limit::LimitError;
-use crate::model::Window;
+use crate::model::{AlgorithmKind, Window};
 
 /// Longest piece of a user's text that a message repeats, in characters.
 const QUOTED_CHARS: usize = 80;
@@ -134,6 +134,12 @@ pub enum Problem {
     ConcurrencyCandidate,
     #[error("a rule cannot replace itself ({})", Quoted(.name))]
     ReplacesItself { name: String },
+    #[error("`{field}` has more than {max} limits")]
+    TooManyLimits { field: &'static str, max: usize },
+    #[error("`unlimited` beside other limits")]
+    UnlimitedOfSeveral,
+    #[error("another limit per {window} by {algorithm} stands here already")]
+    SameLimit { window: Window, algorithm: AlgorithmKind },
     #[error("`share_threshold` without a wildcard in the value")]
     SharesWithoutWildcard,
     #[error("more than {max} `*` in one value")]
@@ -204,17 +210,35 @@ impl Problem {
             Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
             Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
             Self::HoldOutlastsWindow { .. } => "give the longest time that a request may take".into(),
+            Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
+            Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
+            Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
+            Self::TooManyLimits { .. }
+            | Self::UnlimitedOfSeveral
+            | Self::SameLimit { .. }
+            | Self::SharesWithoutWildcard
+            | Self::TooManyWildcards { .. }
+            | Self::WildcardUnsaid => return self.help_of_descriptor(),
+            Self::NotFinite => "quote it to keep it as text".into(),
+            Self::Limit(_) => return None,
+        })
+    }
+
+    /// The same for what stands together on a descriptor.
+    fn help_of_descriptor(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::TooManyLimits { max, .. } => {
+                format!("keep the {max} that matter, or put some on a descriptor of their own").into()
+            }
+            Self::UnlimitedOfSeveral => "leave it out: the other limits hold".into(),
+            Self::SameLimit { .. } => "keep the smaller one, which decides alone, or give it another window".into(),
             Self::WildcardUnsaid => {
                 "say `share_threshold: true` for one counter for all of them, or `share_threshold: false` to keep it so"
                     .into()
             }
-            Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
-            Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
-            Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
             Self::SharesWithoutWildcard => "put a `*` into `value`, or leave out `share_threshold`".into(),
             Self::TooManyWildcards { max } => format!("use at most {max}").into(),
-            Self::NotFinite => "quote it to keep it as text".into(),
-            Self::Limit(_) => return None,
+            _ => return None,
         })
     }
 }

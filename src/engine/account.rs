@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
+use crate::telemetry::rule_stats::tag_last;
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
 use super::hits::asks;
@@ -21,8 +22,11 @@ pub(super) fn count(
     decision: &Decision,
     failure: Option<&[OnStoreError]>,
 ) {
-    for ((entry, status), descriptor) in plan.entries.iter().zip(&decision.statuses).zip(&request.descriptors) {
+    for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
         let (PlanEntry::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (entry, &status.limit) else {
+            continue;
+        };
+        let Some(descriptor) = request.descriptors.get(status.descriptor) else {
             continue;
         };
         record_usage(metrics, request, descriptor, decision, counted, *forgets);
@@ -211,7 +215,9 @@ fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) 
                 value => format!("{key}_{value}"),
             }
         });
-    registry.detailed(&rule.domain, Some(&rule.path), names.collect())
+    let mut names: Vec<String> = names.collect();
+    tag_last(&mut names, rule);
+    registry.detailed(&rule.domain, Some(&rule.path), names)
 }
 
 #[cfg(test)]

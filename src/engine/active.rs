@@ -152,7 +152,12 @@ impl Active {
         };
         let entries: Vec<Entry> = identity.levels.iter().map(entry).collect();
         let domain = self.rules.domains.get(identity.domain.as_str())?;
-        domain.find(&entries).map(|matched| &**matched.rule)
+        let matched = domain.find(&entries)?;
+        match identity.owner {
+            Owner::Candidate => matched.rules.first(),
+            owner => matched.rules.iter().find(|rule| rule.owner() == owner),
+        }
+        .map(|rule| &**rule)
     }
 
     /// How requests use the rule at an index.

@@ -15,7 +15,7 @@ use super::{Active, permits};
 
 /// A decision for a request that no counter has to be asked for.
 pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
-    let statuses = plan.entries.iter().map(|entry| status(entry, &[])).collect();
+    let statuses = statuses(plan, &[]);
     Decision {
         over_limit: false,
         statuses,
@@ -27,13 +27,14 @@ pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
 
 /// Lets a request pass that there is no room to decide.
 pub(super) fn shed(active: Arc<Active>, descriptors: usize) -> Decision {
-    let free = Status {
+    let free = |descriptor| Status {
+        descriptor,
         over_limit: false,
         limit: StatusLimit::None,
     };
     Decision {
         over_limit: false,
-        statuses: std::iter::repeat_n(free, descriptors).collect(),
+        statuses: (0..descriptors).map(free).collect(),
         failure: None,
         hold: None,
         active,
@@ -47,7 +48,7 @@ pub(super) fn decide(
     outcomes: &[Outcome],
     failure: Option<&[OnStoreError]>,
 ) -> Decision {
-    let mut statuses: SmallVec<[Status; 2]> = plan.entries.iter().map(|entry| status(entry, outcomes)).collect();
+    let mut statuses = statuses(plan, outcomes);
     // Under the global shadow mode every check is `Shadow`, so the overall code reads OK by itself.
     debug_assert!(!options.shadow_mode || plan.transaction.passes(outcomes.iter().map(|o| o.allowed)));
     let over_limit = !plan.transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
@@ -62,14 +63,21 @@ pub(super) fn decide(
     }
 }
 
-fn status(entry: &PlanEntry, outcomes: &[Outcome]) -> Status {
+fn statuses(plan: &Plan, outcomes: &[Outcome]) -> SmallVec<[Status; 2]> {
+    let entries = plan.entries.iter().zip(&plan.of);
+    entries.map(|(entry, of)| status(entry, *of, outcomes)).collect()
+}
+
+fn status(entry: &PlanEntry, descriptor: usize, outcomes: &[Outcome]) -> Status {
     let free = Status {
+        descriptor,
         over_limit: false,
         limit: StatusLimit::None,
     };
     match *entry {
         PlanEntry::Free => free,
         PlanEntry::Unlimited { rule } => Status {
+            descriptor,
             over_limit: false,
             limit: StatusLimit::Unlimited { rule },
         },
@@ -98,6 +106,7 @@ fn status(entry: &PlanEntry, outcomes: &[Outcome]) -> Status {
                 outcome,
             };
             Status {
+                descriptor,
                 over_limit: denied && enforcement != Enforcement::Shadow,
                 limit: StatusLimit::Counted(counted),
             }

@@ -15,8 +15,8 @@ use super::{Active, Engine, RequestError, failure};
 pub struct Look {
     /// The rules that were asked.
     pub active: Arc<Active>,
-    /// One for each descriptor, in order.
-    pub descriptors: Vec<Looked>,
+    /// One for each limit of each descriptor, in order, with its descriptor; at least one a descriptor.
+    pub limits: Vec<(usize, Looked)>,
     /// Whether all of it would pass now.
     pub would_pass: bool,
 }
@@ -27,14 +27,47 @@ pub enum Looked {
     /// No rule counts it, or one that another rule of the request replaces.
     Uncounted,
     /// A rule says `unlimited`.
-    Unlimited,
+    Unlimited {
+        /// Index of the rule.
+        rule: usize,
+    },
     /// A counter.
     Counted(Box<Counter>),
+}
+
+impl Look {
+    /// The counters of all limits, in order.
+    pub fn counters(&self) -> impl Iterator<Item = &Counter> {
+        self.limits.iter().filter_map(|(_, looked)| looked.counter())
+    }
+}
+
+impl Looked {
+    /// The counter, where one was asked.
+    #[must_use]
+    pub fn counter(&self) -> Option<&Counter> {
+        match self {
+            Self::Counted(counter) => Some(counter),
+            Self::Uncounted | Self::Unlimited { .. } => None,
+        }
+    }
+
+    /// Index of the rule that it is about.
+    #[must_use]
+    pub fn rule(&self) -> Option<usize> {
+        match self {
+            Self::Counted(counter) => counter.rule,
+            Self::Unlimited { rule } => Some(*rule),
+            Self::Uncounted => None,
+        }
+    }
 }
 
 /// A counter as it stands.
 #[derive(Debug, Clone)]
 pub struct Counter {
+    /// Index of the rule; `None` = the request's own limit.
+    pub rule: Option<usize>,
     /// Its key.
     pub key: CounterKey,
     /// Its limit.
@@ -91,24 +124,26 @@ impl Engine {
         let active = self.active().ok_or(RequestError::NoConfiguration)?;
         let plan = plan::plan(self.asking(&active, request))?;
         let modes = plan.failure_modes(&active, self.options.on_store_error);
-        let mut descriptors = Vec::with_capacity(plan.entries.len());
-        for entry in &plan.entries {
-            descriptors.push(match *entry {
+        let mut limits = Vec::with_capacity(plan.entries.len());
+        for (entry, of) in plan.entries.iter().zip(&plan.of) {
+            let looked = match *entry {
                 PlanEntry::Free => Looked::Uncounted,
-                PlanEntry::Unlimited { .. } => Looked::Unlimited,
+                PlanEntry::Unlimited { rule } => Looked::Unlimited { rule },
                 PlanEntry::Counted {
                     check,
+                    rule,
                     requests_per_unit,
                     window,
                     ..
                 } => {
                     let Some(asked) = plan.transaction.checks.get(check) else {
-                        descriptors.push(Looked::Uncounted);
+                        limits.push((*of, Looked::Uncounted));
                         continue;
                     };
                     let mode = modes.get(check).copied().unwrap_or(self.options.on_store_error);
                     let (outcome, failure) = self.peek(asked, mode).await;
                     Looked::Counted(Box::new(Counter {
+                        rule,
                         key: asked.key.clone(),
                         limit: asked.limit,
                         requests_per_unit,
@@ -119,17 +154,18 @@ impl Engine {
                         failure,
                     }))
                 }
-            });
+            };
+            limits.push((*of, looked));
         }
         let would_pass = plan
             .transaction
-            .passes(descriptors.iter().filter_map(|looked| match looked {
+            .passes(limits.iter().filter_map(|(_, looked)| match looked {
                 Looked::Counted(counter) => Some(counter.would_pass()),
-                Looked::Uncounted | Looked::Unlimited => None,
+                Looked::Uncounted | Looked::Unlimited { .. } => None,
             }));
         Ok(Look {
             active,
-            descriptors,
+            limits,
             would_pass,
         })
     }

@@ -6,10 +6,10 @@ use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{
-    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction,
-    Window,
+    Algorithm, Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles,
+    Transaction, Window,
 };
-use crate::rules::{Candidate, Matched, OnStoreError};
+use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
 use super::candidate::Trial;
@@ -45,8 +45,10 @@ pub enum RequestError {
 /// A request with its rules found.
 pub(super) struct Plan {
     pub transaction: Transaction,
-    /// One for each descriptor, in order.
+    /// One for each limit of each descriptor, in order; at least one a descriptor.
     pub entries: SmallVec<[PlanEntry; 2]>,
+    /// For each entry, its descriptor.
+    pub of: SmallVec<[usize; 2]>,
     /// The candidates of the rules that were found; `None` if they have none.
     pub trial: Option<Box<Trial>>,
     /// The name of all that the request holds, if it asks for that.
@@ -99,67 +101,74 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
     let mut plan = Plan {
         transaction: Transaction::default(),
         entries: SmallVec::new(),
+        of: SmallVec::new(),
         trial: None,
         hold: None,
         scopes: Vec::new(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
-        plan.entries.resize(request.descriptors.len(), PlanEntry::Free);
+        (0..request.descriptors.len()).for_each(|index| plan.add(index, PlanEntry::Free));
         return Ok(plan);
     };
     let find = |descriptor: &Descriptor| match descriptor.limit {
         None => domain.find(&descriptor.entries),
         Some(_) => None,
     };
-    let mut matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
-    drop_replaced(&mut matches);
+    let matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
+    let replaced = replaced(&matches);
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
-        let entry = match (descriptor.limit, matched) {
-            (Some(_), _) => plan.add_override(asking, index)?,
-            (None, Some(matched)) => plan.add_rule(asking, descriptor, matched),
-            (None, None) => PlanEntry::Free,
-        };
-        plan.entries.push(entry);
+        if descriptor.limit.is_some() {
+            let entry = plan.add_override(asking, index)?;
+            plan.add(index, entry);
+            continue;
+        }
+        let before = plan.entries.len();
+        for rule in matched.iter().flat_map(|matched| matched.rules) {
+            if let (Some(matched), false) = (matched, replaced.contains(&&*rule.name)) {
+                let entry = plan.add_rule(asking, descriptor, matched, rule);
+                plan.add(index, entry);
+            }
+        }
+        if plan.entries.len() == before {
+            plan.add(index, PlanEntry::Free);
+        }
     }
     Ok(plan)
 }
 
-/// A matched rule whose name another matched rule of the request replaces is dropped, its counter untouched.
-fn drop_replaced(matches: &mut SmallVec<[Option<Matched<'_>>; 2]>) {
-    if matches.iter().flatten().all(|m| m.rule.replaces.is_empty()) {
-        return;
-    }
-    let replaced: Vec<String> = matches
-        .iter()
-        .flatten()
-        .flat_map(|m| m.rule.replaces.iter().cloned())
-        .collect();
-    for matched in matches.iter_mut() {
-        if matched
-            .as_ref()
-            .is_some_and(|m| replaced.iter().any(|name| name.as_str() == &*m.rule.name))
-        {
-            *matched = None;
-        }
-    }
+/// The names of the rules that another matched rule of the request replaces: they are dropped, their counters untouched.
+fn replaced<'r>(matches: &[Option<Matched<'r>>]) -> Vec<&'r str> {
+    let rules = matches.iter().flatten().flat_map(|matched| matched.rules);
+    let names = rules.flat_map(|rule| rule.replaces.iter());
+    names.map(String::as_str).collect()
 }
 
 impl Plan {
-    fn add_rule(&mut self, asking: Asking<'_>, descriptor: &Descriptor, matched: &Matched<'_>) -> PlanEntry {
+    fn add(&mut self, descriptor: usize, entry: PlanEntry) {
+        self.entries.push(entry);
+        self.of.push(descriptor);
+    }
+
+    fn add_rule(
+        &mut self,
+        asking: Asking<'_>,
+        descriptor: &Descriptor,
+        matched: &Matched<'_>,
+        rule: &Rule,
+    ) -> PlanEntry {
         let Asking {
             options,
             active,
             request,
             ..
         } = asking;
-        let rule = matched.rule;
         if let Some(candidate) = &rule.candidate {
-            self.add_candidate(asking, descriptor, matched, candidate);
+            self.add_candidate(asking, descriptor, matched, (rule.index, candidate));
         }
         let Some(limit) = rule.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
         };
-        let key = rule_key(options, Owner::Rule, &limit, request, descriptor, matched);
+        let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
         let enforcement = match () {
             () if rule.shadow_mode => Enforcement::Shadow,
             () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
@@ -176,6 +185,10 @@ impl Plan {
                 usage.mean_cost(first),
             ),
             _ => self.held(hits, &limit, asking.clock),
+        };
+        let hits = match hits {
+            Hits::Refund(_) if gives_back_permits_only(matched, &limit) => Hits::Refund(0),
+            hits => hits,
         };
         let check = self.push(Check {
             key,
@@ -199,7 +212,7 @@ impl Plan {
         asking: Asking<'_>,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
-        candidate: &Candidate,
+        (rule, candidate): (usize, &Candidate),
     ) {
         let Asking {
             options,
@@ -208,7 +221,6 @@ impl Plan {
             ..
         } = asking;
         let limit = candidate.limit;
-        let rule = matched.rule.index;
         let is_charge = candidate.count_denied
             || options.charge_after_peek && is_afterwards(&limit, descriptor, active.usage(rule));
         let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, asking.clock);
@@ -329,6 +341,19 @@ impl Plan {
         };
         self.entries.iter().filter_map(mode).collect()
     }
+}
+
+/// Whether what a descriptor gives back is permits of the `concurrency` limit that stands beside this one, and none of this
+/// one's hits.
+fn gives_back_permits_only(matched: &Matched<'_>, limit: &Limit) -> bool {
+    let is_permits = |limit: &Limit| limit.algorithm == Algorithm::Concurrency;
+    let beside = || {
+        matched
+            .rules
+            .iter()
+            .any(|rule| rule.limit.as_ref().is_some_and(is_permits))
+    };
+    matched.rules.len() > 1 && !is_permits(limit) && beside()
 }
 
 /// A hold that two descriptors settle (input and output tokens, say) is settled by the first, for both.

@@ -49,7 +49,7 @@ impl Engine {
     /// [`FindError`] when they cannot be looked for.
     pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<FoundCounters, FindError> {
         let limit = rule.limit.ok_or(FindError::Unlimited)?;
-        let prefix = rule_prefix(&self.options.key_prefix, &limit, &rule.domain);
+        let prefix = rule_prefix(&self.options.key_prefix, rule.owner(), &limit, &rule.domain);
         let is_wanted = |key: &str| {
             let descriptor = key.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix('}'));
             let is_of_rule = || {

@@ -14,7 +14,7 @@ use super::Active;
 pub struct Decision {
     /// The overall code.
     pub over_limit: bool,
-    /// One for each descriptor, in order.
+    /// One for each limit of each descriptor, in order; at least one a descriptor.
     pub statuses: SmallVec<[Status; 2]>,
     /// Set when the store could not decide and the failure mode did.
     pub failure: Option<OnStoreError>,
@@ -24,9 +24,11 @@ pub struct Decision {
     pub active: Arc<Active>,
 }
 
-/// The answer to one descriptor.
+/// The answer of one limit to its descriptor.
 #[derive(Debug, Clone, Copy)]
 pub struct Status {
+    /// Which descriptor of the request.
+    pub descriptor: usize,
     /// The code as reported: a rule in shadow mode reads OK.
     pub over_limit: bool,
     /// What it is about.
@@ -121,8 +123,23 @@ impl Decision {
         })
     }
 
-    /// The status that a single-valued header speaks of: an over one first (the one that lasts longest), else the one
-    /// with the least remaining.
+    /// For each descriptor, where in `statuses` the one stands that answers for it, as the API has one a descriptor: of those
+    /// that deny the one that lasts longest, else the one with the least share of its limit left.
+    pub fn spoken(&self) -> impl Iterator<Item = usize> {
+        let mut from = 0;
+        self.statuses
+            .chunk_by(|one, next| one.descriptor == next.descriptor)
+            .map(move |group| {
+                let rank = |(_, status): &(usize, &Status)| status.rank_in_descriptor();
+                // No group is empty.
+                let (at, _) = group.iter().enumerate().min_by_key(rank).unwrap_or((0, &group[0]));
+                from += group.len();
+                from - group.len() + at
+            })
+    }
+
+    /// The status that a single-valued header speaks of, among those that answer for their descriptors: an over one first
+    /// (the one that lasts longest), else the one with the least remaining.
     #[must_use]
     pub fn tightest(&self) -> Option<(&Status, &Counted)> {
         let status = &self.statuses[self.tightest_index()?];
@@ -135,14 +152,17 @@ impl Decision {
     /// Where [`tightest`](Self::tightest) stands in `statuses`.
     #[must_use]
     pub fn tightest_index(&self) -> Option<usize> {
-        let rank = |(index, status): (usize, &Status)| match &status.limit {
-            StatusLimit::Counted(counted) if status.over_limit => {
-                Some((0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX), index))
+        let rank = |index: usize| {
+            let status = &self.statuses[index];
+            match &status.limit {
+                StatusLimit::Counted(counted) if status.over_limit => {
+                    Some((0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX), index))
+                }
+                StatusLimit::Counted(counted) => Some((1, counted.outcome.remaining, index)),
+                StatusLimit::None | StatusLimit::Unlimited { .. } => None,
             }
-            StatusLimit::Counted(counted) => Some((1, counted.outcome.remaining, index)),
-            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
         };
-        let (_, _, index) = self.statuses.iter().enumerate().filter_map(rank).min()?;
+        let (_, _, index) = self.spoken().filter_map(rank).min()?;
         Some(index)
     }
 
@@ -158,7 +178,26 @@ impl Decision {
     }
 }
 
+impl Status {
+    /// Orders the limits of one descriptor: the least one answers for it.
+    fn rank_in_descriptor(&self) -> (u8, u64) {
+        match &self.limit {
+            StatusLimit::Counted(counted) if self.over_limit => {
+                (0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX))
+            }
+            StatusLimit::Counted(counted) => (1, counted.share_left()),
+            StatusLimit::None | StatusLimit::Unlimited { .. } => (2, 0),
+        }
+    }
+}
+
 impl Counted {
+    /// What is left of the limit, in parts of 2^32.
+    fn share_left(&self) -> u64 {
+        let share = (u128::from(self.outcome.remaining) << 32) / u128::from(self.limit_hits.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
     /// Microseconds until the same hits would be admitted; `None` = never.
     #[must_use]
     pub const fn retry_after_us(&self) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Counter keys: readable, made in this one place, and never the same for two different counters.
 //!
 //! Layout: `<prefix><algorithm>:{<domain>|<key>=<value>|…}`; `:o:` or `:c:` before the brace says whose counter it is, if
-//! not a rule's, and some have a window before that. Everything that comes from a request or a rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
+//! not a rule's, and some have a window before that; `#` and a tag, which of several limits of a descriptor it is of. Everything that comes from a request or a rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
 //! [`MAX_READABLE`] bytes keeps its first bytes and ends in `#` and 160 bits of BLAKE3 over the whole, so hostile
 //! values cannot be made to collide.
 
@@ -55,6 +55,8 @@ pub enum Part<'a> {
 pub enum Owner {
     /// A rule of the tree.
     Rule,
+    /// A rule that stands on its descriptor beside others.
+    Several(Tag),
     /// A limit that the request brought itself.
     Override,
     /// The `candidate` of a rule of the tree.
@@ -65,9 +67,39 @@ impl Owner {
     /// What stands between a key's state and its identity.
     const fn mark(self) -> &'static str {
         match self {
-            Self::Rule => ":",
+            Self::Rule | Self::Several(_) => ":",
             Self::Override => ":o:",
             Self::Candidate => ":c:",
+        }
+    }
+}
+
+/// Which of the limits of one descriptor a limit is: by its window, so that it does not depend on their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag {
+    /// The window in seconds; at least 1.
+    pub seconds: u64,
+    /// 1, or how many limits of the same window stand before this one and it.
+    pub number: u8,
+}
+
+impl Tag {
+    /// Reads what [`fmt::Display`] writes; `None` if it is anything else.
+    fn parse(text: &str) -> Option<Self> {
+        let (seconds, number) = text.split_once("s.").or_else(|| Some((text.strip_suffix('s')?, "1")))?;
+        let tag = Self {
+            seconds: seconds.parse().ok()?,
+            number: number.parse().ok()?,
+        };
+        (tag.to_string() == text).then_some(tag)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            1 => write!(f, "{}s", self.seconds),
+            number => write!(f, "{}s.{number}", self.seconds),
         }
     }
 }
@@ -110,10 +142,11 @@ pub fn counter_key<'a>(
 
 /// What the keys of a rule's counters begin with, in one domain: what follows is the descriptor, and a closing brace.
 #[must_use]
-pub fn rule_prefix(prefix: &str, limit: &Limit, domain: &str) -> String {
+pub fn rule_prefix(prefix: &str, owner: Owner, limit: &Limit, domain: &str) -> String {
     let mut key = prefix.to_owned();
-    push_state(&mut key, Owner::Rule, limit);
-    key.push_str(":{");
+    push_state(&mut key, owner, limit);
+    key.push_str(owner.mark());
+    key.push('{');
     push_escaped(&mut key, domain);
     key.push('|');
     key
@@ -139,7 +172,8 @@ impl Identity {
         let (state, identity) = key.strip_suffix('}')?.rsplit_once('{')?;
         let is_marked = |owner: &Owner| state.ends_with(owner.mark());
         let owner = [Owner::Override, Owner::Candidate].into_iter().find(is_marked);
-        let owner = owner.unwrap_or(Owner::Rule);
+        let tag = || Tag::parse(state.strip_suffix(':')?.rsplit_once('#')?.1);
+        let owner = owner.or_else(|| tag().map(Owner::Several)).unwrap_or(Owner::Rule);
         // Every `#` of a domain, key or value is escaped.
         let shortened = identity.contains('#');
         let mut parts = identity.split('|');
@@ -176,6 +210,9 @@ fn push_state(key: &mut String, owner: Owner, limit: &Limit) {
     }
     if limit.hold_us > 0 {
         let _ = write!(key, "+h{}", Length(limit.hold_us));
+    }
+    if let Owner::Several(tag) = owner {
+        let _ = write!(key, "#{tag}");
     }
 }
 

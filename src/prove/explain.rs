@@ -18,14 +18,22 @@ pub struct Line<'a> {
     pub decision: &'a Decision,
 }
 
-/// The lines of a decision, one for each descriptor, in order.
+/// The lines of a decision, one for each limit of each descriptor, in order.
 pub fn lines<'a>(descriptors: &'a [Descriptor], decision: &'a Decision) -> impl Iterator<Item = Line<'a>> {
-    let pairs = descriptors.iter().zip(&decision.statuses);
-    pairs.map(|(descriptor, status)| Line {
+    pairs(descriptors, decision).map(|(descriptor, status)| Line {
         descriptor,
         status,
         decision,
     })
+}
+
+/// The statuses of a decision, each with its descriptor.
+pub fn pairs<'a>(
+    descriptors: &'a [Descriptor],
+    decision: &'a Decision,
+) -> impl Iterator<Item = (&'a Descriptor, &'a Status)> {
+    let statuses = decision.statuses.iter();
+    statuses.filter_map(|status| Some((descriptors.get(status.descriptor)?, status)))
 }
 
 /// A rule by domain, path and name.

@@ -1,6 +1,6 @@
 //! What a change of rules means for their counters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Rule, RuleSet};
 use crate::model::Limit;
@@ -12,7 +12,10 @@ impl Rule {
     #[must_use]
     pub fn keeps_counters_of(&self, old: &Self) -> bool {
         match (old.limit, self.limit) {
-            (Some(before), Some(after)) => name_of(&before) == name_of(&after) && old.shared == self.shared,
+            (Some(before), Some(after)) => {
+                let same_name = name_of(old.owner(), &before) == name_of(self.owner(), &after);
+                same_name && old.shared == self.shared
+            }
             // Nothing was counted, or nothing is.
             (None, _) | (_, None) => true,
         }
@@ -27,19 +30,21 @@ impl RuleSet {
         rules.map(|rule| ((&*rule.domain, &*rule.path), &**rule)).collect()
     }
 
-    /// The rules that were there before, and whose counters start anew.
+    /// The rules that were there before, and whose counters start anew. One of several limits of a descriptor was there
+    /// if any limit was: it is named after its window.
     #[must_use]
     pub fn starting_anew<'r>(&'r self, before: &Self) -> Vec<&'r Rule> {
-        let before = before.by_path();
-        let anew = self.by_path().into_iter().filter(|(path, rule)| {
-            let old = before.get(path);
-            old.is_some_and(|old| !rule.keeps_counters_of(old))
+        let known = before.by_path();
+        let nodes: HashSet<_> = before.rules.iter().map(|rule| (&rule.domain, &rule.levels)).collect();
+        let anew = self.by_path().into_iter().filter(|(path, rule)| match known.get(path) {
+            Some(old) => !rule.keeps_counters_of(old),
+            None => rule.tag.is_some() && nodes.contains(&(&rule.domain, &rule.levels)),
         });
         anew.map(|(_, rule)| rule).collect()
     }
 }
 
 /// What of a limit is part of its counters' names.
-fn name_of(limit: &Limit) -> String {
-    counter_key("", Owner::Rule, limit, "", []).to_string()
+fn name_of(owner: Owner, limit: &Limit) -> String {
+    counter_key("", owner, limit, "", []).to_string()
 }

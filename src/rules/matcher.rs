@@ -9,17 +9,17 @@ use crate::model::Entry;
 use super::tree::{Level, Node};
 use super::{Domain, Rule};
 
-/// A rule that applies.
+/// The rules that apply.
 #[derive(Debug, Clone)]
 pub struct Matched<'r> {
-    /// The rule.
-    pub rule: &'r Arc<Rule>,
+    /// At least one; several where a node has several limits.
+    pub rules: &'r [Arc<Rule>],
     /// For each entry, in order: the wildcard whose matches share one counter (`share_threshold`), if that is how it matched.
     pub shared: SmallVec<[Option<&'r str>; 4]>,
 }
 
 impl Domain {
-    /// The rule that stands on the node of the last entry.
+    /// The rules that stand on the node of the last entry.
     ///
     /// At each level: the exact key and value first, then the most specific wildcard, then the key alone. What is taken
     /// is taken: an exact node that leads nowhere is not left again for a sibling. The cost is the number of entries,
@@ -40,8 +40,8 @@ impl Domain {
             level = &node.children;
             last = Some(node);
         }
-        let rule = last?.rule.as_ref()?;
-        Some(Matched { rule, shared })
+        let rules = &*last?.rules;
+        (!rules.is_empty()).then_some(Matched { rules, shared })
     }
 }
 

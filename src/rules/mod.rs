@@ -8,6 +8,7 @@ pub mod tree;
 
 use std::sync::Arc;
 
+use crate::model::key::{Owner, Tag};
 use crate::model::{AlgorithmKind, Limit, Window};
 
 pub use matcher::Matched;
@@ -46,7 +47,10 @@ impl OnStoreError {
     }
 }
 
-/// A rule: a node of the tree that carries a `rate_limit`.
+/// Most limits of one descriptor.
+pub const MAX_LIMITS: usize = 8;
+
+/// A rule: a `rate_limit` of a node of the tree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// Position in [`RuleSet::rules`]; dense, so that per-rule counters can live in a plain list.
@@ -54,8 +58,11 @@ pub struct Rule {
     /// The domain it belongs to.
     pub domain: Arc<str>,
     /// Path in the tree below the domain, `key` or `key_value` joined by dots, as envoyproxy/ratelimit names its
-    /// statistics; made of rule text only, never of request values.
+    /// statistics, then `#` and the tag; made of rule text only, never of request values.
     pub path: Arc<str>,
+    /// Which of several limits of its descriptor it is; `None` = the only one, or the one with the longest window, so that
+    /// a quota keeps its counters when a shorter limit comes to stand beside it.
+    pub tag: Option<Tag>,
     /// The same path level by level: (key, value or empty), for labels.
     pub levels: Arc<[(String, String)]>,
     /// `rate_limit.name`, or empty.
@@ -92,6 +99,14 @@ pub struct Rule {
     pub hold_first: Option<u64>,
     /// Where it is written: `file:line`, or the name of a resource without lines.
     pub source: Arc<str>,
+}
+
+impl Rule {
+    /// Whose counters its limit's are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.tag.map_or(Owner::Rule, Owner::Several)
+    }
 }
 
 /// A limit that is decided beside the one in force, on counters of its own, and never denies.

@@ -16,8 +16,8 @@ const MAX_OTHERS: usize = 20;
 pub struct Trace<'r> {
     /// One for each entry that was looked at.
     pub steps: Vec<Step<'r>>,
-    /// The rule at its end.
-    pub rule: Option<&'r Arc<Rule>>,
+    /// The rules at its end.
+    pub rules: &'r [Arc<Rule>],
 }
 
 /// One entry at its level.
@@ -82,7 +82,7 @@ impl Domain {
             };
             level = &node.children;
             if at + 1 == entries.len() {
-                trace.rule = node.rule.as_ref();
+                trace.rules = &node.rules;
             }
         }
         trace

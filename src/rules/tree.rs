@@ -50,8 +50,8 @@ pub(crate) struct Values {
 /// A place in the tree.
 #[derive(Debug, Default)]
 pub struct Node {
-    /// What applies to requests that end here.
-    pub rule: Option<Arc<Rule>>,
+    /// What applies to requests that end here: at most [`MAX_LIMITS`](super::MAX_LIMITS).
+    pub rules: Box<[Arc<Rule>]>,
     /// What stands below.
     pub children: Level,
     /// `share_threshold`: the pattern in whose name all matching values share one counter.
@@ -89,7 +89,7 @@ impl Domain {
             levels.extend(nodes.iter().map(|node| &node.children));
             last = nodes;
         }
-        last.iter().any(|node| node.rule.is_some())
+        last.iter().any(|node| !node.rules.is_empty())
     }
 }
 

@@ -228,34 +228,35 @@ fn limit_override(
     }
 }
 
-/// Writes the codes and statuses of an answer.
+/// Writes the codes and statuses of an answer: one status a descriptor, of the limit that [answers](Decision::spoken) for it.
 ///
 /// Envoy writes `x-ratelimit-limit`, `-remaining` and `-reset` of the status with the least `limit_remaining` (the first
 /// of several), so that has to be [`Decision::tightest`]; [`announced_remaining`] sees to it.
 #[must_use]
 pub fn response(decision: &Decision) -> wire::RateLimitResponse {
-    let denying = decision.tightest_index().filter(|at| decision.statuses[*at].over_limit);
+    let denying = decision.tightest_index().map(|at| &decision.statuses[at]);
+    let denying = denying
+        .filter(|status| status.over_limit)
+        .map(|status| status.descriptor);
     wire::RateLimitResponse {
         overall_code: code(decision.over_limit),
         statuses: decision
-            .statuses
-            .iter()
-            .enumerate()
-            .map(|(index, status)| descriptor_status(decision, status, index, denying))
+            .spoken()
+            .map(|at| descriptor_status(decision, &decision.statuses[at], denying))
             .collect(),
         ..Default::default()
     }
 }
 
-/// `limit_remaining` of the status at `index` where the one at `denying` denies, if any does: 0 for that one and for
+/// `limit_remaining` of a status where that of the descriptor `denying` denies, if any does: 0 for that one and for
 /// others that deny, as in envoyproxy/ratelimit; at least 1 for those before it, which Envoy would choose at 0.
-fn announced_remaining(status: &Status, counted: &Counted, index: usize, denying: Option<usize>) -> u32 {
+fn announced_remaining(status: &Status, counted: &Counted, denying: Option<usize>) -> u32 {
     let left = if status.over_limit {
         0
     } else {
         counted.outcome.remaining
     };
-    let least = u64::from(denying.is_some_and(|denying| index < denying));
+    let least = u64::from(denying.is_some_and(|denying| status.descriptor < denying));
     u32::try_from(left.max(least)).unwrap_or(u32::MAX)
 }
 
@@ -263,7 +264,7 @@ fn code(over_limit: bool) -> i32 {
     (if over_limit { Code::OverLimit } else { Code::Ok }).into()
 }
 
-fn descriptor_status(decision: &Decision, status: &Status, index: usize, denying: Option<usize>) -> DescriptorStatus {
+fn descriptor_status(decision: &Decision, status: &Status, denying: Option<usize>) -> DescriptorStatus {
     match &status.limit {
         StatusLimit::None => DescriptorStatus {
             code: code(false),
@@ -277,7 +278,7 @@ fn descriptor_status(decision: &Decision, status: &Status, index: usize, denying
         StatusLimit::Counted(counted) => DescriptorStatus {
             code: code(status.over_limit),
             current_limit: Some(current_limit(decision, status, counted)),
-            limit_remaining: announced_remaining(status, counted, index, denying),
+            limit_remaining: announced_remaining(status, counted, denying),
             duration_until_reset: Some(whole_seconds(counted.until_reset_us())),
         },
     }

@@ -6,16 +6,18 @@ use crate::model::{Descriptor, Request};
 
 /// Bytes of a descriptor that are written at most.
 const MAX_TEXT: usize = 1 << 10;
-/// Descriptors of a request that are written at most.
-const MAX_DESCRIPTORS: usize = 16;
+/// Lines for a request at most.
+const MAX_LINES: usize = 16;
 
-/// One line for each descriptor; nothing unless the level is on.
+/// One line for each limit of each descriptor; nothing unless the level is on.
 pub(super) fn log(asked: &Request, decision: &Decision) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
-    for (descriptor, status) in asked.descriptors.iter().zip(&decision.statuses).take(MAX_DESCRIPTORS) {
-        line(asked, descriptor, decision, status);
+    for status in decision.statuses.iter().take(MAX_LINES) {
+        if let Some(descriptor) = asked.descriptors.get(status.descriptor) {
+            line(asked, descriptor, decision, status);
+        }
     }
 }
 

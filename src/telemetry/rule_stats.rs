@@ -145,13 +145,22 @@ fn limit_of(rule: &Rule) -> Option<([String; 3], u32)> {
     Some((labels, rule.requests_per_unit))
 }
 
-/// `key` or `key_value` for each level, as envoyproxy/ratelimit writes them.
+/// `key` or `key_value` for each level, as envoyproxy/ratelimit writes them; one of several limits has its tag behind.
 fn level_names(rule: &Rule) -> Vec<String> {
     let name = |(key, value): &(String, String)| match value.as_str() {
         "" => key.clone(),
         value => format!("{key}_{value}"),
     };
-    rule.levels.iter().map(name).collect()
+    let mut names: Vec<String> = rule.levels.iter().map(name).collect();
+    tag_last(&mut names, rule);
+    names
+}
+
+/// Tells the series of one of several limits of a descriptor from the others'.
+pub fn tag_last(names: &mut [String], rule: &Rule) {
+    if let (Some(tag), Some(last)) = (rule.tag, names.last_mut()) {
+        last.push_str(&format!("#{tag}"));
+    }
 }
 
 struct Family {

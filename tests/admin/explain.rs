@@ -232,3 +232,58 @@ descriptors:
         assert_eq!(found, expected.map(Some), "{counter}");
     }
 }
+
+#[tokio::test]
+async fn several_limits_of_a_descriptor_are_explained_each() {
+    let rules = "domain: d\ndescriptors:\n  - key: user\n    rate_limits:\n      - { unit: hour, requests_per_unit: 1 }\n      - { unit: day, requests_per_unit: 9 }\n";
+    let server = Sluicegate::start(rules, &[]);
+    let api = Client::new(server.admin_port);
+    let json = Client::new(server.http_port);
+    let body = json!({ "domain": "d", "descriptors": [{ "entries": [{ "key": "user", "value": "a" }] }] });
+    json.post("/json", &[], &body.to_string()).await;
+    let explained = explain(&api, &users("d", &["a"])).await;
+    let descriptor = &explained["descriptors"][0];
+    assert_eq!(explained["would_pass"], false);
+    // The one that denies first.
+    let told = |of: &Value| {
+        (
+            of["rule"]["path"].clone(),
+            of["counter"]["used"].clone(),
+            of["counter"]["limit"].clone(),
+        )
+    };
+    assert_eq!(told(descriptor), (json!("user#3600s"), json!(1), json!(1)));
+    assert_eq!(told(&descriptor["others"][0]), (json!("user"), json!(1), json!(9)));
+    let counters = api
+        .get("/api/v1/counters?domain=d&descriptor=user%3Da", &[])
+        .await
+        .json();
+    assert_eq!(
+        (&counters["limit"], &counters["others"][0]["limit"]),
+        (&json!(1), &json!(9))
+    );
+    let words = crate::support::sluicegate::run(
+        std::path::Path::new("."),
+        &[
+            "explain",
+            "--admin",
+            &format!("http://127.0.0.1:{}", server.admin_port),
+            "--domain",
+            "d",
+            "user=a",
+        ],
+    );
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(
+        words.contains("counted by rule user#3600s") && words.contains("also counted by rule user ("),
+        "{words}"
+    );
+    let metrics = Client::new(server.admin_port).get("/metrics", &[]).await.body;
+    for line in [
+        r#"sluicegate_decisions_total{domain="d",rule="user#3600s",outcome="allowed"} 1"#,
+        r#"sluicegate_decisions_total{domain="d",rule="user",outcome="allowed"} 1"#,
+        r#"ratelimit_service_rate_limit_total_hits{domain="d",key1="user#3600s"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}

@@ -14,6 +14,7 @@ mod options;
 mod properties;
 mod reference;
 mod reload;
+mod several;
 mod source;
 mod warnings;
 
@@ -53,5 +54,7 @@ fn entries(pairs: &[(&str, &str)]) -> Vec<Entry> {
 
 /// The path of the rule that applies.
 fn find<'r>(domain: &'r Domain, pairs: &[(&str, &str)]) -> Option<&'r str> {
-    domain.find(&entries(pairs)).map(|Matched { rule, .. }| &*rule.path)
+    domain
+        .find(&entries(pairs))
+        .map(|Matched { rules, .. }| &*rules[0].path)
 }

@@ -116,7 +116,7 @@ fn probes(rules: &RuleSet, pairs: &[(&str, &str)]) -> (Option<String>, usize) {
     let mut probes = 0;
     let domain = &rules.domains["d"];
     let found = domain.find_probed(&entries(pairs), &mut || probes += 1);
-    (found.map(|found| found.rule.path.to_string()), probes)
+    (found.map(|found| found.rules[0].path.to_string()), probes)
 }
 
 fn many(count: usize, value: impl Fn(usize) -> String) -> RuleSet {

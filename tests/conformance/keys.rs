@@ -1,7 +1,7 @@
 //! No two different counters share a key.
 
 use proptest::prelude::*;
-use sluicegate::model::key::{Owner, Part, counter_key};
+use sluicegate::model::key::{Identity as Read, Owner, Part, Tag, counter_key};
 use sluicegate::model::{AlgorithmKind, CounterKey};
 
 use crate::traces;
@@ -114,5 +114,32 @@ fn what_a_key_says_of_its_limit() {
         assert_ne!(own, *known, "{kind}");
         assert_ne!(own, key(Owner::Override, kind, 10, 61), "{kind}");
         assert_eq!(own, key(Owner::Override, kind, 20, 60), "{kind}");
+    }
+}
+
+/// Whatever stands before the key, its owner is read back as it was written, and no two share a key.
+#[test]
+fn several_limits_of_a_descriptor_have_keys_of_their_own() {
+    let tag = |seconds, number| Owner::Several(Tag { seconds, number });
+    let owners = [
+        Owner::Rule,
+        Owner::Override,
+        Owner::Candidate,
+        tag(60, 1),
+        tag(60, 2),
+        tag(602, 1),
+        tag(1, 1),
+    ];
+    for prefix in ["", "sg:", "a#1", "a#1s", "#60s:", "x{#60s.2}"] {
+        for kind in AlgorithmKind::ALL {
+            let limit = traces::limit(kind, 10, 60);
+            let mut seen = std::collections::BTreeSet::new();
+            for owner in owners {
+                let key = counter_key(prefix, owner, &limit, "d", [Part::Own("k#5s", "v")]);
+                let read = Read::of(key.as_str()).expect("a key");
+                assert_eq!((read.owner, read.shortened), (owner, false), "{key}");
+                assert!(seen.insert(key));
+            }
+        }
     }
 }

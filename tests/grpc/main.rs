@@ -12,4 +12,5 @@ mod holds;
 mod permits;
 mod server;
 mod service;
+mod several;
 mod wire;

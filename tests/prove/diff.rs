@@ -17,6 +17,7 @@ descriptors:
   - { key: log, rate_limit: { algorithm: sliding_log, unit: minute, requests_per_unit: 5 } }
   - { key: path, value: /health }
   - { key: tried, candidate: { unit: minute, requests_per_unit: 3 }, rate_limit: { unit: minute, requests_per_unit: 5 } }
+  - { key: several, rate_limit: { unit: day, requests_per_unit: 250 } }
 ";
 const NEW: &str = "
 domain: shop
@@ -34,6 +35,7 @@ descriptors:
   - { key: log, rate_limit: { algorithm: sliding_log, unit: hour, requests_per_unit: 5 } }
   - { key: tried, rate_limit: { unit: minute, requests_per_unit: 3 } }
   - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
+  - { key: several, rate_limits: [{ unit: second, requests_per_unit: 10 }, { unit: day, requests_per_unit: 200 }] }
 ";
 
 #[test]
@@ -53,6 +55,8 @@ fn a_change_is_told_in_words() {
         "shop / log: tighter: 5 per minute by sliding_log → 5 per hour by sliding_log; its counters start anew",
         "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters go on",
         "shop / new: new, unlimited; tries a candidate: 2 per day by sliding_window",
+        "shop / several: tighter: 250 per day by sliding_window → 200 per day by sliding_window; its counters go on",
+        "shop / several#1s: new, 10 per second by sliding_window",
         "shop / shadow: denies now (no shadow mode any more); its counters go on",
         "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \
          counters go on",

@@ -22,6 +22,10 @@ descriptors:
   - key: watched
     shadow_mode: true
     rate_limit: { name: candidate, unit: hour, requests_per_unit: 1 }
+  - key: several
+    rate_limits:
+      - { name: burst, unit: second, requests_per_unit: 2 }
+      - { name: quota, unit: day, requests_per_unit: 3 }
   - key: worker
     rate_limit: { name: busy, algorithm: concurrency, window: 1h, requests_per_unit: 1 }
 ";
@@ -49,6 +53,13 @@ tests:
     steps:
       - { request: { descriptors: [[watched: a]] }, expect: allowed }
       - { request: { descriptors: [[watched: a]] }, expect: { allowed: true, shadow_denied_by: candidate } }
+  - name: several limits hold, each by its name
+    steps:
+      - { times: 2, request: { descriptors: [[several: a]] }, expect: allowed }
+      - { request: { descriptors: [[several: a]] }, expect: { denied_by: burst } }
+      - { at: 2s, request: { descriptors: [[several: a]] }, expect: { allowed: true, remaining: 0 } }
+      - { at: 4s, request: { descriptors: [[several: a]] }, expect: { denied_by: quota } }
+      - { at: 4s, request: { descriptors: [[several: a]], hits: 3 }, expect: { denied_by: [burst, quota] } }
   - name: a slot comes back
     steps:
       - { request: { descriptors: [[worker: a]] }, expect: allowed }
@@ -63,7 +74,7 @@ fn tests_that_hold_pass_and_name_the_rules_that_nobody_reached() {
     let output = sluicegate(directory.path(), &["test", "t.yaml"]);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(out.contains("5 of 5 tests passed, 4 of 5 rules reached"), "{out}");
+    assert!(out.contains("6 of 6 tests passed, 6 of 7 rules reached"), "{out}");
     assert!(out.contains("not reached: shop / path (nobody)"), "{out}");
 }
 

@@ -58,6 +58,10 @@ function standing(counter, explained) {
       h("dt", {}, "Full again in"), h("dd", {}, duration(state.resets_in_ms / 1000)),
       h("dt", {}, "Algorithm"), h("dd", {}, state.algorithm),
       h("dt", {}, "Read from"), h("dd", { class: ["fallback", "none"].includes(state.read_from) ? "bad" : "" }, FROM[state.read_from], state.cached ? " (a cached denial)" : "")));
+  for (const { rule, counter: other } of explained.descriptors[0].others ?? []) {
+    if (other) card.append(h("p", {}, `also ${visible(rule.path)}: ${count(other.used)} of ${count(other.limit)} ${each(other.window)} used, `,
+      other.would_pass ? h("b", { class: "good" }, "passes") : h("b", { class: "bad" }, "denied")));
+  }
   return card;
 }
 

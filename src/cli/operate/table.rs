@@ -219,6 +219,10 @@ pub(in crate::cli) fn counter(state: &Value) -> String {
     };
     line("read from", format!("{}{cached}", cell(&state["read_from"])));
     line("key", cell(&state["key"]));
+    for other in list(&state["others"]) {
+        let _ = writeln!(out, "another limit of the descriptor:");
+        out.push_str(&counter(other));
+    }
     out
 }
 
@@ -243,6 +247,10 @@ pub(in crate::cli) fn explain(explained: &Value) -> String {
         }
         if of["counter"].is_object() {
             out.push_str(&counter(&of["counter"]));
+        }
+        for other in list(&of["others"]) {
+            let _ = writeln!(out, "{}: also {}", descriptor(&of["entries"]), outcome(other));
+            out.push_str(&counter(&other["counter"]));
         }
     }
     let verdict = if explained["would_pass"] == true {

@@ -14,7 +14,7 @@ pub(super) fn check(
     scope: &Scope<'_>,
     level: Level,
     options: &Options,
-    own: Option<&Rule>,
+    own: &[Arc<Rule>],
     below: &[Arc<Rule>],
     errors: &mut ConfigErrors,
 ) {
@@ -22,8 +22,8 @@ pub(super) fn check(
         let (Some(effect), Some(place)) = (&option.effect, option.given(options)) else {
             continue;
         };
-        let reaches =
-            own.is_some_and(effect.applies) || (effect.below && below.iter().any(|rule| (effect.applies)(rule)));
+        let reaches = own.iter().any(|rule| (effect.applies)(rule))
+            || (effect.below && below.iter().any(|rule| (effect.applies)(rule)));
         let is_repeated = !below.is_empty() && below.iter().all(|rule| (effect.repeated)(rule));
         if !reaches && !is_repeated {
             let problem = Problem::NoEffect {

@@ -6,6 +6,7 @@
 //! | `mod` | the tree: domains, levels, descriptors |
 //! | `scope` | what holds on the way down; how errors there are reported |
 //! | `rule`, `limits` | one `rate_limit` |
+//! | `several` | all limits of one descriptor |
 //! | `effect` | warnings about options that affect no rule |
 //! | `sections` | the `ext_authz` sections of all files |
 
@@ -14,6 +15,7 @@ mod limits;
 mod rule;
 mod scope;
 mod sections;
+mod several;
 
 use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use crate::rules::{Defaults, Domain, Level, Node, Rule, RuleSet, pattern};
 
 use super::error::{ConfigErrors, Warnings};
-use super::field::{Field, Placed};
+use super::field::Field;
 use super::options::{Level as OptionLevel, Options};
 use super::problem::{Clipped, Problem};
 use super::raw::{self, Descriptor, File};
@@ -105,7 +107,7 @@ impl Compiler<'_> {
         }
         let before = self.mark();
         self.level(&mut scope, &file.descriptors, &mut root, &mut seen);
-        self.warn_without_effect(&scope, OptionLevel::File, &file.options, None, before);
+        self.warn_without_effect(&scope, OptionLevel::File, &file.options, &[], before);
         if sound {
             self.domains.insert(name, Building { first, root, seen });
         }
@@ -187,42 +189,44 @@ impl Compiler<'_> {
             .push(either(&options.share_threshold, &in_metadata.share_threshold));
 
         let before = self.mark();
-        let rule = match &descriptor.rate_limit {
-            Field::Given(rate_limit) => self.rule(scope, descriptor, rate_limit),
-            Field::Absent => {
-                let metadata = descriptor.in_metadata.place();
-                for (field, place) in in_metadata.counting() {
-                    scope.report(self.errors, Problem::NeedsRateLimit { field }, place.or(metadata));
-                }
-                None
-            }
-            Field::Broken => None,
-        };
+        let rules = self.rules(scope, descriptor, in_metadata);
         let shared = self.shared(scope, descriptor, in_metadata);
         let mut children = Level::default();
         self.level(scope, &descriptor.descriptors, &mut children, &mut Seen::new());
-        let own = rule.as_deref();
-        self.warn_without_effect(scope, OptionLevel::Descriptor, options, own, before);
-        self.warn_without_effect(scope, OptionLevel::Metadata, in_metadata, own, before);
+        self.warn_without_effect(scope, OptionLevel::Descriptor, options, &rules, before);
+        self.warn_without_effect(scope, OptionLevel::Metadata, in_metadata, &rules, before);
         scope.value_to_metric.pop();
         scope.shared.pop();
-        Node { rule, children, shared }
+        Node {
+            rules: rules.into(),
+            children,
+            shared,
+        }
     }
 
-    fn rule(&mut self, scope: &Scope<'_>, descriptor: &Descriptor, rate_limit: &Placed<Options>) -> Option<Arc<Rule>> {
-        let before = self.mark();
+    /// The rules of one descriptor, each in its place among all.
+    fn rules(&mut self, scope: &mut Scope<'_>, descriptor: &Descriptor, in_metadata: &Options) -> Vec<Arc<Rule>> {
+        let limits = several::limits(scope, descriptor, in_metadata, self.errors);
+        let mut rules = Vec::with_capacity(limits.len());
+        for (number, limit) in limits.iter().enumerate() {
+            let labels = scope.labels.len();
+            scope.labels.extend((limits.len() > 1).then(|| several::label(number)));
+            let before = (self.rules.len(), self.errors.count());
+            if let Some(rule) = rule::compile(scope, self.defaults, descriptor, limit, self.errors) {
+                let rule = Arc::new(rule);
+                let own = std::slice::from_ref(&rule);
+                self.warn_without_effect(scope, OptionLevel::RateLimit, &limit.value, own, before);
+                rules.extend(Arc::into_inner(rule));
+            }
+            scope.labels.truncate(labels);
+        }
+        several::tag(scope, &limits, &mut rules, self.errors);
         let index = self.rules.len();
-        let rule = Arc::new(rule::compile(
-            scope,
-            self.defaults,
-            descriptor,
-            rate_limit,
-            index,
-            self.errors,
-        )?);
-        self.rules.push(Arc::clone(&rule));
-        self.warn_without_effect(scope, OptionLevel::RateLimit, &rate_limit.value, Some(&*rule), before);
-        Some(rule)
+        let numbered = (index..)
+            .zip(rules)
+            .map(|(index, rule)| Arc::new(Rule { index, ..rule }));
+        self.rules.extend(numbered);
+        self.rules.get(index..).unwrap_or_default().to_vec()
     }
 
     /// How many rules and errors there are.
@@ -236,7 +240,7 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
         level: OptionLevel,
         options: &Options,
-        own: Option<&Rule>,
+        own: &[Arc<Rule>],
         before: (usize, usize),
     ) {
         let (rules, errors) = before;
@@ -257,7 +261,10 @@ impl Compiler<'_> {
         }
         let said = [&descriptor.options.share_threshold, &in_metadata.share_threshold];
         let Some(asked) = said.into_iter().find(|share| share.is_true()) else {
-            let counts = !matches!(descriptor.rate_limit, Field::Absent) || !descriptor.descriptors.is_empty();
+            let limits = [&descriptor.options.rate_limits, &in_metadata.rate_limits];
+            let counts = descriptor.rate_limit.is_there()
+                || limits.iter().any(|limits| limits.is_there())
+                || !descriptor.descriptors.is_empty();
             if wildcards > 0 && counts && said.iter().all(|share| !share.is_there()) {
                 scope.warn(self.errors, Problem::WildcardUnsaid, descriptor.value.place());
             }

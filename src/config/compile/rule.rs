@@ -12,13 +12,12 @@ use super::super::raw::Descriptor;
 use super::limits;
 use super::scope::Scope;
 
-/// Compiles a rule, to stand at `index`; `None` when something is wrong with it.
+/// Compiles a rule; `None` when something is wrong with it. Its index and tag are given when all of its descriptor's are known.
 pub(super) fn compile(
     scope: &Scope<'_>,
     defaults: &Defaults,
     descriptor: &Descriptor,
     rate_limit: &Placed<Options>,
-    index: usize,
     errors: &mut ConfigErrors,
 ) -> Option<Rule> {
     let raw = &rate_limit.value;
@@ -37,7 +36,8 @@ pub(super) fn compile(
     });
     let flags = &descriptor.options;
     Some(Rule {
-        index,
+        index: 0,
+        tag: None,
         domain: Arc::clone(&scope.domain),
         path: path(&scope.levels).into(),
         levels: scope.levels.as_slice().into(),

@@ -26,4 +26,5 @@ mod table;
 pub(super) use option::Shown;
 pub use option::{Hold, Level, METADATA_KEY, Options, RuleOption};
 pub(super) use read::misplaced;
+pub(super) use shapes::limit_label;
 pub use table::TABLE;

@@ -39,6 +39,7 @@ pub struct Options {
     pub value_to_metric: Field<bool>,
     pub metadata: Field<Map<String, Json>>,
     pub candidate: Field<Box<Options>>,
+    pub rate_limits: Field<Vec<Field<Options>>>,
 }
 
 /// `hold`, as it is written.

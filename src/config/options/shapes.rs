@@ -32,6 +32,30 @@ pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options)
     into.replaces = Field::at(items.iter().map(name).collect(), node.place);
 }
 
+/// `rate_limits`: the options of each of them.
+pub(super) fn rate_limits(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    let Value::List(items) = &node.value else {
+        reader.wrong("`rate_limits`".to_owned(), "a list of limits", node);
+        into.rate_limits = Field::Broken;
+        return;
+    };
+    let limit = |(number, item): (usize, &Node)| {
+        reader.path.push(limit_label(number));
+        let limit = match reader.level(item, Level::RateLimit) {
+            Some(fields) => Field::at(reader.options(&fields, Level::RateLimit), item.place),
+            None => Field::Broken,
+        };
+        reader.path.pop();
+        limit
+    };
+    into.rate_limits = Field::at(items.iter().enumerate().map(limit).collect(), node.place);
+}
+
+/// What errors call the entry of `rate_limits` at a position.
+pub(in super::super) fn limit_label(position: usize) -> String {
+    format!("rate_limits #{}", position + 1)
+}
+
 /// `candidate`: the options of its limit.
 pub(super) fn candidate(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
     into.candidate = match reader.level(node, Level::Candidate) {

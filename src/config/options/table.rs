@@ -140,6 +140,13 @@ pub static TABLE: &[RuleOption] = &[
         Extended("`*` anywhere; among several wildcards that match, the most specific wins (longest fixed text), not the first")),
     entry("rate_limit", &[Descriptor], Kind::Tree, "none", "what is counted when a request's descriptor ends here", Supported),
 
+    entry("rate_limits", &[Descriptor, Metadata], Kind::Shaped {
+            read: shapes::rate_limits,
+            given: |options| options.rate_limits.is_there().then(|| options.rate_limits.place()),
+        }, "none",
+        "in place of `rate_limit`: a list of up to 8 limits that all hold, such as 10 a second and 250 a day ([below](#several-limits))",
+        Native),
+
     // How to count.
     entry("requests_per_unit", &[RateLimit, Candidate], Kind::Number(slot!(requests_per_unit)), "`0`",
         "hits in a window, 0 to 4294967295; 0 denies everything", Supported),

@@ -1,7 +1,7 @@
 //! Records → descriptors → decisions, in order of time, by one or two sets of rules.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::engine::Decision;
 use crate::mapping::Attributes;
 use crate::model::{Descriptor, Request};
 use crate::prove::envoy::EnvoyError;
+use crate::prove::explain;
 use crate::prove::limiter::VirtualLimiter;
 use crate::prove::map::Mapper;
 
@@ -270,11 +271,7 @@ impl Side {
         self.tally.add(at_us, &request.descriptors, &decision);
         let denied = decision.over_limit;
         if denied && self.names_keys {
-            let pairs = request
-                .descriptors
-                .iter()
-                .zip(&decision.statuses)
-                .filter(|(_, status)| status.over_limit);
+            let pairs = explain::pairs(&request.descriptors, &decision).filter(|(_, status)| status.over_limit);
             let named = pairs.filter_map(|(descriptor, status)| {
                 let rule = decision.rule(status)?;
                 Some(keys::name(rule, descriptor))
@@ -287,21 +284,20 @@ impl Side {
         Ok(Answer { denied, by })
     }
 
-    /// The permits of a request are released when it ends.
+    /// The permits of a request are released when it ends, once for each descriptor.
     fn hold(&mut self, record: &Record, request: &Request, decision: &Decision) {
-        let taken: Vec<Descriptor> = request
-            .descriptors
-            .iter()
-            .zip(&decision.statuses)
-            .filter_map(|(descriptor, status)| {
-                let (_, permits) = decision.permits().find(|(held, _)| std::ptr::eq(*held, status))?;
-                (permits > 0).then(|| Descriptor {
-                    hits_addend: Some(permits),
-                    is_negative_hits: true,
-                    ..descriptor.clone()
-                })
+        let mut permits: BTreeMap<usize, u64> = BTreeMap::new();
+        for (status, held) in decision.permits().filter(|(_, held)| *held > 0) {
+            permits.insert(status.descriptor, held);
+        }
+        let release = |(at, permits): (usize, u64)| {
+            Some(Descriptor {
+                hits_addend: Some(permits),
+                is_negative_hits: true,
+                ..request.descriptors.get(at)?.clone()
             })
-            .collect();
+        };
+        let taken: Vec<Descriptor> = permits.into_iter().filter_map(release).collect();
         if taken.is_empty() || self.under_way.len() >= MAX_UNDER_WAY {
             return;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::engine::{Counted, Decision, StatusLimit};
 use crate::model::Descriptor;
 use crate::model::time::SECOND_US;
+use crate::prove::explain;
 use crate::rules::{Rule, RuleSet};
 
 use super::demand::Demand;
@@ -86,7 +87,7 @@ impl Tally {
         self.denied += u64::from(decision.over_limit);
         self.series.add(at_us, decision.over_limit);
         let mut limited = false;
-        for (descriptor, status) in descriptors.iter().zip(&decision.statuses) {
+        for (descriptor, status) in explain::pairs(descriptors, decision) {
             let StatusLimit::Counted(counted) = &status.limit else {
                 continue;
             };
