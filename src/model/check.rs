@@ -191,7 +191,7 @@ impl<H> Transaction<H> {
 
     /// Whether the transaction as a whole passes, given each check's verdict in order.
     ///
-    /// The one definition of all-or-nothing; the Lua driver (`store/redis/check.lua`) mirrors it.
+    /// The one definition of all-or-nothing; the Lua driver (`store/redis/transaction.lua`) mirrors it.
     #[must_use]
     pub fn passes(&self, allowed: impl IntoIterator<Item = bool>) -> bool {
         passes(self.checks.iter().map(|check| check.enforcement).zip(allowed))

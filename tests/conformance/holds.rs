@@ -1,17 +1,17 @@
 //! Holds: what is used and what is held stay within the limit together, hold by hold as a list would count them.
 
+mod keys;
 mod model;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use sluicegate::algorithms::op::Op;
 use sluicegate::algorithms::quota;
-use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, HoldId, Limit, Outcome, RetryAfter};
-use sluicegate::store::Store;
+use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, HoldId, Limit, Outcome, RetryAfter};
 
 use self::model::{Model, SECOND_US, SLICES};
 use crate::exact::for_all;
-use crate::subject::{Open, Subject, all, check, fresh_key, single};
+use crate::subject::{Open, Subject, all, check, fresh_key};
 use crate::traces;
 
 /// On no edge of any slice or window.
@@ -26,7 +26,9 @@ fn held(algorithm: AlgorithmKind, hits: u64, seconds: u32, hold_us: u64) -> Limi
 
 /// An id of its own.
 fn id(number: u64) -> HoldId {
-    HoldId::new(NOW_US + number, [7; 9])
+    let mut random = [7; 9];
+    random[1..].copy_from_slice(&number.to_be_bytes());
+    HoldId::new(NOW_US + number, random)
 }
 
 fn ask(subject: &Subject, now_us: u64, key: &CounterKey, limit: Limit, op: Op) -> Outcome {
@@ -94,7 +96,13 @@ fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), Test
         if let Op::Hold { id, .. } = op {
             made.push(id);
         }
-        let outcome = ask(subject, now, &key, limit, op);
+        let outcome = if number % 2 == 0 {
+            ask(subject, now, &key, limit, op)
+        } else {
+            // Beside another transaction it takes another way through the script.
+            let one = |key, op| all([check(key, limit, op, Enforcement::Enforce)]);
+            subject.decide(now, &[one(&fresh_key(), Op::Peek), one(&key, op)])[1][0].outcome
+        };
         let told = (outcome.allowed, outcome.remaining, outcome.retry_after, outcome.holds);
         prop_assert_eq!(told, model.step(now, op), "step {}: {:?} of {:?}", number, op, limit);
     }
@@ -246,105 +254,4 @@ pub fn all_or_nothing(open: Open) {
     let allowed: Vec<_> = answers.iter().map(|answers| answers[0].outcome.allowed).collect();
     assert_eq!(allowed, [true, false, true, true]);
     assert_eq!(answers[3][0].outcome.remaining, 70);
-}
-
-/// Every key of a hold expires, none before it has lost its meaning; somebody else's value is refused and left alone.
-#[test]
-fn keys_of_holds_expire() {
-    let server = std::sync::Arc::new(crate::support::redis::Redis::start());
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let store = runtime.block_on(crate::subject::connected(&server.url(), None));
-    let ttl_ms = |key: &str| server.cli(&["pttl", key]).parse::<i64>().expect("milliseconds");
-    let (key, limit) = (
-        fresh_key(),
-        held(AlgorithmKind::SlidingWindow, 100, 3600, 60 * SECOND_US),
-    );
-    let (ring, record) = (format!("{key}:held"), format!("{key}:{}", id(1)));
-    let ask = |hits| runtime.block_on(store.check(&single(&key, limit, hits)));
-    assert!(ask(Hits::Hold { hits: 5, id: id(1) }).expect("an answer")[0].allowed);
-    assert_eq!(ttl_ms(key.as_str()), -2, "nothing is used");
-    assert!((55_000..65_000).contains(&ttl_ms(&record)), "{}", ttl_ms(&record));
-    assert!((115_000..125_000).contains(&ttl_ms(&ring)), "{}", ttl_ms(&ring));
-    ask(Hits::Settle { hits: 3, id: id(1) }).expect("an answer");
-    assert!((55_000..65_000).contains(&ttl_ms(&record)), "it is remembered");
-    assert_eq!(ttl_ms(&ring), -2, "nothing is held");
-    assert!(ttl_ms(key.as_str()) > 3_600_000);
-    for foreign in [ring, record] {
-        server.cli(&["set", &foreign, "hello"]);
-        let error = ask(Hits::Settle { hits: 3, id: id(1) }).expect_err("a refusal");
-        assert_eq!(error.kind(), "wrongtype", "{error}");
-        assert_eq!(server.cli(&["get", &foreign]), "hello");
-        server.cli(&["del", &foreign]);
-    }
-}
-
-/// A request with a hold costs two calls, each of a few commands more than a plain decision's.
-#[test]
-fn a_hold_and_its_settlement_are_one_call_each() {
-    let server = std::sync::Arc::new(crate::support::redis::Redis::start());
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let store = runtime.block_on(crate::subject::connected(&server.url(), None));
-    let (plain, limit) = (
-        fresh_key(),
-        held(AlgorithmKind::SlidingWindow, 4_000_000_000, 3600, 60 * SECOND_US),
-    );
-    let ask = |key: &CounterKey, limit, hits| {
-        let answer = runtime.block_on(store.check(&single(key, limit, hits)));
-        assert!(answer.expect("an answer")[0].allowed);
-    };
-    // Calls of scripts, and of commands within them.
-    let counts = || {
-        let stats = server.cli(&["info", "commandstats"]);
-        let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
-        let of = |wanted: &dyn Fn(&str) -> bool| {
-            let lines = stats.lines().filter(|line| wanted(line));
-            lines.filter_map(calls).sum::<u64>()
-        };
-        let commands = ["time", "get", "set", "setrange", "del"];
-        let inner = |line: &str| {
-            commands
-                .iter()
-                .any(|name| line.starts_with(&format!("cmdstat_{name}:")))
-        };
-        (of(&|line| line.starts_with("cmdstat_evalsha:")), of(&inner))
-    };
-    let run = |step: &dyn Fn(u64)| {
-        step(0);
-        let before = counts();
-        (1..=1000).for_each(step);
-        let after = counts();
-        (after.0 - before.0, after.1 - before.1)
-    };
-    let unheld = Limit { hold_us: 0, ..limit };
-    assert_eq!(run(&|_| ask(&plain, unheld, Hits::Acquire(1))), (1000, 3000));
-    let key = fresh_key();
-    // One stays open, so that the sum never falls to nothing.
-    ask(
-        &key,
-        limit,
-        Hits::Hold {
-            hits: 1,
-            id: id(1 << 30),
-        },
-    );
-    let both = run(&|number| {
-        ask(
-            &key,
-            limit,
-            Hits::Hold {
-                hits: 500,
-                id: id(number),
-            },
-        );
-        ask(
-            &key,
-            limit,
-            Hits::Settle {
-                hits: 450,
-                id: id(number),
-            },
-        );
-    });
-    assert_eq!(both.0, 2000);
-    assert!(both.1 <= 12_100, "{} commands", both.1);
 }

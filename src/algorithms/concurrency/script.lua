@@ -4,11 +4,11 @@
 -- ARGV    parameters: limit, slice_us, slices
 -- Returns a table of functions for check.lua
 algorithms[5] = {
-  load = algorithms[0].load,
+  read = algorithms[0].read,
   decide = algorithms[0].decide,
   apply = algorithms[0].apply,
   debit = algorithms[0].debit,
   refund = algorithms[0].refund,
   return_to = algorithms[0].return_to,
-  save = algorithms[0].save,
+  write = algorithms[0].write,
 }

@@ -39,8 +39,7 @@ local function current(state, now, window_us)
 end
 
 algorithms[4] = {
-  load = function(key)
-    local value = call("GET", key)
+  read = function(value, key)
     if not value then
       return { end_us = 0, count = 0, mark = 0 }
     end
@@ -93,12 +92,10 @@ algorithms[4] = {
 
   leases = true,
 
-  save = function(state, key, now, spare_ms)
+  write = function(state)
     if state.count == 0 then
-      call("DEL", key)
-      return
+      return nil
     end
-    local value = struct.pack("<I5I4I3", state.end_us / 1000000, state.count, state.mark)
-    call("SET", key, value, "PX", expiry_ms(state.end_us, now, spare_ms))
+    return struct.pack("<I5I4I3", state.end_us / 1000000, state.count, state.mark), state.end_us
   end,
 }

@@ -4,7 +4,7 @@
 //!
 //! A counter with holds is three things: the counter itself, which knows only what is used; the sum of its open holds, as
 //! counts of slices (sliding_window's, with W = ttl); and a record of each hold (its slice and what it keeps) until its
-//! slice ends. A settled hold leaves exactly its slice, and its record stays behind as settled, so that a repeat does
+//! slice ends. `script.lua` says how Redis keeps them. A settled hold leaves exactly its slice, and its record stays behind as settled, so that a repeat does
 //! nothing. A hold that nobody settles leaves with its slice, `ttl` to `ttl × (1 + 1/32)` after it was made: nobody has to
 //! look for it, whoever made it.
 //!

@@ -5,11 +5,11 @@
 -- ARGV    parameters: capacity, hit_units, unit_rate, hold
 -- Returns a table of functions for check.lua
 algorithms[3] = {
-  load = algorithms[2].load,
+  read = algorithms[2].read,
   decide = algorithms[2].decide,
   apply = algorithms[2].apply,
   debit = algorithms[2].debit,
   refund = algorithms[2].refund,
   return_to = algorithms[2].return_to,
-  save = algorithms[2].save,
+  write = algorithms[2].write,
 }

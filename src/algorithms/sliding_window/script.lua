@@ -135,8 +135,7 @@ local function adopt(state, now, slice_us, slices)
 end
 
 algorithms[0] = {
-  load = function(key)
-    local value = call("GET", key)
+  read = function(value, key)
     if not value then
       -- skip: bytes of `older` before the first older slice; in_place: only the header has to be written
       return { newest = 0, sum = 0, head = 0, older = "", skip = 0, in_place = false }
@@ -238,18 +237,14 @@ algorithms[0] = {
 
   leases = true,
 
-  save = function(state, key, now, spare_ms)
+  write = function(state, whole)
     if state.sum == 0 then
-      call("DEL", key)
-      return
+      return nil
     end
-    local header = struct.pack("<I6I4I4", state.newest, state.sum, state.head)
-    if state.in_place then
-      call("SETRANGE", key, 0, header)
-      return
+    if state.in_place and not whole then
+      return struct.pack("<I6I4I4", state.newest, state.sum, state.head), 0, true
     end
-    local ms = expiry_ms((state.newest + state.slices + 1) * state.slice_us, now, spare_ms)
-    header = header .. struct.pack("<I7I2", state.slice_us, state.slices)
-    call("SET", key, header .. string.sub(state.older, state.skip + 1), "PX", ms)
+    local header = struct.pack("<I6I4I4I7I2", state.newest, state.sum, state.head, state.slice_us, state.slices)
+    return header .. string.sub(state.older, state.skip + 1), (state.newest + state.slices + 1) * state.slice_us
   end,
 }

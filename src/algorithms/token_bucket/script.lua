@@ -91,8 +91,7 @@ local function adopt(state, now, capacity, hit_units, unit_rate, pace_and_hold)
 end
 
 algorithms[2] = {
-  load = function(key)
-    local value = call("GET", key)
+  read = function(value, key)
     if not value then
       return { tat = 0, frac = 0, pace = 0, overdrawn = false }
     end
@@ -180,16 +179,15 @@ algorithms[2] = {
 
   leases = true,
 
-  save = function(state, key, now, spare_ms)
+  write = function(state)
     if state.tat == 0 then
-      call("DEL", key)
-      return
+      return nil
     end
     local pace = state.overdrawn and state.pace + 2147483648 or state.pace
     local value = struct.pack("<I7I4", state.tat, pace)
     if state.frac > 0 then
       value = value .. struct.pack("<I4", state.frac)
     end
-    call("SET", key, value, "PX", expiry_ms(state.tat + 1, now, spare_ms))
+    return value, state.tat + 1
   end,
 }

@@ -1,4 +1,4 @@
-//! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/check.lua`) share.
+//! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/transaction.lua`) share.
 //!
 //! 0. Debits and settlements have happened already: they are counted first, whatever becomes of the rest.
 //! 1. Each other check is judged in order. An acquisition, lease or hold on a counter that earlier ones of the same transaction

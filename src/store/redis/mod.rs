@@ -14,6 +14,7 @@ mod link;
 mod resets;
 pub mod script;
 mod sentinel;
+mod source;
 
 use std::sync::Arc;
 use std::time::Duration;

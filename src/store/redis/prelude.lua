@@ -5,7 +5,9 @@
 -- Every number is a whole one below 2^53, up to which doubles are exact. Division is written as Rust means it:
 -- (a - a % b) / b rounds down, (a + -a % b) / b rounds up.
 
--- By position in AlgorithmKind::ALL, from 0; filled in by each algorithm's script.lua.
+-- By position in AlgorithmKind::ALL, from 0; filled in by each algorithm's script.lua. One that is kept as a string has
+-- `read` (from the string, or false) and `write` (the string, nil where it says nothing; when that ends; and whether it is
+-- only what the stored one begins with); any other has `load` and `save`.
 local algorithms = {}
 -- Filled in by held/script.lua, where a limit has holds.
 local held
@@ -23,4 +25,26 @@ end
 -- A value that no script of ours has written. Nothing has been written by this call yet.
 local function foreign(key)
   error({ err = "WRONGTYPE the value of " .. key .. " is not a counter of sluicegate" })
+end
+
+-- What stands behind p2 and p3 is for counters with holds.
+local function load_counter(main, key, now, p1, p2, own_key, inner, slice_us)
+  if main.load then
+    return main.load(key, now, p1, p2, own_key, inner, slice_us)
+  end
+  return main.read(call("GET", key), key)
+end
+
+local function save_counter(main, state, key, now, spare_ms, p1, p2, p3, own_key)
+  if main.save then
+    return main.save(state, key, now, spare_ms, p1, p2, p3, own_key)
+  end
+  local value, ends_us, in_place = main.write(state)
+  if not value then
+    call("DEL", key)
+  elseif in_place then
+    call("SETRANGE", key, 0, value)
+  else
+    call("SET", key, value, "PX", expiry_ms(ends_us, now, spare_ms))
+  end
 end

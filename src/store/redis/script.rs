@@ -1,8 +1,7 @@
-//! The scripts that decide in Redis: their text, what goes in and what comes out. `check.lua` describes the layout.
+//! The scripts that decide in Redis: what goes in and what comes out. `check.lua` describes the layout.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::OnceLock;
 
 use smallvec::SmallVec;
 
@@ -10,26 +9,10 @@ use crate::algorithms::op::{Answer, Grant, Op};
 use crate::algorithms::transaction::{Answers, complete};
 use crate::algorithms::{MAX_CHECK_HITS, Params, held};
 use crate::model::time::MAX_EXACT;
-use crate::model::{
-    AlgorithmKind, Check, CounterKey, Enforcement, HoldId, Holds, Limit, Outcome, RetryAfter, Transaction,
-};
+use crate::model::{Algorithm, Check, CounterKey, Enforcement, HoldId, Holds, Limit, Outcome, RetryAfter, Transaction};
 use crate::store::StoreError;
 
-const PRELUDE: &str = include_str!("prelude.lua");
-const DRIVER: &str = include_str!("check.lua");
-
-/// Texts by position in [`AlgorithmKind::ALL`].
-const ALGORITHMS: [&str; AlgorithmKind::ALL.len()] = [
-    include_str!("../../algorithms/sliding_window/script.lua"),
-    include_str!("../../algorithms/sliding_log/script.lua"),
-    include_str!("../../algorithms/token_bucket/script.lua"),
-    include_str!("../../algorithms/leaky_bucket/script.lua"),
-    include_str!("../../algorithms/fixed_window/script.lua"),
-    include_str!("../../algorithms/concurrency/script.lua"),
-];
-
-/// Holds, beside any of them.
-const HELD: &str = include_str!("../../algorithms/held/script.lua");
+pub use super::source::ScriptId;
 
 /// Doubles of a limit.
 const LIMIT_LEN: usize = 6;
@@ -40,92 +23,12 @@ const DOUBLE: usize = size_of::<f64>();
 /// Up to this many keys or limits of a call are searched one by one.
 const FEW: usize = 16;
 
-/// Which script a call needs: the one that knows its algorithms and no others, since Redis runs all of a script each
-/// time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ScriptId(u8);
-
-impl ScriptId {
-    /// How many there are.
-    pub const COUNT: usize = Self::HOLDS << 1;
-    /// The bit that says that limits have holds.
-    const HOLDS: usize = 1 << AlgorithmKind::ALL.len();
-
-    /// A number below [`Self::COUNT`], for tables.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    /// The script of one algorithm.
-    #[must_use]
-    pub const fn of(kind: AlgorithmKind) -> Self {
-        Self(1 << kind as u8)
-    }
-
-    /// The script of one algorithm with its holds.
-    #[must_use]
-    pub const fn held(kind: AlgorithmKind) -> Self {
-        Self(Self::of(kind).0 | Self::HOLDS as u8)
-    }
-
-    const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// The script that a limit needs.
-    const fn of_limit(limit: &Limit) -> Self {
-        let kind = limit.algorithm.kind();
-        if limit.hold_us > 0 {
-            Self::held(kind)
-        } else {
-            Self::of(kind)
-        }
-    }
-
-    /// The script's text; made once.
-    #[must_use]
-    pub fn source(self) -> &'static str {
-        static SOURCES: [OnceLock<String>; ScriptId::COUNT] = [const { OnceLock::new() }; ScriptId::COUNT];
-        SOURCES
-            .get(self.index())
-            .map_or("", |source| source.get_or_init(|| self.assemble()))
-    }
-
-    fn assemble(self) -> String {
-        let mut needed = self;
-        let holds = self.index() & Self::HOLDS != 0;
-        if holds {
-            needed = needed.with(Self::of(AlgorithmKind::SlidingWindow));
-        }
-        for (kind, base) in [
-            (AlgorithmKind::LeakyBucket, AlgorithmKind::TokenBucket),
-            (AlgorithmKind::Concurrency, AlgorithmKind::SlidingWindow),
-        ] {
-            if self.0 & Self::of(kind).0 != 0 {
-                needed = needed.with(Self::of(base));
-            }
-        }
-        let parts = ALGORITHMS
-            .iter()
-            .enumerate()
-            .filter(|(position, _)| needed.0 & (1 << position) != 0)
-            .map(|(_, text)| *text);
-        let mut source = PRELUDE.to_owned();
-        for part in parts.chain(holds.then_some(HELD)).chain([DRIVER]) {
-            source.push('\n');
-            source.push_str(part);
-        }
-        source
-    }
-}
-
 /// One call: `EVALSHA <script> <keys> <argument>`.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// Which script.
     pub script: ScriptId,
-    /// The counters, each once; behind one with holds its ring; and records of holds.
+    /// The counters, each once; behind a log its holds; and records of holds.
     pub keys: SmallVec<[Cow<'a, str>; 2]>,
     /// The one argument.
     pub argument: Vec<u8>,
@@ -136,7 +39,7 @@ pub struct Call<'a> {
 pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us: u64) -> Call<'a> {
     let mut keys = ScriptKeys::default();
     let mut limits = Positions::default();
-    let mut script = ScriptId(0);
+    let mut script = ScriptId::NONE;
     let places: SmallVec<[CheckPlace; 4]> = transactions
         .iter()
         .flat_map(|transaction| &transaction.checks)
@@ -195,8 +98,8 @@ impl<'a> ScriptKeys<'a> {
             None => {
                 let counter = self.push(Cow::Borrowed(key.as_str()));
                 self.positions.push(counter);
-                if limit.hold_us > 0 {
-                    self.push(Cow::Owned(format!("{key}:held")));
+                if limit.hold_us > 0 && limit.algorithm == Algorithm::SlidingLog {
+                    self.push(Cow::Owned(format!("{key}:holds")));
                 }
                 counter
             }
