@@ -129,12 +129,16 @@ impl Scene {
         answer.statuses[0].limit_remaining
     }
 
+    async fn metrics(&self) -> String {
+        Client::new(self.service.admin_port).get("/metrics", &[]).await.body
+    }
+
     /// Waits until so many hits have been charged in place of holds. (To ask what is left would be a hold here.)
     async fn wait_for_charges(&self, expected: u64) {
         let line = format!("sluicegate_hold_hits_total{{result=\"charged\"}} {expected}");
         let start = Instant::now();
         loop {
-            let metrics = Client::new(self.service.admin_port).get("/metrics", &[]).await.body;
+            let metrics = self.metrics().await;
             if metrics.lines().any(|found| found == line) {
                 return;
             }

@@ -1,6 +1,10 @@
 //! A model server: it answers with a cost, without one, too late, in part, or not at all, as the request's path says.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -24,13 +28,14 @@ impl Model {
     }
 }
 
+/// Requests that wanted an answer at the third attempt.
+static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+
 async fn answer(uri: Uri) -> Response<Body> {
     let path = uri.path().trim_start_matches('/');
     let (what, tokens) = path.split_once('/').unwrap_or((path, "0"));
     let ok = || Response::builder().status(StatusCode::OK);
     let built = match what {
-        // Its header says what it cost.
-        "header" => ok().header("x-tokens", tokens).body(Body::from("done")),
         // So does its body, in OpenAI's words.
         "json" => ok()
             .header(CONTENT_TYPE, "application/json")
@@ -39,6 +44,13 @@ async fn answer(uri: Uri) -> Response<Body> {
             .header(CONTENT_TYPE, "text/event-stream")
             .body(Body::from(events(tokens))),
         "silent" => ok().body(Body::from("done")),
+        "flaky" if ATTEMPTS.fetch_add(1, Relaxed) < 2 => Response::builder()
+            .status(StatusCode::SERVICE_UNAVAILABLE)
+            .body(Body::empty()),
+        // Its header says what it cost.
+        "header" | "flaky" => ok().header("x-tokens", tokens).body(Body::from("done")),
+        // The connection ends without a word: hyper closes it when its service panics.
+        "reset" => panic!("as asked"),
         "error" => Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::empty()),
         // The connection ends in the middle of the body.
         "broken" => ok().body(Body::from_stream(parts([Ok("half"), Err("gone")], false))),
