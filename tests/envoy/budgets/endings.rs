@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use super::{FIRST_FILTER, Scene, documented, route, rules};
+use super::{Scene, documented, route, rules};
 use crate::support::{
     envoy::{FAILURE_DENIES, PATIENT},
     redis::Redis,
@@ -117,9 +117,7 @@ async fn a_request_that_another_rule_denies_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_the_service_is_asked_holds_nothing() {
     let filter = documented("http_filters:", "ai_protocol_manager", 16);
-    let filters = format!("{filter}                  - name: envoy.filters.http.ratelimit\n");
-    let changes = [PATIENT, FAILURE_DENIES, (FIRST_FILTER, filters.as_str())];
-    let scene = Scene::start(&rules("10m"), &route("envoy.ai.token_usage"), &[], &changes).await;
+    let scene = Scene::with_filters(&rules("10m"), &filter, &route("envoy.ai.token_usage")).await;
     let mut client = TcpStream::connect(("127.0.0.1", scene.envoy.front_port))
         .await
         .expect("connected");
@@ -144,6 +142,8 @@ async fn a_client_that_leaves_settles() {
     for (user, path, left) in [("before", "/never", 1000), ("during", "/endless", 500)] {
         let request = open(&scene, user, path);
         scene.wait_for_left(user, 500).await;
+        // Envoy has heard of it, too: until then it would drop the answer, and the hold would last until its ttl.
+        scene.envoy.wait_for_stat("cluster.model.upstream_rq_active", 1).await;
         if user == "during" {
             scene.envoy.wait_for_stat("cluster.model.upstream_rq_2xx", 1).await;
         }

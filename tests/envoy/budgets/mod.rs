@@ -2,6 +2,7 @@
 
 mod endings;
 mod model;
+mod recipes;
 
 use http::StatusCode;
 use sluicegate::proto::envoy::extensions::common::ratelimit::v3 as common;
@@ -85,6 +86,13 @@ impl Scene {
         Self { service, envoy }
     }
 
+    /// The same with filters of the page before the limiter.
+    async fn with_filters(rules: &str, filters: &str, route: &str) -> Self {
+        let filters = format!("{filters}                  - name: envoy.filters.http.ratelimit\n");
+        let changes = [PATIENT, FAILURE_DENIES, (FIRST_FILTER, filters.as_str())];
+        Self::start(rules, route, &[], &changes).await
+    }
+
     async fn ask(&self, user: &str, path: &str) -> Answer {
         let headers = [("x-user", user), ("content-type", "application/json")];
         self.envoy.client().post(path, &headers, CHAT).await
@@ -110,6 +118,10 @@ impl Scene {
 
     /// What a user has left: neither used nor held.
     async fn left(&self, user: &str) -> u32 {
+        self.left_of("user", user).await
+    }
+
+    async fn left_of(&self, key: &str, value: &str) -> u32 {
         let entry = |key: &str, value: &str| common::rate_limit_descriptor::Entry {
             key: key.into(),
             value: value.into(),
@@ -117,7 +129,7 @@ impl Scene {
         let peek = wire::RateLimitRequest {
             domain: "demo".into(),
             descriptors: vec![common::RateLimitDescriptor {
-                entries: vec![entry("user", user)],
+                entries: vec![entry(key, value)],
                 hits_addend: Some(0),
                 ..Default::default()
             }],
@@ -149,13 +161,17 @@ impl Scene {
 
     /// Waits until a user has so much left: Envoy settles behind the response.
     async fn wait_for_left(&self, user: &str, expected: u32) {
+        self.wait_for_left_of("user", user, expected).await;
+    }
+
+    async fn wait_for_left_of(&self, key: &str, value: &str, expected: u32) {
         let start = Instant::now();
         loop {
-            let left = self.left(user).await;
+            let left = self.left_of(key, value).await;
             if left == expected {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{user} has {left} left, not {expected}");
+            assert!(start.elapsed() < PATIENCE, "{value} has {left} left, not {expected}");
             tokio::time::sleep(POLL).await;
         }
     }
@@ -198,9 +214,7 @@ async fn a_burst_is_never_charged_more_than_the_limit_in_redis() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateways_own_filter_estimates_and_counts() {
     let filter = documented("http_filters:", "ai_protocol_manager", 16);
-    let filters = format!("{filter}                  - name: envoy.filters.http.ratelimit\n");
-    let changes = [PATIENT, FAILURE_DENIES, (FIRST_FILTER, filters.as_str())];
-    let scene = Scene::start(&rules("10m"), &route("envoy.ai.token_usage"), &[], &changes).await;
+    let scene = Scene::with_filters(&rules("10m"), &filter, &route("envoy.ai.token_usage")).await;
     // 400 tokens at most, and a few for the question: two of 20 pass.
     assert_eq!(scene.burst("anna", "/json/350", 20).await, 2);
     scene.wait_for_left("anna", 300).await;

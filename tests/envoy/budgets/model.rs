@@ -43,6 +43,14 @@ async fn answer(uri: Uri) -> Response<Body> {
         "stream" => ok()
             .header(CONTENT_TYPE, "text/event-stream")
             .body(Body::from(events(tokens))),
+        // A part of the question was in the cache; twice as many tokens in all.
+        "cached" => ok()
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(cached(tokens))),
+        // Anthropic's words.
+        "messages" => ok()
+            .header(CONTENT_TYPE, "text/event-stream")
+            .body(Body::from(messages(tokens))),
         "silent" => ok().body(Body::from("done")),
         "flaky" if ATTEMPTS.fetch_add(1, Relaxed) < 2 => Response::builder()
             .status(StatusCode::SERVICE_UNAVAILABLE)
@@ -96,4 +104,24 @@ fn events(tokens: &str) -> String {
         r#"{{"id":"c","object":"chat.completion.chunk","model":"m","choices":[],"usage":{{"prompt_tokens":0,"completion_tokens":{tokens},"total_tokens":{tokens}}}}}"#
     );
     format!("data: {chunk}\n\ndata: {chunk}\n\ndata: {usage}\n\ndata: [DONE]\n\n")
+}
+
+fn cached(tokens: &str) -> String {
+    let usage = format!(
+        r#"{{"prompt_tokens":{tokens},"prompt_tokens_details":{{"cached_tokens":40}},"completion_tokens":{tokens},"total_tokens":{}}}"#,
+        tokens.parse::<u64>().unwrap_or(0) * 2
+    );
+    let plain = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+    json("0").replace(plain, &usage)
+}
+
+/// 50 tokens of a question, and so many of the answer.
+fn messages(tokens: &str) -> String {
+    let start = r#"{"type":"message_start","message":{"id":"c","type":"message","role":"assistant","model":"m","content":[],"usage":{"input_tokens":50,"output_tokens":1}}}"#;
+    let delta = format!(
+        r#"{{"type":"message_delta","delta":{{"stop_reason":"end_turn"}},"usage":{{"output_tokens":{tokens}}}}}"#
+    );
+    format!(
+        "event: message_start\ndata: {start}\n\nevent: message_delta\ndata: {delta}\n\nevent: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+    )
 }
