@@ -160,21 +160,21 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     }
 }
 
-/// Hits that a counter's open holds keep.
-#[must_use]
-pub fn open_holds(limit: &Limit, state: &State, now_us: u64) -> u64 {
-    match state {
-        State::Held(state) => held::open(limit, state, now_us),
-        _ => 0,
-    }
-}
-
 /// Hits that would pass now: what a peek says, without its times.
 #[must_use]
 pub fn remaining(limit: &Limit, state: &State, now_us: u64) -> u64 {
     match (&Params::new(limit), state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::remaining(params, state, now_us),
         _ => decide(limit, state, now_us, 0).remaining,
+    }
+}
+
+/// The same, where what open holds keep counts as if it were there: hits of the quota that are not used.
+#[must_use]
+pub fn unused(limit: &Limit, state: &State, now_us: u64) -> u64 {
+    match state {
+        State::Held(state) => remaining(&held::plain(limit), state.counter(), now_us),
+        _ => remaining(limit, state, now_us),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::model::{Check, Enforcement, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::Outcomes;
 use crate::store::remote::Fallback;
@@ -28,10 +28,8 @@ pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
 
 /// Outcomes in place of the store's; `modes` holds one for each check.
 pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
-    let denies = |(check, mode): (&Check, &OnStoreError)| {
-        *mode == OnStoreError::Deny && check.enforcement == Enforcement::Enforce
-    };
-    let refused = transaction.checks.iter().zip(modes).any(denies);
+    // Whatever fallback counters say of the rest.
+    let refused = !transaction.passes(modes.iter().map(|mode| *mode != OnStoreError::Deny));
     let local = match fallback {
         Some(fallback) => ask_local(fallback, transaction, modes, refused),
         None => SmallVec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::model::{AlgorithmKind, Clock};
+use sluicegate::model::{AlgorithmKind, Check, Clock, Hits, HoldId, Limit};
 use sluicegate::store::remote::{Options, Remote};
 use sluicegate::store::{Cause, Correction, Store};
 
@@ -64,4 +64,33 @@ async fn leases_and_corrections_of_the_counter_are_forgotten() {
     replica.flush(Duration::from_secs(1)).await;
     let left = replica.check(&one(check)).await.expect("answered")[0].remaining;
     assert_eq!(left, 999);
+}
+
+/// The hold is still open in the store, and nobody will settle it.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_hold_is_owed_after_a_reset_as_before() {
+    let network = Network::new(7, 0);
+    let replica = replica(&network, false);
+    let rule = Limit {
+        hold_us: 600_000_000,
+        ..limit(AlgorithmKind::SlidingWindow, 100, 3600)
+    };
+    let id = HoldId::new(1, [0; 9]);
+    let check = Check {
+        hits: Hits::Hold { hits: 40, id },
+        ..take(&rule, "x", 1)
+    };
+    assert_eq!(
+        replica.check(&one(check.clone())).await.expect("answered")[0].remaining,
+        60
+    );
+    replica.correct(Correction::release(&check, id, 40, Cause::Hold));
+    let done = replica.reset(&[(check.key.clone(), rule)]).await;
+    assert_eq!((done.counters, done.failed), (1, None));
+    replica.flush(Duration::from_secs(1)).await;
+    let look = Check {
+        hits: Hits::Peek,
+        ..check
+    };
+    assert_eq!(replica.check(&one(look)).await.expect("answered")[0].remaining, 100);
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread;
 
 use sluicegate::algorithms::State;
+use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::model::time::SECOND_US;
 use sluicegate::model::{
-    AlgorithmKind, Clock, Enforcement, Hits, Limit, ManualClock, MonotonicClock, RetryAfter, Transaction,
+    AlgorithmKind, Clock, Enforcement, Hits, HoldId, Limit, ManualClock, MonotonicClock, RetryAfter, Transaction, Unit,
+    Window,
 };
-use sluicegate::store::MemoryStore;
 use sluicegate::store::memory::sweep_forever;
+use sluicegate::store::{MemoryStore, Store};
 
 use crate::limits::{all, gated, per_minute, sliding, take};
 
@@ -251,4 +253,26 @@ fn racing_transactions_over_shared_keys_neither_lock_up_nor_leak() {
         .sum();
     assert_eq!(left + 2 * pairs, 1000 * keys as u64);
     assert!(pairs > 3000, "{pairs}");
+}
+
+#[tokio::test]
+async fn a_reset_keeps_open_holds_and_tells_what_was_used() {
+    let (store, _) = store(100);
+    let spec = LimitSpec {
+        hold_us: Some(MINUTE_US),
+        ..LimitSpec::new(AlgorithmKind::SlidingWindow, 100, Window::of(Unit::Hour))
+    };
+    let limit = build(&spec).expect("a limit");
+    let ask = |hits| {
+        let mut check = take("a", limit, 1);
+        check.hits = hits;
+        store.check_now(&all([check]))[0]
+    };
+    let id = HoldId::new(NOON_US, [0; 9]);
+    ask(Hits::Debit(30));
+    assert_eq!(ask(Hits::Hold { hits: 20, id }).remaining, 50);
+    let done = store.reset(&[(take("a", limit, 1).key, limit)]).await;
+    assert_eq!((done.counters, done.hits), (1, 30));
+    assert_eq!(ask(Hits::Peek).remaining, 80, "the hold is still open");
+    assert_eq!(ask(Hits::Settle { hits: 5, id }).remaining, 95);
 }

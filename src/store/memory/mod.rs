@@ -180,7 +180,7 @@ impl Store for MemoryStore {
     }
 
     async fn reset(&self, counters: &[Named]) -> Reset {
-        let used = counters.iter().map(|(key, limit)| self.take_out(key, limit));
+        let used = counters.iter().map(|(key, limit)| self.renew(key, limit));
         Reset {
             hits: used.fold(0, u64::saturating_add),
             counters: counters.len(),

@@ -8,7 +8,7 @@ use super::hash::KeyHash;
 use super::shard::{Shard, Weight};
 use crate::algorithms::op::{Answer, Op};
 use crate::algorithms::transaction::{Answers, States, run, run_one};
-use crate::algorithms::{State, debit, expires_us, fixed_window, held, open_holds, quota, refund, remaining};
+use crate::algorithms::{State, debit, expires_us, fixed_window, held, quota, refund, remaining, unused};
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::Correction;
 use crate::store::change::Change;
@@ -33,7 +33,7 @@ impl MemoryStore {
                 }
                 Change::None => {}
             }
-            let left = remaining(limit, state, now_us) + open_holds(limit, state, now_us);
+            let left = unused(limit, state, now_us);
             let missing = used.saturating_sub(quota(limit).saturating_sub(left));
             if missing > 0 {
                 debit(limit, state, now_us, missing);
@@ -55,20 +55,20 @@ impl MemoryStore {
 
     /// Hits that a counter has in use, up to its quota.
     pub(crate) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
-        let left = self.step(key, limit, |state, now_us| {
-            let left = remaining(limit, state, now_us) + open_holds(limit, state, now_us);
-            (left, None)
-        });
+        let left = self.step(key, limit, |state, now_us| (unused(limit, state, now_us), None));
         quota(limit).saturating_sub(left)
     }
 
-    /// Removes a counter; the hits that it had in use, up to its quota.
-    pub(crate) fn take_out(&self, key: &CounterKey, limit: &Limit) -> u64 {
-        let hash = self.hasher.hash(key);
-        let mut shard = self.shard(hash).lock();
-        let now_us = self.clock.now_us();
-        let state = shard.remove(hash);
-        state.map_or(0, |state| quota(limit).saturating_sub(remaining(limit, &state, now_us)))
+    /// Makes a counter as new, but for its open holds; the hits that it had in use, up to its quota.
+    pub(super) fn renew(&self, key: &CounterKey, limit: &Limit) -> u64 {
+        let used = self.used(key, limit);
+        let _ = self.check_one(&Check {
+            key: key.clone(),
+            limit: *limit,
+            hits: Op::Reset,
+            enforcement: Enforcement::Shadow,
+        });
+        used
     }
 
     /// Removes a counter.

@@ -4,7 +4,8 @@
 //!
 //! Where leases may be outstanding, unused hits can come back at any time, so a denial then holds only to the end of
 //! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once, whether a request
-//! or the ledger does. Algorithms whose permits other processes release (`concurrency`) and hits that count even when denied
+//! or the ledger does. Of hits that another process gives back (a late answer's, say) this one does not hear: a denial may
+//! then stand longer than the store's, at most until it ends. Algorithms whose permits other processes release (`concurrency`) and hits that count even when denied
 //! are never answered from here.
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.

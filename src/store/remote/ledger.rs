@@ -156,11 +156,16 @@ impl Ledger {
         self.note_len(&book);
     }
 
-    /// Forgets what is owed on a counter, because its state has been reset.
+    /// Forgets which hits are owed on a counter, because its state has been reset. Its open holds are still there, so the
+    /// ends of holds that nobody knows of are still owed.
     pub fn forget(&self, counter: &CounterKey) {
         let mut book = self.book.lock();
         for record in book.remove(counter) {
-            self.totals(record.cause).dropped.fetch_add(1, Relaxed);
+            if record.hold.is_some() {
+                book.put(counter.clone(), record);
+            } else {
+                self.totals(record.cause).expired.fetch_add(1, Relaxed);
+            }
         }
         self.note_len(&book);
     }
@@ -192,10 +197,7 @@ impl Ledger {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
                 return;
             }
-            None => {
-                book.records += 1;
-                book.entries.entry(key.clone()).or_default().records.push(record);
-            }
+            None => return book.put(key, record),
         }
         if !charges && book.entries.contains_key(&key) {
             book.giving.insert(key);
@@ -222,8 +224,7 @@ impl Ledger {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
             }
             for record in charging {
-                book.records += 1;
-                book.entries.entry(key.clone()).or_default().records.push(record);
+                book.put(key.clone(), record);
             }
         }
         book.records < self.max_records
@@ -300,6 +301,14 @@ impl Book {
         not_in_flight.filter_map(|(key, entry)| Some((key, entry.records.first()?.limit)))
     }
 
+    fn put(&mut self, key: CounterKey, record: Record) {
+        self.records += 1;
+        if record.delta < 0 {
+            self.giving.insert(key.clone());
+        }
+        self.entries.entry(key).or_default().records.push(record);
+    }
+
     fn remove(&mut self, key: &CounterKey) -> SmallVec<[Record; 1]> {
         let records = self.entries.remove(key).map(|entry| entry.records).unwrap_or_default();
         if !records.is_empty() {
@@ -313,11 +322,7 @@ impl Book {
     fn tidy(&mut self, key: &CounterKey) {
         let records = self.remove(key);
         for record in records.into_iter().filter(|record| record.delta != 0) {
-            self.records += 1;
-            if record.delta < 0 {
-                self.giving.insert(key.clone());
-            }
-            self.entries.entry(key.clone()).or_default().records.push(record);
+            self.put(key.clone(), record);
         }
     }
 }

@@ -87,7 +87,8 @@ impl<T: Transport> Remote<T> {
             .first()
             .and_then(|answers| answers.first())
             .ok_or_else(no_answer)?;
-        Ok(quota(limit).saturating_sub(before.outcome.remaining))
+        let unused = before.outcome.remaining.saturating_add(before.outcome.holds.open);
+        Ok(quota(limit).saturating_sub(unused))
     }
 
     async fn announce(&self, server: usize, keys: &[CounterKey]) -> bool {

@@ -101,7 +101,8 @@ impl Leases {
         self.shards.iter().map(of).sum()
     }
 
-    /// Forgets a counter and its lease, because its state has been reset.
+    /// Forgets a counter and its lease, because its state has been reset. A lease that was granted after the reset and before
+    /// this process heard of it goes, too: its hits stay counted until their slice ends.
     pub(in crate::store::remote) fn forget(&self, key: &CounterKey) {
         self.shard(key).lock().remove(key);
     }
