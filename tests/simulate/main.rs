@@ -2,7 +2,6 @@
 //! everything. One seed makes one run, and the same run again. See docs/simulation.md.
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
-#![allow(clippy::too_many_lines, reason = "an event of each kind")]
 
 mod many;
 mod network;

@@ -11,11 +11,29 @@ use sluicegate::store::remote::transport::{BreakerScope, Delivery, Transport};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-/// A call on its way.
+/// What a message asks for.
+pub enum Errand {
+    Decide(Vec<Transaction<Op>>),
+    /// Add counters to the log of resets.
+    Announce(Vec<CounterKey>),
+    ReadLog {
+        since: u64,
+        most: usize,
+    },
+}
+
+/// What comes back.
+pub enum Parcel {
+    Delivery(Delivery),
+    /// What the log of resets has.
+    Log(Vec<(CounterKey, u64)>),
+}
+
+/// A message on its way.
 pub struct Message {
     pub server: usize,
-    pub calls: Vec<Transaction<Op>>,
-    pub reply: oneshot::Sender<Delivery>,
+    pub errand: Errand,
+    pub reply: oneshot::Sender<Parcel>,
     pub heard: Arc<Heard>,
 }
 
@@ -95,21 +113,58 @@ impl Transport for SimTransport {
     }
 
     async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
-        let server = self.first + usize::from(shard);
+        match self.ask(usize::from(shard), Errand::Decide(calls.to_vec())).await {
+            Ok(Parcel::Delivery(delivery)) => delivery,
+            Ok(Parcel::Log(_)) => Delivery::Indeterminate(StoreError::Protocol("a log".into())),
+            Err(NotAnswered::Away(error)) => Delivery::NotSent(error),
+            Err(NotAnswered::Broken(error)) => Delivery::Indeterminate(error),
+        }
+    }
+
+    async fn announce(&self, log: &CounterKey, counters: &[CounterKey]) -> Result<(), StoreError> {
+        self.read(log, Errand::Announce(counters.to_vec())).await.map(drop)
+    }
+
+    async fn resets(&self, log: &CounterKey, since: u64, most: usize) -> Result<Vec<(CounterKey, u64)>, StoreError> {
+        self.read(log, Errand::ReadLog { since, most }).await
+    }
+}
+
+/// Why there is no answer.
+enum NotAnswered {
+    Away(StoreError),
+    Broken(StoreError),
+}
+
+impl SimTransport {
+    async fn ask(&self, shard: usize, errand: Errand) -> Result<Parcel, NotAnswered> {
+        let server = self.first + shard;
         if self.away[server].load(Ordering::Relaxed) {
-            return Delivery::NotSent(StoreError::Unavailable("no connection".into()));
+            return Err(NotAnswered::Away(StoreError::Unavailable("no connection".into())));
         }
         let (reply, answer) = oneshot::channel();
         let heard = Arc::new(Heard::default());
         self.outbox.messages.lock().push(Message {
             server,
-            calls: calls.to_vec(),
+            errand,
             reply,
             heard: Arc::clone(&heard),
         });
         self.outbox.filled.notify_one();
-        let delivery = answer.await;
+        let parcel = answer.await;
         heard.0.store(self.time.now_ms(), Ordering::Relaxed);
-        delivery.unwrap_or_else(|_| Delivery::Indeterminate(StoreError::Broken("the connection is gone".into())))
+        parcel.map_err(|_| NotAnswered::Broken(StoreError::Broken("the connection is gone".into())))
+    }
+
+    /// A question about the log of resets; its answer is empty where it only adds to it.
+    async fn read(&self, log: &CounterKey, errand: Errand) -> Result<Vec<(CounterKey, u64)>, StoreError> {
+        match self.ask(shard_of(log, self.servers), errand).await {
+            Ok(Parcel::Log(entries)) => Ok(entries),
+            Ok(Parcel::Delivery(Delivery::Answered(Ok(_)))) => Ok(Vec::new()),
+            Ok(Parcel::Delivery(
+                Delivery::Answered(Err(error)) | Delivery::NotSent(error) | Delivery::Indeterminate(error),
+            ))
+            | Err(NotAnswered::Away(error) | NotAnswered::Broken(error)) => Err(error),
+        }
     }
 }

@@ -1,18 +1,20 @@
 //! What must hold, kept by somebody who sees everything: every answer, and what became of every message.
 
 mod bound;
+mod holds;
+mod seen;
+mod slices;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sluicegate::algorithms::op::Op;
 use sluicegate::algorithms::quota;
 use sluicegate::engine::{Counted, Decision, StatusLimit};
-use sluicegate::model::{Algorithm, CounterKey, Limit, Transaction};
+use sluicegate::model::{Algorithm, CounterKey, Limit};
 use sluicegate::rules::OnStoreError;
-use sluicegate::store::remote::transport::Answers;
 
-use crate::network::Heard;
+use self::holds::HoldBook;
+pub use self::seen::{Asked, How, Permits, Sent, others_gave_back};
+use self::seen::{Changed, changes, signed};
 use crate::rules::{Known, versions};
 use crate::script::{Setup, VALUES};
 use crate::server::Server;
@@ -43,55 +45,22 @@ struct Counter {
     more: i64,
     /// How many fewer: what a process had still to tell when it died.
     fewer: i64,
+    /// What it counted no longer when it was reset last.
+    gone: i64,
+    /// When it was reset.
+    resets: Vec<u64>,
     /// Hits of calls that were carried out and not heard of.
     unheard: u64,
     /// Messages that were under way while fallback counters admitted something, each with the last time of that.
     under_way: BTreeMap<usize, u64>,
 }
 
-/// A message that has been sent, and what became of it.
-pub struct Sent {
-    pub replica: usize,
-    /// Which of the processes that were this replica.
-    pub process: u64,
-    pub calls: Vec<Transaction<Op>>,
-    pub answers: Option<Vec<Answers>>,
-    pub heard: Arc<Heard>,
-    /// Its sender knows that it gets no answer.
-    pub failed: bool,
-    /// The sender knows that it was not carried out.
-    pub refused: bool,
-}
-
-impl Sent {
-    /// Whether this process waited for its answer at a time.
-    fn is_under_way(&self, process: (usize, u64), at_ms: u64) -> bool {
-        let is_open = !self.refused && !self.failed;
-        (self.replica, self.process) == process && is_open && self.heard.at_ms().is_none_or(|heard| heard >= at_ms)
-    }
-}
-
-/// A request that was put to a replica.
-pub struct Asked {
-    pub replica: usize,
-    pub process: u64,
-    pub version: usize,
-    /// Rule, value, hits; negative ones are released.
-    pub parts: Vec<(usize, usize, i64)>,
-    /// The servers' clocks then.
-    pub from_us: Vec<u64>,
-    pub asked_ms: u64,
-    pub deadline_ms: Option<u64>,
-    pub answered: bool,
-    /// The store must decide it.
-    pub is_last: bool,
-}
-
 pub struct Oracle {
     counters: BTreeMap<CounterKey, Counter>,
     replicas: usize,
     /// Processes that died.
-    crashes: u64,
+    crashed: BTreeSet<(usize, u64)>,
+    holds: HoldBook,
     /// What each process has admitted by fallback counters.
     by_fallback: BTreeMap<(usize, u64, CounterKey), i64>,
     /// What it was given back and could not tell the store at once.
@@ -119,6 +88,8 @@ impl Oracle {
                     expected: 0,
                     more: 0,
                     fewer: 0,
+                    gone: 0,
+                    resets: Vec::new(),
                     unheard: 0,
                     under_way: BTreeMap::new(),
                 });
@@ -132,7 +103,8 @@ impl Oracle {
         Self {
             counters,
             replicas: setup.replicas,
-            crashes: 0,
+            crashed: BTreeSet::new(),
+            holds: HoldBook::default(),
             by_fallback: BTreeMap::new(),
             owed: BTreeMap::new(),
             dropped: false,
@@ -140,7 +112,32 @@ impl Oracle {
         }
     }
 
-    /// A request was decided. The permits that its caller holds now, as rule, value and number.
+    /// Where a counter lives.
+    pub fn server_of(&self, key: &CounterKey) -> usize {
+        self.counters.get(key).map_or(0, |counter| counter.server)
+    }
+
+    /// A request is put to a replica. Nobody holds any longer what is released from then on.
+    pub fn asked(&mut self, asked: &Asked) {
+        if let Some(id) = asked.settles {
+            self.holds.may_end(id);
+        }
+        self.release(asked, 1);
+    }
+
+    /// The same request was not taken.
+    pub fn unasked(&mut self, asked: &Asked) {
+        self.release(asked, -1);
+    }
+
+    fn release(&mut self, asked: &Asked, times: i64) {
+        for &(rule, value, hits) in asked.parts.iter().filter(|part| part.2 < 0 && asked.how.is_due()) {
+            let key = versions()[asked.version].known[rule].key(VALUES[value]);
+            self.released(&key, -hits * times);
+        }
+    }
+
+    /// A request was decided. The permits that it asked for.
     ///
     /// # Errors
     /// A limit that was passed.
@@ -151,9 +148,8 @@ impl Oracle {
         now_ms: u64,
         servers: &[Server],
         sent: &[Sent],
-    ) -> Result<Vec<(usize, usize, u64)>, String> {
+    ) -> Result<Vec<Permits>, String> {
         let known = &versions()[asked.version].known;
-        let process = (asked.replica, asked.process);
         let mut permits = Vec::new();
         for (&(rule, value, hits), status) in asked.parts.iter().zip(&decision.statuses) {
             let StatusLimit::Counted(status) = &status.limit else {
@@ -161,61 +157,122 @@ impl Oracle {
             };
             let rule_known = &known[rule];
             let key = rule_known.key(VALUES[value]);
+            let part = (rule, value, hits.unsigned_abs());
             if hits < 0 {
                 // Nobody holds it any longer since the release was asked for; the process must still tell the store, unless
                 // it dies.
                 if decision.failure.is_some() {
                     *self.owed.entry((asked.replica, asked.process, key)).or_default() -= hits;
                 }
-                continue;
+            } else if let Some(id) = asked.settles {
+                self.settled_hold(asked, id, &key, part.2, decision, status, rule_known);
+            } else if rule_known.is_held() {
+                self.held(&key, decision, status, rule_known, servers)?;
+            } else if is_counted(rule_known, decision, status) {
+                self.counted(asked, &key, part.2, decision, now_ms, sent)?;
+                if decision.over_limit || status.denied || rule_known.debits {
+                    continue;
+                }
+                self.admitted(asked, &key, part.2, now_ms, servers, sent)?;
+                if rule_known.is_permit() {
+                    permits.push(Permits { part, granted: true });
+                }
+            } else if status.permits == Some(0) {
+                permits.push(Permits { part, granted: false });
             }
-            if !is_counted(rule_known, decision, status) {
-                continue;
-            }
-            let counter = self.counters.get_mut(&key).ok_or("an unknown counter")?;
-            counter.expected += hits;
-            if decision.failure.is_some() {
-                let open = |message: &(usize, &Sent)| message.1.is_under_way(process, now_ms);
-                let under_way = sent.iter().enumerate().filter(open).map(|(number, _)| (number, now_ms));
-                counter.under_way.extend(under_way);
-                *self
-                    .by_fallback
-                    .entry((asked.replica, asked.process, key.clone()))
-                    .or_default() += hits;
-            }
-            if decision.over_limit || status.denied || rule_known.debits {
-                continue;
-            }
-            let server = &servers[counter.server];
-            let (from_us, time_us) = (asked.from_us[counter.server], server.steady_us(now_ms));
-            counter.admitted.push(Admitted {
-                from_us: from_us.min(time_us),
-                to_us: from_us.max(time_us),
-                hits: hits.unsigned_abs(),
-            });
-            if rule_known.is_permit() {
-                counter.held += hits.unsigned_abs();
-                permits.push((rule, value, hits.unsigned_abs()));
-            }
-            let allowance = self.replicas as u64 - 1 + self.crashes;
-            if self.forgotten && counter.local {
-                continue;
-            }
-            let now = bound::Now {
-                ms: now_ms,
-                server,
-                sent,
-            };
-            bound::check(&key, counter, &now, allowance, self.replicas)?;
+        }
+        if let (Some(id), None) = (asked.settles, decision.failure) {
+            self.holds.has_ended(id);
         }
         Ok(permits)
     }
 
+    /// Hits that were asked for are counted somewhere.
+    fn counted(
+        &mut self,
+        asked: &Asked,
+        key: &CounterKey,
+        hits: u64,
+        decision: &Decision,
+        now_ms: u64,
+        sent: &[Sent],
+    ) -> Result<(), String> {
+        let process = (asked.replica, asked.process);
+        let counter = self.counters.get_mut(key).ok_or("an unknown counter")?;
+        counter.expected += signed(hits);
+        if decision.failure.is_some() {
+            let open = |message: &(usize, &Sent)| message.1.is_under_way(process, now_ms);
+            let under_way = sent.iter().enumerate().filter(open).map(|(number, _)| (number, now_ms));
+            counter.under_way.extend(under_way);
+            let by_fallback = self.by_fallback.entry((process.0, process.1, key.clone()));
+            *by_fallback.or_default() += signed(hits);
+        }
+        Ok(())
+    }
+
+    /// Hits have passed.
+    fn admitted(
+        &mut self,
+        asked: &Asked,
+        key: &CounterKey,
+        hits: u64,
+        now_ms: u64,
+        servers: &[Server],
+        sent: &[Sent],
+    ) -> Result<(), String> {
+        let counter = self.counters.get_mut(key).ok_or("an unknown counter")?;
+        let server = &servers[counter.server];
+        let (from_us, time_us) = (asked.from_us[counter.server], server.steady_us(now_ms));
+        counter.admitted.push(Admitted {
+            from_us: from_us.min(time_us),
+            to_us: from_us.max(time_us),
+            hits,
+        });
+        if matches!(counter.limit.algorithm, Algorithm::Concurrency) {
+            counter.held += hits;
+        }
+        if self.forgotten && counter.local {
+            return Ok(());
+        }
+        let allowance = (self.replicas - 1 + self.crashed.len()) as u64;
+        let now = bound::Now {
+            ms: now_ms,
+            server,
+            sent,
+        };
+        bound::check(key, counter, &now, allowance, self.replicas)
+    }
+
     /// A caller gives so many permits back; where it is negative, it has them still, since nobody took them.
-    pub fn released(&mut self, key: &CounterKey, hits: i64) {
+    fn released(&mut self, key: &CounterKey, hits: i64) {
         if let Some(counter) = self.counters.get_mut(key) {
             counter.held = counter.held.saturating_add_signed(-hits);
             counter.expected -= hits;
+        }
+    }
+
+    /// So many hits more may be counted.
+    pub fn doubt(&mut self, key: &CounterKey, hits: i64) {
+        if let Some(counter) = self.counters.get_mut(key) {
+            counter.more += hits;
+        }
+    }
+
+    /// A server has made a counter as new. What it had counted before is gone, whoever hears of it later; leases on it are
+    /// used up, and corrections of it take effect, until their processes hear of the reset.
+    pub fn reset(&mut self, key: &CounterKey, now_ms: u64, sent: &[Sent]) {
+        let Some(counter) = self.counters.get_mut(key) else {
+            return;
+        };
+        counter.resets.push(now_ms);
+        let carried_out = sent.iter().filter(|message| message.answers.is_some());
+        let of_key = carried_out.flat_map(changes).filter(|changed| changed.key == *key);
+        let by_fallback = self.by_fallback.iter().filter(|((_, _, of), _)| of == key);
+        counter.fewer += of_key.map(|changed| changed.hits).sum::<i64>();
+        counter.fewer += by_fallback.map(|(_, hits)| hits).sum::<i64>();
+        // Permits are released by those who hold them all the same, and what fallback counters have admitted is charged.
+        if !counter.local && !matches!(counter.limit.algorithm, Algorithm::Concurrency) {
+            counter.gone = counter.expected.max(0);
         }
     }
 
@@ -223,15 +280,16 @@ impl Oracle {
     pub fn unanswered(&mut self, asked: &Asked) {
         for &(rule, value, hits) in &asked.parts {
             let known = &versions()[asked.version].known[rule];
-            if let Some(counter) = self.counters.get_mut(&known.key(VALUES[value])) {
-                counter.more += hits.abs();
+            // A hold is none of the hits that are used.
+            if !known.is_held() || asked.settles.is_some() {
+                self.doubt(&known.key(VALUES[value]), hits.abs());
             }
         }
     }
 
     /// A process died: its leases, its corrections and its permits in flight died with it.
     pub fn crashed(&mut self, replica: usize, process: u64, sent: &[Sent]) {
-        self.crashes += 1;
+        self.crashed.insert((replica, process));
         for message in sent
             .iter()
             .filter(|sent| (sent.replica, sent.process) == (replica, process))
@@ -273,12 +331,13 @@ impl Oracle {
     /// # Errors
     /// A counter that is not what it must be.
     pub fn settled(&mut self, sent: &[Sent], servers: &[Server], now_ms: u64) -> Result<(), String> {
-        for message in sent {
-            if message.heard.at_ms().is_some() && !message.failed || message.refused {
-                continue;
-            }
-            for Changed { key, hits, .. } in changes(message) {
-                if let Some(counter) = self.counters.get_mut(&key) {
+        for message in sent.iter().filter(|message| !message.refused) {
+            let in_doubt = message.heard.at_ms().is_none() || message.failed;
+            for Changed { key, hits, leased, .. } in changes(message) {
+                if let Some(counter) = self.counters.get_mut(&key)
+                    // A process that hears of a reset drops its lease, also one that was granted after the reset.
+                    && (in_doubt || leased && !counter.resets.is_empty())
+                {
                     counter.more += hits;
                 }
             }
@@ -286,27 +345,40 @@ impl Oracle {
         for (key, counter) in &self.counters {
             let server = &servers[counter.server];
             let lasts = counter.limit.window_us >= 60_000_000;
-            if !lasts || counter.allow || server.lost_data {
+            if counter.allow || server.lost_data {
                 continue;
             }
-            let used = i64::try_from(server.used(now_ms, key, &counter.limit)).unwrap_or(i64::MAX);
-            let most = i64::try_from(quota(&counter.limit)).unwrap_or(i64::MAX);
-            let least = (counter.expected - counter.fewer).clamp(0, most);
-            if used < least && !(self.forgotten && counter.local) {
-                return Err(format!(
-                    "{key}: {used} hits are counted, {least} were admitted: too few"
-                ));
+            self.holds_are_told(key, counter, sent, server, now_ms)?;
+            if lasts {
+                self.uses_are_told(key, counter, server, now_ms)?;
             }
-            // A release that overtakes the charge of its permit, which another replica still owes, finds nothing to free:
-            // the permit stays counted until its ttl.
-            let overtaken = counter.local && matches!(counter.limit.algorithm, Algorithm::Concurrency);
-            let largest = (counter.expected + counter.more).clamp(0, most);
-            if used > largest && !self.dropped && !overtaken {
-                return Err(format!(
-                    "{key}: {used} hits are counted, {} were admitted and {} are in doubt: too many",
-                    counter.expected, counter.more
-                ));
-            }
+            slices::check(key, counter, server, now_ms, self.dropped)?;
+        }
+        Ok(())
+    }
+
+    /// What a counter has in use is what was admitted, and what is in doubt at most.
+    fn uses_are_told(&self, key: &CounterKey, counter: &Counter, server: &Server, now_ms: u64) -> Result<(), String> {
+        let (in_use, held) = server.look(now_ms, key, &counter.limit);
+        let (in_use, held) = (signed(in_use), signed(held));
+        let most = signed(quota(&counter.limit));
+        let least = ((counter.expected - counter.fewer).max(0) + held).min(most);
+        if in_use < least && !(self.forgotten && counter.local) {
+            return Err(format!(
+                "{key}: {in_use} hits are in use ({held} of them held), {least} were admitted: too few"
+            ));
+        }
+        // A release that overtakes the charge of its permit, which another replica still owes, finds nothing to free:
+        // the permit stays counted until its ttl.
+        let overtaken = counter.local && matches!(counter.limit.algorithm, Algorithm::Concurrency);
+        let largest = ((counter.expected - counter.gone + counter.more).max(0) + held).min(most);
+        if in_use > largest && !self.dropped && !overtaken {
+            return Err(format!(
+                "{key}: {in_use} hits are in use ({held} of them held), {} were admitted since it was as new and {} are in \
+                 doubt: too many",
+                counter.expected - counter.gone,
+                counter.more
+            ));
         }
         Ok(())
     }
@@ -316,35 +388,4 @@ impl Oracle {
 fn is_counted(known: &Known, decision: &Decision, status: &Counted) -> bool {
     let somewhere = decision.failure.is_none() || known.mode == OnStoreError::Local;
     somewhere && (known.debits || !decision.over_limit && !status.denied)
-}
-
-/// What a message changes in a counter where it is carried out, or would.
-struct Changed {
-    key: CounterKey,
-    hits: i64,
-    /// The store has admitted them: a request's, or a lease's.
-    admitted: bool,
-}
-
-fn changes(message: &Sent) -> Vec<Changed> {
-    let mut all = Vec::new();
-    for (at, call) in message.calls.iter().enumerate() {
-        let answers = message.answers.as_ref().and_then(|answers| answers.get(at));
-        let passes = answers.is_some_and(|answers| call.passes(answers.iter().map(|answer| answer.outcome.allowed)));
-        for (number, check) in call.checks.iter().enumerate() {
-            let answer = answers.and_then(|answers| answers.get(number));
-            let (hits, admitted) = match (check.hits, answer) {
-                (Op::Refund(hits) | Op::Return { hits, .. } | Op::Debit(hits), _) => (hits, false),
-                (Op::Acquire(hits), Some(answer)) if passes && answer.outcome.allowed => (hits, true),
-                (Op::Lease(_), Some(answer)) if passes => (answer.grant.map_or(0, |grant| grant.hits), true),
-                _ => continue,
-            };
-            all.push(Changed {
-                key: check.key.clone(),
-                hits: i64::try_from(hits).unwrap_or(0),
-                admitted,
-            });
-        }
-    }
-    all
 }

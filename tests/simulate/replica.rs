@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::engine::{Decision, Engine, EngineOptions, RequestError};
 use sluicegate::model::key::{Owner, Part, counter_key};
-use sluicegate::model::{AlgorithmKind, Check, Clock, Enforcement, Hits, Limit, Request, Transaction, Unit, Window};
+use sluicegate::model::{
+    AlgorithmKind, Check, Clock, CounterKey, Enforcement, Hits, Limit, Request, Transaction, Unit, Window,
+};
 use sluicegate::store::MemoryStore;
 use sluicegate::store::remote::{CircuitState, Local, Options, Remote, RemoteStats};
 use sluicegate::telemetry::Metrics;
@@ -78,7 +80,7 @@ pub fn bounds(setup: &Setup) -> Options {
         lease_keys: setup.leases.then(|| small(1000)),
         denial_keys: setup.denials.then(|| small(1000)),
         max_corrections: small(1000),
-        reset_log: None,
+        reset_log: setup.resets.then(|| CounterKey::from_raw("sg:resets")),
         bounds: setup.small.pipeline,
         hash_seed: Some(setup.seed),
     }
@@ -196,6 +198,13 @@ impl Replica {
                 decision,
             });
         });
+    }
+
+    /// An operator makes a counter as new.
+    pub fn reset(&self, counter: CounterKey, limit: Limit) {
+        let engine = Arc::clone(&self.engine);
+        self.runtime
+            .spawn(async move { engine.reset(&[(counter, limit)]).await });
     }
 
     /// Puts a version of the rules in force.

@@ -23,6 +23,7 @@ struct Spec {
     hits: [u32; VERSIONS],
     /// `on_store_error` in each version.
     mode: [&'static str; VERSIONS],
+    is_quota: bool,
 }
 
 const fn spec(name: &'static str, fields: &'static str, hits: [u32; 2], mode: [&'static str; 2]) -> Spec {
@@ -31,6 +32,14 @@ const fn spec(name: &'static str, fields: &'static str, hits: [u32; 2], mode: [&
         fields,
         hits,
         mode,
+        is_quota: false,
+    }
+}
+
+const fn quota(name: &'static str, fields: &'static str, hits: [u32; 2]) -> Spec {
+    Spec {
+        is_quota: true,
+        ..spec(name, fields, hits, DENY)
     }
 }
 
@@ -38,7 +47,7 @@ const LOCAL: [&str; 2] = ["local", "local"];
 const DENY: [&str; 2] = ["deny", "deny"];
 
 /// Tight rules try the limits; the counters of long windows are compared with the oracle's at the end of a run.
-const SPECS: [Spec; 16] = [
+const SPECS: [Spec; 23] = [
     spec("window-local", "window: 2s", [8, 8], LOCAL),
     spec("window-deny", "window: 1s, precision: 8", [6, 9], DENY),
     spec("window-exact", "window: 1s, lease: false", [5, 5], DENY),
@@ -80,10 +89,38 @@ const SPECS: [Spec; 16] = [
     spec("day-fixed", "window: 1d, algorithm: fixed_window", [40, 40], DENY),
     spec("hour-log", "window: 1h, algorithm: sliding_log", [500, 500], LOCAL),
     spec("hour-debit", "window: 1h, count_denied: true", [100, 100], LOCAL),
+    // From here on in the fourth edition.
+    spec("hold-hour", "window: 1h, hold: {ttl: 10m}", [200, 150], DENY),
+    spec(
+        "hold-day",
+        "window: 1d, algorithm: fixed_window, hold: {ttl: 20m}",
+        [90, 90],
+        LOCAL,
+    ),
+    spec("hold-short", "window: 1h, hold: {ttl: 1s}", [80, 120], DENY),
+    spec(
+        "hold-bucket",
+        "window: 1s, algorithm: token_bucket, burst: 20, hold: {ttl: 1s}",
+        [40, 40],
+        DENY,
+    ),
+    quota("quota-hour", "window: 1h", [60, 50]),
+    quota("quota-tight", "window: 2s", [6, 6]),
+    spec("slices", "window: 20s, precision: 64", [400, 300], DENY),
 ];
 
 /// How many rules there are.
 pub const RULES: usize = SPECS.len();
+/// Those of the first editions.
+pub const FIRST_RULES: usize = 16;
+/// Rules whose hits are held.
+pub const HOLDS: [usize; 4] = [16, 17, 18, 19];
+/// Quotas.
+pub const QUOTAS: [usize; 2] = [20, 21];
+/// A rule whose slices are so short that hits are counted in many of them.
+pub const SLICES: usize = 22;
+/// A hold that lasts so long is there at the end of every run.
+const LONG_TTL_US: u64 = 60_000_000;
 
 /// Whether a rule's answers may be held back.
 pub fn is_leaky(rule: usize) -> bool {
@@ -106,10 +143,30 @@ impl Known {
         matches!(self.limit.algorithm, Algorithm::Concurrency)
     }
 
+    /// Whether no hit of it leaves before a run ends.
+    pub const fn lasts(&self) -> bool {
+        self.limit.window_us >= 60_000_000
+    }
+
+    /// Whether its hits are held.
+    pub const fn is_held(&self) -> bool {
+        self.limit.hold_us > 0
+    }
+
+    /// Whether a hold of it that nobody settles is there at the end of every run.
+    pub const fn holds_last(&self) -> bool {
+        holds_last(&self.limit)
+    }
+
     /// The key of a value's counter.
     pub fn key(&self, value: &str) -> CounterKey {
         counter_key(PREFIX, Owner::Rule, &self.limit, DOMAIN, [Part::Own(self.name, value)])
     }
+}
+
+/// The same of a limit.
+pub const fn holds_last(limit: &Limit) -> bool {
+    limit.hold_us >= LONG_TTL_US
 }
 
 /// A version of the rules.
@@ -128,8 +185,8 @@ fn version(number: usize) -> Version {
     let mut yaml = format!("domain: {DOMAIN}\ndescriptors:\n");
     for spec in &SPECS {
         yaml += &format!(
-            "  - {{key: {}, rate_limit: {{requests_per_unit: {}, on_store_error: {}, {}}}}}\n",
-            spec.name, spec.hits[number], spec.mode[number], spec.fields
+            "  - {{key: {}, quota_mode: {}, rate_limit: {{requests_per_unit: {}, on_store_error: {}, {}}}}}\n",
+            spec.name, spec.is_quota, spec.hits[number], spec.mode[number], spec.fields
         );
     }
     let text = Text {

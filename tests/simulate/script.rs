@@ -1,6 +1,7 @@
 //! What a run does: everything that a seed decides in advance, as a list that can be shortened.
 
 mod bounds;
+mod holds;
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 pub use self::bounds::MAX_WAITING;
-use crate::rules::{RULES, VERSIONS};
+use crate::rules::{FIRST_RULES, VERSIONS};
 use sluicegate::store::remote::Bounds;
 
 /// How the installation of one run looks.
@@ -27,6 +28,10 @@ pub struct Setup {
     pub small: Small,
     /// A release may come with another check in one request, as those of an Envoy's stream that is done do.
     pub mixed_releases: bool,
+    /// Requests are released whether they passed or not, as an Envoy does.
+    pub releases_all: bool,
+    /// Replicas hear of resets by others.
+    pub resets: bool,
     pub timeout_ms: u64,
     /// A message travels for so long at least, and at most.
     pub delay_ms: (u64, u64),
@@ -119,6 +124,12 @@ pub enum What {
     Rules {
         version: usize,
     },
+    /// An operator makes a counter as new.
+    Reset {
+        replica: usize,
+        rule: usize,
+        value: usize,
+    },
     /// The time of day of a replica's machine is set; a process reads it once, when it starts.
     StepReplica {
         replica: usize,
@@ -135,6 +146,18 @@ pub struct Call {
     pub deadline_ms: Option<u64>,
     /// The caller goes away after so long.
     pub leaves_ms: Option<u64>,
+    /// How often and when it settles what it holds.
+    pub settles: Vec<Settling>,
+}
+
+/// One settlement of a hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling {
+    /// After the answer.
+    pub after_ms: u64,
+    pub replica: usize,
+    /// What the request has cost, in percent of what it asked to hold.
+    pub percent: u64,
 }
 
 /// A setup with its events.
@@ -148,7 +171,7 @@ pub struct Script {
 pub const VALUES: [&str; 3] = ["a", "b", "last"];
 
 /// What seeds decide was added to in steps; a seed means the same run again only in the same edition.
-pub const EDITION: u32 = 3;
+pub const EDITION: u32 = 4;
 
 impl Script {
     /// The script of a seed, as it was in an edition. What is added later is decided by a generator of its own and joins in
@@ -161,6 +184,9 @@ impl Script {
         if edition >= 3 {
             let mut random = SmallRng::seed_from_u64(seed ^ 0x0003_ed17);
             script.setup.mixed_releases = random.random_bool(0.5);
+        }
+        if edition >= 4 {
+            holds::fourth_edition(&mut script);
         }
         script.events.sort_by_key(|event| event.at_ms);
         script
@@ -181,6 +207,8 @@ impl Script {
             tight: r.random_bool(0.15),
             small: Small::default(),
             mixed_releases: false,
+            releases_all: false,
+            resets: false,
             timeout_ms: [15, 15, 40][r.random_range(0..3)],
             delay_ms: [(1, 1), (1, 3), (1, 10), (2, 25)][r.random_range(0..4)],
             connections: r.random_range(1..=3),
@@ -195,7 +223,9 @@ impl Script {
 
 fn calls(setup: &Setup, r: &mut SmallRng, events: &mut Vec<Event>) {
     // Few rules a run, so that their counters are in demand.
-    let rules: Vec<usize> = (0..r.random_range(2..=5)).map(|_| r.random_range(0..RULES)).collect();
+    let rules: Vec<usize> = (0..r.random_range(2..=5))
+        .map(|_| r.random_range(0..FIRST_RULES))
+        .collect();
     let mut bursts = r.random_range(15..60);
     while bursts > 0 {
         bursts -= 1;
@@ -220,6 +250,7 @@ fn calls(setup: &Setup, r: &mut SmallRng, events: &mut Vec<Event>) {
                 parts,
                 deadline_ms: [None, Some(20), Some(20), Some(60), Some(300)][r.random_range(0..5)],
                 leaves_ms: r.random_bool(0.06).then(|| r.random_range(0..30)),
+                settles: Vec::new(),
             };
             events.push(Event {
                 at_ms: (start + n * every).min(setup.active_ms - 1),
@@ -234,54 +265,59 @@ fn faults(setup: &Setup, r: &mut SmallRng, events: &mut Vec<Event>) {
     for kind in kinds {
         for _ in 0..r.random_range(1..=3) {
             let at_ms = r.random_range(0..setup.active_ms);
-            let left = setup.active_ms - at_ms;
-            let (replica, server) = (r.random_range(0..setup.replicas), r.random_range(0..setup.servers));
-            let for_ms = r.random_range(1..1200).min(left);
-            let what = match kind {
-                0 => What::Slow {
-                    replica,
-                    server,
-                    for_ms,
-                    by_ms: [5, 30, 200, 1200][r.random_range(0..4)],
-                },
-                1 | 2 => What::Lose {
-                    replica,
-                    server,
-                    for_ms,
-                    requests: r.random_bool(0.5),
-                    percent: [10, 50, 100][r.random_range(0..3)],
-                    tell_ms: r.random_bool(0.6).then(|| r.random_range(1..400)),
-                },
-                3 => What::Down {
-                    server,
-                    for_ms,
-                    keeps: r.random_bool(0.7),
-                    silent: r.random_bool(0.3),
-                },
-                4 => What::Refuse {
-                    server,
-                    for_ms: for_ms.min(300),
-                },
-                5 => What::Failover {
-                    server,
-                    misses: r.random_range(0..10),
-                },
-                6 => What::Crash { replica, for_ms },
-                7 => What::Pause {
-                    replica,
-                    for_ms: r.random_range(50..=2000).min(left.max(50)),
-                    messages_first: r.random_bool(0.5),
-                },
-                8 => What::StepServer {
-                    server,
-                    by_ms: r.random_range(-3000..5000),
-                },
-                _ => What::Rules {
-                    version: r.random_range(0..VERSIONS),
-                },
-            };
+            let what = fault(setup, r, kind, at_ms);
             events.push(Event { at_ms, what });
         }
+    }
+}
+
+/// One fault of a kind.
+fn fault(setup: &Setup, r: &mut SmallRng, kind: u32, at_ms: u64) -> What {
+    let left = setup.active_ms - at_ms;
+    let (replica, server) = (r.random_range(0..setup.replicas), r.random_range(0..setup.servers));
+    let for_ms = r.random_range(1..1200).min(left);
+    match kind {
+        0 => What::Slow {
+            replica,
+            server,
+            for_ms,
+            by_ms: [5, 30, 200, 1200][r.random_range(0..4)],
+        },
+        1 | 2 => What::Lose {
+            replica,
+            server,
+            for_ms,
+            requests: r.random_bool(0.5),
+            percent: [10, 50, 100][r.random_range(0..3)],
+            tell_ms: r.random_bool(0.6).then(|| r.random_range(1..400)),
+        },
+        3 => What::Down {
+            server,
+            for_ms,
+            keeps: r.random_bool(0.7),
+            silent: r.random_bool(0.3),
+        },
+        4 => What::Refuse {
+            server,
+            for_ms: for_ms.min(300),
+        },
+        5 => What::Failover {
+            server,
+            misses: r.random_range(0..10),
+        },
+        6 => What::Crash { replica, for_ms },
+        7 => What::Pause {
+            replica,
+            for_ms: r.random_range(50..=2000).min(left.max(50)),
+            messages_first: r.random_bool(0.5),
+        },
+        8 => What::StepServer {
+            server,
+            by_ms: r.random_range(-3000..5000),
+        },
+        _ => What::Rules {
+            version: r.random_range(0..VERSIONS),
+        },
     }
 }
 

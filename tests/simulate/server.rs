@@ -21,6 +21,8 @@ pub struct Server {
     set_back_ms: u64,
     /// What it has carried out, and when.
     log: Vec<(u64, Vec<Transaction<Op>>)>,
+    /// The log of resets: each counter with the time of its last one.
+    resets: Vec<(CounterKey, u64)>,
     /// Rises when its connections break.
     pub life: u64,
     pub is_down: bool,
@@ -49,6 +51,7 @@ impl Server {
             step_ms: 0,
             set_back_ms: 0,
             log: Vec::new(),
+            resets: Vec::new(),
             life: 0,
             is_down: false,
             refuses: false,
@@ -87,10 +90,26 @@ impl Server {
         calls.iter().map(|call| self.store.check_ops(call)).collect()
     }
 
+    /// Adds counters to the log of resets, as `resets.lua` does.
+    pub fn announce(&mut self, now_ms: u64, counters: &[CounterKey]) {
+        for counter in counters {
+            let last = self.resets.last().map_or(0, |(_, at)| at + 1);
+            self.resets.retain(|(known, _)| known != counter);
+            self.resets.push((counter.clone(), last.max(self.time_us(now_ms))));
+        }
+    }
+
+    /// What the log of resets has.
+    pub fn read_log(&self, since: u64, most: usize) -> Vec<(CounterKey, u64)> {
+        let newer = self.resets.iter().filter(|(_, at)| *at > since);
+        newer.take(most).cloned().collect()
+    }
+
     /// Forgets everything.
     pub fn lose_all(&mut self, now_ms: u64) {
         self.store = empty(&self.clock);
         self.log.clear();
+        self.resets.clear();
         self.losses.push(now_ms);
         self.lost_data = true;
     }
@@ -111,9 +130,14 @@ impl Server {
         }
     }
 
-    /// Hits that a counter has in use.
-    pub fn used(&self, now_ms: u64, key: &CounterKey, limit: &Limit) -> u64 {
-        self.clock.set(self.time_us(now_ms));
+    /// Whether its clock has never been set.
+    pub const fn is_steady(&self) -> bool {
+        self.step_ms == 0 && self.set_back_ms == 0
+    }
+
+    /// Hits that a counter has in use or keeps as holds, and those that it keeps, at a time of its clock.
+    pub fn look_at(&self, time_us: u64, key: &CounterKey, limit: &Limit) -> (u64, u64) {
+        self.clock.set(time_us);
         let look = Transaction {
             checks: [Check {
                 key: key.clone(),
@@ -126,6 +150,14 @@ impl Server {
             ..Transaction::default()
         };
         let answers = self.store.check_ops(&look);
-        quota(limit).saturating_sub(answers.first().map_or(0, |answer| answer.outcome.remaining))
+        let outcome = answers.first().map(|answer| answer.outcome);
+        outcome.map_or((0, 0), |outcome| {
+            (quota(limit).saturating_sub(outcome.remaining), outcome.holds.open)
+        })
+    }
+
+    /// The same now.
+    pub fn look(&self, now_ms: u64, key: &CounterKey, limit: &Limit) -> (u64, u64) {
+        self.look_at(self.time_us(now_ms), key, limit)
     }
 }

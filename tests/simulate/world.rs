@@ -8,23 +8,24 @@ mod callers;
 mod checks;
 mod faults;
 mod flights;
+mod releases;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::AtomicBool;
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-use sluicegate::store::remote::transport::Delivery;
-
+use self::callers::Asking;
 use self::flights::{Flight, Link};
-use crate::network::shard_of;
+use self::releases::Release;
+use crate::network::{Parcel, shard_of};
 use crate::oracle::{Asked, Oracle, Sent};
 use crate::reached::Reached;
 use crate::replica::{Answered, Replica, by_window};
 use crate::script::{Script, Setup};
 use crate::server::Server;
 use crate::trace::Trace;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 /// After the load: corrections, leases and circuits have so long to settle; then once more after the last calls.
 const SETTLES_MS: u64 = 4500;
@@ -40,13 +41,10 @@ pub struct Outcome {
 enum Happens {
     Script(usize),
     Arrives(usize),
-    Delivers(usize, Box<Delivery>),
+    Delivers(usize, Box<Parcel>),
     Answers(Box<Answered>),
-    Releases {
-        replica: usize,
-        part: (usize, usize, i64),
-        version: usize,
-    },
+    Releases(Release),
+    Asks(Box<Asking>),
     Overdue(usize),
     Resumes(usize),
     Restarts(usize),
@@ -227,13 +225,10 @@ impl<'s> World<'s> {
         match what {
             Happens::Script(number) => self.script_event(number),
             Happens::Arrives(number) => self.arrives(number),
-            Happens::Delivers(number, delivery) => self.delivers(number, *delivery),
+            Happens::Delivers(number, parcel) => self.delivers(number, *parcel),
             Happens::Answers(answered) => self.answers(*answered)?,
-            Happens::Releases { replica, part, version } => {
-                let mut parts = vec![part];
-                parts.extend(self.beside_release(part));
-                self.ask(replica, version, parts, Some(20), None, false);
-            }
+            Happens::Releases(release) => self.releases(release),
+            Happens::Asks(asking) => self.ask(*asking),
             Happens::Overdue(call) => self.overdue(call)?,
             Happens::Resumes(replica) => self.resumes(replica),
             Happens::Restarts(replica) => {
@@ -247,7 +242,10 @@ impl<'s> World<'s> {
             }
             Happens::Obeys(server) => self.servers[server].refuses = false,
             Happens::LastCalls => self.last_calls(),
-            Happens::Last { replica, part } => self.ask(replica, self.version, vec![part], None, None, true),
+            Happens::Last { replica, part } => self.ask(Asking {
+                is_last: true,
+                ..Asking::new(replica, self.version, vec![part])
+            }),
             Happens::End => {}
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use sluicegate::algorithms::limit::share;
 use sluicegate::model::{Algorithm, CounterKey, Limit};
 
-use super::{Admitted, Counter, Sent, changes};
+use super::seen::{Sent, changes};
+use super::{Admitted, Counter};
 use crate::server::Server;
 
 /// What a check of a bound looks at, beside the counter.
@@ -42,7 +43,11 @@ pub(super) fn check(
     }
     let part = share(&counter.limit, u32::try_from(replicas).unwrap_or(1));
     let window_ms = counter.limit.window_us / 1000;
-    let losses = |since_ms: u64| now.server.losses.iter().filter(|at| **at >= since_ms).count() as u64;
+    // A reset is no other thing for what a window lets pass.
+    let losses = |since_ms: u64| {
+        let all = now.server.losses.iter().chain(&counter.resets);
+        all.filter(|at| **at >= since_ms).count() as u64
+    };
     let bound = |over_us: u64, losses: u64, since_ms: u64| {
         let local = if counter.local {
             allowance * most_in(&part, over_us) + counter.unheard + under_way(key, counter, now, since_ms)

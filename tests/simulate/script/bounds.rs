@@ -5,7 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::{Call, Event, Script, What};
-use crate::rules::{RULES, is_leaky};
+use crate::rules::{FIRST_RULES, is_leaky};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -60,7 +60,7 @@ fn small(script: &mut Script, r: &mut SmallRng) {
 
 /// One counter is asked for many different numbers of hits.
 fn sizes(script: &mut Script, r: &mut SmallRng) {
-    let (rule, value) = (r.random_range(0..RULES), r.random_range(0..2));
+    let (rule, value) = (r.random_range(0..FIRST_RULES), r.random_range(0..2));
     let start = r.random_range(0..script.setup.active_ms);
     for n in 0..r.random_range(10..30) {
         let hits = r.random_range(1..=6);
@@ -71,7 +71,7 @@ fn sizes(script: &mut Script, r: &mut SmallRng) {
 
 /// Many requests at one moment.
 fn crowd(script: &mut Script, r: &mut SmallRng) {
-    let rules = [(); 2].map(|()| r.random_range(0..RULES));
+    let rules = [(); 2].map(|()| r.random_range(0..FIRST_RULES));
     for _ in 0..r.random_range(1..=3) {
         let start = r.random_range(0..script.setup.active_ms);
         let replica = r.random_range(0..script.setup.replicas);
@@ -105,16 +105,17 @@ fn steps(script: &mut Script, r: &mut SmallRng) {
     }
 }
 
-fn call(script: &Script, r: &mut SmallRng, parts: Vec<(usize, usize, u64)>) -> Call {
+pub(super) fn call(script: &Script, r: &mut SmallRng, parts: Vec<(usize, usize, u64)>) -> Call {
     Call {
         replica: r.random_range(0..script.setup.replicas),
         parts,
         deadline_ms: [None, Some(20), Some(60)][r.random_range(0..3)],
         leaves_ms: None,
+        settles: Vec::new(),
     }
 }
 
-fn add(script: &mut Script, at_ms: u64, call: Call) {
+pub(super) fn add(script: &mut Script, at_ms: u64, call: Call) {
     script.events.push(Event {
         at_ms: at_ms.min(script.setup.active_ms - 1),
         what: What::Call(call),

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::{Happens, World};
-use crate::script::What;
+use crate::rules::versions;
+use crate::script::{VALUES, What};
 
 impl World<'_> {
     pub(super) fn set_away(&self, server: usize, away: bool) {
@@ -21,6 +22,39 @@ impl World<'_> {
         }
         match *what {
             What::Call(ref call) => self.call(call),
+            What::Slow { .. } | What::Lose { .. } => self.link_event(what),
+            What::Down { .. } | What::Refuse { .. } | What::Failover { .. } | What::StepServer { .. } => {
+                self.server_event(what);
+            }
+            What::Crash { replica, for_ms } => self.crash(replica, for_ms),
+            What::Pause {
+                replica,
+                for_ms,
+                messages_first,
+            } => self.pause(replica, for_ms, messages_first),
+            What::StepReplica { replica, by_ms } => {
+                let clock_us = &mut self.processes[replica].clock_us;
+                *clock_us = clock_us.saturating_add_signed(by_ms * 1000);
+            }
+            What::Rules { version } => {
+                self.version = version;
+                for replica in self.processes.iter().filter_map(|process| process.replica.as_ref()) {
+                    replica.activate(version);
+                }
+            }
+            What::Reset { replica, rule, value } => {
+                let process = &self.processes[replica];
+                let known = &versions()[self.version].known[rule];
+                if let Some(replica) = process.replica.as_ref().filter(|replica| !replica.is_paused) {
+                    replica.reset(known.key(VALUES[value]), known.limit);
+                }
+            }
+        }
+    }
+
+    fn link_event(&mut self, what: &What) {
+        let now_ms = self.now_ms;
+        match *what {
             What::Slow {
                 replica,
                 server,
@@ -42,6 +76,13 @@ impl World<'_> {
                 (link.lossy_until_ms, link.loses_requests) = (now_ms + for_ms, requests);
                 (link.percent, link.tell_ms) = (percent, tell_ms);
             }
+            _ => {}
+        }
+    }
+
+    fn server_event(&mut self, what: &What) {
+        let now_ms = self.now_ms;
+        match *what {
             What::Down {
                 server: at,
                 for_ms,
@@ -68,32 +109,19 @@ impl World<'_> {
                 self.servers[server].life += 1;
                 self.servers[server].lose_last(now_ms, misses);
             }
-            What::Crash { replica, for_ms } => self.crash(replica, for_ms),
-            What::Pause {
-                replica: at,
-                for_ms,
-                messages_first,
-            } => {
-                let process = &mut self.processes[at];
-                let Some(replica) = process.replica.as_mut().filter(|replica| !replica.is_paused) else {
-                    return;
-                };
-                replica.is_paused = true;
-                (process.resumes_ms, process.messages_first) = (now_ms + for_ms, messages_first);
-                self.at(now_ms + for_ms, Happens::Resumes(at));
-            }
             What::StepServer { server, by_ms } => self.servers[server].step(by_ms),
-            What::StepReplica { replica, by_ms } => {
-                let clock_us = &mut self.processes[replica].clock_us;
-                *clock_us = clock_us.saturating_add_signed(by_ms * 1000);
-            }
-            What::Rules { version } => {
-                self.version = version;
-                for replica in self.processes.iter().filter_map(|process| process.replica.as_ref()) {
-                    replica.activate(version);
-                }
-            }
+            _ => {}
         }
+    }
+
+    fn pause(&mut self, at: usize, for_ms: u64, messages_first: bool) {
+        let process = &mut self.processes[at];
+        let Some(replica) = process.replica.as_mut().filter(|replica| !replica.is_paused) else {
+            return;
+        };
+        replica.is_paused = true;
+        (process.resumes_ms, process.messages_first) = (self.now_ms + for_ms, messages_first);
+        self.at(self.now_ms + for_ms, Happens::Resumes(at));
     }
 
     pub(super) fn crash(&mut self, at: usize, for_ms: u64) {

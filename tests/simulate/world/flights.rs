@@ -2,13 +2,13 @@
 
 use rand::Rng;
 use sluicegate::algorithms::op::Op;
-use sluicegate::model::Check;
+use sluicegate::model::{Check, Transaction};
 use sluicegate::store::StoreError;
 use sluicegate::store::remote::transport::Delivery;
 use tokio::sync::oneshot;
 
 use super::{Happens, World};
-use crate::network::Message;
+use crate::network::{Errand, Message, Parcel};
 use crate::oracle::Sent;
 
 /// Checks of one request, with a lease for each.
@@ -33,7 +33,9 @@ pub(super) struct Flight {
     pub server: usize,
     pub life: u64,
     pub connection: usize,
-    pub reply: Option<oneshot::Sender<Delivery>>,
+    pub reply: Option<oneshot::Sender<Parcel>>,
+    /// What it asks beside its calls.
+    errand: Errand,
 }
 
 impl World<'_> {
@@ -66,28 +68,34 @@ impl World<'_> {
     }
 
     pub(super) fn send(&mut self, replica: usize, at_ms: u64, message: Message) -> Result<(), String> {
-        self.check_size(&message)?;
         let number = self.flights.len();
         let server = message.server;
+        let (calls, errand) = match message.errand {
+            Errand::Decide(calls) => (calls, Errand::Decide(Vec::new())),
+            other => (Vec::new(), other),
+        };
+        self.check_size(&calls)?;
         self.flights.push(Flight {
             replica,
             server,
             life: self.servers[server].life,
             connection: self.random.random_range(0..self.setup.connections),
             reply: Some(message.reply),
+            errand,
         });
-        let checks: usize = message.calls.iter().map(|call| call.checks.len()).sum();
-        let calls = &message.calls;
+        let checks: usize = calls.iter().map(|call| call.checks.len()).sum();
         self.trace
             .note(at_ms, "sends", &[replica as u64, server as u64, checks as u64], || {
                 let checks = calls.iter().flat_map(|call| &call.checks);
-                let all: Vec<_> = checks.map(|check| format!("{} {:?}", check.key, check.hits)).collect();
+                let all: Vec<_> = checks
+                    .map(|check| format!("{} {}", check.key, shown(check.hits)))
+                    .collect();
                 format!("#{number} {replica} to {server}: {}", all.join(", "))
             });
         self.sent.push(Sent {
             replica,
             process: self.processes[replica].number,
-            calls: message.calls,
+            calls,
             answers: None,
             heard: message.heard,
             failed: false,
@@ -101,10 +109,14 @@ impl World<'_> {
     }
 
     /// A call has its bound of checks, unless one request has more; corrections go in front of them.
-    fn check_size(&self, message: &Message) -> Result<(), String> {
-        let corrects = |check: &Check<Op>| matches!(check.hits, Op::Refund(_) | Op::Return { .. } | Op::Debit(_));
-        let requests = message
-            .calls
+    fn check_size(&self, calls: &[Transaction<Op>]) -> Result<(), String> {
+        let corrects = |check: &Check<Op>| {
+            matches!(
+                check.hits,
+                Op::Refund(_) | Op::Return { .. } | Op::Debit(_) | Op::Release(_)
+            )
+        };
+        let requests = calls
             .iter()
             .enumerate()
             .filter(|(at, call)| *at > 0 || !call.checks.iter().all(corrects));
@@ -121,10 +133,8 @@ impl World<'_> {
         self.oracle.is_unheard(&self.sent[number]);
         if let Some(tell_ms) = tell_ms {
             let broken = StoreError::Broken("reset".into());
-            self.at(
-                at_ms + tell_ms,
-                Happens::Delivers(number, Box::new(Delivery::Indeterminate(broken))),
-            );
+            let parcel = Parcel::Delivery(Delivery::Indeterminate(broken));
+            self.at(at_ms + tell_ms, Happens::Delivers(number, Box::new(parcel)));
         }
     }
 
@@ -136,13 +146,18 @@ impl World<'_> {
             self.lost(number, now_ms, tell_ms);
             return;
         }
-        let delivery = if server.refuses {
+        let parcel = if server.refuses {
             self.sent[number].refused = true;
-            Delivery::Answered(Err(StoreError::refused("OOM command not allowed")))
+            Parcel::Delivery(Delivery::Answered(Err(StoreError::refused("OOM command not allowed"))))
         } else {
-            let answers = server.run(now_ms, &self.sent[number].calls);
-            self.sent[number].answers = Some(answers.clone());
-            Delivery::Answered(Ok(answers))
+            match &self.flights[number].errand {
+                Errand::Decide(_) => self.carry_out(number, at),
+                Errand::Announce(counters) => {
+                    server.announce(now_ms, counters);
+                    Parcel::Delivery(Delivery::Answered(Ok(Vec::new())))
+                }
+                Errand::ReadLog { since, most } => Parcel::Log(server.read_log(*since, *most)),
+            }
         };
         let sent = &self.sent[number];
         let allowed = sent
@@ -156,39 +171,64 @@ impl World<'_> {
             format!("#{number}: {:?}", &allowed[1..])
         });
         match self.travels(number, now_ms, true) {
-            Ok(at_ms) => self.at(at_ms, Happens::Delivers(number, Box::new(delivery))),
+            Ok(at_ms) => self.at(at_ms, Happens::Delivers(number, Box::new(parcel))),
             Err(tell_ms) => self.lost(number, now_ms, tell_ms),
         }
     }
 
-    pub(super) fn delivers(&mut self, number: usize, delivery: Delivery) {
+    /// A server decides the calls of a message.
+    fn carry_out(&mut self, number: usize, server: usize) -> Parcel {
+        let sent = &mut self.sent[number];
+        let answers = self.servers[server].run(self.now_ms, &sent.calls);
+        sent.answers = Some(answers.clone());
+        let resets = |check: &&Check<Op>| check.hits == Op::Reset;
+        let reset = sent.calls.iter().flat_map(|call| &call.checks).find(resets);
+        if let Some(check) = reset {
+            let key = check.key.clone();
+            self.oracle.reset(&key, self.now_ms, &self.sent);
+        }
+        Parcel::Delivery(Delivery::Answered(Ok(answers)))
+    }
+
+    pub(super) fn delivers(&mut self, number: usize, parcel: Parcel) {
         let flight = &mut self.flights[number];
         let process = &self.processes[flight.replica];
         if process.resumes_ms > self.now_ms && !process.messages_first {
             let later_ms = process.resumes_ms + 1;
-            self.at(later_ms, Happens::Delivers(number, Box::new(delivery)));
+            self.at(later_ms, Happens::Delivers(number, Box::new(parcel)));
             return;
         }
         let server = &self.servers[flight.server];
-        let broken = server.life != flight.life && !server.is_silent && matches!(delivery, Delivery::Answered(_));
-        let delivery = if broken {
+        let answers = |parcel: &Parcel| matches!(parcel, Parcel::Log(_) | Parcel::Delivery(Delivery::Answered(_)));
+        let broken = server.life != flight.life && !server.is_silent && answers(&parcel);
+        let parcel = if broken {
             self.oracle.is_unheard(&self.sent[number]);
-            Delivery::Indeterminate(StoreError::Broken("reset".into()))
+            Parcel::Delivery(Delivery::Indeterminate(StoreError::Broken("reset".into())))
         } else {
-            delivery
+            parcel
         };
-        let is_answer = matches!(delivery, Delivery::Answered(_));
+        let is_answer = answers(&parcel);
         self.trace
             .note(self.now_ms, "delivers", &[number as u64, u64::from(is_answer)], || {
                 format!("#{number}: {}", if is_answer { "answered" } else { "failed" })
             });
         if let Some(reply) = flight.reply.take() {
-            let taken = reply.send(delivery).is_ok();
+            let taken = reply.send(parcel).is_ok();
             if !is_answer || !taken {
                 // What was heard of it says nothing of what was counted.
                 self.sent[number].failed = true;
                 self.oracle.is_unheard(&self.sent[number]);
             }
         }
+    }
+}
+
+/// An operation without the names of holds, which are other ones in each run.
+fn shown(op: Op) -> String {
+    match op {
+        Op::Hold { hits, .. } => format!("Hold({hits})"),
+        Op::Settle { hits, .. } => format!("Settle({hits})"),
+        Op::Release(_) => "Release".to_owned(),
+        other => format!("{other:?}"),
     }
 }
