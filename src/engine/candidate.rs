@@ -26,7 +26,7 @@ pub(super) struct Trial {
 }
 
 /// A trial on its way.
-pub(super) struct Running {
+pub(super) struct RunningTrial {
     answer: Pin<Box<dyn Future<Output = Result<Outcomes, StoreError>> + Send>>,
     checks: SmallVec<[Check; 2]>,
     of: SmallVec<[(usize, usize); 2]>,
@@ -34,16 +34,16 @@ pub(super) struct Running {
 
 /// Where a trial stands when the request has been answered.
 pub(super) struct Tried {
-    running: Running,
+    running: RunningTrial,
     outcomes: Option<Result<Outcomes, StoreError>>,
 }
 
 impl Trial {
-    pub fn start(self, store: &Arc<dyn Store>) -> Running {
+    pub fn start(self, store: &Arc<dyn Store>) -> RunningTrial {
         let store = Arc::clone(store);
         let checks = self.transaction.checks.clone();
         let transaction = self.transaction;
-        Running {
+        RunningTrial {
             answer: Box::pin(async move { store.check(&transaction).await }),
             checks,
             of: self.of,
@@ -51,7 +51,7 @@ impl Trial {
     }
 }
 
-impl Running {
+impl RunningTrial {
     /// Lets the trial go on for as long as `live` takes.
     pub async fn beside<T>(mut self, live: impl Future<Output = T>) -> (T, Tried) {
         let live = std::pin::pin!(live);
@@ -71,9 +71,9 @@ impl Running {
 impl Tried {
     /// Counts what the candidates decided, at once or when the store has answered.
     pub fn count(self, decision: &Decision, activity: Option<&Arc<Activity>>) {
-        let Running { answer, checks, of } = self.running;
+        let RunningTrial { answer, checks, of } = self.running;
         let live_denied = of.iter().map(|(descriptor, _)| denied(decision, *descriptor)).collect();
-        let counting = Counting {
+        let counting = TrialCount {
             active: Arc::clone(&decision.active),
             activity: activity.map(Arc::clone),
             live_denied,
@@ -96,7 +96,7 @@ fn denied(decision: &Decision, descriptor: usize) -> bool {
     matches!(limit, Some(StatusLimit::Counted(counted)) if counted.denied)
 }
 
-struct Counting {
+struct TrialCount {
     active: Arc<Active>,
     activity: Option<Arc<Activity>>,
     live_denied: SmallVec<[bool; 2]>,
@@ -104,7 +104,7 @@ struct Counting {
     of: SmallVec<[(usize, usize); 2]>,
 }
 
-impl Counting {
+impl TrialCount {
     fn count(&self, outcomes: &Result<Outcomes, StoreError>) {
         for (index, (check, (_, rule))) in self.checks.iter().zip(&self.of).enumerate() {
             let stats = self.active.stats(*rule).and_then(|stats| stats.candidate());

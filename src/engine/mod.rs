@@ -33,11 +33,11 @@ pub use active::Active;
 pub use look::{Counter, Look, Looked};
 pub use options::EngineOptions;
 pub use plan::RequestError;
-pub use release_filter::TOLD;
+pub use release_filter::PERMIT_TAG;
 pub use reset::{FindError, FoundCounters, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
-use permits::Held;
+use permits::Granted;
 use plan::Asking;
 use release_filter::ReleaseFilter;
 
@@ -148,7 +148,7 @@ impl Engine {
         };
         let mut plan = plan::plan(self.asking(&active, request))?;
         self.releases
-            .strike(&mut plan.transaction, request.releases_all, &*self.clock);
+            .reduce(&mut plan.transaction, request.releases_all, &*self.clock);
         let trial = plan.trial.take().map(|mut trial| {
             trial.transaction.deadline = deadline.map(in_time);
             trial.start(&self.store)
@@ -173,13 +173,13 @@ impl Engine {
             }
         };
         let (mut held, failure) = match answer {
-            Ok(outcomes) => (Held::of(&self.store, &plan.transaction, outcomes), None),
+            Ok(outcomes) => (Granted::of(&self.store, &plan.transaction, outcomes), None),
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
                 self.count_failure(failure::strongest(&modes));
                 let outcomes = failure::answer(self.fallback.as_deref(), &plan.transaction, &modes);
-                (Held::nothing(outcomes), Some(modes))
+                (Granted::nothing(outcomes), Some(modes))
             }
         };
         // An answer that waits for its turn costs nobody else theirs: the waiting room has a bound of its own.
@@ -190,7 +190,7 @@ impl Engine {
             // A caller that is gone by now is seen only here, where its call is dropped: nobody would settle its hold.
             tokio::task::yield_now().await;
         }
-        held.heard();
+        held.disarm();
         let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
         if request.releases_all {
             self.releases.note(&plan, &decision.statuses, &*self.clock);
@@ -244,7 +244,7 @@ impl Engine {
     async fn hold_back(
         &self,
         transaction: &Transaction,
-        held: &mut Held,
+        held: &mut Granted,
         modes: Option<&[OnStoreError]>,
         deadline: Option<Instant>,
     ) {
@@ -259,7 +259,7 @@ impl Engine {
         wait::deny(transaction, &mut held.outcomes);
         let refunds = wait::refunds(transaction, &taken, &held.outcomes, modes);
         if !transaction.passes(held.outcomes.iter().map(|outcome| outcome.allowed)) {
-            held.heard();
+            held.disarm();
         }
         refunds.into_iter().for_each(|refund| self.store.correct(refund));
     }

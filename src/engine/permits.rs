@@ -1,5 +1,5 @@
-//! Permits of `concurrency` limits and holds: which of them a request has, and what becomes of them when nobody hears the
-//! answer.
+//! Permits of `concurrency` limits and holds: which of them a request has, and how they are given back when
+//! the answer reaches nobody.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::plan::{Plan, PlanEntry};
 use super::status::{Status, StatusLimit};
 
 /// A store's answer with the permits and holds that it grants. They are given back when it is dropped before it was
-/// [heard](Self::heard): the caller has gone away, so its request will never be done.
-pub(super) struct Held {
+/// [disarmed](Self::disarm): the caller has gone away, so its request will never be done.
+pub(super) struct Granted {
     pub outcomes: Outcomes,
     permits: Option<(Arc<dyn Store>, SmallVec<[Correction; 1]>)>,
 }
 
-impl Held {
+impl Granted {
     /// An answer whose permits, if any, free themselves.
     pub const fn nothing(outcomes: Outcomes) -> Self {
         Self {
@@ -48,13 +48,13 @@ impl Held {
         self.permits.is_some()
     }
 
-    /// From here on the caller gives them back.
-    pub fn heard(&mut self) {
+    /// The answer reaches the caller, which gives them back from here on.
+    pub fn disarm(&mut self) {
         self.permits = None;
     }
 }
 
-impl Drop for Held {
+impl Drop for Granted {
     fn drop(&mut self) {
         if let Some((store, permits)) = self.permits.take() {
             permits.into_iter().for_each(|permit| store.correct(permit));

@@ -1,9 +1,9 @@
-//! Releases that are not due: an Envoy makes its call on stream done for denied requests, too, and where that brings a
-//! fixed number it would give back slots that nobody took.
+//! The release filter: an Envoy calls when a stream is done also for denied requests, and where that call brings a fixed
+//! number, it would release permits that the request never had.
 //!
-//! So what such a caller's request did not get is noted here, and as many hits of later releases are left out. A release
-//! of what an answer's metadata told ([`TOLD`]) is due whatever is noted. Notes are this process' own: among several
-//! replicas, a denial and its release can reach different ones, and then only told releases are exact.
+//! So the permits that such a request was denied are noted here, and the next releases are reduced by as many. A release of
+//! the number in an answer's metadata, which carries the [`PERMIT_TAG`], is never reduced. Notes are this process' own: among
+//! several replicas, a denial and its release can reach different ones, and then only tagged releases are exact.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,10 +16,10 @@ use crate::model::{Algorithm, Clock, CounterKey, Hits, Transaction};
 use super::plan::{Plan, PlanEntry};
 use super::status::{Status, StatusLimit};
 
-/// Added to the number of slots that an answer tells, and so to the release that is made of it: such a release gives back
-/// what was taken. More slots than anybody takes at once, and little enough for Envoy, which makes no call for a number
-/// above 10^9.
-pub const TOLD: u64 = 1 << 29;
+/// Added to the number of permits in an answer's metadata, and so to the release that is made of it: such a release gives
+/// back what the request had. More permits than any request takes, and small enough for Envoy, which makes no call for a
+/// number above 10^9.
+pub const PERMIT_TAG: u64 = 1 << 29;
 
 /// Counters with notes at most; what is denied on more is not noted.
 const MAX_KEYS: usize = 100_000;
@@ -29,17 +29,17 @@ const SWEEP_PAUSE_US: u64 = SECOND_US;
 /// The notes.
 #[derive(Debug, Default)]
 pub(super) struct ReleaseFilter {
-    notes: Mutex<Notes>,
+    notes: Mutex<DenialNotes>,
 }
 
 #[derive(Debug, Default)]
-struct Notes {
+struct DenialNotes {
     by_key: HashMap<CounterKey, Note>,
     /// When those that had ended were dropped.
     swept_us: Option<u64>,
 }
 
-impl Notes {
+impl DenialNotes {
     /// Whether one more can be kept; drops what has ended if there are too many.
     fn has_room(&mut self, now_us: u64) -> bool {
         if self.by_key.len() < MAX_KEYS {
@@ -64,7 +64,7 @@ struct Note {
 }
 
 impl ReleaseFilter {
-    /// Notes which slots a request asked for and did not get, though it will release them.
+    /// Notes the permits that a request asked for and did not get, since its caller will release them all the same.
     pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) {
         for (entry, status) in plan.entries.iter().zip(statuses) {
             let (PlanEntry::Counted { check, .. }, StatusLimit::Counted(counted)) = (entry, status.limit) else {
@@ -92,21 +92,22 @@ impl ReleaseFilter {
         (note.hits, note.until_us) = (note.hits.saturating_add(hits), until_us);
     }
 
-    /// Leaves out of a transaction's releases what is not due. `from_all`: its caller makes them for all requests.
-    pub(super) fn strike(&self, transaction: &mut Transaction, from_all: bool, clock: &dyn Clock) {
+    /// Reduces a transaction's releases by the permits that were denied before. `from_all`: its caller releases for all
+    /// requests, also for denied ones.
+    pub(super) fn reduce(&self, transaction: &mut Transaction, from_all: bool, clock: &dyn Clock) {
         for check in &mut transaction.checks {
             let (Hits::Refund(hits), Algorithm::Concurrency) = (&mut check.hits, check.limit.algorithm) else {
                 continue;
             };
-            *hits = match hits.checked_sub(TOLD) {
-                Some(told) => told,
+            *hits = match hits.checked_sub(PERMIT_TAG) {
+                Some(permits) => permits,
                 None if from_all => *hits - self.take(&check.key, *hits, clock.now_us()),
                 None => *hits,
             };
         }
     }
 
-    /// How many of these hits are not due; they are no longer noted.
+    /// By how many permits a release is reduced; they are no longer noted.
     fn take(&self, key: &CounterKey, hits: u64, now_us: u64) -> u64 {
         let mut notes = self.notes.lock();
         let Entry::Occupied(mut note) = notes.by_key.entry(key.clone()) else {
@@ -141,7 +142,7 @@ mod tests {
             hits: Hits::Refund(hits),
             enforcement: Enforcement::Enforce,
         });
-        filter.strike(&mut transaction, from_all, &ManualClock::new(now_us));
+        filter.reduce(&mut transaction, from_all, &ManualClock::new(now_us));
         match transaction.checks[0].hits {
             Hits::Refund(hits) => hits,
             other => panic!("{other:?}"),
@@ -155,10 +156,10 @@ mod tests {
         filter.add(&key, 2, 0, 60 * SECOND_US);
         filter.add(&key, 1, 0, 60 * SECOND_US);
         assert_eq!(released(&filter, 1, true, 1), 0);
-        // Who releases only what was taken, and what was told, is not concerned.
+        // A caller that releases only what it has got, and a tagged release, are not reduced.
         assert_eq!(released(&filter, 1, false, 1), 1);
-        assert_eq!(released(&filter, TOLD + 3, true, 1), 3);
-        assert_eq!(released(&filter, TOLD + 3, false, 1), 3);
+        assert_eq!(released(&filter, PERMIT_TAG + 3, true, 1), 3);
+        assert_eq!(released(&filter, PERMIT_TAG + 3, false, 1), 3);
         assert_eq!(released(&filter, 4, true, 1), 2);
         assert_eq!(released(&filter, 1, true, 1), 1);
         assert!(filter.notes.lock().by_key.is_empty());

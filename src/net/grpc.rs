@@ -39,7 +39,7 @@ impl Default for PortOptions {
 }
 
 /// What all connections of the port share.
-struct Port {
+struct ServingPort {
     tls: Option<TlsAccept>,
     options: ConnectionOptions,
     stop: CancellationToken,
@@ -60,7 +60,7 @@ pub async fn serve<S: ConnectionService>(
     let cores = Cores::start(options.threads)?;
     let connections = TaskTracker::new();
     let limiter = ConnectionLimiter::new("grpc", options.max_connections, options.metrics);
-    let port = Arc::new(Port {
+    let port = Arc::new(ServingPort {
         tls,
         options: options.connection,
         stop: CancellationToken::new(),
@@ -86,7 +86,7 @@ pub async fn serve<S: ConnectionService>(
     Ok(())
 }
 
-impl Port {
+impl ServingPort {
     /// One connection on its core: TLS if the port has it, then HTTP/2.
     async fn connection<S: ConnectionService>(
         self: Arc<Self>,

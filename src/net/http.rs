@@ -40,7 +40,7 @@ pub struct HttpPortOptions {
 
 /// What all connections of the port share.
 #[derive(Clone)]
-struct Port {
+struct HttpPort {
     router: Router,
     bodies: Arc<BodyLimiter>,
     client_timeout: Duration,
@@ -50,7 +50,7 @@ struct Port {
 /// Serves a router until `stop` is cancelled, then lets requests under way finish.
 pub async fn serve(listener: TcpListener, router: Router, options: HttpPortOptions, stop: CancellationToken) {
     let limiter = ConnectionLimiter::new(options.name, options.max_connections, Some(options.metrics));
-    let port = Port {
+    let port = HttpPort {
         router,
         bodies: BodyLimiter::new(options.client_timeout),
         client_timeout: options.client_timeout,
@@ -67,7 +67,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpPortOptio
     connections.wait().await;
 }
 
-impl Port {
+impl HttpPort {
     async fn connection(self, accepted: Accepted, permit: Permit) {
         let peer = accepted.peer().map(ConnectInfo);
         let io = match accepted.register() {

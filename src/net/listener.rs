@@ -31,7 +31,7 @@ pub(super) enum Accepted {
 }
 
 /// An accepted connection on the runtime that serves it.
-pub(super) type Io = Either<TcpStream, UnixStream>;
+pub(super) type AcceptedIo = Either<TcpStream, UnixStream>;
 
 /// Listens on a TCP address.
 ///
@@ -119,7 +119,7 @@ impl Accepted {
     ///
     /// # Errors
     /// When the operating system refuses to watch another socket.
-    pub(super) fn register(self) -> io::Result<Io> {
+    pub(super) fn register(self) -> io::Result<AcceptedIo> {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Either::Left),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Either::Right),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
-use crate::engine::{Counted, Decision, Status, TOLD};
+use crate::engine::{Counted, Decision, PERMIT_TAG, Status};
 use crate::model::Request;
 use crate::model::time::SECOND_US;
 
@@ -123,7 +123,7 @@ pub fn undecided(reason: &str) -> Vec<u8> {
 ///
 /// `slots` (the field's public name) is the number of permits that it holds of each of them (of the one that it holds
 /// least of, so that no more are released than were taken); absent if one counted nothing. A limit that it passed without
-/// a permit (shadow mode) does not keep the others from getting theirs back. `slots_of` has each limit's own number by the limit's name. All with [`TOLD`] added, so that
+/// a permit (shadow mode) does not keep the others from getting theirs back. `slots_of` has each limit's own number by the limit's name. All with [`PERMIT_TAG`] added, so that
 /// the release made of it is known for one.
 fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
     let is_shadow = |status| decision.rule(status).is_some_and(|rule| rule.shadow_mode);
@@ -146,11 +146,11 @@ fn set_slots(fields: &mut Fields, decision: &Decision) -> bool {
         return false;
     }
     if least > 0 {
-        fields.set("slots", Value::Number(TOLD + least));
+        fields.set("slots", Value::Number(PERMIT_TAG + least));
     }
     let mut each = Fields::default();
     for (name, permits) in held {
-        each.set(name, Value::Number(TOLD + permits));
+        each.set(name, Value::Number(PERMIT_TAG + permits));
     }
     fields.set("slots_of", Value::Struct(&each));
     true

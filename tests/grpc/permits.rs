@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 use sluicegate::config::settings::{RedisSettings, Settings, StoreKind};
-use sluicegate::engine::TOLD;
+use sluicegate::engine::PERMIT_TAG;
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use sluicegate::rules::OnStoreError;
 
@@ -37,7 +37,7 @@ fn slots(response: &wire::RateLimitResponse) -> Slots {
         return (None, Vec::new());
     };
     let number = |kind: Option<Kind>| match kind {
-        Some(Kind::NumberValue(number)) => Some(number - TOLD as f64),
+        Some(Kind::NumberValue(number)) => Some(number - PERMIT_TAG as f64),
         None => None,
         other => panic!("not a number: {other:?}"),
     };
@@ -210,7 +210,7 @@ async fn an_envoys_release_for_a_denied_request_gives_nothing_back() {
     assert!(ask_as_envoy(&server, take()).await);
     assert!(!ask_as_envoy(&server, take()).await);
     // What was told is due, whatever was denied meanwhile; and so is what a caller of another kind gives back.
-    assert!(ask_as_envoy(&server, release(TOLD + 1)).await);
+    assert!(ask_as_envoy(&server, release(PERMIT_TAG + 1)).await);
     assert!(ask_as_envoy(&server, take()).await);
     assert!(!ask_as_envoy(&server, take()).await);
     ask(&server, release(1)).await;

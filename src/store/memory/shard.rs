@@ -15,12 +15,12 @@ const SWEEP_WHEN_FULL: usize = 32;
 const SHRINK_RATIO: usize = 8;
 /// Tables up to this many buckets are never shrunk.
 const SMALL_TABLE: usize = 256;
-/// Ticks of [`Entry::expires`]: 2^14 µs, rounded up; 32 bits of them last 2.2 years.
+/// Ticks of [`StoredCounter::expires`]: 2^14 µs, rounded up; 32 bits of them last 2.2 years.
 const TICK_SHIFT: u32 = 14;
 
 /// A counter: its state and what eviction must know of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StoredCounter {
     hash: KeyHash,
     pub state: State,
     /// In ticks since the store's start; [`u32::MAX`] = not in sight.
@@ -38,7 +38,7 @@ pub(super) struct Weight {
     pub expires: u32,
 }
 
-impl Entry {
+impl StoredCounter {
     /// Notes what the counter is worth now.
     pub fn weigh(&mut self, weight: Weight) {
         self.fill = weight.fill;
@@ -59,7 +59,7 @@ pub(super) fn ticks_down(us: u64) -> u32 {
 /// Counters of one shard.
 #[derive(Debug)]
 pub(super) struct Shard {
-    table: HashTable<Entry>,
+    table: HashTable<StoredCounter>,
     max_keys: usize,
     /// The bucket that the sweep looks at next.
     hand: usize,
@@ -92,15 +92,15 @@ impl Shard {
         self.table.find_bucket_index(hash.table, |entry| entry.hash == hash)
     }
 
-    pub fn bucket(&self, bucket: usize) -> Option<&Entry> {
+    pub fn bucket(&self, bucket: usize) -> Option<&StoredCounter> {
         self.table.get_bucket(bucket)
     }
 
-    pub fn bucket_mut(&mut self, bucket: usize) -> Option<&mut Entry> {
+    pub fn bucket_mut(&mut self, bucket: usize) -> Option<&mut StoredCounter> {
         self.table.get_bucket_mut(bucket)
     }
 
-    pub fn find_mut(&mut self, hash: KeyHash) -> Option<&mut Entry> {
+    pub fn find_mut(&mut self, hash: KeyHash) -> Option<&mut StoredCounter> {
         self.table.find_mut(hash.table, |entry| entry.hash == hash)
     }
 
@@ -120,7 +120,7 @@ impl Shard {
         if self.table.len() >= self.max_keys {
             self.evict_one(hash.shard, now);
         }
-        let entry = Entry {
+        let entry = StoredCounter {
             hash,
             state,
             expires: weight.expires,

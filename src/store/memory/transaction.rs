@@ -84,19 +84,19 @@ impl MemoryStore {
         // The clock is read under the lock, so that time does not go back from one check of a counter to the next.
         let now_us = self.clock.now_us();
         if let Some(entry) = shard.find_mut(hash) {
-            let (told, left) = step(&mut entry.state, now_us);
+            let (result, left) = step(&mut entry.state, now_us);
             if let Some(left) = left {
                 let weight = self.weight(limit, &entry.state, left);
                 entry.weigh(weight);
             }
-            return told;
+            return result;
         }
         let mut state = State::new(limit);
-        let (told, left) = step(&mut state, now_us);
+        let (result, left) = step(&mut state, now_us);
         if let Some(left) = left {
             self.add(&mut shard, hash, state, limit, left, now_us);
         }
-        told
+        result
     }
 
     /// Any number of checks: all locks that are needed, in ascending order, then one decision.
@@ -111,7 +111,7 @@ impl MemoryStore {
         shards.dedup();
         let guards = shards.iter().map(|&shard| self.shards[shard].0.lock()).collect();
         let now_us = self.clock.now_us();
-        let mut held = Held::new(transaction, &hashes, guards, |hash| {
+        let mut held = LockedStates::new(transaction, &hashes, guards, |hash| {
             shards.binary_search(&self.shard_index(hash)).unwrap_or(0)
         });
         let answers = run(transaction, &mut held, now_us);
@@ -120,20 +120,20 @@ impl MemoryStore {
     }
 
     /// Notes what changed, and adds what is new.
-    fn save<H>(&self, mut held: Held<'_>, transaction: &Transaction<H>, now_us: u64) {
+    fn save<H>(&self, mut held: LockedStates<'_>, transaction: &Transaction<H>, now_us: u64) {
         // What exists goes first: adding moves buckets, and may evict.
         let mut new: SmallVec<[(usize, State); 4]> = SmallVec::new();
         for (index, one) in held.touched.iter_mut().enumerate().filter(|(_, one)| one.written) {
-            match std::mem::replace(&mut one.place, Place::Elsewhere(index)) {
-                Place::Bucket(bucket) => {
+            match std::mem::replace(&mut one.place, StatePlace::Elsewhere(index)) {
+                StatePlace::Bucket(bucket) => {
                     if let Some(entry) = held.guards[one.guard].bucket_mut(bucket) {
                         let limit = &transaction.checks[index].limit;
                         let weight = self.weight(limit, &entry.state, remaining(limit, &entry.state, now_us));
                         entry.weigh(weight);
                     }
                 }
-                Place::New(state) => new.push((index, state)),
-                Place::Elsewhere(_) => {}
+                StatePlace::New(state) => new.push((index, state)),
+                StatePlace::Elsewhere(_) => {}
             }
         }
         for (index, state) in new {
@@ -179,7 +179,7 @@ fn fill(quota: u64, left: u64) -> u16 {
 }
 
 /// The states of several checks, under their locks. No table changes its shape while this lives.
-struct Held<'a> {
+struct LockedStates<'a> {
     guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
     touched: SmallVec<[Touched; 8]>,
     /// Stands in where a state is missing, which cannot happen; never saved.
@@ -189,11 +189,11 @@ struct Held<'a> {
 struct Touched {
     hash: KeyHash,
     guard: usize,
-    place: Place,
+    place: StatePlace,
     written: bool,
 }
 
-enum Place {
+enum StatePlace {
     /// In its shard's table.
     Bucket(usize),
     /// Not there yet.
@@ -202,7 +202,7 @@ enum Place {
     Elsewhere(usize),
 }
 
-impl<'a> Held<'a> {
+impl<'a> LockedStates<'a> {
     fn new<H>(
         transaction: &Transaction<H>,
         hashes: &[KeyHash],
@@ -213,10 +213,10 @@ impl<'a> Held<'a> {
         for (&hash, check) in hashes.iter().zip(&transaction.checks) {
             let guard = guard_of(hash);
             let place = match touched.iter().position(|one| one.hash == hash) {
-                Some(first) => Place::Elsewhere(first),
+                Some(first) => StatePlace::Elsewhere(first),
                 None => match guards[guard].find_bucket(hash) {
-                    Some(bucket) => Place::Bucket(bucket),
-                    None => Place::New(State::new(&check.limit)),
+                    Some(bucket) => StatePlace::Bucket(bucket),
+                    None => StatePlace::New(State::new(&check.limit)),
                 },
             };
             touched.push(Touched {
@@ -234,13 +234,13 @@ impl<'a> Held<'a> {
     }
 }
 
-impl States for Held<'_> {
+impl States for LockedStates<'_> {
     fn read(&self, index: usize) -> &State {
         let one = &self.touched[self.first(index)];
         let found = match &one.place {
-            Place::Bucket(bucket) => self.guards[one.guard].bucket(*bucket).map(|entry| &entry.state),
-            Place::New(state) => Some(state),
-            Place::Elsewhere(_) => None,
+            StatePlace::Bucket(bucket) => self.guards[one.guard].bucket(*bucket).map(|entry| &entry.state),
+            StatePlace::New(state) => Some(state),
+            StatePlace::Elsewhere(_) => None,
         };
         found.unwrap_or(&self.nobody)
     }
@@ -250,17 +250,17 @@ impl States for Held<'_> {
         let one = &mut self.touched[first];
         one.written = true;
         let found = match &mut one.place {
-            Place::Bucket(bucket) => self.guards[one.guard].bucket_mut(*bucket).map(|entry| &mut entry.state),
-            Place::New(state) => Some(state),
-            Place::Elsewhere(_) => None,
+            StatePlace::Bucket(bucket) => self.guards[one.guard].bucket_mut(*bucket).map(|entry| &mut entry.state),
+            StatePlace::New(state) => Some(state),
+            StatePlace::Elsewhere(_) => None,
         };
         found.unwrap_or(&mut self.nobody)
     }
 
     fn first(&self, index: usize) -> usize {
         match self.touched[index].place {
-            Place::Elsewhere(first) => first,
-            Place::Bucket(_) | Place::New(_) => index,
+            StatePlace::Elsewhere(first) => first,
+            StatePlace::Bucket(_) | StatePlace::New(_) => index,
         }
     }
 }

@@ -37,14 +37,14 @@ pub enum RedisChange {
 pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
 
 /// Counts the connections to a server and tells what changes.
-pub(super) struct Watch {
+pub(super) struct LinkWatch {
     server: Arc<str>,
     up: AtomicUsize,
     failed_attempts: AtomicU32,
     observer: RedisObserver,
 }
 
-impl Watch {
+impl LinkWatch {
     pub fn new(server: &str, observer: RedisObserver) -> Arc<Self> {
         Arc::new(Self {
             server: server.into(),
@@ -84,7 +84,7 @@ impl Watch {
 
 /// A connection that is up.
 pub(super) struct Connection {
-    watch: Arc<Watch>,
+    watch: Arc<LinkWatch>,
     lost: Option<StoreError>,
 }
 

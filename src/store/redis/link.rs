@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::budget::Budget;
 use super::client::{self, AbortOnDrop, Tls};
 use super::evaluate::warm;
-use super::events::{RedisObserver, Watch};
+use super::events::{LinkWatch, RedisObserver};
 use super::sentinel::Master;
 use crate::config::settings::RedisSettings;
 use crate::config::settings::redis::HostPort;
@@ -52,7 +52,7 @@ impl Server {
         tls: &Tls,
         stop: &CancellationToken,
     ) -> Self {
-        let watch = Watch::new(&settings.to_string(), observer);
+        let watch = LinkWatch::new(&settings.to_string(), observer);
         let master = Master::follow(&settings, tls, stop);
         let shared = Links::spawn(settings.clone(), call_timeout, &master, &watch, tls, stop);
         let one = RedisSettings {
@@ -94,7 +94,7 @@ impl Links {
         settings: RedisSettings,
         call_timeout: Duration,
         master: &Master,
-        watch: &Arc<Watch>,
+        watch: &Arc<LinkWatch>,
         tls: &Tls,
         stop: &CancellationToken,
     ) -> Self {
@@ -218,7 +218,7 @@ struct Supervisor {
     settings: Arc<RedisSettings>,
     call_timeout: Duration,
     master: Master,
-    watch: Arc<Watch>,
+    watch: Arc<LinkWatch>,
     tls: Tls,
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::bounds::Bound;
 use super::fallback::Fallback;
-use super::ledger::{Ledger, Record};
+use super::ledger::{Ledger, OwedRecord};
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::correction::{Cause, Correction, signed};
@@ -17,7 +17,7 @@ use crate::store::correction::{Cause, Correction, signed};
 /// Corrections on their way to the store.
 pub(super) struct Carried {
     ledger: Arc<Ledger>,
-    records: Vec<(CounterKey, Record)>,
+    records: Vec<(CounterKey, OwedRecord)>,
     fate: Fate,
 }
 
@@ -43,7 +43,7 @@ impl Carried {
         }
     }
 
-    fn extend(&mut self, key: &CounterKey, records: impl IntoIterator<Item = Record>) {
+    fn extend(&mut self, key: &CounterKey, records: impl IntoIterator<Item = OwedRecord>) {
         self.records
             .extend(records.into_iter().map(|record| (key.clone(), record)));
     }

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Whether the server is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum CircuitState {
     /// Calls are sent.
     Closed {
         /// Calls that failed since the last answer.
@@ -44,7 +44,7 @@ pub enum State {
 /// The circuit of one server or cluster.
 #[derive(Debug)]
 pub struct Circuit {
-    state: watch::Sender<State>,
+    state: watch::Sender<CircuitState>,
     scope: BreakerScope,
 }
 
@@ -53,14 +53,14 @@ impl Circuit {
     #[must_use]
     pub fn new(scope: BreakerScope) -> Self {
         Self {
-            state: watch::Sender::new(State::Closed { failures: 0 }),
+            state: watch::Sender::new(CircuitState::Closed { failures: 0 }),
             scope,
         }
     }
 
     /// The state, to be watched.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<State> {
+    pub fn watch(&self) -> watch::Receiver<CircuitState> {
         self.state.subscribe()
     }
 
@@ -79,9 +79,9 @@ impl Circuit {
             return Ok(());
         }
         let text = match &*self.state.borrow() {
-            State::Closed { .. } => return Ok(()),
-            State::Open { why, .. } => format!("the circuit is open: {why}"),
-            State::Reconciling => {
+            CircuitState::Closed { .. } => return Ok(()),
+            CircuitState::Open { why, .. } => format!("the circuit is open: {why}"),
+            CircuitState::Reconciling => {
                 "the circuit is open: the server is told what was decided while it was away".to_owned()
             }
         };
@@ -90,10 +90,10 @@ impl Circuit {
 
     /// The server has answered.
     pub fn succeeded(&self) {
-        if matches!(*self.state.borrow(), State::Closed { failures: 1.. }) {
+        if matches!(*self.state.borrow(), CircuitState::Closed { failures: 1.. }) {
             self.step(|state| match state {
-                State::Closed { .. } => Some(State::Closed { failures: 0 }),
-                State::Open { .. } | State::Reconciling => None,
+                CircuitState::Closed { .. } => Some(CircuitState::Closed { failures: 0 }),
+                CircuitState::Open { .. } | CircuitState::Reconciling => None,
             });
         }
     }
@@ -104,18 +104,18 @@ impl Circuit {
             return;
         }
         let open = || {
-            Some(State::Open {
+            Some(CircuitState::Open {
                 failed: Instant::now(),
                 why: error.clone(),
             })
         };
         self.step(|state| match state {
-            State::Closed { failures } if failures + 1 < FAILURES && !error.is_away() => {
-                Some(State::Closed { failures: failures + 1 })
+            CircuitState::Closed { failures } if failures + 1 < FAILURES && !error.is_away() => {
+                Some(CircuitState::Closed { failures: failures + 1 })
             }
-            State::Closed { .. } | State::Reconciling => open(),
+            CircuitState::Closed { .. } | CircuitState::Reconciling => open(),
             // One that was sent before, or that a cluster was asked all the same.
-            State::Open { .. } => open(),
+            CircuitState::Open { .. } => open(),
         });
     }
 
@@ -124,8 +124,8 @@ impl Circuit {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         match &*self.state.borrow() {
-            State::Open { failed, .. } => failed.elapsed() >= QUIET,
-            State::Closed { .. } | State::Reconciling => true,
+            CircuitState::Open { failed, .. } => failed.elapsed() >= QUIET,
+            CircuitState::Closed { .. } | CircuitState::Reconciling => true,
         }
     }
 
@@ -133,21 +133,21 @@ impl Circuit {
     #[must_use]
     pub fn reconcile(&self) -> bool {
         self.step(|state| match state {
-            State::Open { .. } => Some(State::Reconciling),
-            State::Closed { .. } | State::Reconciling => None,
+            CircuitState::Open { .. } => Some(CircuitState::Reconciling),
+            CircuitState::Closed { .. } | CircuitState::Reconciling => None,
         })
     }
 
     /// From reconciling to closed; `false` where a failure has opened it meanwhile.
     pub fn close(&self) -> bool {
         self.step(|state| match state {
-            State::Reconciling => Some(State::Closed { failures: 0 }),
-            State::Closed { .. } | State::Open { .. } => None,
+            CircuitState::Reconciling => Some(CircuitState::Closed { failures: 0 }),
+            CircuitState::Closed { .. } | CircuitState::Open { .. } => None,
         })
     }
 
     /// One transition, whether it was made; none if `next` says so.
-    fn step(&self, next: impl FnOnce(&State) -> Option<State>) -> bool {
+    fn step(&self, next: impl FnOnce(&CircuitState) -> Option<CircuitState>) -> bool {
         self.state.send_if_modified(|state| match next(state) {
             Some(new) => {
                 *state = new;

@@ -35,12 +35,12 @@ use crate::store::StoreError;
 /// See the module's docs.
 pub(super) struct Dispatch<T: Transport> {
     context: Arc<Context<T>>,
-    queue: Mutex<Queue>,
+    queue: Mutex<JobQueue>,
     /// Calls whose fate is not known yet.
     in_flight: AtomicUsize,
 }
 
-struct Queue {
+struct JobQueue {
     /// What leaves at the end of this turn.
     ready: Vec<Queued>,
     /// Keys with a call in flight, each with the jobs that wait for the next one.
@@ -89,7 +89,7 @@ impl<T: Transport> Successors for Dispatch<T> {
 
 impl<T: Transport> Dispatch<T> {
     pub(super) fn new(context: Arc<Context<T>>) -> Self {
-        let queue = Queue {
+        let queue = JobQueue {
             ready: Vec::new(),
             joined: HashMap::new(),
             waiting: 0,
@@ -151,7 +151,7 @@ impl<T: Transport> Dispatch<T> {
     }
 
     /// Adds jobs to those that leave at the end of this turn.
-    fn push(self: &Arc<Self>, queue: &mut Queue, jobs: impl IntoIterator<Item = Queued>) {
+    fn push(self: &Arc<Self>, queue: &mut JobQueue, jobs: impl IntoIterator<Item = Queued>) {
         let before = queue.ready.len();
         queue.ready.extend(jobs);
         queue.waiting += queue.ready.len() - before;

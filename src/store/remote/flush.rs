@@ -8,11 +8,11 @@ use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::circuit::State;
+use super::circuit::CircuitState;
 use super::reset::follow_forever;
 use super::send::Batch;
 use super::transport::{BreakerScope, Delivery, Transport};
-use super::{Remote, Server};
+use super::{Remote, Upstream};
 use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
@@ -86,7 +86,7 @@ impl<T: Transport> Remote<T> {
     ///
     /// # Errors
     /// When a server is away.
-    async fn flush_server(&self, number: usize, server: &Server<T>, patience: Duration) -> Result<(), StoreError> {
+    async fn flush_server(&self, number: usize, server: &Upstream<T>, patience: Duration) -> Result<(), StoreError> {
         let start = Instant::now();
         let mut later: BTreeSet<CounterKey> = BTreeSet::new();
         let mut away = None;
@@ -138,7 +138,7 @@ impl<T: Transport> Remote<T> {
         if !is_back || !circuit.reconcile() {
             return;
         }
-        let told = async {
+        let reconciled = async {
             if !self.ledger.is_empty() {
                 self.flush_server(number, server, FIRST).await?;
                 sleep(OTHERS).await;
@@ -146,7 +146,7 @@ impl<T: Transport> Remote<T> {
             }
             Ok(())
         };
-        match told.await {
+        match reconciled.await {
             Ok(()) => {
                 circuit.close();
             }
@@ -167,7 +167,7 @@ async fn recover_forever<T: Transport>(remote: Weak<Remote<T>>, server: usize, p
         return;
     };
     loop {
-        let is_open = |state: &State| !matches!(state, State::Closed { .. });
+        let is_open = |state: &CircuitState| !matches!(state, CircuitState::Closed { .. });
         let opened = timeout(LOOK_EVERY, async { state.wait_for(is_open).await.is_ok() });
         let opened = match opened.await {
             Ok(false) => return,

@@ -66,7 +66,7 @@ pub struct CauseStats {
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: BTreeMap<CounterKey, Entry>,
+    entries: BTreeMap<CounterKey, OwedOn>,
     /// Counters with a record that gives back.
     giving: BTreeSet<CounterKey>,
     pub(super) in_flight: BTreeSet<CounterKey>,
@@ -76,13 +76,13 @@ pub(super) struct Book {
 
 /// What is owed on one counter.
 #[derive(Debug, Default)]
-struct Entry {
-    records: SmallVec<[Record; 1]>,
+struct OwedOn {
+    records: SmallVec<[OwedRecord; 1]>,
 }
 
 /// One correction in the book.
 #[derive(Debug, Clone)]
-pub(super) struct Record {
+pub(super) struct OwedRecord {
     pub limit: Limit,
     pub slice: Option<u64>,
     pub hold: Option<HoldId>,
@@ -143,7 +143,7 @@ impl Ledger {
         }
         self.totals(correction.cause).recorded.fetch_add(1, Relaxed);
         let now = Instant::now();
-        let record = Record {
+        let record = OwedRecord {
             limit: correction.limit,
             slice: correction.slice,
             hold: correction.hold,
@@ -171,7 +171,7 @@ impl Ledger {
     }
 
     /// Takes what is owed on a counter; if that is anything, the counter is in flight until its corrections have landed.
-    pub(super) fn take(&self, book: &mut Book, key: &CounterKey) -> SmallVec<[Record; 1]> {
+    pub(super) fn take(&self, book: &mut Book, key: &CounterKey) -> SmallVec<[OwedRecord; 1]> {
         let now = Instant::now();
         let mut records = book.remove(key);
         records.retain(|record| {
@@ -187,12 +187,12 @@ impl Ledger {
         records
     }
 
-    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: Record, now: Instant) {
+    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: OwedRecord, now: Instant) {
         let charges = record.delta > 0;
         let known = book.entries.get_mut(&key).and_then(|entry| entry.merge(&record));
         match known {
-            Some(Merged::Left) => {}
-            Some(Merged::Cancelled) => book.tidy(&key),
+            Some(Merge::Left) => {}
+            Some(Merge::Cancelled) => book.tidy(&key),
             None if !self.has_room(book, charges, now) => {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
                 return;
@@ -266,31 +266,31 @@ impl Ledger {
 }
 
 /// What merging left of a record.
-enum Merged {
+enum Merge {
     Left,
     /// The two cancel each other out.
     Cancelled,
 }
 
-impl Entry {
+impl OwedOn {
     /// Merges with the record of the same slice and cause, if there is one.
-    fn merge(&mut self, record: &Record) -> Option<Merged> {
+    fn merge(&mut self, record: &OwedRecord) -> Option<Merge> {
         // Of a known slice only what has one cause: the fallback counters hear of each cause at another time.
-        let same = |known: &&mut Record| {
+        let same = |known: &&mut OwedRecord| {
             (known.slice, known.hold) == (record.slice, record.hold)
                 && (record.slice.is_none() || known.cause == record.cause)
         };
         let known = self.records.iter_mut().find(same)?;
         if record.hold.is_some() {
             // The same hold ends once.
-            return Some(Merged::Left);
+            return Some(Merge::Left);
         }
         known.delta = known.delta.saturating_add(record.delta);
         (known.limit, known.until) = (record.limit, known.until.max(record.until));
         if known.delta != 0 {
-            return Some(Merged::Left);
+            return Some(Merge::Left);
         }
-        Some(Merged::Cancelled)
+        Some(Merge::Cancelled)
     }
 }
 
@@ -301,7 +301,7 @@ impl Book {
         not_in_flight.filter_map(|(key, entry)| Some((key, entry.records.first()?.limit)))
     }
 
-    fn put(&mut self, key: CounterKey, record: Record) {
+    fn put(&mut self, key: CounterKey, record: OwedRecord) {
         self.records += 1;
         if record.delta < 0 {
             self.giving.insert(key.clone());
@@ -309,7 +309,7 @@ impl Book {
         self.entries.entry(key).or_default().records.push(record);
     }
 
-    fn remove(&mut self, key: &CounterKey) -> SmallVec<[Record; 1]> {
+    fn remove(&mut self, key: &CounterKey) -> SmallVec<[OwedRecord; 1]> {
         let records = self.entries.remove(key).map(|entry| entry.records).unwrap_or_default();
         if !records.is_empty() {
             self.records -= records.len();

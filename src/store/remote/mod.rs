@@ -49,7 +49,7 @@ use self::context::Context;
 use self::dispatch::Dispatch;
 use self::hasher::KeyedHasher;
 use self::job::Calls;
-use self::lease::{Leases, Plan};
+use self::lease::{LeasePlan, Leases};
 use self::transport::{Answers, BreakerScope, Transport};
 use super::correction::{Cause, Correction};
 use super::per_thread::PerThread;
@@ -60,7 +60,7 @@ use crate::model::{Check, Clock, CounterKey, Limit, Transaction};
 
 pub use self::bounds::{Bound, Bounds, MAX_CHECKS};
 pub use self::cache::DenialStats;
-pub use self::circuit::State as CircuitState;
+pub use self::circuit::CircuitState;
 pub use self::fallback::Fallback;
 pub use self::ledger::{CauseStats, Ledger};
 pub use self::send::GRACE;
@@ -120,7 +120,7 @@ pub struct Local {
 
 /// A shared store as the engine sees it.
 pub struct Remote<T: Transport> {
-    servers: SmallVec<[Server<T>; 2]>,
+    servers: SmallVec<[Upstream<T>; 2]>,
     /// Which of the servers has a limit's counters.
     server_of: fn(&Limit) -> usize,
     denials: Option<Arc<Denials>>,
@@ -133,7 +133,7 @@ pub struct Remote<T: Transport> {
     clock: Arc<dyn Clock>,
 }
 
-struct Server<T: Transport> {
+struct Upstream<T: Transport> {
     context: Arc<Context<T>>,
     dispatch: PerThread<Dispatch<T>>,
 }
@@ -156,7 +156,7 @@ pub struct RemoteStats {
 }
 
 /// Where a check is decided: the server's number and the shard.
-type Place = (usize, u16);
+type Location = (usize, u16);
 
 impl<T: Transport> Remote<T> {
     /// A pipeline to these servers; `server_of` says which of them has a limit's counters (the last one, if the number is
@@ -197,7 +197,7 @@ impl<T: Transport> Remote<T> {
                 reached: Arc::clone(&reached),
             });
             let of_thread = Arc::clone(&context);
-            Server {
+            Upstream {
                 dispatch: PerThread::new(Dispatch::new(Arc::clone(&context)), move || {
                     Dispatch::new(Arc::clone(&of_thread))
                 }),
@@ -272,20 +272,20 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    fn place(&self, key: &CounterKey, limit: &Limit) -> Place {
+    fn place(&self, key: &CounterKey, limit: &Limit) -> Location {
         let server = (self.server_of)(limit).min(self.servers.len().saturating_sub(1));
         let shard = self.servers.get(server).map_or(0, |at| at.context.transport.shard(key));
         (server, shard)
     }
 
     /// The one place of these checks; `None` if they have more than one.
-    fn one_place<'c>(&self, checks: impl IntoIterator<Item = &'c Check>) -> Option<Place> {
+    fn one_place<'c>(&self, checks: impl IntoIterator<Item = &'c Check>) -> Option<Location> {
         let mut places = checks.into_iter().map(|check| self.place(&check.key, &check.limit));
         let first = places.next().unwrap_or_default();
         places.all(|place| place == first).then_some(first)
     }
 
-    async fn call(&self, (server, shard): Place, calls: Calls) -> job::Reply {
+    async fn call(&self, (server, shard): Location, calls: Calls) -> job::Reply {
         let Some(server) = self.servers.get(server) else {
             return Err(StoreError::Unavailable("there is no server".into()));
         };
@@ -294,7 +294,7 @@ impl<T: Transport> Remote<T> {
 
     /// Takes what it can from leases and asks the servers for the rest.
     async fn ask_leased(&self, leases: &Leases, transaction: &Transaction) -> Result<Outcomes, StoreError> {
-        let mut plan = Plan::new(leases, transaction, self.clock.now_us());
+        let mut plan = LeasePlan::new(leases, transaction, self.clock.now_us());
         if let Some(outcomes) = plan.all_local() {
             return Ok(outcomes);
         }

@@ -13,7 +13,7 @@ use smallvec::smallvec;
 use tokio::time::timeout;
 
 use super::transport::Transport;
-use super::{Place, Remote, no_answer};
+use super::{Location, Remote, no_answer};
 use crate::algorithms::op::Op;
 use crate::algorithms::quota;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Where this process is in a server's log.
 #[derive(Debug, Default)]
 struct LogReader {
-    heard: u64,
+    /// The newest entry that has been read.
+    newest: u64,
     /// The last look failed, and the log has said so.
     is_warned: bool,
 }
@@ -110,7 +111,7 @@ impl<T: Transport> Remote<T> {
 
     /// A page of the names of counters that begin with `prefix`, of the server that has this limit's.
     pub(super) async fn names_of(&self, limit: &Limit, prefix: &str, from: Cursor) -> Result<NamePage, StoreError> {
-        let (server, _): Place = self.place(&CounterKey::from_raw(prefix), limit);
+        let (server, _): Location = self.place(&CounterKey::from_raw(prefix), limit);
         let Some(server) = self.servers.get(server) else {
             return Err(no_answer());
         };
@@ -125,7 +126,7 @@ impl<T: Transport> Remote<T> {
         };
         // While the server is away nobody resets.
         while server.context.circuit.admit().is_ok() {
-            let entries = match in_time(server.context.transport.resets(log, reader.heard, ENTRIES)).await {
+            let entries = match in_time(server.context.transport.resets(log, reader.newest, ENTRIES)).await {
                 Ok(entries) => entries,
                 Err(error) => {
                     // Whatever else is wrong with a server is told by its circuit.
@@ -141,7 +142,7 @@ impl<T: Transport> Remote<T> {
             reader.is_warned = false;
             for (counter, at) in &entries {
                 self.forget(counter);
-                reader.heard = reader.heard.max(*at);
+                reader.newest = reader.newest.max(*at);
             }
             if entries.len() < ENTRIES {
                 return;

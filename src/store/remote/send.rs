@@ -164,24 +164,24 @@ impl<T: Transport> Context<T> {
         for queued in jobs {
             let count = queued.job.count;
             let own: Calls = calls.by_ref().take(count).collect();
-            let told: SmallVec<[Answers; 2]> = answers.by_ref().take(count).collect();
-            let fits = told.len() == count
+            let own_answers: SmallVec<[Answers; 2]> = answers.by_ref().take(count).collect();
+            let fits = own_answers.len() == count
                 && own
                     .iter()
-                    .zip(&told)
-                    .all(|(call, told)| call.checks.len() == told.len());
+                    .zip(&own_answers)
+                    .all(|(call, answers)| call.checks.len() == answers.len());
             if !fits {
                 queued.job.fail(StoreError::Protocol(
                     "an answer of another length than its question".into(),
                 ));
                 continue;
             }
-            let holds = queued.job.answer(&own, told.clone());
+            let holds = queued.job.answer(&own, own_answers.clone());
             // A caller that gave up has asked the fallback counters instead: they know what it does.
             if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
                 own.iter()
-                    .zip(&told)
-                    .for_each(|(call, told)| fallback.mirror(call, told));
+                    .zip(&own_answers)
+                    .for_each(|(call, answers)| fallback.mirror(call, answers));
             }
         }
     }

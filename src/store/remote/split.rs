@@ -14,7 +14,7 @@ use crate::store::correction::{Cause, Correction};
 use crate::store::{Outcomes, StoreError};
 
 /// The checks of a transaction that go together.
-struct Part<P> {
+struct ShardPart<P> {
     place: P,
     /// Where each of them stands in the whole transaction.
     positions: SmallVec<[usize; 2]>,
@@ -151,8 +151,8 @@ fn split<P: PartialEq + Copy>(
     transaction: &Transaction,
     leases: Option<&Transaction<Op>>,
     place_of: impl Fn(&CounterKey, &Limit) -> P,
-) -> SmallVec<[Part<P>; 4]> {
-    let mut parts: SmallVec<[Part<P>; 4]> = SmallVec::new();
+) -> SmallVec<[ShardPart<P>; 4]> {
+    let mut parts: SmallVec<[ShardPart<P>; 4]> = SmallVec::new();
     for (position, check) in transaction.checks.iter().enumerate() {
         let part = part_of(&mut parts, place_of(&check.key, &check.limit));
         part.positions.push(position);
@@ -175,9 +175,9 @@ fn split<P: PartialEq + Copy>(
     parts
 }
 
-fn part_of<P: PartialEq>(parts: &mut SmallVec<[Part<P>; 4]>, place: P) -> &mut Part<P> {
+fn part_of<P: PartialEq>(parts: &mut SmallVec<[ShardPart<P>; 4]>, place: P) -> &mut ShardPart<P> {
     let at = parts.iter().position(|part| part.place == place).unwrap_or_else(|| {
-        parts.push(Part {
+        parts.push(ShardPart {
             place,
             positions: SmallVec::new(),
             checks: SmallVec::new(),
@@ -190,7 +190,7 @@ fn part_of<P: PartialEq>(parts: &mut SmallVec<[Part<P>; 4]>, place: P) -> &mut P
 }
 
 /// Puts a part's answers where they belong, and notes which checks have counted hits that may have to be undone.
-fn note<P>(part: &Part<P>, answers: &Answers, merged: &mut Outcomes, counted: &mut [bool]) {
+fn note<P>(part: &ShardPart<P>, answers: &Answers, merged: &mut Outcomes, counted: &mut [bool]) {
     let denies =
         |(check, answer): (&Check<Op>, &Answer)| check.enforcement == Enforcement::Enforce && !answer.outcome.allowed;
     let committed = !part.checks.iter().zip(answers).any(denies);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluicegate::algorithms::op::Op;
-use sluicegate::engine::TOLD;
+use sluicegate::engine::PERMIT_TAG;
 use sluicegate::model::{Check, CounterKey, HoldId, Transaction};
 use sluicegate::store::remote::transport::Answers;
 
@@ -69,7 +69,7 @@ impl How {
     /// What is added to the number.
     pub const fn tag(self) -> u64 {
         match self {
-            Self::Told => TOLD,
+            Self::Told => PERMIT_TAG,
             Self::Exact | Self::ToProcess { .. } => 0,
         }
     }

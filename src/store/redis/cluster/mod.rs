@@ -23,7 +23,7 @@ use self::map::{SlotMap, redirection};
 use super::budget::Budget;
 use super::call::{self, Failure, Mode};
 use super::client::Tls;
-use super::events::{RedisObserver, Watch};
+use super::events::{LinkWatch, RedisObserver};
 use super::link::Links;
 use super::sentinel::Master;
 use crate::algorithms::op::Op;
@@ -50,14 +50,14 @@ pub(super) struct Cluster {
     observer: RedisObserver,
     tls: Tls,
     stop: CancellationToken,
-    map: ArcSwap<Routes>,
+    map: ArcSwap<SlotRoutes>,
     /// Nodes that are in use, or were named by a redirection since the last refresh.
     nodes: Mutex<HashMap<HostPort, Arc<Links>>>,
     outdated: Notify,
 }
 
 /// A map with the links of its nodes.
-struct Routes {
+struct SlotRoutes {
     slots: SlotMap,
     links: HashMap<HostPort, Arc<Links>>,
 }
@@ -79,7 +79,7 @@ impl Cluster {
             observer,
             tls,
             stop: stop.clone(),
-            map: ArcSwap::from_pointee(Routes {
+            map: ArcSwap::from_pointee(SlotRoutes {
                 slots: SlotMap::empty(),
                 links: HashMap::new(),
             }),
@@ -114,7 +114,7 @@ impl Cluster {
     }
 
     /// Why there is no node to ask; asks for a newer map.
-    fn nobody(&self, routes: &Routes) -> StoreError {
+    fn nobody(&self, routes: &SlotRoutes) -> StoreError {
         self.outdated.notify_one();
         let text = if routes.links.is_empty() {
             "no node of the cluster has been found yet"
@@ -175,7 +175,7 @@ impl Cluster {
                 topology: Topology::Single(node.clone()),
                 ..(*self.settings).clone()
             };
-            let watch = Watch::new(&settings.to_string(), self.observer.clone());
+            let watch = LinkWatch::new(&settings.to_string(), self.observer.clone());
             let (timeout, master) = (self.call_timeout, Master::fixed());
             Arc::new(Links::spawn(settings, timeout, &master, &watch, &self.tls, &self.stop))
         };
@@ -228,7 +228,7 @@ impl Cluster {
             return;
         }
         self.nodes.lock().retain(|node, _| links.contains_key(node));
-        self.map.store(Arc::new(Routes { slots, links }));
+        self.map.store(Arc::new(SlotRoutes { slots, links }));
     }
 }
 

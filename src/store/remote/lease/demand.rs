@@ -7,7 +7,7 @@ const QUIET_US: u64 = 2 * super::MAX_LIFE_US;
 
 /// A rate that follows the demand within a few intervals.
 #[derive(Debug)]
-pub(super) struct Demand {
+pub(super) struct HitRate {
     /// Hits a second.
     rate: u64,
     seen: u64,
@@ -15,7 +15,7 @@ pub(super) struct Demand {
     last_us: u64,
 }
 
-impl Demand {
+impl HitRate {
     pub(super) const fn new(hits: u64, now: u64) -> Self {
         Self {
             rate: 0,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::MAX_LIFE_US;
-use super::demand::Demand;
+use super::demand::HitRate;
 use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Grant;
 use crate::model::{Algorithm, Check, CounterKey, Limit, Outcome};
@@ -19,25 +19,25 @@ use crate::store::remote::ledger::Ledger;
 
 /// Locks over the keys.
 const SHARDS: usize = 64;
-/// Keys that are looked at for one that nobody needs, when a new one wants its place.
+/// LeaseShard that are looked at for one that nobody needs, when a new one wants its place.
 const EVICTION_SAMPLE: usize = 8;
 /// A lease takes at most this part of what remains, so that other replicas find something too.
 const SHARE_OF_REMAINING: u64 = 8;
 
 /// All counters that are known here. What a lease has left when it ends is recorded in the ledger.
 pub struct Leases {
-    shards: Box<[Mutex<Keys>]>,
+    shards: Box<[Mutex<LeaseShard>]>,
     max_keys_per_shard: usize,
     hasher: KeyedHasher,
     ledger: Arc<Ledger>,
     reached: Arc<BoundCounts>,
 }
 
-type Keys = HashMap<CounterKey, Held, KeyedHasher>;
+type LeaseShard = HashMap<CounterKey, Leased, KeyedHasher>;
 
 /// One counter.
 #[derive(Debug)]
-struct Held {
+struct Leased {
     limit: Limit,
     /// Hits left of the lease.
     hits: u64,
@@ -53,11 +53,11 @@ struct Held {
     asking: bool,
     /// Local time from which this is known. A lease that was asked for before belongs to a state that has been reset.
     since_us: u64,
-    demand: Demand,
+    demand: HitRate,
 }
 
 /// How a check of a leasable key goes on.
-pub(super) enum Found {
+pub(super) enum Taken {
     /// Admitted from the lease that was counted in `slice`.
     Admitted { outcome: Outcome, slice: u64 },
     /// To be asked, with so many hits to lease after.
@@ -81,7 +81,7 @@ impl Leases {
         }
     }
 
-    fn shard(&self, key: &CounterKey) -> &Mutex<Keys> {
+    fn shard(&self, key: &CounterKey) -> &Mutex<LeaseShard> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         // Below SHARDS by the remainder.
         &self.shards[index]
@@ -97,7 +97,7 @@ impl Leases {
     /// Hits that are leased at the moment and not used yet.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        let of = |shard: &Mutex<Keys>| shard.lock().values().map(|held| held.hits).sum::<u64>();
+        let of = |shard: &Mutex<LeaseShard>| shard.lock().values().map(|held| held.hits).sum::<u64>();
         self.shards.iter().map(of).sum()
     }
 
@@ -108,7 +108,7 @@ impl Leases {
     }
 
     /// Takes hits from the key's lease, or says what to ask the store for.
-    pub(super) fn take(&self, check: &Check, hits: u64, may_spend: bool, now: u64) -> Found {
+    pub(super) fn take(&self, check: &Check, hits: u64, may_spend: bool, now: u64) -> Taken {
         let mut keys = self.shard(&check.key).lock();
         if let Some(held) = keys.get_mut(&check.key) {
             held.limit = check.limit;
@@ -118,11 +118,11 @@ impl Leases {
             return found;
         }
         if keys.len() < self.max_keys_per_shard || evict(&mut keys, now) {
-            keys.insert(check.key.clone(), Held::new(check.limit, hits, now));
+            keys.insert(check.key.clone(), Leased::new(check.limit, hits, now));
         } else {
             self.reached.reached(Bound::LeaseKeys);
         }
-        Found::Ask { ahead: 0 }
+        Taken::Ask { ahead: 0 }
     }
 
     /// Puts hits back that [`take`](Self::take) had admitted, from the lease of `slice`, for a transaction that did not
@@ -196,7 +196,7 @@ struct Ended {
 }
 
 /// Makes room by forgetting a key that is out of use, if a small sample has one.
-fn evict(keys: &mut Keys, now: u64) -> bool {
+fn evict(keys: &mut LeaseShard, now: u64) -> bool {
     let idle = keys
         .iter_mut()
         .take(EVICTION_SAMPLE)
@@ -205,7 +205,7 @@ fn evict(keys: &mut Keys, now: u64) -> bool {
     idle.is_some_and(|key| keys.remove(&key).is_some())
 }
 
-impl Held {
+impl Leased {
     fn new(limit: Limit, hits: u64, now: u64) -> Self {
         Self {
             limit,
@@ -216,23 +216,23 @@ impl Held {
             reset_at_us: 0,
             asking: false,
             since_us: now,
-            demand: Demand::new(hits, now),
+            demand: HitRate::new(hits, now),
         }
     }
 
-    fn take(&mut self, hits: u64, may_spend: bool, now: u64, ended: &mut Option<Ended>) -> Found {
+    fn take(&mut self, hits: u64, may_spend: bool, now: u64, ended: &mut Option<Ended>) -> Taken {
         self.demand.saw(hits, now);
         *ended = self.expire(now);
         if may_spend && self.hits >= hits {
             self.hits -= hits;
-            return Found::Admitted {
+            return Taken::Admitted {
                 outcome: self.admitted(now),
                 slice: self.slice,
             };
         }
         let ahead = if self.asking { 0 } else { self.ahead() };
         self.asking |= ahead > 0;
-        Found::Ask { ahead }
+        Taken::Ask { ahead }
     }
 
     fn admitted(&self, now: u64) -> Outcome {

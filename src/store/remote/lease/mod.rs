@@ -21,7 +21,7 @@ mod held;
 mod plan;
 
 pub use self::held::Leases;
-pub(super) use self::plan::Plan;
+pub(super) use self::plan::LeasePlan;
 
 /// Longest life of a lease, in microseconds.
 pub const MAX_LIFE_US: u64 = crate::model::time::SECOND_US;

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::held::{Found, Leases, leasable};
+use super::held::{Leases, Taken, leasable};
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Hits, Outcome, Transaction};
 use crate::store::remote::transport::Answers;
 use crate::store::{Outcomes, StoreError};
 
 /// A transaction under way. Dropped before [`finish`](Self::finish), it puts back what it had taken from leases.
-pub(in crate::store::remote) struct Plan<'a> {
+pub(in crate::store::remote) struct LeasePlan<'a> {
     leases: &'a Leases,
     transaction: &'a Transaction,
     sent: u64,
@@ -20,7 +20,7 @@ pub(in crate::store::remote) struct Plan<'a> {
     finished: bool,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> LeasePlan<'a> {
     pub(in crate::store::remote) fn new(leases: &'a Leases, transaction: &'a Transaction, now: u64) -> Self {
         // The store judges quota checks together: it must see all of them.
         let may_spend = transaction
@@ -45,8 +45,8 @@ impl<'a> Plan<'a> {
     fn look(&mut self, check: &Check, may_spend: bool) -> Option<(Outcome, u64)> {
         let hits = leased_hits(check)?;
         match self.leases.take(check, hits, may_spend, self.sent) {
-            Found::Admitted { outcome, slice } => Some((outcome, slice)),
-            Found::Ask { ahead } => {
+            Taken::Admitted { outcome, slice } => Some((outcome, slice)),
+            Taken::Ask { ahead } => {
                 if ahead > 0 {
                     self.asks.push(Check {
                         key: check.key.clone(),
@@ -173,7 +173,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Drop for Plan<'_> {
+impl Drop for LeasePlan<'_> {
     fn drop(&mut self) {
         let asked: SmallVec<[CounterKey; 1]> = self.asks.iter().map(|check| check.key.clone()).collect();
         for key in asked {

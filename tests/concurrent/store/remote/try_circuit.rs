@@ -5,7 +5,7 @@ use std::time::Duration;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::circuit::{Circuit, State};
+use super::circuit::{Circuit, CircuitState};
 use super::transport::BreakerScope;
 use crate::explore::{explore, once};
 use crate::store::StoreError;
@@ -58,7 +58,10 @@ fn a_dead_node_of_a_cluster_does_not_take_the_others_along() {
     once(|| {
         let circuit = Circuit::new(BreakerScope::Cluster);
         circuit.failed(&away());
-        assert!(matches!(*circuit.watch().borrow(), State::Open { .. }), "it is told");
+        assert!(
+            matches!(*circuit.watch().borrow(), CircuitState::Open { .. }),
+            "it is told"
+        );
         assert!(circuit.admit().is_ok());
     });
 }
@@ -73,7 +76,9 @@ fn whatever_callers_and_the_prober_do_at_the_same_time_it_can_be_closed_and_says
             let mut state = circuit.watch();
             thread::spawn(move || {
                 block_on(async move {
-                    let closed = state.wait_for(|state| matches!(state, State::Closed { .. })).await;
+                    let closed = state
+                        .wait_for(|state| matches!(state, CircuitState::Closed { .. }))
+                        .await;
                     assert!(closed.is_ok());
                 });
             })
@@ -109,7 +114,7 @@ fn whatever_callers_and_the_prober_do_at_the_same_time_it_can_be_closed_and_says
             assert!(circuit.close());
         }
         assert!(circuit.admit().is_ok());
-        assert!(matches!(*circuit.watch().borrow(), State::Closed { .. }));
+        assert!(matches!(*circuit.watch().borrow(), CircuitState::Closed { .. }));
         waiting.join().expect("who waits");
     });
 }
