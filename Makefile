@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench fmt lint deny simulate
+.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench ablation fmt lint deny simulate
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,10 +68,15 @@ soak: ## a steady load for MINUTES=5; fails when memory or open files grow
 fuzz: ## every input that comes from outside, broken at random, for SECONDS=60 each
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --locked --release --test fuzz
 
-bench: ## measures every target of docs/benchmarks.md and writes it anew; about five minutes on a quiet machine
+bench: ## measures every target of docs/benchmarks.md and writes it anew; about ten minutes on a quiet machine. PEERS=1: beside E_BIN and LIMITADOR_BIN (docs/peers.md)
 	@scripts/setup redis
 	$(CARGO) build --release --locked --features bench --bins
-	@python3 benches/run.py --binary $(TARGET)/release/sluicegate --bench-binary $(TARGET)/release/sluicegate-bench
+	@python3 benches/run.py --binary $(TARGET)/release/sluicegate --bench-binary $(TARGET)/release/sluicegate-bench $(if $(PEERS),--peers)
+
+ablation: ## what each stage on the path to Redis costs and is worth; writes docs/ablation.md
+	@scripts/setup redis
+	$(CARGO) build --release --locked --features bench --bins
+	@python3 benches/ablation.py --bench-binary $(TARGET)/release/sluicegate-bench --system-binary $(TARGET)/release/sluicegate-bench-system
 
 deny: ## what may come in from outside (deny.toml): crates, licences, sources; advisories, too: make deny DENY="advisories bans licenses sources"
 	@scripts/setup deny

@@ -23,6 +23,9 @@ def load(descriptor=USER, keys=1000, distribution="uniform", **more):
     return {"descriptor": descriptor, "keys": keys, "distribution": distribution, **more}
 
 
+# One call at a time: what a caller waits for.
+ALONE = load(keys=100_000, connections=1, streams=1)
+
 CASES = [
     Case("noop tonic", "noop-tonic", load()),
     Case("noop own", "noop-own", load()),
@@ -40,6 +43,14 @@ CASES = [
     Case("redis uniform", "redis", load(keys=100_000), "redis"),
     Case("redis zipf", "redis", load(keys=10_000, distribution="zipf:1.0"), "redis"),
     Case("redis attack", "redis", load("caller={key}", keys=1000), "redis"),
+    Case("redis tls", "redis-tls", load(keys=100_000), "redis"),
+    Case("cluster of 3", "cluster-3", load(keys=100_000), "cluster-3"),
+    Case("cluster of 6", "cluster-6", load(keys=100_000), "cluster-6"),
+    Case("noop 1x1", "noop-tonic", ALONE),
+    Case("memory 1x1", "memory", ALONE),
+    Case("redis 1x1", "redis", ALONE, "redis"),
+    Case("memory tls", "memory-tls", load(keys=100_000, tls=False)),
+    Case("memory mtls", "memory-mtls", load(keys=100_000, tls=True)),
     Case("redis 1k", "redis-direct", load(), "redis"),
     Case("redis 10 descriptors", "redis-direct", load(descriptors_per_request=10), "redis"),
 ]
@@ -80,7 +91,17 @@ def server_us(report):
 
 
 def redis_us(report):
-    return report["watched_us"][0]
+    """Of all servers of a cluster."""
+    return sum(report["watched_us"])
+
+
+def p50(report):
+    return report["latency_us"]["p50"]
+
+
+def per_cpu(report):
+    """Decisions in a second of the server's CPU."""
+    return 1e6 / report["server_us"]
 
 
 def throughput(report):

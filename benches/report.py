@@ -6,7 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from cases import CONNECTIONS, STREAMS, server_us, throughput
+from cases import CONNECTIONS, STREAMS, redis_us, server_us, throughput
 
 VERDICT = {True: "pass", False: "miss", None: "-"}
 
@@ -51,7 +51,7 @@ def raw(results):
         over = value(lambda r: r["over_limit"] / max(r["calls"], 1))
         redis = calls = "-"
         if reports[0]["watched_us"]:
-            redis = f"{value(lambda r: r['watched_us'][0]):.2f} µs"
+            redis = f"{value(redis_us):.2f} µs"
             calls = f"{value(lambda r: r['redis_calls'] / r['calls']):.4f}"
         lines.append(
             f"| {case} | {value(throughput):,.0f} | {value(server_us):.2f} µs | {redis} | {calls} "
@@ -87,7 +87,8 @@ Written by `{command}` in {seconds:.0f} s; do not edit.
 
 {raw(results)}
 
-To compare another server, point the load generator at it: `sluicegate-bench load --target http://host:port --help`.
+To compare another server, point the load generator at it: `sluicegate-bench load --target http://host:port --help`; for
+envoyproxy/ratelimit and limitador: [peers.md](peers.md).
 docs/performance.md says where the time goes.
 """
     Path(path).write_text(text)

@@ -4,6 +4,8 @@ from cases import (
     Row,
     calls_per_decision,
     calls_per_denied,
+    p50,
+    per_cpu,
     redis_us,
     server_us,
     throughput,
@@ -56,17 +58,21 @@ def at_most(results, case, quantity, target, value, unit=""):
 
 
 def redis_rows(results):
-    against = "limitador redis" in results.reports
+    against = "limitador-redis 100k" in results.reports
     if against:
-        times = results.ratio("redis uniform", "limitador redis", throughput)
+        times = results.ratio("redis uniform", "limitador-redis 100k", throughput)
         detail = "measured in this run"
     else:
         times = results.ratio("redis uniform", "noop tonic", throughput) / LIMITADOR_SHARE
         detail = f"limitador taken as {LIMITADOR_SHARE:.2f} × the no-op's throughput, measured elsewhere"
+    cpu = results.ratio("redis uniform", "memory 100k", server_us)
+    share = results.ratio("redis uniform", "memory 100k", throughput)
     zipf = results.ratio("redis zipf", "memory zipf", throughput)
     return [
         *near_the_floor(results, "redis uniform", 2.0),
         at_most(results, "redis uniform", "Redis CPU per decision", 8, redis_us, " µs"),
+        Row("redis uniform", "server CPU per decision", "≤ 1.3 × memory", f"{cpu:.2f} ×", cpu <= 1.3),
+        Row("redis uniform", "throughput", "≥ 0.75 × memory", f"{share:.2f} ×", share >= 0.75),
         Row("redis uniform", "throughput", "≥ 3 × limitador", f"{times:.1f} ×", times >= 3, detail),
         *near_the_floor(results, "redis zipf", 1.3),
         at_most(results, "redis zipf", "Redis calls per decision", 0.2, calls_per_decision),
@@ -76,20 +82,60 @@ def redis_rows(results):
     ]
 
 
+def alone(results, round_trip_us):
+    """One call at a time: nothing is batched, nobody else is waited for."""
+    floor = results.median("noop 1x1", p50) + round_trip_us
+    took = results.median("redis 1x1", p50)
+    cpu = results.ratio("redis 1x1", "noop 1x1", server_us)
+    return [
+        Row(
+            "redis 1x1",
+            "p50",
+            "≤ no-op + PING + 30 µs",
+            f"{took:.0f} µs = {floor:.0f} + {took - floor:.0f}",
+            took <= floor + 30,
+            f"a PING takes {round_trip_us:.0f} µs",
+        ),
+        Row("redis 1x1", "server CPU per decision", "≤ 1.5 × no-op", f"{cpu:.2f} ×", cpu <= 1.5),
+    ]
+
+
+def cluster_rows(results):
+    """Servers share two cores with everything else: what a bigger cluster does is seen in each one's CPU."""
+    rows = []
+    for masters in (3, 6):
+        case = f"cluster of {masters}"
+        share = results.ratio(case, "redis uniform", per_cpu)
+        busiest = results.median(case, lambda r: max(r["watched_us"]))
+        note = f"the busiest master: {busiest:.2f} µs per decision"
+        rows.append(Row(case, "decisions per server CPU", "≥ 0.9 × one Redis", f"{share:.2f} ×", share >= 0.9, note))
+    three, six = (results.median(f"cluster of {n}", lambda r: max(r["watched_us"])) for n in (3, 6))
+    grown = Row("3 → 6 masters", "capacity by the busiest's CPU", "≥ 1.8 ×", f"{three / six:.2f} ×", three / six >= 1.8)
+    return [*rows, grown]
+
+
+def tls_rows(results):
+    return [
+        growth(results, "memory tls", "memory 100k", "TLS listener", 1.35),
+        growth(results, "memory mtls", "memory 100k", "TLS listener, client certificates", 1.35),
+        growth(results, "redis tls", "redis uniform", "TLS to Redis", 1.35),
+    ]
+
+
 def table(results):
     """Rows that come from the cases of every round."""
     rows = []
-    for case in ("memory 1k", "memory 100k", "memory denied"):
-        rows += near_the_floor(results, case, 1.15, 0.9)
+    for case, cpu in (("memory 1k", 0.7), ("memory 100k", 0.7), ("memory denied", 1.15)):
+        rows += near_the_floor(results, case, cpu, 0.9)
     rows += redis_rows(results)
     ten = "10 descriptors against 1"
     rows.append(growth(results, "memory 10 descriptors", "memory 1k", ten, 3))
     rows.append(growth(results, "redis 10 descriptors", "redis 1k", ten, 3))
     rows.append(growth(results, "memory 10k rules", "memory 1 rule", "10,000 rules against 1", 1.2))
     for case in ("check 1k", "check denied"):
-        rows.append(growth(results, case, "noop check", "ext_authz: a Check against a no-op Check", 1.3))
+        rows.append(growth(results, case, "noop check", "ext_authz: a Check against a no-op Check", 1.0))
     rows.append(growth(results, "memory 1M", "memory 1k", "1,000,000 keys against 1,000", 1.2))
-    return rows
+    return [*rows, *cluster_rows(results), *tls_rows(results)]
 
 
 def latency(noop, redis, rate):

@@ -11,11 +11,14 @@ from statistics import median
 
 import admissions
 import memory
+import peers
 import plot
 import report
 import rows
-from cases import CASES, CONNECTIONS, STREAMS, USER, Case, Results, Row, load, throughput
-from processes import Load, Redis, noop, sluicegate
+import startup
+from cases import CASES, CONNECTIONS, STREAMS, USER, Results, Row, load, throughput
+from certificates import Certificates
+from processes import Load, Redis, RedisCluster, noop, sluicegate
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT, WINDOW_S, DEMAND = 10_000, 4, 10_000
@@ -29,6 +32,7 @@ def arguments():
     parser.add_argument("--only", default="", help="cases whose name contains this; writes no report")
     parser.add_argument("--binary", type=Path, required=True, help="the sluicegate binary, built in release")
     parser.add_argument("--bench-binary", type=Path, required=True, help="the sluicegate-bench binary, built in release")
+    parser.add_argument("--peers", action="store_true", help="also the peers whose binaries E_BIN and LIMITADOR_BIN name")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the report")
     return parser.parse_args()
 
@@ -41,8 +45,21 @@ SERVERS = {
     "noop-own": lambda bench, _: bench.keep(noop(bench.bench_binary, bench.directory, "own")),
     "memory": lambda bench, _: bench.start("memory", *ROOM),
     "memory-1M": lambda bench, _: bench.start("memory-1M", *ROOM),
+    "memory-tls": lambda bench, _: bench.start("memory-tls", *ROOM, *bench.certificates.listener()),
+    "memory-mtls": lambda bench, _: bench.start("memory-mtls", *ROOM, *bench.certificates.listener(mutual=True)),
     "redis": lambda bench, redis: bench.start("redis", "--redis-url", redis.url, *PATIENT),
+    "redis-tls": lambda bench, redis: bench.start(
+        "redis-tls", "--redis-url", redis.tls_url, "--redis-tls-ca", bench.certificates.ca[0], *PATIENT
+    ),
     "redis-direct": lambda bench, redis: bench.start("redis-direct", "--redis-url", redis.url, *PATIENT, *DIRECT),
+    "cluster-3": lambda bench, redis: bench.start("cluster-3", "--redis-url", redis.url, *PATIENT),
+    "cluster-6": lambda bench, redis: bench.start("cluster-6", "--redis-url", redis.url, *PATIENT),
+}
+SERVERS |= {name: lambda bench, redis, name=name: peers.start(bench, name, redis) for name in peers.PEERS}
+REDIS = {
+    "redis": lambda bench: bench.keep(Redis(bench.directory, 0, tls=bench.certificates)),
+    "cluster-3": lambda bench: bench.keep(RedisCluster(bench.directory, 3)),
+    "cluster-6": lambda bench: bench.keep(RedisCluster(bench.directory, 6)),
 }
 
 
@@ -66,6 +83,7 @@ class Bench:
         self.bench_binary = args.bench_binary
         self.load = Load(args.bench_binary)
         self.progress = Progress()
+        self.certificates = Certificates(self.directory)
         self.rules = self.directory / "rules"
         self.rules.mkdir()
         (self.rules / "bench.yaml").write_text((ROOT / "benches" / "rules.yaml").read_text())
@@ -95,7 +113,9 @@ class Bench:
 
         flags = {"connections": CONNECTIONS, "streams": STREAMS, "threads": 1, "warmup": "500ms", **flags}
         flags.setdefault("duration", f"{self.args.seconds}s")
-        result = self.load.run([server], [redis] if redis else [], begin, **flags)
+        if "tls" in flags:
+            flags |= self.certificates.load(mutual=flags.pop("tls"))
+        result = self.load.run([server], redis.processes if redis else [], begin, **flags)
         if redis:
             result["redis_calls"] = redis.script_calls() - calls[0]
         if "failure mode" in server.log.read_text(errors="replace"):
@@ -115,8 +135,9 @@ def rules_of(domain, values):
 
 def cases(bench, wanted):
     """Every case in every round, forwards and backwards, so that a drift of the machine evens out."""
-    redis = bench.redis()
-    servers = {name: start(bench, redis) for name, start in SERVERS.items() if any(case.server == name for case in wanted)}
+    stores = {name: start(bench) for name, start in REDIS.items() if any(case.redis == name for case in wanted)}
+    store_of = {case.server: stores.get(case.redis) for case in wanted}
+    servers = {name: start(bench, store_of[name]) for name, start in SERVERS.items() if name in store_of}
     if "memory-1M" in servers:
         bench.progress("a million keys")
         fill(bench, servers["memory-1M"], USER)
@@ -124,8 +145,8 @@ def cases(bench, wanted):
     for number in range(bench.args.rounds):
         for case in wanted if number % 2 == 0 else reversed(wanted):
             bench.progress(f"round {number + 1} of {bench.args.rounds}: {case.name}")
-            results.add(case.name, bench.measure(servers[case.server], redis if case.redis else None, **case.flags))
-    return results, servers, redis
+            results.add(case.name, bench.measure(servers[case.server], store_of[case.server], **case.flags))
+    return results, servers, stores
 
 
 def fill(bench, server, descriptor, keys=1_000_000):
@@ -134,7 +155,7 @@ def fill(bench, server, descriptor, keys=1_000_000):
     return bench.load.run([server], descriptor=descriptor, distribution="fresh", **flags)
 
 
-def latency(bench, results, servers, redis):
+def latency(bench, results, servers):
     """p99 of the Redis store and of the no-op at half of the former's top throughput, in turns."""
     rate = round(results.median("redis uniform", throughput) / 2 / 1000) * 1000
     flags = {**load(keys=100_000), "rate": rate}
@@ -177,17 +198,24 @@ def replicas(bench, count, windows):
 
 def main():
     args = arguments()
-    wanted = [case for case in CASES if args.only in case.name]
+    wanted = [case for case in CASES + (peers.cases() if args.peers else []) if args.only in case.name]
     started = time.monotonic()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-bench-")))
         bench = Bench(args.binary, directory, stack, args)
-        results, servers, redis = cases(bench, wanted)
+        results, servers, stores = cases(bench, wanted)
         if args.only:
             print(f"\n{report.raw(results)}")
             return
         table = rows.table(results)
-        table.append(latency(bench, results, servers, redis))
+        bench.progress("a round trip to Redis")
+        table += rows.alone(results, stores["redis"].round_trip_us())
+        table.append(latency(bench, results, servers))
+        table += startup.rows(bench)
+        if args.peers:
+            table += peers.rows(results)
+            compared = {"sluicegate": servers["redis"], **{name: servers[name] for name in peers.named()}}
+            table += peers.behaviour(bench, compared, stores["redis"])
         table += replicas(bench, 1, 4)
         table += replicas(bench, 4, 5)
         table += memory.rows(bench)

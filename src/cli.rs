@@ -193,7 +193,8 @@ fn serve_by_variables(ignored: &[OsString]) -> ExitCode {
     }
 }
 
-fn serve(settings: Settings, notices: impl IntoIterator<Item = impl Display>) -> ExitCode {
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn serve(settings: Settings, notices: impl IntoIterator<Item = impl Display>) -> ExitCode {
     let _logs = match logs::init(settings.telemetry.log_format, &settings.telemetry.log_level) {
         Ok(logs) => logs,
         Err(error) => return fail(&error, 2),

@@ -286,8 +286,10 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
 }
 
 fn grpc_options(settings: &Settings, max_connections: usize, metrics: &Metrics) -> PortOptions {
+    let threads = PortOptions::default().threads;
     PortOptions {
         max_connections,
+        threads: if settings.ablation.no_cores { 0 } else { threads },
         connection: ConnectionOptions {
             max_age: settings.listen.grpc_max_connection_age,
             max_age_grace: settings.listen.grpc_max_connection_age_grace,
@@ -295,6 +297,5 @@ fn grpc_options(settings: &Settings, max_connections: usize, metrics: &Metrics) 
             ..ConnectionOptions::default()
         },
         metrics: Some(metrics.port("grpc")),
-        ..PortOptions::default()
     }
 }

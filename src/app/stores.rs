@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
 use crate::algorithms::limit::{self, LimitSpec, MAX_HITS};
-use crate::config::settings::{RedisSettings, Settings, StoreKind, StoreSettings};
+use crate::config::settings::{Ablation, RedisSettings, Settings, StoreKind, StoreSettings};
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::time::SECOND_US;
 use crate::model::{AlgorithmKind, Check, Clock, CounterKey, Enforcement, Hits, Limit, Transaction, Unit, Window};
 use crate::store::Store;
 use crate::store::memory::{self, MemoryStore};
 use crate::store::redis::RedisTransport;
-use crate::store::remote::{CircuitState, Fallback, Local, Options, Remote};
+use crate::store::remote::{Bounds, CircuitState, Fallback, Local, MAX_CHECKS, Options, Remote};
 use crate::telemetry::store_meter::StoreMeter;
 use crate::telemetry::{Metrics, PipelineCollector};
 
@@ -69,7 +69,8 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
             background: Background { memory, redis: None },
         }),
         (StoreKind::Redis, Some(redis)) => {
-            let parts = open_redis(store, redis, &memory, metrics, clock)?;
+            let bounds = bounds(&settings.ablation);
+            let parts = open_redis(store, redis, bounds, &memory, metrics, clock)?;
             Ok(Stack {
                 store: Arc::clone(&parts.remote) as Arc<dyn Store>,
                 fallback: parts.remote.fallback().cloned(),
@@ -86,6 +87,7 @@ pub(super) fn open(settings: &Settings, metrics: &Arc<Metrics>, clock: &Arc<dyn 
 fn open_redis(
     settings: &StoreSettings,
     redis: &RedisSettings,
+    bounds: Bounds,
     memory: &Arc<MemoryStore>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
@@ -110,6 +112,7 @@ fn open_redis(
         lease_keys: settings.lease.then_some(settings.memory_max_keys),
         denial_keys: settings.deny_cache.then_some(settings.deny_cache_max_keys),
         // No counter's key goes on like this.
+        bounds,
         reset_log: Some(CounterKey::from_raw(&format!("{}resets", settings.key_prefix))),
         ..Options::plain(settings.timeout)
     };
@@ -124,6 +127,14 @@ fn open_redis(
     })?))?;
     let probe = probe(&settings.key_prefix).map_err(|error| AppError::Store(error.to_string()))?;
     Ok(RedisParts { remote, names, probe })
+}
+
+fn bounds(ablation: &Ablation) -> Bounds {
+    let checks = if ablation.no_batching { 1 } else { MAX_CHECKS };
+    Bounds {
+        checks,
+        ..Bounds::default()
+    }
 }
 
 /// A hit on a counter of our own that never fills up: it writes, as a real decision does.

@@ -1,23 +1,38 @@
 //! The flags of `sluicegate-bench load`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio_rustls::TlsConnector;
 
 use super::BenchError;
 use super::keys::Distribution;
 use super::service::Service;
 use super::target::Target;
 use super::template::{KEY_LIMIT, Template};
+use crate::tls::{ClientTls, client_config};
 
 /// Puts load on any server with Envoy's gRPC interface for rate limits or for external authorization, and reports
 /// throughput, latency and answers.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The server: `http://host:port` or `unix:/path`. Repeat it to spread the connections over several replicas.
+    /// The server: `http://host:port`, `https://host:port` or `unix:/path`. Repeat it to spread the connections over several replicas.
     #[arg(long = "target", value_name = "URL", default_value = "http://127.0.0.1:8081", value_parser = parse::<Target>)]
     pub targets: Vec<Target>,
+
+    /// Certificates of the authorities that may sign an https:// server's, in PEM; by default those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// The client's certificate for https:// servers, in PEM.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// The key of --cert, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 
     /// What is called: the rate limit service, or ext_authz. Of the latter's requests each --descriptor's entries are
     /// headers, beside those that a browser and Envoy send.
@@ -122,6 +137,24 @@ impl BenchArgs {
             Service::Ratelimit => Template::rate_limit(&self.domain, &self.descriptors, count, self.hits),
             Service::ExtAuthz => Template::check(&self.domain, &self.descriptors),
         }
+    }
+
+    /// What connects to https:// targets; `None` if there are none.
+    ///
+    /// # Errors
+    /// When a file of certificates cannot be read.
+    pub fn tls(&self) -> Result<Option<TlsConnector>, BenchError> {
+        if !self.targets.iter().any(|target| matches!(target, Target::Tls(_))) {
+            return Ok(None);
+        }
+        let tls = ClientTls {
+            ca: self.ca.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+            server_name: None,
+        };
+        let mut config = client_config(&tls).map_err(|error| BenchError::Argument(error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Some(Arc::new(config).into()))
     }
 
     /// Threads that carry the connections.

@@ -2,8 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::BenchError;
 use super::answer::Answer;
@@ -39,12 +43,13 @@ pub struct Client {
 pub type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Client {
-    /// Connects to a service of `target`.
+    /// Connects to a service of `target`; `tls` is for those that are [`Target::Tls`].
     ///
     /// # Errors
-    /// When the connection or the HTTP/2 handshake fails.
+    /// When the connection or the TLS or HTTP/2 handshake fails.
     pub async fn connect(
         target: &Target,
+        tls: Option<&TlsConnector>,
         service: Service,
         grpc_timeout_ms: Option<u32>,
     ) -> Result<(Self, Driver), BenchError> {
@@ -52,32 +57,14 @@ impl Client {
             target: target.to_string(),
             reason,
         };
-        let mut builder = h2::client::Builder::new();
-        builder
-            .initial_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .enable_push(false);
-        let (send, driver): (_, Driver) = match target {
-            Target::Tcp(authority) => {
-                let io = TcpStream::connect(authority.as_str())
-                    .await
-                    .map_err(|e| failed(e.to_string()))?;
-                io.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-                let (send, connection) = builder.handshake(io).await.map_err(|e| failed(e.to_string()))?;
-                (send, Box::pin(async move { connection.await.unwrap_or(()) }))
-            }
-            Target::Unix(path) => {
-                let io = UnixStream::connect(path).await.map_err(|e| failed(e.to_string()))?;
-                let (send, connection) = builder.handshake(io).await.map_err(|e| failed(e.to_string()))?;
-                (send, Box::pin(async move { connection.await.unwrap_or(()) }))
-            }
-        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (send, driver) = open(target, tls).await.map_err(failed)?;
         let uri = Uri::builder()
-            .scheme("http")
+            .scheme(scheme)
             .authority(target.authority())
             .path_and_query(service.path())
             .build()
-            .map_err(|e| failed(e.to_string()))?;
+            .map_err(|e| BenchError::Argument(e.to_string()))?;
         let client = Self {
             send,
             service,
@@ -113,6 +100,42 @@ impl Client {
             Err(_) => Ok(Answer::Failed("reset".to_owned())),
         }
     }
+}
+
+/// An HTTP/2 connection over whatever the target asks for.
+async fn open(target: &Target, tls: Option<&TlsConnector>) -> Result<(SendRequest<Bytes>, Driver), String> {
+    match target {
+        Target::Tcp(authority) => handshake(dial(authority).await?).await,
+        Target::Tls(authority) => {
+            let connector = tls.ok_or("no certificates were read for it")?;
+            let name = authority.host().trim_matches(['[', ']']).to_owned();
+            let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
+            let io = connector.connect(name, dial(authority).await?).await;
+            handshake(io.map_err(|e| e.to_string())?).await
+        }
+        Target::Unix(path) => handshake(UnixStream::connect(path).await.map_err(|e| e.to_string())?).await,
+    }
+}
+
+async fn dial(authority: &Authority) -> Result<TcpStream, String> {
+    let io = TcpStream::connect(authority.as_str())
+        .await
+        .map_err(|e| e.to_string())?;
+    io.set_nodelay(true).map_err(|e| e.to_string())?;
+    Ok(io)
+}
+
+async fn handshake<T>(io: T) -> Result<(SendRequest<Bytes>, Driver), String>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .enable_push(false);
+    let (send, connection) = builder.handshake(io).await.map_err(|e| e.to_string())?;
+    Ok((send, Box::pin(async move { connection.await.unwrap_or(()) })))
 }
 
 fn headers(grpc_timeout_ms: Option<u32>) -> HeaderMap {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{BenchArgs, memory, noop};
+use super::{BenchArgs, ablation, memory, noop};
 use crate::cli::output::{block_on, fail, print, print_json};
 
 /// Measures servers with Envoy's gRPC interface for rate limits or for external authorization.
@@ -22,6 +22,8 @@ enum Command {
     Load(Box<BenchArgs>),
     /// Serve answers that cost nothing: the floor that a measurement is compared with
     Noop(noop::NoopArgs),
+    /// Serve as `sluicegate serve` does, without some parts: to show what each is worth
+    Serve(Box<ablation::AblationArgs>),
     /// Fill a store with counters and report what one costs in memory
     Memory(Box<memory::MemoryArgs>),
 }
@@ -36,6 +38,7 @@ pub fn run(cli: BenchCli) -> ExitCode {
             report.map(|report| report.map(|report| if json { print_json(&report) } else { print(&report) }))
         }
         Command::Noop(args) => block_on(noop::serve(&args)).map(|served| served.map(|()| ExitCode::SUCCESS)),
+        Command::Serve(args) => return ablation::serve(*args),
         Command::Memory(args) => block_on(memory::run(&args)).map(|report| report.map(|report| print_json(&report))),
     };
     match result {

@@ -12,6 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
@@ -29,10 +30,10 @@ use crate::model::time::micros;
 const RECONNECT: Duration = Duration::from_millis(100);
 
 /// What all threads share.
-#[derive(Debug)]
 struct Plan {
     args: BenchArgs,
     template: Template,
+    tls: Option<TlsConnector>,
     pace: Option<Arc<Pace>>,
     start: Instant,
     measure_from: Instant,
@@ -68,8 +69,9 @@ impl Plan {
 /// are counted in the report instead.
 pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     let template = args.template()?;
+    let tls = args.tls()?;
     for target in &args.targets {
-        drop(Client::connect(target, args.service, None).await?);
+        drop(Client::connect(target, tls.as_ref(), args.service, None).await?);
     }
     for &pid in &args.pids {
         cpu::used(pid)?;
@@ -82,6 +84,7 @@ pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     let plan = Arc::new(Plan {
         args,
         template,
+        tls,
         pace,
         start,
         measure_from,
@@ -181,7 +184,8 @@ async fn lane(plan: Arc<Plan>, connection: u32, tally: Rc<RefCell<Tally>>) {
     let targets = &plan.args.targets;
     let target: &Target = &targets[connection as usize % targets.len()];
     while !plan.is_over() {
-        let Ok((client, driver)) = Client::connect(target, plan.args.service, plan.args.grpc_timeout_ms).await else {
+        let (service, timeout_ms) = (plan.args.service, plan.args.grpc_timeout_ms);
+        let Ok((client, driver)) = Client::connect(target, plan.tls.as_ref(), service, timeout_ms).await else {
             tally.borrow_mut().fail("connect");
             sleep(RECONNECT).await;
             continue;

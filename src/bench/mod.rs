@@ -21,10 +21,12 @@
 //! | [`cpu`] | CPU time of local processes, from the operating system |
 //! | [`report`] | counts and latencies, as text and JSON |
 //! | [`memory`] | what a counter costs in memory |
+//! | [`ablation`] | the server, without some of its parts |
 //! | [`noop`] | the floor: a server that decodes, answers OK, and does nothing else |
 
 use thiserror::Error;
 
+pub mod ablation;
 pub mod answer;
 pub mod args;
 mod check;

@@ -11,6 +11,8 @@ use http::uri::Authority;
 pub enum Target {
     /// `http://host:port`, HTTP/2 with prior knowledge.
     Tcp(Authority),
+    /// `https://host:port`, HTTP/2 over TLS.
+    Tls(Authority),
     /// `unix:/path`.
     Unix(PathBuf),
 }
@@ -20,7 +22,7 @@ impl Target {
     #[must_use]
     pub fn authority(&self) -> &str {
         match self {
-            Self::Tcp(authority) => authority.as_str(),
+            Self::Tcp(authority) | Self::Tls(authority) => authority.as_str(),
             Self::Unix(_) => "localhost",
         }
     }
@@ -36,21 +38,20 @@ impl FromStr for Target {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        if text.starts_with("https://") {
-            return Err(
-                "the load generator speaks plain HTTP/2 only; measure the http:// port, or put a TLS proxy between"
-                    .to_owned(),
-            );
-        }
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let secured = text.strip_prefix("https://");
+        let rest = secured.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         let authority = rest
             .trim_end_matches('/')
             .parse::<Authority>()
-            .map_err(|e| format!("{text:?} is not http://host:port or unix:/path ({e})"))?;
+            .map_err(|e| format!("{text:?} is not http://host:port, https://host:port or unix:/path ({e})"))?;
         if authority.port().is_none() {
             return Err(format!("{text:?} has no port; write http://host:8081"));
         }
-        Ok(Self::Tcp(authority))
+        Ok(if secured.is_some() {
+            Self::Tls(authority)
+        } else {
+            Self::Tcp(authority)
+        })
     }
 }
 
@@ -58,6 +59,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -69,10 +71,15 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_refused() {
-        for good in ["http://127.0.0.1:8081", "http://[::1]:8081/", "unix:/run/s.sock"] {
+        for good in [
+            "http://127.0.0.1:8081",
+            "http://[::1]:8081/",
+            "https://host:1",
+            "unix:/run/s.sock",
+        ] {
             assert!(good.parse::<Target>().is_ok(), "{good}");
         }
-        for bad in ["http://host", "https://host:1", "unix:", "http://a b:1", ""] {
+        for bad in ["http://host", "https://host", "unix:", "http://a b:1", ""] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

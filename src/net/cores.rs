@@ -43,15 +43,18 @@ impl Drop for TaskCount {
 }
 
 impl Cores {
-    /// Starts `count` threads (at least one).
+    /// Starts `count` threads; for 0, tasks run on the runtime that calls this.
     ///
     /// # Errors
     /// When the operating system refuses a thread or its event queue.
     pub fn start(count: usize) -> io::Result<Self> {
         let end = CancellationToken::new();
-        let cores = (0..count.max(1))
-            .map(|n| Core::start(n, end.clone()))
-            .collect::<io::Result<_>>()?;
+        let cores = match count {
+            0 => vec![Core::of_caller()],
+            _ => (0..count)
+                .map(|n| Core::start(n, end.clone()))
+                .collect::<io::Result<_>>()?,
+        };
         Ok(Self { cores, end })
     }
 
@@ -72,6 +75,14 @@ impl Cores {
 }
 
 impl Core {
+    fn of_caller() -> Self {
+        Self {
+            handle: Handle::current(),
+            tasks: Arc::default(),
+            thread: None,
+        }
+    }
+
     fn start(n: usize, end: CancellationToken) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();

@@ -19,7 +19,7 @@ use crate::telemetry::PortMetrics;
 pub struct PortOptions {
     /// Connections at the same time; see [`ConnectionLimiter`] for what happens to more.
     pub max_connections: usize,
-    /// Threads that serve connections, each with its own runtime.
+    /// Threads that serve connections, each with its own runtime; 0 = the runtime that [`serve`] is called on serves them.
     pub threads: usize,
     /// Bounds of each connection.
     pub connection: ConnectionOptions,

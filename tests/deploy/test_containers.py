@@ -96,6 +96,11 @@ class Compose:
         for service in services:
             Load.wait_until(lambda: self.state(service)["State"].get("Health", {}).get("Status") == "healthy", seconds=90)
 
+    def undecided(self):
+        """What the replicas' logs say of requests that their failure mode decided."""
+        logs = [docker("logs", self.container(replica)) for replica in REPLICAS]
+        return [line for log in logs for line in (log.stdout + log.stderr).splitlines() if "store cannot decide" in line]
+
     def network(self):
         (name,) = self.state("envoy")["NetworkSettings"]["Networks"]
         return name
@@ -111,6 +116,9 @@ def compose(image, tmp_path_factory):
         project("up", "-d", *SERVICES)
         project.wait_healthy(*SERVICES)
         Load.wait_until(both_are_well)
+        # What is tested below is two replicas on one Redis, not two failure modes.
+        assert statuses("first", 3) == [200] * 3
+        assert not project.undecided()
         yield project
     finally:
         project("down", "--timeout", "20", check=False)
@@ -187,6 +195,8 @@ def test_rolling_replacement_loses_no_request_and_passes_no_limit(compose):
             assert compose.container(replica) != before
             compose.wait_healthy(replica)
             Load.wait_until(both_are_well, seconds=60)
+    # Two failure modes would each admit their half beside what Redis has counted.
+    assert not compose.undecided()
     within_limits(traffic)
     assert len(traffic.answers) > 100
     assert Load.counter(ADMIN, "cluster.upstream.ratelimit.failure_mode_allowed") == 0

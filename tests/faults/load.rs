@@ -183,7 +183,7 @@ impl Caller {
         let target = format!("http://127.0.0.1:{}", self.port).parse().expect("a target");
         let connecting = timeout(
             PATIENCE,
-            Client::connect(&target, Service::Ratelimit, Some(DEADLINE_MS)),
+            Client::connect(&target, None, Service::Ratelimit, Some(DEADLINE_MS)),
         );
         let (client, driver) = connecting.await.ok()?.ok()?;
         tokio::spawn(driver);

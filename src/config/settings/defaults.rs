@@ -2,7 +2,7 @@
 
 use super::listing::all;
 use super::model::{
-    AnswerSettings, ListenSettings, ProcessLimits, RulesSettings, Settings, StoreSettings, TelemetrySettings,
+    Ablation, AnswerSettings, ListenSettings, ProcessLimits, RulesSettings, Settings, StoreSettings, TelemetrySettings,
 };
 
 impl Default for Settings {
@@ -18,6 +18,7 @@ impl Default for Settings {
             answers: AnswerSettings::default(),
             telemetry: TelemetrySettings::default(),
             limits: ProcessLimits::default(),
+            ablation: Ablation::default(),
         };
         for setting in all() {
             if let (Some(parse), Some(value)) = (setting.field, setting.serve_default_value()) {

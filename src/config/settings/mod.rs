@@ -38,8 +38,9 @@ pub use super::compat::Compatibility;
 pub use errors::{SettingError, SettingsErrors};
 pub use flags::ServeArgs;
 pub use model::{
-    AnswerSettings, LimitHeaders, ListenSettings, LogFormat, MaskValues, OnOverload, ProcessLimits, PrometheusSettings,
-    RulesSettings, Settings, StatsdSettings, StatsdTransport, StoreKind, StoreSettings, TelemetrySettings,
+    Ablation, AnswerSettings, LimitHeaders, ListenSettings, LogFormat, MaskValues, OnOverload, ProcessLimits,
+    PrometheusSettings, RulesSettings, Settings, StatsdSettings, StatsdTransport, StoreKind, StoreSettings,
+    TelemetrySettings,
 };
 pub use reader::{Notice, variable};
 pub use redis::{RedisAuth, RedisSettings, RedisTls, Topology};

@@ -28,6 +28,17 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// Bounds, and how the process ends.
     pub limits: ProcessLimits,
+    /// What a measurement leaves out; no flag of `serve` and no variable says so.
+    pub ablation: Ablation,
+}
+
+/// Parts of the server that `sluicegate-bench serve` can leave out, to show what each is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ablation {
+    /// Each request goes to Redis in a call of its own.
+    pub no_batching: bool,
+    /// All connections share one work-stealing runtime.
+    pub no_cores: bool,
 }
 
 /// Where the rules come from. With neither `paths` nor `xds` the built-in example is served.
