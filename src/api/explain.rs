@@ -55,8 +55,9 @@ struct LimitView {
 struct StepView {
     key: String,
     value: String,
-    /// `value`, `pattern`, `key`, or nothing matched.
+    /// `value`, `list`, `network`, `pattern`, `regex`, `key`, or nothing matched.
     matched: Option<&'static str>,
+    /// The pattern, or the name of the set.
     pattern: Option<String>,
     others: Vec<OtherView>,
     more_others: usize,
@@ -233,7 +234,10 @@ fn step_view(key: &str, value: &str, step: &Step<'_>) -> StepView {
     let (matched, pattern) = match step.matched {
         None => (None, None),
         Some(Match::Value) => (Some("value"), None),
+        Some(Match::List(name)) => (Some("list"), Some(name.to_owned())),
+        Some(Match::Network(name)) => (Some("network"), Some(name.to_owned())),
         Some(Match::Pattern(pattern)) => (Some("pattern"), Some(pattern.to_owned())),
+        Some(Match::Regex(name)) => (Some("regex"), Some(name.to_owned())),
         Some(Match::Key) => (Some("key"), None),
     };
     let others = step.others.iter().map(|other| OtherView {

@@ -52,7 +52,7 @@ impl<'r> Notes<'r> {
         keys.sort_by_key(|(key, _)| *key);
         for (key, values) in keys {
             let mut names = vec![""; values.nodes.len()];
-            for (value, id) in &values.exact {
+            for (value, id) in values.exact.iter().chain(&values.sets) {
                 if let Some(name) = usize::try_from(*id).ok().and_then(|id| names.get_mut(id)) {
                     *name = value;
                 }

@@ -140,7 +140,7 @@ pub enum Problem {
     UnlimitedOfSeveral,
     #[error("another limit per {window} by {algorithm} stands here already")]
     SameLimit { window: Window, algorithm: AlgorithmKind },
-    #[error("`share_threshold` without a wildcard in the value")]
+    #[error("`share_threshold` without a wildcard in the value, or several values")]
     SharesWithoutWildcard,
     #[error("more than {max} `*` in one value")]
     TooManyWildcards { max: usize },
@@ -236,7 +236,10 @@ impl Problem {
                 "say `share_threshold: true` for one counter for all of them, or `share_threshold: false` to keep it so"
                     .into()
             }
-            Self::SharesWithoutWildcard => "put a `*` into `value`, or leave out `share_threshold`".into(),
+            Self::SharesWithoutWildcard => {
+                "put a `*` into `value`, give `value_in`, `value_cidr` or `value_regex`, or leave out `share_threshold`"
+                    .into()
+            }
             Self::TooManyWildcards { max } => format!("use at most {max}").into(),
             _ => return None,
         })

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use crate::model::Entry;
 use crate::model::key::{Identity, Owner};
 use crate::rules::{Rule, RuleSet};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
@@ -146,16 +145,11 @@ impl Active {
         if identity.owner == Owner::Override || identity.shortened {
             return None;
         }
-        let entry = |(key, value, _): &(String, String, bool)| Entry {
-            key: key.clone(),
-            value: value.clone(),
-        };
-        let entries: Vec<Entry> = identity.levels.iter().map(entry).collect();
         let domain = self.rules.domains.get(identity.domain.as_str())?;
-        let matched = domain.find(&entries)?;
+        let rules = domain.find_named(&identity.levels);
         match identity.owner {
-            Owner::Candidate => matched.rules.first(),
-            owner => matched.rules.iter().find(|rule| rule.owner() == owner),
+            Owner::Candidate => rules.first(),
+            owner => rules.iter().find(|rule| rule.owner() == owner),
         }
         .map(|rule| &**rule)
     }

@@ -9,7 +9,7 @@ use crate::model::{
     Algorithm, Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles,
     Transaction, Window,
 };
-use crate::rules::{Candidate, Matched, OnStoreError, Rule};
+use crate::rules::{Candidate, CountedAs, Matched, OnStoreError, Rule};
 
 use super::active::Active;
 use super::candidate::Trial;
@@ -379,12 +379,15 @@ fn rule_key(
     descriptor: &Descriptor,
     matched: &Matched<'_>,
 ) -> CounterKey {
-    let parts = descriptor.entries.iter().enumerate().map(|(level, entry)| {
-        match matched.shared.get(level).copied().flatten() {
-            Some(pattern) => Part::Shared(&entry.key, pattern),
-            None => Part::Own(&entry.key, &entry.value),
-        }
-    });
+    let parts = descriptor
+        .entries
+        .iter()
+        .enumerate()
+        .map(|(level, entry)| match matched.values.get(level) {
+            Some(CountedAs::Shared(name)) => Part::Shared(&entry.key, name),
+            Some(CountedAs::Address(address)) => Part::Address(&entry.key, *address),
+            Some(CountedAs::Own) | None => Part::Own(&entry.key, &entry.value),
+        });
     counter_key(&options.key_prefix, owner, limit, &request.domain, parts)
 }
 

@@ -6,6 +6,7 @@
 //! values cannot be made to collide.
 
 use std::fmt::{self, Write};
+use std::net::IpAddr;
 
 use super::time::SECOND_US;
 use super::{Algorithm, Limit};
@@ -46,8 +47,10 @@ impl fmt::Display for CounterKey {
 pub enum Part<'a> {
     /// The request's own key and value.
     Own(&'a str, &'a str),
-    /// All values that match a wildcard share the counter (`share_threshold`): the key and the pattern.
+    /// All values that match a wildcard, or are in a set, share the counter (`share_threshold`): the key and their name.
     Shared(&'a str, &'a str),
+    /// The request's own key, and its value as an address in its usual form.
+    Address(&'a str, IpAddr),
 }
 
 /// Whose counter it is.
@@ -127,13 +130,14 @@ pub fn counter_key<'a>(
     push_escaped(&mut key, domain);
     for part in parts {
         key.push('|');
-        let (name, sign, value) = match part {
-            Part::Own(name, value) => (name, '=', value),
-            Part::Shared(name, pattern) => (name, '~', pattern),
-        };
+        let (Part::Own(name, _) | Part::Shared(name, _) | Part::Address(name, _)) = part;
         push_escaped(&mut key, name);
-        key.push(sign);
-        push_escaped(&mut key, value);
+        key.push(if matches!(part, Part::Shared(..)) { '~' } else { '=' });
+        match part {
+            Part::Own(_, value) | Part::Shared(_, value) => push_escaped(&mut key, value),
+            // Writing to a String cannot fail, and nothing in an address needs escaping.
+            Part::Address(_, address) => drop(write!(key, "{address}")),
+        }
     }
     shorten(&mut key, start);
     key.push('}');

@@ -1,18 +1,21 @@
 //! Compiled rules and the question "which rule applies": pure data and pure functions.
 
 mod change;
+pub mod cidr;
 pub mod matcher;
 pub mod pattern;
 pub mod trace;
 pub mod tree;
+pub mod value_set;
 
 use std::sync::Arc;
 
 use crate::model::key::{Owner, Tag};
 use crate::model::{AlgorithmKind, Limit, Window};
 
-pub use matcher::Matched;
+pub use matcher::{CountedAs, Matched};
 pub use tree::{Domain, Level, Node, RuleSet};
+pub use value_set::ValueSet;
 
 /// What happens when the store cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

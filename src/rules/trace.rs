@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::Entry;
 
+use super::matcher::How;
 use super::pattern::{NodeId, Patterns, is_pattern};
 use super::tree::{Level, Values};
 use super::{Domain, Rule};
@@ -36,8 +37,14 @@ pub struct Step<'r> {
 pub enum Match<'r> {
     /// The exact value.
     Value,
+    /// This list.
+    List(&'r str),
+    /// A network of these.
+    Network(&'r str),
     /// This pattern.
     Pattern(&'r str),
+    /// This regular expression.
+    Regex(&'r str),
     /// The key alone.
     Key,
 }
@@ -56,7 +63,7 @@ pub struct Other<'r> {
 pub enum Why {
     /// It is another value.
     OtherValue,
-    /// It is a pattern that the value does not fit.
+    /// It is a pattern, or a set, that the value does not fit.
     NoFit,
     /// It fits, but what matched is more specific.
     LessSpecific,
@@ -100,28 +107,35 @@ fn unknown_key(level: &Level) -> Step<'_> {
 }
 
 fn step<'r>(values: &'r Values, entry: &Entry) -> (Option<NodeId>, Step<'r>) {
-    let exact = values.exact.get(entry.value.as_str()).copied();
-    let pattern = || values.patterns.find(&entry.value, &mut || {});
-    let id = exact.or_else(pattern).or(values.any);
-    let text_of = |id: NodeId| {
-        values
-            .exact
-            .iter()
-            .find(|(_, node)| **node == id)
-            .map(|(text, _)| &**text)
-    };
-    let matched = match id {
-        None => None,
-        Some(id) if exact == Some(id) => Some(Match::Value),
-        Some(id) => Some(text_of(id).map_or(Match::Key, Match::Pattern)),
-    };
-    let siblings = values.exact.iter().filter(|(_, node)| Some(**node) != id);
-    let mut others: Vec<Other<'r>> = siblings
-        .map(|(text, _)| Other {
-            text,
-            why: why_not(text, &entry.value),
-        })
-        .collect();
+    let found = values.find(&entry.value, &mut || {});
+    let id = found.map(|(id, _)| id);
+    let named = || values.exact.iter().chain(&values.sets).map(|(text, id)| (&**text, *id));
+    let name_of = |id: NodeId| named().find(|(_, node)| *node == id).map_or("", |(text, _)| text);
+    let matched = found.map(|(id, how)| match how {
+        How::Value => Match::Value,
+        How::List => Match::List(name_of(id)),
+        How::Network(_) => Match::Network(name_of(id)),
+        How::Pattern => Match::Pattern(name_of(id)),
+        How::Regex => Match::Regex(name_of(id)),
+        How::Key => Match::Key,
+    });
+    let mut fitting = values.networks.fitting(&entry.value);
+    fitting.extend(values.regexes.fitting(&entry.value));
+    fitting.extend(values.listed.get(entry.value.as_str()));
+    let texts = values
+        .exact
+        .iter()
+        .map(|(text, id)| (&**text, *id, why_not(text, &entry.value)));
+    let sets = values.sets.iter().map(|(text, id)| {
+        let fits = if fitting.contains(id) {
+            Why::LessSpecific
+        } else {
+            Why::NoFit
+        };
+        (&**text, *id, fits)
+    });
+    let siblings = texts.chain(sets).filter(|(_, node, _)| Some(*node) != id);
+    let mut others: Vec<Other<'r>> = siblings.map(|(text, _, why)| Other { text, why }).collect();
     if values.any.is_some_and(|any| Some(any) != id) {
         others.push(Other {
             text: "",

@@ -8,7 +8,9 @@ use hashbrown::hash_map::Entry;
 use crate::mapping::Mappings;
 
 use super::Rule;
+use super::cidr::CidrTables;
 use super::pattern::{NodeId, Patterns, is_pattern};
+use super::value_set::{Regexes, ValueSet};
 
 /// All rules of one configuration. Immutable; a request pins one on entry.
 #[derive(Debug, Default)]
@@ -42,7 +44,15 @@ pub(crate) struct Values {
     pub(crate) nodes: Vec<Node>,
     /// By value as it is written; patterns too, because a request may carry the very text of one.
     pub(crate) exact: hashbrown::HashMap<Box<str>, NodeId>,
+    /// `value_in`
+    pub(super) listed: hashbrown::HashMap<Box<str>, NodeId>,
+    /// `value_cidr`
+    pub(super) networks: CidrTables,
     pub(super) patterns: Patterns,
+    /// `value_regex`
+    pub(super) regexes: Regexes,
+    /// Lists, networks and expressions by the name of their set.
+    pub(crate) sets: hashbrown::HashMap<Box<str>, NodeId>,
     /// The key alone.
     pub(super) any: Option<NodeId>,
 }
@@ -54,20 +64,16 @@ pub struct Node {
     pub rules: Box<[Arc<Rule>]>,
     /// What stands below.
     pub children: Level,
-    /// `share_threshold`: the pattern in whose name all matching values share one counter.
+    /// `share_threshold`: the pattern or set in whose name all matching values share one counter.
     pub shared: Option<Box<str>>,
 }
 
 impl Domain {
-    /// A domain with what stands on its first level.
+    /// A domain with what stands on its first level; nothing can be added any more.
     #[must_use]
-    pub const fn new(name: Arc<str>, root: Level) -> Self {
+    pub fn new(name: Arc<str>, mut root: Level) -> Self {
+        root.compile();
         Self { name, root }
-    }
-
-    /// The first level, to add to it while the tree is built.
-    pub const fn root_mut(&mut self) -> &mut Level {
-        &mut self.root
     }
 }
 
@@ -118,5 +124,45 @@ impl Level {
         }
         values.nodes.push(node);
         Ok(())
+    }
+
+    /// Adds a node under a key and a set of values; of values that stand in two sets, the first set's node has them.
+    ///
+    /// # Errors
+    /// Gives the node back if there are too many.
+    pub fn insert_set(&mut self, key: &str, set: &ValueSet, node: Node) -> Result<(), Box<Node>> {
+        let values = self.keys.entry_ref(key).or_default();
+        let Ok(id) = NodeId::try_from(values.nodes.len()) else {
+            return Err(Box::new(node));
+        };
+        match set {
+            ValueSet::In(list) => {
+                for value in list {
+                    values.listed.entry_ref(value.as_str()).or_insert(id);
+                }
+            }
+            ValueSet::Cidr(networks) => {
+                let networks = networks.iter();
+                networks.for_each(|network| values.networks.insert(*network, id));
+            }
+            ValueSet::Regex(regex) => values.regexes.insert(regex, id),
+        }
+        values.sets.entry(set.to_string().into()).or_insert(id);
+        values.nodes.push(node);
+        Ok(())
+    }
+
+    /// Bytes that the regular expressions of a key compile to.
+    #[must_use]
+    pub fn regex_bytes(&self, key: &str) -> usize {
+        self.keys.get(key).map_or(0, |values| values.regexes.bytes())
+    }
+
+    /// As deep as rules are nested, which is bounded.
+    fn compile(&mut self) {
+        for values in self.keys.values_mut() {
+            values.regexes.compile();
+            values.nodes.iter_mut().for_each(|node| node.children.compile());
+        }
     }
 }

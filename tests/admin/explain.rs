@@ -26,6 +26,10 @@ descriptors:
   - key: user
     value: b*
     rate_limit: { unit: hour, requests_per_unit: 9 }
+  - { key: of, value_in: [a, b], rate_limit: { unit: hour, requests_per_unit: 9 } }
+  - { key: of, value_cidr: [10.0.0.0/8], share_threshold: true, rate_limit: { unit: hour, requests_per_unit: 9 } }
+  - { key: of, value_cidr: [10.1.0.0/16], rate_limit: { unit: hour, requests_per_unit: 9 } }
+  - { key: of, value_regex: "[0-9.]+", rate_limit: { unit: hour, requests_per_unit: 9 } }
   - key: user
     rate_limit: { unit: hour, requests_per_unit: 100, replaces: [{ name: alice }] }
 "#;
@@ -75,8 +79,31 @@ async fn the_way_through_the_tree_is_told_with_what_did_not_match() {
     assert_eq!(unknown["descriptors"][0]["outcome"], "no_rule");
     assert_eq!(
         unknown["descriptors"][0]["steps"][0]["others"],
-        json!([{ "text": "user", "why": "other_key" }])
+        json!([{ "text": "of", "why": "other_key" }, { "text": "user", "why": "other_key" }])
     );
+    for (value, matched, pattern) in [
+        ("a", "list", "in(a,b)"),
+        ("10.0.0.1", "network", "cidr(10.0.0.0/8)"),
+        ("7", "regex", "regex([0-9.]+)"),
+    ] {
+        let of = json!({ "domain": "tree", "descriptors": [{ "entries": [{ "key": "of", "value": value }] }] });
+        let step = explain(&api, &of).await["descriptors"][0]["steps"][0].clone();
+        assert_eq!((&step["matched"], &step["pattern"]), (&json!(matched), &json!(pattern)));
+        let fits = |why: &str| {
+            step["others"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter(|other| other["why"] == why)
+                .count()
+        };
+        let less_specific = usize::from(matched == "network");
+        assert_eq!(
+            (fits("less_specific"), fits("pattern_does_not_fit")),
+            (less_specific, 3 - less_specific),
+            "{step}"
+        );
+    }
     assert_eq!(
         explain(&api, &users("nowhere", &["alice"])).await["domain_known"],
         false

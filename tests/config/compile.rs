@@ -9,7 +9,7 @@ use sluicegate::model::{Algorithm, AlgorithmKind, Unit, Window};
 use sluicegate::proto::ratelimit::config::ratelimit::v3::{
     RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitUnit,
 };
-use sluicegate::rules::{Defaults, OnStoreError, Rule, RuleSet};
+use sluicegate::rules::{CountedAs, Defaults, OnStoreError, Rule, RuleSet};
 
 use super::{named, rules, text, try_rules};
 
@@ -218,7 +218,7 @@ descriptors:
     );
     let domain = &rules.domains["d"];
     let found = domain.find(&super::entries(&[("k", "abc")])).unwrap();
-    assert_eq!(found.shared.as_slice(), [Some("a*")]);
+    assert_eq!(found.values.as_slice(), [CountedAs::Shared("a*")]);
 }
 
 /// As an xDS resource comes: no places, doubles for numbers, options in metadata.

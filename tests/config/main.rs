@@ -16,6 +16,7 @@ mod reference;
 mod reload;
 mod several;
 mod source;
+mod values;
 mod warnings;
 
 use std::sync::Arc;

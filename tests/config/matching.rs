@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sluicegate::rules::RuleSet;
+use sluicegate::rules::{CountedAs, RuleSet};
 
 use super::{entries, find, rules};
 
@@ -94,16 +94,16 @@ fn shared_counters_are_named_by_their_pattern() {
     let rules = rules(TREE);
     let domain = &rules.domains["d"];
     let shared = |pairs: &[(&str, &str)]| {
-        let found = domain.find(&entries(pairs)).map(|found| found.shared.to_vec());
+        let found = domain.find(&entries(pairs)).map(|found| found.values.to_vec());
         found.unwrap_or_default()
     };
     assert_eq!(
         shared(&[("host", "api.y.example.com"), ("path", "/v1/a")]),
-        [None, Some("/v1/*")]
+        [CountedAs::Own, CountedAs::Shared("/v1/*")]
     );
-    assert_eq!(shared(&[("host", "www.example.com")]), [None]);
+    assert_eq!(shared(&[("host", "www.example.com")]), [CountedAs::Own]);
     // Whoever sends the pattern's own text gets no counter of his own by it.
-    assert_eq!(shared(&[("star*", "lit*")]), [Some("lit*")]);
+    assert_eq!(shared(&[("star*", "lit*")]), [CountedAs::Shared("lit*")]);
 }
 
 #[test]

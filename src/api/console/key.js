@@ -76,7 +76,8 @@ function past(slices) {
 
 function why(explained) {
   const rule = explained.rule;
-  const how = (step) => ({ value: "matches by its value", pattern: `matches the pattern ${visible(step.pattern ?? "")}`, key: "matches by its key alone" })[step.matched] ?? "matches nothing here";
+  const how = (step) => ({ value: "matches by its value", list: `is in the list ${visible(step.pattern ?? "")}`, network: `is in a network of ${visible(step.pattern ?? "")}`,
+    pattern: `matches the pattern ${visible(step.pattern ?? "")}`, regex: `matches the expression ${visible(step.pattern ?? "")}`, key: "matches by its key alone" })[step.matched] ?? "matches nothing here";
   const others = (step) => step.others.length ? h("ul", {}, step.others.map((other) => h("li", {},
     `not ${other.text === "" ? `${visible(step.key)} (any value)` : visible(other.text)}: ${WHY[other.why]}`)), step.more_others ? h("li", {}, `and ${step.more_others} more`) : null) : null;
   return h("section", { class: "card" }, h("h2", {}, "Why this rule"),

@@ -278,7 +278,10 @@ fn step(step: &Value) -> String {
     let (key, value) = (cell(&step["key"]), cell(&step["value"]));
     let how = match step["matched"].as_str() {
         Some("value") => "matches by its value".to_owned(),
+        Some("list") => format!("is in the list {}", cell(&step["pattern"])),
+        Some("network") => format!("is in a network of {}", cell(&step["pattern"])),
         Some("pattern") => format!("matches the pattern {}", cell(&step["pattern"])),
+        Some("regex") => format!("matches the expression {}", cell(&step["pattern"])),
         Some("key") => "matches by its key alone".to_owned(),
         _ => "matches nothing here".to_owned(),
     };

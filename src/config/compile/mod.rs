@@ -6,6 +6,7 @@
 //! | `mod` | the tree: domains, levels, descriptors |
 //! | `scope` | what holds on the way down; how errors there are reported |
 //! | `rule`, `limits` | one `rate_limit` |
+//! | `values` | which values a descriptor matches |
 //! | `several` | all limits of one descriptor |
 //! | `effect` | warnings about options that affect no rule |
 //! | `sections` | the `ext_authz` sections of all files |
@@ -16,6 +17,7 @@ mod rule;
 mod scope;
 mod sections;
 mod several;
+mod values;
 
 use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use super::options::{Level as OptionLevel, Options};
 use super::problem::{Clipped, Problem};
 use super::raw::{self, Descriptor, File};
 use scope::Scope;
+use values::{LevelEntry, WrittenValues};
 
 /// Deepest nesting of descriptors.
 pub const MAX_LEVELS: usize = 32;
@@ -79,7 +82,7 @@ struct Building {
 }
 
 /// Where each key and value of a level was first declared.
-type Seen = HashMap<(String, Option<String>), String>;
+type Seen = HashMap<(String, LevelEntry), String>;
 
 impl Compiler<'_> {
     fn file(&mut self, file: &File) {
@@ -122,20 +125,28 @@ impl Compiler<'_> {
         }
         for (number, descriptor) in (1..).zip(descriptors) {
             let key = descriptor.key.value().map_or("", String::as_str);
-            let value = descriptor.value.value().map(String::as_str);
-            let value = value.filter(|value| !value.is_empty());
+            let absent = Options::default();
+            let in_metadata = descriptor.in_metadata.value().unwrap_or(&absent);
             let named = (!key.is_empty()).then_some(key);
-            scope.labels.push(raw::label(number, named, value));
+            let text = descriptor.value.value().filter(|value| !value.is_empty());
+            scope.labels.push(raw::label(number, named, text.map(String::as_str)));
+            let values = values::values(scope, descriptor, in_metadata, self.errors);
+            let name = values.as_ref().map(WrittenValues::name).unwrap_or_default();
             let (before_store, before_lease) = (scope.on_store_error, scope.lease);
-            scope
-                .levels
-                .push((key.to_owned(), value.unwrap_or_default().to_owned()));
+            scope.levels.push((key.to_owned(), name));
 
-            let node = self.descriptor(scope, descriptor);
+            let node = self.descriptor(scope, descriptor, in_metadata, values.as_ref());
             let sound = self.names(scope, descriptor);
-            if sound && self.first_here(scope, descriptor, key, value, seen) {
+            if let (Some(values), true) = (&values, sound)
+                && self.first_here(scope, descriptor, key, values, seen)
+                && values::fits(scope, values, level.regex_bytes(key), self.errors)
+            {
                 // Cannot be refused: it is the first here.
-                let _ = level.insert(key, value, node);
+                let _ = match values {
+                    WrittenValues::Any => level.insert(key, None, node),
+                    WrittenValues::Text(value) => level.insert(key, Some(value), node),
+                    WrittenValues::Set(set, _) => level.insert_set(key, set, node),
+                };
             }
 
             scope.levels.pop();
@@ -157,27 +168,33 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
         descriptor: &Descriptor,
         key: &str,
-        value: Option<&str>,
+        values: &WrittenValues<'_>,
         seen: &mut Seen,
     ) -> bool {
         let place = descriptor.key.place().or(descriptor.place);
-        match seen.entry((key.to_owned(), value.map(ToOwned::to_owned))) {
-            hash_map::Entry::Vacant(entry) => {
-                entry.insert(scope.place(place));
-                true
-            }
-            hash_map::Entry::Occupied(entry) => {
-                let first = entry.get().clone();
-                scope.report(self.errors, Problem::DuplicateDescriptor { first }, place);
-                false
+        for one in values.entries() {
+            match seen.entry((key.to_owned(), one)) {
+                hash_map::Entry::Vacant(entry) => {
+                    entry.insert(scope.place(place));
+                }
+                hash_map::Entry::Occupied(entry) => {
+                    let first = entry.get().clone();
+                    scope.report(self.errors, Problem::DuplicateDescriptor { first }, place);
+                    return false;
+                }
             }
         }
+        true
     }
 
-    fn descriptor(&mut self, scope: &mut Scope<'_>, descriptor: &Descriptor) -> Node {
-        let absent = Options::default();
+    fn descriptor(
+        &mut self,
+        scope: &mut Scope<'_>,
+        descriptor: &Descriptor,
+        in_metadata: &Options,
+        values: Option<&WrittenValues<'_>>,
+    ) -> Node {
         let options = &descriptor.options;
-        let in_metadata = descriptor.in_metadata.value().unwrap_or(&absent);
         let own = scope.on_store_error(self.errors, &options.on_store_error);
         scope.on_store_error = own.or(scope.on_store_error);
         scope.lease = options.lease.value().copied().or(scope.lease);
@@ -190,7 +207,7 @@ impl Compiler<'_> {
 
         let before = self.mark();
         let rules = self.rules(scope, descriptor, in_metadata);
-        let shared = self.shared(scope, descriptor, in_metadata);
+        let shared = self.shared(scope, descriptor, in_metadata, values);
         let mut children = Level::default();
         self.level(scope, &descriptor.descriptors, &mut children, &mut Seen::new());
         self.warn_without_effect(scope, OptionLevel::Descriptor, options, &rules, before);
@@ -250,7 +267,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn shared(&mut self, scope: &Scope<'_>, descriptor: &Descriptor, in_metadata: &Options) -> Option<Box<str>> {
+    fn shared(
+        &mut self,
+        scope: &Scope<'_>,
+        descriptor: &Descriptor,
+        in_metadata: &Options,
+        values: Option<&WrittenValues<'_>>,
+    ) -> Option<Box<str>> {
         let value = descriptor.value.value().map_or("", String::as_str);
         let wildcards = value.matches(pattern::WILDCARD).count();
         if wildcards > pattern::MAX_WILDCARDS {
@@ -270,8 +293,11 @@ impl Compiler<'_> {
             }
             return None;
         };
+        if let Some(WrittenValues::Set(set, _)) = values {
+            return Some(set.to_string().into());
+        }
         if wildcards == 0 {
-            if !matches!(descriptor.value, Field::Broken) {
+            if values.is_some() && !matches!(descriptor.value, Field::Broken) {
                 scope.report(self.errors, Problem::SharesWithoutWildcard, asked.place());
             }
             return None;

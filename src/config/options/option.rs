@@ -40,6 +40,9 @@ pub struct Options {
     pub metadata: Field<Map<String, Json>>,
     pub candidate: Field<Box<Options>>,
     pub rate_limits: Field<Vec<Field<Options>>>,
+    pub value_in: Field<Vec<Field<String>>>,
+    pub value_cidr: Field<Vec<Field<String>>>,
+    pub value_regex: Field<String>,
 }
 
 /// `hold`, as it is written.

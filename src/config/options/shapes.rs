@@ -32,6 +32,31 @@ pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options)
     into.replaces = Field::at(items.iter().map(name).collect(), node.place);
 }
 
+/// `value_in`
+pub(super) fn value_in(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    into.value_in = texts(reader, node, "`value_in`", "a list of values");
+}
+
+/// `value_cidr`
+pub(super) fn value_cidr(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    into.value_cidr = texts(reader, node, "`value_cidr`", "a list of networks, as in `[10.0.0.0/8]`");
+}
+
+fn texts(reader: &mut Reader<'_>, node: &Node, name: &str, expected: &'static str) -> Field<Vec<Field<String>>> {
+    let Value::List(items) = &node.value else {
+        reader.wrong(name.to_owned(), expected, node);
+        return Field::Broken;
+    };
+    let text = |item: &Node| match item.text() {
+        Some(text) => Field::at(text, item.place),
+        None => {
+            reader.wrong(format!("an entry of {name}"), "text", item);
+            Field::Broken
+        }
+    };
+    Field::at(items.iter().map(text).collect(), node.place)
+}
+
 /// `rate_limits`: the options of each of them.
 pub(super) fn rate_limits(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
     let Value::List(items) = &node.value else {

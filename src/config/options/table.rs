@@ -138,6 +138,20 @@ pub static TABLE: &[RuleOption] = &[
     entry("value", &[Descriptor], Kind::Tree, "any",
         "the value that it matches; empty = any. May contain `*` (up to 32); quote it when it begins with one",
         Extended("`*` anywhere; among several wildcards that match, the most specific wins (longest fixed text), not the first")),
+    entry("value_in", &[Descriptor, Metadata], Kind::Shaped {
+            read: shapes::value_in,
+            given: |options| options.value_in.is_there().then(|| options.value_in.place()),
+        }, "none",
+        "in place of `value`: a list of values, `[a, b]` ([below](#which-rule-applies))", Native),
+    entry("value_cidr", &[Descriptor, Metadata], Kind::Shaped {
+            read: shapes::value_cidr,
+            given: |options| options.value_cidr.is_there().then(|| options.value_cidr.place()),
+        }, "none",
+        "in place of `value`: a list of networks, `[10.0.0.0/8, 2001:db8::/32]`, for values that are addresses; the longest prefix wins, and an IPv4-mapped address counts as the IPv4 one",
+        Native),
+    entry("value_regex", &[Descriptor, Metadata], Kind::Text(slot!(value_regex)), "none",
+        "in place of `value`: a regular expression over the whole value, in RE2's syntax, compiled to at most 256 KiB; those of a level together to 16 MiB",
+        Native),
     entry("rate_limit", &[Descriptor], Kind::Tree, "none", "what is counted when a request's descriptor ends here", Supported),
 
     entry("rate_limits", &[Descriptor, Metadata], Kind::Shaped {
@@ -220,7 +234,8 @@ pub static TABLE: &[RuleOption] = &[
         "`true`: counted and reported, never denies", Supported)
         .of_its_rule_or_all_below(|rule| rule.shadow_mode),
     entry("share_threshold", &[Descriptor, Metadata], Kind::Truth(slot!(share_threshold)), "`false`",
-        "`true`, with a `*` in `value`: all values that match share one counter; `false`: each has its own", Supported)
+        "`true`, with a `*` in `value`, or with `value_in`, `value_cidr` or `value_regex`: all values that match share one counter; `false`: each has its own",
+        Extended("for values of other kinds, too"))
         .shown(|shown, out| out.extend(shown.shared.iter().map(ToString::to_string)))
         .of_rules_below(any, ANY_RULE),
     entry("quota_mode", &[Descriptor], Kind::Truth(slot!(quota_mode)), "`false`",

@@ -1,0 +1,185 @@
+//! Which values a descriptor matches: one, those of a wildcard, or a set of them.
+
+use std::collections::HashSet;
+
+use crate::rules::ValueSet;
+use crate::rules::cidr::Cidr;
+use crate::rules::value_set::{MAX_LEVEL_REGEX_BYTES, ValueRegex};
+
+use super::super::error::{ConfigErrors, Place};
+use super::super::field::{Field, Placed};
+use super::super::fields::MAX_TEXT;
+use super::super::options::Options;
+use super::super::problem::Problem;
+use super::super::raw::Descriptor;
+use super::scope::Scope;
+
+/// The values of a descriptor.
+pub(super) enum WrittenValues<'d> {
+    /// All of its key.
+    Any,
+    /// One, or those of a wildcard.
+    Text(&'d str),
+    /// Those of a set, and where it is written.
+    Set(ValueSet, Option<Place>),
+}
+
+/// Something that may stand on a level once.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) enum LevelEntry {
+    Any,
+    Text(String),
+    Listed(String),
+    Network(Cidr),
+    Regex(String),
+}
+
+impl WrittenValues<'_> {
+    /// The text of paths and labels; empty for any value.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Any => String::new(),
+            Self::Text(text) => (*text).to_owned(),
+            Self::Set(set, _) => set.to_string(),
+        }
+    }
+
+    /// What it takes of its level.
+    pub(super) fn entries(&self) -> Vec<LevelEntry> {
+        match self {
+            Self::Any => vec![LevelEntry::Any],
+            Self::Text(text) => vec![LevelEntry::Text((*text).to_owned())],
+            Self::Set(ValueSet::In(values), _) => values.iter().cloned().map(LevelEntry::Listed).collect(),
+            Self::Set(ValueSet::Cidr(networks), _) => networks.iter().copied().map(LevelEntry::Network).collect(),
+            Self::Set(ValueSet::Regex(regex), _) => vec![LevelEntry::Regex(regex.text().to_owned())],
+        }
+    }
+}
+
+/// Reads the values of a descriptor; `None` when something is wrong with them.
+pub(super) fn values<'d>(
+    scope: &Scope<'_>,
+    descriptor: &'d Descriptor,
+    in_metadata: &'d Options,
+    errors: &mut ConfigErrors,
+) -> Option<WrittenValues<'d>> {
+    let before = errors.count();
+    let own = &descriptor.options;
+    let value = descriptor.value.value().map_or("", String::as_str);
+    let mut given: Option<&'static str> = (!value.is_empty()).then_some("value");
+    let mut set = None;
+    for options in [own, in_metadata] {
+        for (field, place) in [
+            (
+                "value_in",
+                options.value_in.is_there().then(|| options.value_in.place()),
+            ),
+            (
+                "value_cidr",
+                options.value_cidr.is_there().then(|| options.value_cidr.place()),
+            ),
+            (
+                "value_regex",
+                options.value_regex.is_there().then(|| options.value_regex.place()),
+            ),
+        ] {
+            let Some(place) = place else { continue };
+            if let Some(other) = given.replace(field) {
+                scope.report(errors, Problem::Conflict { field, other }, place);
+            }
+        }
+        set = set.or_else(|| set_of(scope, options, errors));
+    }
+    let is_whole = errors.count() == before && !matches!(descriptor.value, Field::Broken);
+    match (given, set) {
+        _ if !is_whole => None,
+        (None, _) => Some(WrittenValues::Any),
+        (Some("value"), _) => Some(WrittenValues::Text(value)),
+        (Some(_), set) => set.map(|(set, place)| WrittenValues::Set(set, place)),
+    }
+}
+
+fn set_of(scope: &Scope<'_>, options: &Options, errors: &mut ConfigErrors) -> Option<(ValueSet, Option<Place>)> {
+    if let Some(list) = options.value_in.given() {
+        let keep = |text: &Placed<String>, _: &mut ConfigErrors| Some(text.value.clone());
+        let values = each(scope, "value_in", list, errors, keep);
+        return Some((ValueSet::In(values), list.place));
+    }
+    if let Some(list) = options.value_cidr.given() {
+        let network = |text: &Placed<String>, errors: &mut ConfigErrors| {
+            let parsed = Cidr::parse(&text.value);
+            let unusable = |reason: String| unusable("value_cidr", &text.value, reason);
+            parsed
+                .map_err(|error| scope.report(errors, unusable(error.to_string()), text.place))
+                .ok()
+        };
+        let networks = each(scope, "value_cidr", list, errors, network);
+        return Some((ValueSet::Cidr(networks), list.place));
+    }
+    let regex = options.value_regex.given()?;
+    if regex.value.is_empty() {
+        scope.report(errors, Problem::Empty { field: "value_regex" }, regex.place);
+    }
+    if !scope.short(errors, "value_regex", &options.value_regex) {
+        return None;
+    }
+    let parsed = ValueRegex::new(&regex.value);
+    let parsed =
+        parsed.map_err(|reason| scope.report(errors, unusable("value_regex", &regex.value, reason), regex.place));
+    Some((ValueSet::Regex(parsed.ok()?), regex.place))
+}
+
+/// The entries of a list, each read by `read`; none may be empty, too long, or there twice.
+fn each<T: Clone + Eq + std::hash::Hash>(
+    scope: &Scope<'_>,
+    field: &'static str,
+    list: &Placed<Vec<Field<String>>>,
+    errors: &mut ConfigErrors,
+    read: impl Fn(&Placed<String>, &mut ConfigErrors) -> Option<T>,
+) -> Vec<T> {
+    if list.value.is_empty() {
+        scope.report(errors, Problem::Empty { field }, list.place);
+    }
+    let mut seen = HashSet::with_capacity(list.value.len());
+    let mut all = Vec::with_capacity(list.value.len());
+    for text in list.value.iter().filter_map(Field::given) {
+        let problem = match text.value.len() {
+            0 => Problem::Empty { field },
+            1..=MAX_TEXT => {
+                let Some(value) = read(text, errors) else { continue };
+                if seen.insert(value.clone()) {
+                    all.push(value);
+                    continue;
+                }
+                unusable(field, &text.value, "it stands in the list twice: keep one".to_owned())
+            }
+            _ => Problem::TooLong { field, max: MAX_TEXT },
+        };
+        scope.report(errors, problem, text.place);
+    }
+    all
+}
+
+fn unusable(field: &'static str, word: &str, reason: String) -> Problem {
+    Problem::Unusable {
+        field,
+        word: word.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// Whether the expressions of one key and level fit together; those that are there compile to so many bytes.
+pub(super) fn fits(scope: &Scope<'_>, values: &WrittenValues<'_>, there: usize, errors: &mut ConfigErrors) -> bool {
+    let WrittenValues::Set(ValueSet::Regex(regex), place) = values else {
+        return true;
+    };
+    let fits = there.saturating_add(regex.bytes()) <= MAX_LEVEL_REGEX_BYTES;
+    if !fits {
+        let reason = format!(
+            "the expressions of this key and level compile to more than {} MiB together: use fewer, or a `*`",
+            MAX_LEVEL_REGEX_BYTES >> 20
+        );
+        scope.report(errors, unusable("value_regex", regex.text(), reason), *place);
+    }
+    fits
+}

@@ -1,0 +1,380 @@
+//! Values that are no single text: lists, networks, regular expressions; against trying each, and by what a lookup costs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics where it cannot go on, and prints what it measured"
+)]
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use proptest::prelude::*;
+use regex::Regex;
+use sluicegate::rules::{CountedAs, RuleSet};
+
+use super::errors::refused;
+use super::{entries, find, rules};
+
+const TREE: &str = r#"
+domain: d
+descriptors:
+  - { key: k, value: exact, rate_limit: { unit: day } }
+  - { key: k, value_in: [exact, listed, "10.0.0.9", ab], rate_limit: { unit: day } }
+  - { key: k, value_cidr: [10.0.0.0/8, "2001:db8::/32"], rate_limit: { unit: day } }
+  - { key: k, value_cidr: [10.1.0.0/16], share_threshold: true, rate_limit: { unit: day } }
+  - { key: k, value: "a*", share_threshold: false, rate_limit: { unit: day } }
+  - { key: k, value_regex: "[a-z]+[0-9]|10\\..*", rate_limit: { unit: day } }
+  - { key: k, value_regex: "[a-z0-9]+", share_threshold: true, rate_limit: { unit: day } }
+  - { key: k, rate_limit: { unit: day } }
+"#;
+
+#[test]
+fn the_more_certain_kind_wins() {
+    let rules = rules(TREE);
+    let domain = &rules.domains["d"];
+    for (value, expected) in [
+        ("exact", "k_exact"),
+        ("listed", "k_in(exact,listed,10.0.0.9,ab)"),
+        ("10.0.0.9", "k_in(exact,listed,10.0.0.9,ab)"),
+        ("ab", "k_in(exact,listed,10.0.0.9,ab)"),
+        ("10.0.0.8", "k_cidr(10.0.0.0/8,2001:db8::/32)"),
+        ("2001:db8::7", "k_cidr(10.0.0.0/8,2001:db8::/32)"),
+        ("10.1.2.3", "k_cidr(10.1.0.0/16)"),
+        ("abc1", "k_a*"),
+        ("x1", r"k_regex([a-z]+[0-9]|10\..*)"),
+        ("10.0.0.256", r"k_regex([a-z]+[0-9]|10\..*)"),
+        ("xyz", "k_regex([a-z0-9]+)"),
+        // The whole value, or nothing of it.
+        ("x1\n", "k"),
+        ("X1", "k"),
+        ("2001:db9::7", "k"),
+        ("", "k"),
+    ] {
+        assert_eq!(find(domain, &[("k", value)]), Some(expected), "{value:?}");
+    }
+}
+
+#[test]
+fn an_address_is_counted_as_such_however_it_is_written() {
+    let rules = rules(TREE);
+    let counted = |value: &str| {
+        let entries = entries(&[("k", value)]);
+        let found = rules.domains["d"].find(&entries).expect("a rule");
+        match found.values[0] {
+            CountedAs::Own => format!("own {value}"),
+            CountedAs::Shared(name) => format!("shared {name}"),
+            CountedAs::Address(address) => format!("address {address}"),
+        }
+    };
+    assert_eq!(counted("10.0.0.8"), "address 10.0.0.8");
+    assert_eq!(counted("::ffff:10.0.0.8"), "address 10.0.0.8");
+    assert_eq!(counted("::FFFF:0a00:8"), "address 10.0.0.8");
+    assert_eq!(counted("2001:DB8:0:0::7"), "address 2001:db8::7");
+    assert_eq!(counted("::ffff:10.1.0.1"), "shared cidr(10.1.0.0/16)");
+    assert_eq!(counted("xyz"), "shared regex([a-z0-9]+)");
+    assert_eq!(counted("x1"), "own x1");
+    assert_eq!(counted("listed"), "own listed");
+    // The name of a set is a value like any other.
+    assert_eq!(counted("cidr(10.1.0.0/16)"), "own cidr(10.1.0.0/16)");
+}
+
+#[test]
+fn what_is_wrong_with_values_has_its_place_and_its_cure() {
+    let long = "a".repeat(5000);
+    for (fields, expected) in [
+        (
+            "value: a, value_in: [b]",
+            "3:34 d / k=a | `value_in` beside `value` | keep `value_in` or `value`",
+        ),
+        (
+            "value_in: [b], value_regex: a",
+            "`value_regex` beside `value_in` | not both",
+        ),
+        ("value_in: []", "3:24 d / k | `value_in` is empty"),
+        (
+            "value_in: a",
+            "3:24 d / k | `value_in` must be a list of values, not the text \"a\"",
+        ),
+        (
+            "value_in: [a, a]",
+            "`value_in` \"a\" cannot be used: it stands in the list twice: keep one",
+        ),
+        ("value_in: [a, '']", "3:28 d / k | `value_in` is empty"),
+        (
+            "value_in: [[a]]",
+            "3:25 d / k | an entry of `value_in` must be text, not a list",
+        ),
+        (
+            "value_cidr: [10.0.0.1/8]",
+            "3:27 d / k | `value_cidr` \"10.0.0.1/8\" cannot be used: its address has bits behind the prefix: write 10.0.0.0/8",
+        ),
+        (
+            "value_cidr: [localhost]",
+            "it is no network: write it as in `10.0.0.0/8`",
+        ),
+        (
+            "value_cidr: ['::ffff:10.0.0.0/104', 10.0.0.0/8]",
+            "it stands in the list twice",
+        ),
+        (
+            "value_regex: '(?=x)'",
+            "3:27 d / k | `value_regex` \"(?=x)\" cannot be used: look-around, including look-ahead and look-behind, is not supported; its syntax is RE2's",
+        ),
+        (
+            "value_regex: '(a{1000}){1000}'",
+            "it compiles to more than 256 KiB: make its repetitions and classes smaller",
+        ),
+        ("value_regex: ''", "`value_regex` is empty"),
+        (
+            &format!("value_regex: {long}"),
+            "`value_regex` is longer than 4096 bytes",
+        ),
+        (
+            "metadata: {sluicegate: {value_in: [a]}}, value: b",
+            "`value_in` beside `value`",
+        ),
+        (
+            "value: a, share_threshold: true",
+            "give `value_in`, `value_cidr` or `value_regex`",
+        ),
+    ] {
+        let yaml = format!("domain: d\ndescriptors:\n  - {{key: k, {fields}, rate_limit: {{unit: day}}}}\n");
+        let found = refused(&yaml);
+        let parts: Vec<&str> = expected.split(" | ").collect();
+        assert!(
+            parts.iter().all(|part| found[0].contains(part)),
+            "{expected}\n{found:#?}"
+        );
+    }
+    let twice = "domain: d\ndescriptors:\n  - {key: k, value_cidr: [10.0.0.0/8], rate_limit: {unit: day}}\n  - {key: k, value_cidr: [11.0.0.0/8, 10.0.0.0/8]}\n";
+    assert!(refused(twice)[0].contains("stand on this level already: rules.yaml:3"));
+}
+
+#[test]
+fn expressions_of_a_level_are_bounded_together() {
+    let mut yaml = "domain: d\ndescriptors:\n".to_owned();
+    for number in 0..400 {
+        let _ = writeln!(yaml, "  - {{key: k, value_regex: '{number}\\w{{8}}'}}");
+    }
+    let found = refused(&yaml);
+    assert!(
+        found[0].contains("compile to more than 16 MiB together: use fewer"),
+        "{}",
+        found[0]
+    );
+}
+
+#[test]
+fn values_may_stand_in_metadata() {
+    for values in ["value_in: [a, b]", "value_cidr: [10.0.0.0/8]", "value_regex: a+"] {
+        let yaml =
+            |fields: &str| format!("domain: d\ndescriptors:\n  - {{key: k, {fields}, rate_limit: {{unit: day}}}}\n");
+        let moved = yaml(&format!("metadata: {{sluicegate: {{{values}}}}}"));
+        assert_eq!(rules(&moved).dump(), rules(&yaml(values)).dump());
+    }
+}
+
+/// A descriptor of the level, as the oracle has it.
+#[derive(Debug, Clone)]
+enum Values {
+    Text(String),
+    In(Vec<String>),
+    Cidr(Vec<(IpAddr, u8)>),
+    Regex(String),
+}
+
+fn matches_wildcard(pattern: &str, value: &str) -> bool {
+    let parts: Vec<String> = pattern.split('*').map(regex::escape).collect();
+    Regex::new(&format!(r"(?s)\A{}\z", parts.join(".*")))
+        .unwrap()
+        .is_match(value)
+}
+
+fn contains((network, length): &(IpAddr, u8), value: &str) -> bool {
+    let Ok(address) = value.parse::<IpAddr>() else {
+        return false;
+    };
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => format!("{:032b}", address.to_bits()),
+        IpAddr::V6(address) => format!("{:0128b}", address.to_bits()),
+    };
+    let address = address.to_canonical();
+    let length = usize::from(*length);
+    address.is_ipv4() == network.is_ipv4() && bits(address)[..length] == bits(*network)[..length]
+}
+
+/// Which descriptor has the value, by trying each of them.
+fn naive(all: &[Values], value: &str) -> Option<usize> {
+    let numbered = || all.iter().enumerate();
+    let first = |fits: &dyn Fn(&Values) -> bool| numbered().find(|(_, values)| fits(values)).map(|(at, _)| at);
+    let longest = || {
+        let hits = numbered().filter_map(|(at, values)| match values {
+            Values::Cidr(networks) => networks
+                .iter()
+                .filter(|n| contains(n, value))
+                .map(|(_, length)| *length)
+                .max()
+                .map(|length| (length, at)),
+            _ => None,
+        });
+        hits.max_by_key(|(length, _)| *length).map(|(_, at)| at)
+    };
+    let wildcard = || {
+        let fixed = |text: &str| text.chars().filter(|c| *c != '*').count();
+        let hits = numbered().filter_map(|(at, values)| match values {
+            Values::Text(text) if text.contains('*') && matches_wildcard(text, value) => {
+                Some((fixed(text), std::cmp::Reverse(at)))
+            }
+            _ => None,
+        });
+        hits.max().map(|(_, at)| at.0)
+    };
+    first(&|values| matches!(values, Values::Text(text) if text == value && !text.is_empty()))
+        .or_else(|| first(&|values| matches!(values, Values::In(list) if list.iter().any(|one| one == value))))
+        .or_else(longest)
+        .or_else(wildcard)
+        .or_else(|| first(&|values| matches!(values, Values::Regex(text) if Regex::new(&format!(r"\A(?:{text})\z")).unwrap().is_match(value))))
+        .or_else(|| first(&|values| matches!(values, Values::Text(text) if text.is_empty())))
+}
+
+fn network() -> impl Strategy<Value = (IpAddr, u8)> {
+    prop_oneof![
+        (0_u8..=32, 0_u8..4).prop_map(|(length, third)| {
+            let bits =
+                u32::from_be_bytes([10, 0, third, 77]) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            (IpAddr::V4(bits.into()), length)
+        }),
+        (0_u8..=128).prop_map(|length| {
+            let bits = 0x2001_0db8_0000_0000_0000_0000_0000_0007_u128
+                & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            (IpAddr::V6(bits.into()), length)
+        }),
+    ]
+}
+
+fn one() -> impl Strategy<Value = Values> {
+    let text = || prop_oneof!["[ab]{1,3}", "10\\.0\\.[0-3]\\.7{1,2}", "2001:db8::[67]"];
+    prop_oneof![
+        3 => prop_oneof![text().boxed(), "[ab*]{1,4}".boxed(), Just(String::new()).boxed()].prop_map(Values::Text),
+        2 => prop::collection::btree_set(text(), 1..4).prop_map(|set| Values::In(set.into_iter().collect())),
+        2 => prop::collection::vec(network(), 1..3).prop_map(Values::Cidr),
+        2 => prop::sample::select(vec!["a+", "[ab]{2}", "b|bb|a", "(?i)A.*", "10\\..*", ".*7", "a|ab", "", "^b.$", "\\w+"]).prop_map(|text| Values::Regex(text.to_owned())),
+    ]
+}
+
+/// Text, members of lists, networks and expressions may each stand on a level once.
+fn distinct(all: Vec<Values>) -> Vec<Values> {
+    let mut seen = std::collections::HashSet::new();
+    let slots = |values: &Values| match values {
+        Values::Text(text) => vec![format!("t{text}")],
+        Values::In(list) => list.iter().map(|text| format!("l{text}")).collect(),
+        Values::Cidr(list) => list
+            .iter()
+            .map(|(address, length)| format!("n{address}/{length}"))
+            .collect(),
+        Values::Regex(text) => vec![format!("r{text}")],
+    };
+    all.into_iter()
+        .filter(|values| !matches!(values, Values::Regex(text) if text.is_empty()))
+        .filter(|values| slots(values).into_iter().all(|slot| seen.insert(slot)))
+        .collect()
+}
+
+fn yaml(all: &[Values]) -> String {
+    let mut out = "domain: d\ndescriptors:\n".to_owned();
+    for (number, values) in all.iter().enumerate() {
+        let fields = match values {
+            Values::Text(text) if text.is_empty() => String::new(),
+            Values::Text(text) => format!(", value: '{text}', share_threshold: {}", text.contains('*')),
+            Values::In(list) => format!(", value_in: ['{}']", list.join("', '")),
+            Values::Cidr(list) => {
+                let list: Vec<String> = list
+                    .iter()
+                    .map(|(address, length)| format!("'{address}/{length}'"))
+                    .collect();
+                format!(", value_cidr: [{}]", list.join(", "))
+            }
+            Values::Regex(text) => format!(", value_regex: '{text}'"),
+        };
+        let _ = writeln!(
+            out,
+            "  - {{key: k{fields}, rate_limit: {{unit: day, requests_per_unit: {number}}}}}"
+        );
+    }
+    out
+}
+
+/// The number of the descriptor that has a value.
+fn number(rules: &RuleSet, value: &str) -> Option<usize> {
+    let found = rules.domains["d"].find(&entries(&[("k", value)]))?;
+    usize::try_from(found.rules[0].requests_per_unit).ok()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_lookup_finds_what_trying_each_finds(
+        all in prop::collection::vec(one(), 1..14).prop_map(distinct),
+        values in prop::collection::vec(prop_oneof!["[abA]{0,4}", "10\\.0\\.[0-3]\\.7{1,2}", "::ffff:10\\.0\\.[0-3]\\.7", "2001:db8::[67]", "2001:DB8:0::[67]"], 1..20),
+    ) {
+        prop_assume!(!all.is_empty());
+        let rules = rules(&yaml(&all));
+        for value in &values {
+            prop_assert_eq!(number(&rules, value), naive(&all, value), "{:?} in\n{}", value, yaml(&all));
+        }
+    }
+}
+
+/// Rules with so many values of each kind.
+fn many(count: u32) -> RuleSet {
+    let mut out = "domain: d\ndescriptors:\n".to_owned();
+    let mut add = |fields: String| {
+        let _ = writeln!(out, "  - {{key: k, {fields}, rate_limit: {{unit: day}}}}");
+    };
+    for n in 0..count {
+        let (high, low) = (n / 256, n % 256);
+        add(format!("value: exact-{n}"));
+        add(format!("value_in: [listed-{n}, other-{n}]"));
+        add(format!("value_cidr: [10.{high}.{low}.0/24]"));
+        add(format!("value: 'wild-{n}-*', share_threshold: true"));
+        add(format!("value_regex: '/orders/{n}/[0-9]+'"));
+    }
+    add("value: other".to_owned());
+    rules(&out)
+}
+
+/// Looks into tables, and nanoseconds, that a lookup takes.
+fn cost(rules: &RuleSet, value: &str) -> (usize, u128) {
+    const ROUNDS: u32 = 20_000;
+    let (domain, entries) = (&rules.domains["d"], entries(&[("k", value)]));
+    let mut probes = 0;
+    domain.find_probed(&entries, &mut || probes += 1);
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        black_box(domain.find(black_box(&entries)));
+    }
+    (probes, start.elapsed().as_nanos() / u128::from(ROUNDS))
+}
+
+/// Asserts only how many tables are looked into; run with `--nocapture` for the times.
+#[test]
+fn a_level_of_ten_thousand_values_of_each_kind_costs_what_one_of_one_value_does() {
+    let (one, all) = (many(1), many(10_000));
+    for (single, value) in [
+        ("exact-0", "exact-9999"),
+        ("listed-0", "listed-9999"),
+        ("10.0.0.7", "10.39.15.7"),
+        ("wild-0-x", "wild-9999-x"),
+        ("/orders/0/17", "/orders/9999/17"),
+        ("nothing", "nothing"),
+    ] {
+        let ((few, few_ns), (many, many_ns)) = (cost(&one, single), cost(&all, value));
+        println!("{value}: {many} looks, {many_ns} ns; among one of each kind {few} looks, {few_ns} ns");
+        // A wildcard looks once for each distinct length of its fixed parts.
+        assert!(many <= 2 * few, "{value}: {many} looks against {few}");
+    }
+}
