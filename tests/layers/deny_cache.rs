@@ -107,6 +107,22 @@ async fn with_leases_about_a_denial_holds_to_the_end_of_its_slice_only() {
     assert!((12..=24).contains(&calls), "{calls}");
 }
 
+/// Another process may have given hits back meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_denial_for_hours_is_asked_again_after_ten_seconds() {
+    let remote = Network::new(6, 0);
+    let [cache, other] = [0, 1].map(|_| cache(&remote, false));
+    let rule = limit(AlgorithmKind::SlidingWindow, 1, 86_400);
+    assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    assert!(!cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    let mut give = take(&rule, "x", 1);
+    give.hits = Hits::Refund(1);
+    other.check(&one(give)).await.expect("answered");
+    assert!(!cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(cache.check(&one(take(&rule, "x", 1))).await.expect("answered")[0].allowed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn bounded_in_keys() {
     let remote = Network::new(4, 0);

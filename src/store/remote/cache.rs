@@ -4,9 +4,9 @@
 //!
 //! Where leases may be outstanding, unused hits can come back at any time, so a denial then holds only to the end of
 //! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once, whether a request
-//! or the ledger does. Of hits that another process gives back (a late answer's, say) this one does not hear: a denial may
-//! then stand longer than the store's, at most until it ends. Algorithms whose permits other processes release (`concurrency`) and hits that count even when denied
-//! are never answered from here.
+//! or the ledger does. Of hits that another process gives back (a late answer's, say) this one does not hear, so no denial
+//! is kept for longer than [`MAX_KEPT_US`]. Algorithms whose permits other processes release (`concurrency`) and hits that
+//! count even when denied are never answered from here.
 //!
 //! Bounded in keys; an entry that falls out costs one call to the store.
 
@@ -23,11 +23,15 @@ use smallvec::SmallVec;
 use super::bounds::{Bound, BoundCounts};
 use super::hasher::KeyedHasher;
 use super::lease::MAX_LIFE_US;
+use crate::model::time::SECOND_US;
 use crate::model::{Algorithm, Check, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::store::Outcomes;
 
 /// Different numbers of hits that are kept for a key.
 const MAX_SIZES: usize = 4;
+
+/// Longest time for which a denial is kept, in microseconds; then the store is asked whether it still stands.
+const MAX_KEPT_US: u64 = 10 * SECOND_US;
 
 /// The denials of up to a fixed number of counters.
 pub(super) struct Denials {
@@ -221,7 +225,7 @@ impl Denials {
 
     fn certain_us(&self, check: &Check, wait: u64) -> u64 {
         if !self.leases {
-            return wait;
+            return wait.min(MAX_KEPT_US);
         }
         let slice_left = match check.limit.algorithm {
             // `retry_after` ends on a slice's edge, so what is left of the present slice is its remainder.

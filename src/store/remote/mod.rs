@@ -343,21 +343,21 @@ impl<T: Transport> Store for Remote<T> {
         if transaction.checks.is_empty() {
             return Ok(Outcomes::new());
         }
-        let Some(denials) = &self.denials else {
-            return match &self.leases {
-                Some(leases) if !transaction.exact => self.ask_leased(leases, transaction).await,
-                _ => Ok(self.ask(transaction.clone(), None).await?.0),
-            };
-        };
         let sent = self.clock.now_us();
-        if let Some(outcomes) = denials.answer(transaction, sent) {
+        let denied = self
+            .denials
+            .as_ref()
+            .and_then(|denials| denials.answer(transaction, sent));
+        if let Some(outcomes) = denied {
             return Ok(outcomes);
         }
         let outcomes = match &self.leases {
             Some(leases) if !transaction.exact => self.ask_leased(leases, transaction).await?,
             _ => self.ask(transaction.clone(), None).await?.0,
         };
-        denials.record(transaction, &outcomes, sent, self.clock.now_us());
+        if let Some(denials) = &self.denials {
+            denials.record(transaction, &outcomes, sent, self.clock.now_us());
+        }
         Ok(outcomes)
     }
 
