@@ -51,8 +51,8 @@ pub enum Op {
         /// What the other holds keep.
         mean: u64,
     },
-    /// Ends a hold that nobody knows of, as if it had never been: whoever settles it later is charged in full. Always
-    /// allowed, and done whatever else the transaction comes to.
+    /// Ends a hold that nobody knows of, as if it had never been: whoever settles it later is charged in full. By an id that
+    /// [stands for it](HoldId::is_oldest), the oldest of holds that have no names. Always allowed, and done whatever else the transaction comes to.
     Release(HoldId),
 }
 

@@ -31,7 +31,8 @@ impl Granted {
 
     /// A store's answer to a transaction.
     pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes) -> Self {
-        let asks = |check: &Check| asked(check).is_some() || matches!(check.hits, Hits::Hold { .. });
+        let asks =
+            |check: &Check| asked(check).is_some() || matches!(check.hits, Hits::Hold { .. } | Hits::HoldMean(_));
         if !transaction.checks.iter().any(asks) || !transaction.passes(outcomes.iter().map(|o| o.allowed)) {
             return Self::nothing(outcomes);
         }
@@ -67,6 +68,9 @@ fn granted(check: &Check, outcome: &Outcome) -> Option<Correction> {
     match check.hits {
         Hits::Hold { id, .. } if outcome.holds.own > 0 => {
             Some(Correction::release(check, id, outcome.holds.own, Cause::Hold))
+        }
+        Hits::HoldMean(_) if outcome.holds.own > 0 => {
+            Some(Correction::release_oldest(check, outcome.holds.own, Cause::Hold))
         }
         _ => Some(Correction::give_back(check, outcome, asked(check)?, Cause::Permit)),
     }

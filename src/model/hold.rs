@@ -27,6 +27,12 @@ impl HoldId {
         Self(bytes)
     }
 
+    /// Whether it stands for the oldest hold of its counter, where holds have no names: one that was made at the time 0.
+    #[must_use]
+    pub fn is_oldest(&self) -> bool {
+        self.0.starts_with(&[0; TIME_BYTES])
+    }
+
     /// Reads what [`fmt::Display`] writes; `None` if it is anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

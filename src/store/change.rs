@@ -14,6 +14,8 @@ pub(crate) enum Change {
     Given(u64),
     /// So many are held under this id.
     Held(HoldId, u64),
+    /// So many are held under no name.
+    HeldMean(u64),
     /// This hold was settled, and so many hits were counted (0 = none).
     Settled(HoldId, u64),
     /// This hold was ended.
@@ -33,6 +35,7 @@ pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
             Op::Lease(_) if passes => grant.map_or(Change::None, |grant| Change::Counted(grant.hits)),
             Op::Refund(hits) | Op::Return { hits, .. } => Change::Given(hits),
             Op::Hold { id, .. } if passes && outcome.holds.own > 0 => Change::Held(id, outcome.holds.own),
+            Op::HoldMean(_) if passes && outcome.holds.own > 0 => Change::HeldMean(outcome.holds.own),
             Op::Settle { hits, id } if !outcome.holds.repeated => Change::Settled(id, hits),
             Op::Release(id) => Change::Released(id),
             _ => Change::None,

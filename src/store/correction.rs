@@ -102,6 +102,16 @@ impl Correction {
         }
     }
 
+    /// Ends one of the holds that have no names, the oldest: `check` made one of `hits`.
+    #[must_use]
+    pub fn release_oldest<H>(check: &Check<H>, hits: u64, cause: Cause) -> Self {
+        Self {
+            // After that its own has ended, and it would be another's.
+            lasts: Duration::from_micros(check.limit.hold_us),
+            ..Self::release(check, HoldId::new(0, rand::random()), hits, cause)
+        }
+    }
+
     /// A change that belongs to no known slice.
     #[must_use]
     pub fn unplaced<H>(check: &Check<H>, delta: i64, cause: Cause) -> Self {

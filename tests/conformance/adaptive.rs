@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sluicegate::algorithms::op::Op;
 use sluicegate::algorithms::{self, State, quota};
-use sluicegate::model::{AlgorithmKind, Enforcement, Limit, RetryAfter};
+use sluicegate::model::{AlgorithmKind, Enforcement, HoldId, Limit, RetryAfter};
 
 use crate::exact::for_all;
 use crate::subject::{Open, all, check, fresh_key};
@@ -83,4 +83,34 @@ pub fn the_oldest_is_settled_and_all_are_worth_the_mean(open: Open, algorithm: A
         }
         Ok(())
     });
+}
+
+/// A hold whose answer reached nobody has no name: the oldest goes in its place, whatever goes with it in one call.
+pub fn a_release_ends_the_oldest(open: Open, algorithm: AlgorithmKind) {
+    if !algorithm.can_hold() || algorithm == AlgorithmKind::Concurrency {
+        return;
+    }
+    let (subject, key) = (open(), fresh_key());
+    let limit = Limit {
+        hold_us: 60_000_000,
+        ..traces::limit(algorithm, 1000, 36_000)
+    };
+    let ask = |now, op| {
+        let asked = [all([check(&key, limit, op, Enforcement::Enforce)])];
+        subject.decide(now, &asked)[0][0].outcome
+    };
+    let later = NOW_US + 30_000_000;
+    for (now, open) in [(NOW_US, 250), (later, 500), (later, 750)] {
+        assert_eq!(ask(now, Op::HoldMean(250)).holds.open, open);
+    }
+    let release = Op::Release(HoldId::new(0, [3; 9]));
+    assert!(ask(later, release).allowed);
+    // The two newer ones are there when the first would have ended, and not when they have.
+    let after = |seconds: u64| NOW_US + seconds * 1_000_000;
+    assert_eq!(ask(after(70), Op::SettleOldest { hits: 0, mean: 250 }).holds.open, 250);
+    ask(after(70), release);
+    assert_eq!(ask(after(70), Op::SettleOldest { hits: 9, mean: 250 }).holds.own, 0);
+    // There is none: nothing happens.
+    ask(after(70), release);
+    assert_eq!(ask(after(70), Op::HoldMean(250)).remaining, 741, "{algorithm}");
 }

@@ -226,7 +226,8 @@ async fn a_caller_that_leaves_before_the_answer_holds_nothing() {
     let server = Server::start(RULES).await;
     assert!(hold(&server, &[("smooth", 1)]).await.passes);
     let mut client = server.client().await;
-    let leaving = costing(&[("user", 900), ("smooth", 1)], None);
+    // All or nothing: what holds for the one holds for the other.
+    let leaving = costing(&[("user", 900), ("gateway", 0), ("smooth", 1)], None);
     let waiting = tokio::spawn(async move { client.should_rate_limit(leaving).await });
     let start = std::time::Instant::now();
     let patience = Duration::from_secs(30);
@@ -238,6 +239,10 @@ async fn a_caller_that_leaves_before_the_answer_holds_nothing() {
     while left(&server, "user").await != 1000 {
         assert!(start.elapsed() < patience, "the hold never went");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // So has the one without a name: four of 250 find room.
+    for number in 0..5 {
+        assert_eq!(hold(&server, &[("gateway", 0)]).await.passes, number < 4, "{number}");
     }
     server.stop().await;
 }

@@ -93,7 +93,7 @@ end
 -- Reads a hold's record, if there is one that has not ended; nothing is written yet. Nobody knows the id of a new one.
 function held.record(state, now, key, is_new)
   local id = string.sub(key, -ID)
-  local record, slice, hits = { id = id }, nil, nil
+  local record, slice, hits = { id = id, key = key }, nil, nil
   if is_new then
     return record
   end

@@ -1,11 +1,15 @@
 //! The step of holds; `script.lua` does the same under the same names.
 
+use std::collections::VecDeque;
+
 use super::{RETRY_US, SLICES, params, plain};
 use crate::algorithms::{self, sliding_window};
 use crate::model::{HoldId, Holds, Limit, Outcome, RetryAfter};
 
-/// Records are cleared away in one go once this many of them, and half of all, have ended.
-const MIN_CLEARED: usize = 8;
+/// Records that have ended and are cleared away by one new hold at most: a burst's end is spread over the holds after it.
+const MOST_CLEARED: usize = 64;
+/// What is cleared away gives memory back once so many more have room than there are.
+const SPARE: usize = 64;
 
 /// A counter and its holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +19,7 @@ pub struct State {
     /// The sum of open holds.
     ring: sliding_window::State,
     /// In order of their ids, and thereby of their times.
-    records: Vec<HoldRecord>,
+    records: VecDeque<HoldRecord>,
     /// Hits of holds that have ended unsettled and have not been told yet.
     expired: u64,
 }
@@ -37,7 +41,7 @@ impl State {
         Self {
             counter: algorithms::State::new(&plain(limit)),
             ring: sliding_window::State::default(),
-            records: Vec::new(),
+            records: VecDeque::new(),
             expired: 0,
         }
     }
@@ -86,11 +90,13 @@ impl State {
     /// Clears away records that have ended.
     fn clear(&mut self, limit: &Limit, now_us: u64) {
         let is_over = |record: &HoldRecord| ends_us(limit, record.slice) <= now_us;
-        // Mostly none has: two look-ups say so.
-        let half = (self.records.len() / 2).max(MIN_CLEARED);
-        if self.records.get(half - 1).is_some_and(is_over) {
-            let ended = self.records.partition_point(is_over);
-            self.records.drain(..ended);
+        for _ in 0..MOST_CLEARED {
+            if !self.records.front().is_some_and(is_over) {
+                break;
+            }
+            self.records.pop_front();
+        }
+        if self.records.capacity() > self.records.len() * 4 + SPARE {
             self.records.shrink_to(self.records.len() * 2);
         }
     }
@@ -266,6 +272,10 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
 
 /// Ends a hold that nobody knows of, and forgets it.
 pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
+    if id.is_oldest() {
+        settle_oldest(limit, state, now_us, 0);
+        return;
+    }
     if let Ok(place) = state.find(limit, now_us, id)
         && let Some(record) = state.records.get(place).copied().filter(|record| record.hits > 0)
     {
@@ -282,7 +292,7 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         0 => 0,
         at_us => at_us.saturating_add(limit.hold_us),
     };
-    let records_us = state.records.last().map_or(0, |record| ends_us(limit, record.slice));
+    let records_us = state.records.back().map_or(0, |record| ends_us(limit, record.slice));
     algorithms::expires_us(&plain(limit), &state.counter)
         .max(ring_us)
         .max(records_us)
@@ -322,6 +332,24 @@ mod tests {
         assert!(bytes <= 5_000_000, "{bytes} bytes of 100,000 holds");
     }
 
+    /// The end of a great many holds is spread over the holds that follow, so that none of them pays for all.
+    #[test]
+    fn one_hold_clears_few_away() {
+        let limit = limit();
+        let mut state = State::new(&limit);
+        (0..100_000).for_each(|number| hold(&limit, &mut state, number, id(number), 500));
+        assert_eq!(state.records.len(), 100_000);
+        let (later_us, mut before) = (2_000_000_000, 100_000);
+        for number in 0..2_000 {
+            hold(&limit, &mut state, later_us, id(later_us + number), 500);
+            let cleared = before + 1 - state.records.len();
+            assert!(cleared <= MOST_CLEARED, "{cleared} records for one hold");
+            before = state.records.len();
+        }
+        assert_eq!(before, 2_000);
+        assert!(state.heap_bytes() <= 400_000, "{} bytes", state.heap_bytes());
+    }
+
     /// What has been settled goes, too: a busy counter does not grow.
     #[test]
     fn records_end_with_their_slices() {
@@ -332,7 +360,7 @@ mod tests {
             hold(&limit, &mut state, now_us, id(now_us), 500);
             settle(&limit, &mut state, now_us, id(now_us), 1);
         }
-        assert!(state.records.len() <= 2_000, "{} records", state.records.len());
+        assert!(state.records.len() <= 700, "{} records", state.records.len());
         assert_eq!(open(&limit, &state, 100_000_000_000), 0);
     }
 }

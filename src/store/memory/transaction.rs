@@ -31,14 +31,15 @@ impl MemoryStore {
                 Change::Held(..) | Change::Settled(..) | Change::Released(_) => {
                     follow_hold(limit, state, now_us, change);
                 }
-                Change::None => {}
+                // Local counters have no holds without a name: they would not hear what the mean is.
+                Change::HeldMean(_) | Change::None => {}
             }
             let left = unused(limit, state, now_us);
             let missing = used.saturating_sub(quota(limit).saturating_sub(left));
             if missing > 0 {
                 debit(limit, state, now_us, missing);
             }
-            let changed = missing > 0 || change != Change::None;
+            let changed = missing > 0 || !matches!(change, Change::HeldMean(_) | Change::None);
             ((), changed.then(|| left.saturating_sub(missing)))
         });
     }
@@ -168,7 +169,7 @@ fn follow_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
             held::settle(limit, state, now_us, id, hits);
         }
         Change::Released(id) => held::release(limit, state, now_us, id),
-        Change::Counted(_) | Change::Given(_) | Change::None => {}
+        Change::Counted(_) | Change::Given(_) | Change::HeldMean(_) | Change::None => {}
     }
 }
 

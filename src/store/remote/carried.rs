@@ -176,7 +176,9 @@ impl Drop for Carried {
                 _ if record.delta == 0 => totals.expired.fetch_add(1, Relaxed),
                 Fate::Applied => totals.flushed.fetch_add(1, Relaxed),
                 Fate::Hopeless => totals.dropped.fetch_add(1, Relaxed),
-                Fate::Unknown if record.delta < 0 && record.hold.is_none() => totals.dropped.fetch_add(1, Relaxed),
+                Fate::Unknown if record.delta < 0 && record.hold.is_none_or(|id| id.is_oldest()) => {
+                    totals.dropped.fetch_add(1, Relaxed)
+                }
                 Fate::Unknown | Fate::NotApplied => {
                     ledger.add(&mut book, key, record, now);
                     continue;

@@ -192,6 +192,7 @@ fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> O
         // The hold stays settled: the caller that gave up has settled its own of that id, if any.
         Change::Settled(_, hits) if hits > 0 => Some(Correction::give_back(check, outcome, hits, cause)),
         Change::Held(id, hits) => Some(Correction::release(check, id, hits, cause)),
+        Change::HeldMean(hits) => Some(Correction::release_oldest(check, hits, cause)),
         Change::Settled(..) | Change::Given(_) | Change::Released(_) | Change::None => None,
     }
 }
@@ -206,7 +207,7 @@ impl Permits {
         let cause = |check: &Check<Op>| match check.hits {
             Op::Acquire(_) if check.limit.algorithm == Algorithm::Concurrency => Some(Cause::Permit),
             Op::Lease(_) => Some(Cause::Lease),
-            Op::Hold { .. } => Some(Cause::Hold),
+            Op::Hold { .. } | Op::HoldMean(_) => Some(Cause::Hold),
             _ => None,
         };
         let mut checks = calls.iter().flat_map(|call| &call.checks);

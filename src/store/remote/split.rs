@@ -124,9 +124,12 @@ fn undo(
     correct: &impl Fn(Correction),
 ) {
     for ((check, outcome), counted) in transaction.checks.iter().zip(merged).zip(counted) {
-        if let (Hits::Hold { id, .. }, true) = (check.hits, *counted) {
+        if let (Hits::Hold { .. } | Hits::HoldMean(_), true) = (check.hits, *counted) {
             let hits = std::mem::take(&mut outcome.holds.own);
-            correct(Correction::release(check, id, hits, Cause::Split));
+            correct(match check.hits {
+                Hits::Hold { id, .. } => Correction::release(check, id, hits, Cause::Split),
+                _ => Correction::release_oldest(check, hits, Cause::Split),
+            });
             outcome.remaining = outcome.remaining.saturating_add(hits);
             outcome.holds.open = outcome.holds.open.saturating_sub(hits);
             continue;
@@ -199,7 +202,7 @@ fn note<P>(part: &ShardPart<P>, answers: &Answers, merged: &mut Outcomes, counte
             *outcome = answer.outcome;
             *counted = match check.hits {
                 Op::Acquire(_) => committed && answer.outcome.allowed,
-                Op::Hold { .. } => committed && answer.outcome.holds.own > 0,
+                Op::Hold { .. } | Op::HoldMean(_) => committed && answer.outcome.holds.own > 0,
                 Op::Debit(_) | Op::Refund(_) | Op::Settle { .. } | Op::SettleOldest { .. } => true,
                 _ => false,
             };

@@ -171,6 +171,30 @@ async fn a_client_that_leaves_while_the_service_is_asked_holds_nothing() {
     scene.wait_for_left("anna", 1000).await;
 }
 
+/// The same where holds have no names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_while_its_question_is_asked_holds_nothing() {
+    let redis = tokio::task::block_in_place(Redis::start);
+    let arguments = ["--redis-url", &redis.url(), "--store-timeout", "5s"];
+    let rules = rules("10m").replace("ttl: 10m", "ttl: 10m, adaptive: { first: 500 }");
+    let changes = [PATIENT, FAILURE_DENIES];
+    let scene = Scene::start(&rules, &route("number: 0"), &arguments, &changes).await;
+    assert_eq!(scene.ask("warm", "/header/500").await.status, StatusCode::OK);
+    scene.wait_for_charges(500).await;
+    redis.process.signal("STOP");
+    let request = open(&scene, "anna", "/never");
+    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 1).await;
+    // The call is on its way to Redis by now, or at the latest when Redis goes on.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(request);
+    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 0).await;
+    redis.process.signal("CONT");
+    scene
+        .wait_for_line("sluicegate_corrections_total{cause=\"hold\",result=\"flushed\"} 1")
+        .await;
+    assert_eq!(scene.burst("anna", "/header/500", 20).await, 2);
+}
+
 /// Envoy lets the request pass without an answer, and later charges without an id: in full.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_passed_without_an_answer_is_charged() {

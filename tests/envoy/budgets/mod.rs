@@ -148,6 +148,11 @@ impl Scene {
     /// Waits until so many hits have been charged in place of holds. (To ask what is left would be a hold here.)
     async fn wait_for_charges(&self, expected: u64) {
         let line = format!("sluicegate_hold_hits_total{{result=\"charged\"}} {expected}");
+        self.wait_for_line(&line).await;
+    }
+
+    /// Waits for a line among the metrics.
+    async fn wait_for_line(&self, line: &str) {
         let start = Instant::now();
         loop {
             let metrics = self.metrics().await;

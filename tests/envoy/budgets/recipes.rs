@@ -137,3 +137,32 @@ async fn ext_authz_holds_and_the_limiter_settles() {
     );
     scene.wait_for_charges(450 + 600 + 500).await;
 }
+
+/// A client chooses `max_tokens`: by no number does it get around its limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_estimate_removes_the_limit() {
+    let filter = documented("http_filters:", "ai_protocol_manager", 16);
+    let scene = Scene::with_filters(&rules("10m"), &filter, &route("envoy.ai.token_usage")).await;
+    let ask = async |user: &str, path: &str, most: &str| {
+        let headers = [("x-user", user), ("content-type", "application/json")];
+        let body = CHAT.replace("400", most);
+        scene.envoy.client().post(path, &headers, &body).await.status
+    };
+    for (user, most) in [
+        ("anna", "1000000000000"),
+        ("ben", "-5"),
+        ("carl", "\"many\""),
+        ("dora", "1e300"),
+    ] {
+        // Alone it passes, and is charged what it cost; then the rest is held by one request at a time, and runs out.
+        assert_eq!(ask(user, "/json/350", most).await, StatusCode::OK, "{user}");
+        scene.wait_for_left(user, 650).await;
+        assert_eq!(ask(user, "/json/700", most).await, StatusCode::OK, "{user}");
+        scene.wait_for_left(user, 0).await;
+        assert_eq!(
+            ask(user, "/json/1", most).await,
+            StatusCode::TOO_MANY_REQUESTS,
+            "{user}"
+        );
+    }
+}
