@@ -1,4 +1,4 @@
--- held: a hold that is granted, or the settlement of an open one, that is alone in its call, as nearly all are: what
+-- held: a hold that is granted, or a settlement that fits, of an open hold or the oldest, alone in its call, as nearly all are: what
 -- script.lua and the algorithms' scripts do, written out without a function, since Redis makes each function anew on each call,
 -- which costs as much as all of this. Not for logs. Stands before everything else; what it breaks off is decided there.
 --
@@ -8,7 +8,9 @@ local data, call, pack, unpack_from, sub = ARGV[1], redis.call, struct.pack, str
 while #data == 120 and #ARGV == 1 do
   local now, _, number, limit, p2, p3, p4, hold_us, _, _, _, kind, _, hits, record_at =
     unpack_from("<ddddddddddddddd", data)
-  if number == 1 or kind ~= 6 and kind ~= 7 or kind == 6 and hits == 0 then break end
+  if number == 1 or kind < 6 or kind == 8 or hits == 0 and (kind == 6 or kind == 10) then break end
+  -- What a hold is worth, where they are counted.
+  local each = kind >= 9 and record_at or 1
   local spare_ms = 3600000
   if now == 0 then
     local time = call("TIME")
@@ -95,10 +97,10 @@ while #data == 120 and #ARGV == 1 do
       open = open - unpack_from("<I4", value, at)
     end
   end
-  if hits > left - (kind == 6 and open or 0) then break end
+  if hits > left - (kind == 6 and open or 0) or kind == 9 and left <= open * each then break end
 
   -- A settlement's record.
-  local id, at, own_slice, own = sub(KEYS[record_at], -12), nil, nil, hits
+  local id, at, own_slice, own = kind < 9 and sub(KEYS[record_at], -12), nil, nil, hits
   if kind == 7 then
     at = string.find(value, id, older_end + 1, true)
     if at and (at > records_end or (at - older_end) % 22 ~= 1) then break end
@@ -131,10 +133,23 @@ while #data == 120 and #ARGV == 1 do
       local left_us = (newest + 33) * hold_us - now
       call("SET", KEYS[record_at], record, "PX", (left_us + -left_us % 1000) / 1000 + 1 + spare_ms)
     end
+  elseif kind == 9 then
+    own = left - open * each
+    own = each < own and each or own
+    open, head = open + 1, head + 1
   else
+    if kind == 10 then
+      -- The oldest.
+      own_slice, own = newest, open > 0 and 1 or 0
+      for from = 1, #older - 3, 4 do
+        if unpack_from("<I4", older, #older - 2 - from) > 0 then
+          own_slice = newest - (#older - from + 1) / 4
+          break
+        end
+      end
+    end
     -- The hold leaves its slice.
     local age = newest - own_slice
-    local before = age
     if age == 0 then
       own = own < head and own or head
       head = head - own
@@ -149,7 +164,9 @@ while #data == 120 and #ARGV == 1 do
     if open == 0 then
       newest, head, older = 0, 0, ""
     end
-    if at then
+    if kind == 10 then
+      own = own * each
+    elseif at then
       at = at - older_end
       records = sub(records, 1, at + 17) .. "\0\0\0\0" .. sub(records, at + 22)
     else
@@ -201,8 +218,9 @@ while #data == 120 and #ARGV == 1 do
   else
     call("SET", KEYS[1], value, "KEEPTTL")
   end
+  open, expired = open * each, expired * each
   left = left > open and left - open or 0
-  if kind == 6 then
+  if kind == 6 or kind == 9 then
     return pack("<dddddddddd", now, 1, left, 0, reset_after, 0, open, own, expired, 0)
   end
   return pack("<ddddddddddd", now, 1, left, 0, reset_after, 0, 0, open, own, expired, 0)

@@ -134,12 +134,15 @@ end
 local function free(check)
   local limit, state = check.limit, states[check.key]
   if check.kind == RESET then
-    local key = KEYS[check.key]
+    local key, main = KEYS[check.key], limit.main
+    if limit.hold_us > 0 and not main.load then
+      -- Requests that hold are still under way: their holds stay, to be settled.
+      state.counter, changed[check.key] = main.read(false, key), limit
+      return
+    end
     call("DEL", key)
     if limit.hold_us > 0 then
-      -- Requests that hold are still under way: their holds stay, to be settled.
-      state.counter, state.kept = load_counter(limit.main, key, now, limit[1], limit[2]), 0
-      changed[check.key] = limit
+      state.counter, changed[check.key] = main.load(key, now, limit[1], limit[2]), limit
       return
     end
     states[check.key], changed[check.key] = nil, nil

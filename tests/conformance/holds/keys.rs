@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluicegate::algorithms::op::Op;
-use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, Limit, Outcome};
+use sluicegate::model::{AlgorithmKind, CounterKey, Enforcement, Hits, HoldId, Limit, Outcome};
 use sluicegate::store::Store;
 use sluicegate::store::remote::Remote;
 use tokio::runtime::Runtime;
@@ -207,4 +207,43 @@ fn memory_of_a_hold() {
     assert!(bytes(key.as_str()) <= 600, "{}", bytes(key.as_str()));
     let record = format!("{key}:{}", id(RECORDS));
     assert!(bytes(&record) <= 160, "{}", bytes(&record));
+}
+
+/// Whatever ends holds, no key stays that does not expire.
+#[test]
+fn no_key_of_a_hold_stays() {
+    let server = Arc::new(Redis::start());
+    let subject = redis_at(Arc::clone(&server));
+    let named = |hits, number| Op::Hold { hits, id: id(number) };
+    let settle = |hits, number| Op::Settle { hits, id: id(number) };
+    let oldest = |hits| Op::SettleOldest { hits, mean: 5 };
+    let unnamed = Op::Release(HoldId::new(0, [1; 9]));
+    let lives: [&[Op]; 8] = [
+        &[named(5, 1), settle(3, 1), Op::Reset],
+        &[named(5, 1), Op::Reset, settle(0, 1)],
+        &[named(5, 1), Op::Release(id(1))],
+        &[settle(0, 1), settle(3, 1), Op::Refund(3)],
+        &[oldest(0)],
+        &[Op::HoldMean(5), oldest(0)],
+        &[Op::HoldMean(5), oldest(3), Op::Reset],
+        &[Op::HoldMean(5), unnamed],
+    ];
+    let kinds = AlgorithmKind::ALL.into_iter().filter(|kind| kind.can_hold());
+    for (algorithm, life) in kinds.flat_map(|kind| lives.map(|life| (kind, life))) {
+        for beside in [false, true] {
+            let (key, limit) = (fresh_key(), held(algorithm, 100, 36_000, MINUTE_US));
+            for op in life {
+                let one = |key: &CounterKey, op| all([check(key, limit, op, Enforcement::Enforce)]);
+                let mut calls = vec![one(&key, *op)];
+                if beside {
+                    calls.push(one(&fresh_key(), Op::Peek));
+                }
+                subject.decide(super::NOW_US, &calls);
+            }
+        }
+    }
+    for key in server.cli(&["keys", "*"]).lines() {
+        let ttl: i64 = server.cli(&["pttl", key]).parse().expect("milliseconds");
+        assert!(ttl > 0, "{key}: {ttl}");
+    }
 }
