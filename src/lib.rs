@@ -15,6 +15,7 @@
 //! | [`store`] | where counters live: memory, Redis, and the layers over them |
 //! | [`telemetry`] | logs, metrics with bounded labels, traces |
 //! | [`net`] | transport: listeners, connection limits, HTTP/2 and HTTP connections, per-core runtimes |
+//! | [`sources`] | plans from files, Redis and URLs, kept fresh |
 //! | [`engine`] | plan → store → decision: the one thing that every service calls |
 //! | [`prove`] | rule tests, replay of access logs, what a change of rules means: the engine on a virtual clock |
 //! | [`service`] | gRPC services: wire ↔ model |
@@ -43,6 +44,7 @@ pub mod proto_codec;
 pub mod prove;
 pub mod rules;
 pub mod service;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

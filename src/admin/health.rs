@@ -15,6 +15,9 @@ pub struct Conditions {
     pub draining: bool,
     /// The store answers; false while the failure mode does.
     pub store_answers: bool,
+    /// Sources of plans whose last good entries stay in force, because they cannot be read: `domain/name`. They do not make
+    /// the process unhealthy.
+    pub stale_plan_sources: Vec<String>,
     /// Whether a store that does not answer makes the process unhealthy.
     #[serde(skip)]
     pub needs_store: bool,
@@ -43,6 +46,7 @@ impl Health {
             configured: false,
             draining: false,
             store_answers: !needs_store,
+            stale_plan_sources: Vec::new(),
             needs_store,
         };
         Self {

@@ -37,6 +37,8 @@ struct DescriptorView {
     /// Level by level.
     steps: Vec<StepView>,
     rule: Option<MatchedRule>,
+    /// The plan of the value, where the rule has a source of plans.
+    plan: Option<PlanView>,
     counter: Option<CounterState>,
     /// Where the rule is one of several limits: the others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +79,15 @@ struct MatchedRule {
     shadow_mode: bool,
     quota_mode: bool,
     replaces: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PlanView {
+    source: String,
+    /// Of the plan, or the limit that the entry has of its own.
+    name: String,
+    /// The source has none for the value.
+    by_default: bool,
 }
 
 /// A counter as it stands.
@@ -215,6 +226,7 @@ fn descriptor_view(
             .map(|(entry, step)| step_view(&entry.key, &entry.value, step))
             .collect(),
         rule: rule_of(first).or_else(|| trace.rules.first().map(|rule| matched_rule(rule))),
+        plan: trace.rules.iter().find_map(|rule| plan_view(api, descriptor, rule)),
         counter: counter(first),
         others: looked
             .iter()
@@ -257,6 +269,17 @@ fn step_view(key: &str, value: &str, step: &Step<'_>) -> StepView {
         others: others.collect(),
         more_others: step.more,
     }
+}
+
+fn plan_view(api: &Api, descriptor: &Descriptor, rule: &Rule) -> Option<PlanView> {
+    let from = rule.plan_from.as_ref()?;
+    let value = &descriptor.entries.last()?.value;
+    let given = from.given(value, api.0.parts.clock.now_us());
+    Some(PlanView {
+        source: from.source.name.to_string(),
+        by_default: given.is_none(),
+        name: given.as_ref().unwrap_or(&from.default).name.to_string(),
+    })
 }
 
 fn matched_rule(rule: &Rule) -> MatchedRule {

@@ -99,7 +99,8 @@ impl App {
         let token = listen.admin_token_file.as_deref().map(Token::open).transpose();
         let token = token.map_err(|error| AppError::AdminToken(error.to_string()))?;
         let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
-        let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics), Arc::clone(&activity))?;
+        let open_redis = stores::opener(&settings.store);
+        let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics), Arc::clone(&activity), open_redis)?;
         let stack = stores::open(&settings, &metrics, &clock)?;
         let engine = Engine::new(
             stack.store,

@@ -13,6 +13,7 @@ use crate::config::xds::watch_xds;
 use crate::config::{self, ConfigErrors, Source, Warnings};
 use crate::engine::Engine;
 use crate::rules::{Defaults, RuleSet};
+use crate::sources::{OpenRedis, SourceKeeper};
 use crate::telemetry::activity::Reload;
 use crate::telemetry::{Activity, Metrics};
 use crate::tls;
@@ -31,6 +32,7 @@ pub(super) struct RulesFeed {
     settings: RulesSettings,
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
+    open_redis: Option<OpenRedis>,
 }
 
 enum From {
@@ -57,6 +59,7 @@ impl RulesFeed {
         settings: &RulesSettings,
         metrics: Arc<Metrics>,
         activity: Arc<Activity>,
+        open_redis: Option<OpenRedis>,
     ) -> Result<Self, AppError> {
         let defaults = defaults(settings);
         let wrong = |errors: ConfigErrors| AppError::Rules(errors.render(false));
@@ -93,6 +96,7 @@ impl RulesFeed {
             settings: settings.clone(),
             metrics,
             activity,
+            open_redis,
         })
     }
 
@@ -109,9 +113,12 @@ impl RulesFeed {
             health.update(|conditions| conditions.configured = true);
         }
         let defaults = defaults(&self.settings);
+        let told = health.clone();
+        let on_stale = move |names| told.update(|conditions| conditions.stale_plan_sources = names);
         let activator = Activator {
             engine,
             health,
+            plans: SourceKeeper::new(Arc::clone(&self.metrics), self.open_redis, on_stale),
             metrics: self.metrics,
             activity: self.activity,
             needs_domain,
@@ -152,6 +159,7 @@ struct Activator {
     health: Health,
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
+    plans: SourceKeeper,
     /// Without a domain the process is not healthy.
     needs_domain: bool,
 }
@@ -183,6 +191,8 @@ impl Activator {
         let hash = blake3::hash(rules.dump().as_bytes()).to_hex();
         let (count, domains) = (rules.rules.len(), rules.domains.len());
         let anew = self.engine.active().and_then(|active| anew(&active.rules, &rules));
+        // Plans first: no request is to be counted by a default only because a file is still being read.
+        self.plans.follow(&rules);
         self.engine.activate(rules, generation);
         self.metrics.config.loaded(generation, count, &hash[..2 * HASH_BYTES]);
         self.activity.events.reloaded(Reload {

@@ -16,6 +16,7 @@ use crate::config::settings::{Ablation, RedisSettings, Settings, StoreKind, Stor
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::time::SECOND_US;
 use crate::model::{AlgorithmKind, Check, Clock, CounterKey, Enforcement, Hits, Limit, Transaction, Unit, Window};
+use crate::sources::OpenRedis;
 use crate::store::Store;
 use crate::store::memory::{self, MemoryStore};
 use crate::store::redis::RedisTransport;
@@ -29,6 +30,8 @@ use super::{AppError, link_log};
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two attempts to get the first answer of a server that health needs.
 const FIRST_ANSWER_EVERY: Duration = Duration::from_millis(100);
+/// Longest call on connections of [`opener`].
+const SLOW: Duration = Duration::from_secs(1);
 /// Label of the shared store in the metrics.
 const REDIS: &str = "redis";
 /// Label of the one for limits per second.
@@ -135,6 +138,15 @@ fn bounds(ablation: &Ablation) -> Bounds {
         checks,
         ..Bounds::default()
     }
+}
+
+/// Opens connections beside the pipeline's, for what takes its time.
+pub(super) fn opener(settings: &StoreSettings) -> Option<OpenRedis> {
+    let redis = settings.redis.clone().filter(|_| settings.kind == StoreKind::Redis)?;
+    let redis = RedisSettings { pool_size: 1, ..redis };
+    Some(Box::new(move || {
+        RedisTransport::connect(&redis, SLOW, link_log::observer())
+    }))
 }
 
 /// A hit on a counter of our own that never fills up: it writes, as a real decision does.

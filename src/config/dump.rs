@@ -27,6 +27,12 @@ impl RuleSet {
             let _ = writeln!(out, "{}", Line(Shown { rule, shared }));
         }
         out.push_str(&notes.exempt);
+        for source in &self.sources {
+            for plan in &source.plans {
+                let text = format!("{}.{} plan {}: {}", source.domain, source.name, plan.name, plan.amount);
+                let _ = writeln!(out, "# {}", Escaped(&text));
+            }
+        }
         for (extension, mapping, default) in self.ext_authz.named() {
             let default = if default { ", default" } else { "" };
             let text = format!("{mapping:?}, context extension {extension:?}{default}");

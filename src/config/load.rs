@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::compile::compile;
 use super::error::{ConfigErrors, Warnings};
 use super::source::{Snapshot, Source, Text};
-use super::{raw, read};
+use super::{plans, raw, read};
 use crate::rules::{Defaults, RuleSet};
 
 /// The rules that are served when none are given.
@@ -63,7 +63,8 @@ pub fn example(defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong in any of them.
 pub fn check(source: &Source, defaults: &Defaults) -> Result<(Summary, Warnings), ConfigErrors> {
-    compile_snapshot(source.read(), defaults).map(|(_, summary, warnings)| (summary, warnings))
+    let (rules, summary, warnings) = compile_snapshot(source.read(), defaults)?;
+    plans::file::load_all(&rules).map(|()| (summary, warnings))
 }
 
 /// The rules of files and directories, compiled once.
@@ -71,7 +72,8 @@ pub fn check(source: &Source, defaults: &Defaults) -> Result<(Summary, Warnings)
 /// # Errors
 /// Everything that is wrong in any of them.
 pub fn read_rules(source: &Source, defaults: &Defaults) -> Result<RuleSet, ConfigErrors> {
-    compile_snapshot(source.read(), defaults).map(|(rules, ..)| rules)
+    let (rules, ..) = compile_snapshot(source.read(), defaults)?;
+    plans::file::load_all(&rules).map(|()| rules)
 }
 
 /// Compiles what was read; what could not be read is an error like any other.

@@ -11,6 +11,7 @@
 //! | [`field`], `duration` | a value and its place; durations in rules |
 //! | `node`, [`fields`] | YAML with positions, and mappings with known fields |
 //! | [`options`] | the table of all fields of a rules file |
+//! | [`plans`] | the sections `plans` and `sources`, and the entries of sources |
 //! | [`ext_authz`] | the section that maps attributes to descriptors |
 //! | [`raw`] | rules as they are written; xDS resources become this too |
 //! | `read` | YAML → [`raw`] |
@@ -36,6 +37,7 @@ pub mod import;
 pub mod load;
 pub(crate) mod node;
 pub mod options;
+pub mod plans;
 pub mod problem;
 pub mod raw;
 mod read;

@@ -4,6 +4,7 @@ use super::error::{Origin, Place};
 use super::ext_authz::Section;
 use super::field::Field;
 use super::options::Options;
+use super::plans::{WrittenPlan, WrittenSource};
 use super::problem::Clipped;
 
 /// One file or resource.
@@ -19,6 +20,10 @@ pub struct File {
     pub descriptors: Vec<Descriptor>,
     /// `ext_authz`
     pub ext_authz: Option<Section>,
+    /// `plans`
+    pub plans: Vec<WrittenPlan>,
+    /// `sources`
+    pub sources: Vec<WrittenSource>,
 }
 
 impl File {
@@ -31,6 +36,8 @@ impl File {
             options: Options::default(),
             descriptors: Vec::new(),
             ext_authz: None,
+            plans: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }

@@ -69,6 +69,8 @@ impl Reader<'_> {
             options: self.options(&fields, Level::File),
             descriptors: self.descriptors(&fields),
             ext_authz: self.ext_authz(&fields),
+            plans: self.plans(&fields),
+            sources: self.sources(&fields),
         }
     }
 

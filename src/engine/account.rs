@@ -23,12 +23,28 @@ pub(super) fn count(
     failure: Option<&[OnStoreError]>,
 ) {
     for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
-        let (PlanEntry::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (entry, &status.limit) else {
+        let (
+            PlanEntry::Counted {
+                check,
+                forgets,
+                by_default,
+                ..
+            },
+            StatusLimit::Counted(counted),
+        ) = (entry, &status.limit)
+        else {
             continue;
         };
         let Some(descriptor) = request.descriptors.get(status.descriptor) else {
             continue;
         };
+        if *by_default
+            && let Some(from) = counted
+                .rule
+                .and_then(|index| decision.active.rule(index)?.plan_from.as_ref())
+        {
+            metrics.plans.by_default(&from.source);
+        }
         record_usage(metrics, request, descriptor, decision, counted, *forgets);
         // `local` has decided by counters of its own; the other modes by none.
         let is_undecided = failure

@@ -1,6 +1,7 @@
 //! What a descriptor's hits do to a counter.
 
-use crate::model::{Descriptor, Hits, Limit, Request, Settles};
+use crate::model::{Algorithm, Descriptor, Hits, Limit, Request, Settles};
+use crate::rules::Matched;
 
 use super::active::Usage;
 
@@ -57,4 +58,17 @@ fn settled(settles: Settles, limit: &Limit, hits: u64) -> Hits {
         _ if hits == 0 => Hits::Refund(0),
         _ => Hits::Debit(hits),
     }
+}
+
+/// Whether what a descriptor gives back is permits of the `concurrency` limit that stands beside this one, and none of this
+/// one's hits.
+pub(super) fn gives_back_permits_only(matched: &Matched<'_>, limit: &Limit) -> bool {
+    let is_permits = |limit: &Limit| limit.algorithm == Algorithm::Concurrency;
+    let beside = || {
+        matched
+            .rules
+            .iter()
+            .any(|rule| rule.limit.as_ref().is_some_and(is_permits))
+    };
+    matched.rules.len() > 1 && !is_permits(limit) && beside()
 }

@@ -6,14 +6,14 @@ use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{
-    Algorithm, Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles,
-    Transaction, Window,
+    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction,
+    Window,
 };
 use crate::rules::{Candidate, CountedAs, Matched, OnStoreError, Rule};
 
 use super::active::Active;
 use super::candidate::Trial;
-use super::hits::{asks, hits, is_afterwards, of_mean};
+use super::hits::{asks, gives_back_permits_only, hits, is_afterwards, of_mean};
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
 
@@ -78,6 +78,8 @@ pub(super) enum PlanEntry {
         enforcement: Enforcement,
         /// Its hits have happened, and are forgotten if they are denied.
         forgets: bool,
+        /// The rule's source has no plan for the value.
+        by_default: bool,
     },
 }
 
@@ -110,9 +112,11 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
         (0..request.descriptors.len()).for_each(|index| plan.add(index, PlanEntry::Free));
         return Ok(plan);
     };
-    let find = |descriptor: &Descriptor| match descriptor.limit {
-        None => domain.find(&descriptor.entries),
-        Some(_) => None,
+    let is_ours = |descriptor: &&Descriptor| descriptor.limit.is_none();
+    let find = |descriptor| {
+        Some(descriptor)
+            .filter(is_ours)
+            .and_then(|ours| domain.find(&ours.entries))
     };
     let matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
     let replaced = replaced(&matches);
@@ -139,8 +143,10 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
 /// The names of the rules that another matched rule of the request replaces: they are dropped, their counters untouched.
 fn replaced<'r>(matches: &[Option<Matched<'r>>]) -> Vec<&'r str> {
     let rules = matches.iter().flatten().flat_map(|matched| matched.rules);
-    let names = rules.flat_map(|rule| rule.replaces.iter());
-    names.map(String::as_str).collect()
+    rules
+        .flat_map(|rule| rule.replaces.iter())
+        .map(String::as_str)
+        .collect()
 }
 
 impl Plan {
@@ -165,7 +171,8 @@ impl Plan {
         if let Some(candidate) = &rule.candidate {
             self.add_candidate(asking, descriptor, matched, (rule.index, candidate));
         }
-        let Some(limit) = rule.limit else {
+        let (amount, by_default) = rule.amount_for(&descriptor.entries, || asking.clock.now_us());
+        let Some(limit) = amount.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
         };
         let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
@@ -177,9 +184,9 @@ impl Plan {
         self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
         let settles = descriptor.settles != Settles::Nothing;
         let is_afterwards = is_afterwards(&limit, descriptor, active.usage(rule.index));
-        let is_charge = rule.count_denied || options.charge_after_peek && is_afterwards;
+        let is_charge = amount.count_denied || options.charge_after_peek && is_afterwards;
         let hits = hits(request, descriptor, &limit, is_charge);
-        let hits = match (rule.hold_first, active.usage(rule.index)) {
+        let hits = match (amount.hold_first, active.usage(rule.index)) {
             (Some(first), Some(usage)) => of_mean(
                 if asks(descriptor) && !settles { Hits::Peek } else { hits },
                 usage.mean_cost(first),
@@ -200,10 +207,11 @@ impl Plan {
             check,
             rule: Some(rule.index),
             limit_hits: limit.hits,
-            requests_per_unit: rule.requests_per_unit,
-            window: rule.window,
+            requests_per_unit: amount.requests_per_unit,
+            window: amount.window,
             enforcement,
             forgets: is_afterwards && !is_charge,
+            by_default,
         }
     }
 
@@ -249,10 +257,8 @@ impl Plan {
         };
         let limit = override_limit(options, wanted.requests_per_unit, wanted.window)
             .map_err(|reason| RequestError::BadOverride { index, reason })?;
-        let parts = descriptor
-            .entries
-            .iter()
-            .map(|entry| Part::Own(&entry.key, &entry.value));
+        let entries = descriptor.entries.iter();
+        let parts = entries.map(|entry| Part::Own(&entry.key, &entry.value));
         let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
         let enforcement = match options.quota_mode {
             true => Enforcement::Quota(self.scope_of(descriptor)),
@@ -275,6 +281,7 @@ impl Plan {
             window: wanted.window,
             enforcement,
             forgets: is_afterwards && !is_charge,
+            by_default: false,
         })
     }
 
@@ -341,19 +348,6 @@ impl Plan {
         };
         self.entries.iter().filter_map(mode).collect()
     }
-}
-
-/// Whether what a descriptor gives back is permits of the `concurrency` limit that stands beside this one, and none of this
-/// one's hits.
-fn gives_back_permits_only(matched: &Matched<'_>, limit: &Limit) -> bool {
-    let is_permits = |limit: &Limit| limit.algorithm == Algorithm::Concurrency;
-    let beside = || {
-        matched
-            .rules
-            .iter()
-            .any(|rule| rule.limit.as_ref().is_some_and(is_permits))
-    };
-    matched.rules.len() > 1 && !is_permits(limit) && beside()
 }
 
 /// A hold that two descriptors settle (input and output tokens, say) is settled by the first, for both.

@@ -1,10 +1,11 @@
 //! Resets: an operator lets keys through again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::Limit;
 use crate::model::key::{Identity, rule_prefix};
 use crate::rules::Rule;
 use crate::rules::pattern::Pattern;
@@ -48,10 +49,18 @@ impl Engine {
     /// # Errors
     /// [`FindError`] when they cannot be looked for.
     pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<FoundCounters, FindError> {
-        let limit = rule.limit.ok_or(FindError::Unlimited)?;
-        let prefix = rule_prefix(&self.options.key_prefix, rule.owner(), &limit, &rule.domain);
-        let is_wanted = |key: &str| {
-            let descriptor = key.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix('}'));
+        let mut names: Vec<(String, Limit)> = Vec::new();
+        for limit in rule.limits() {
+            let prefix = rule_prefix(&self.options.key_prefix, rule.owner(), &limit, &rule.domain);
+            if names.iter().all(|(known, _)| *known != prefix) {
+                names.push((prefix, limit));
+            }
+        }
+        if names.is_empty() {
+            return Err(FindError::Unlimited);
+        }
+        let is_wanted = |key: &str, prefix: &str| {
+            let descriptor = key.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('}'));
             let is_of_rule = || {
                 let identity = Identity::of(key);
                 let of = identity.as_ref().and_then(|identity| active.rule_of(identity));
@@ -60,19 +69,24 @@ impl Engine {
             descriptor.is_some_and(|descriptor| pattern.matches(descriptor)) && is_of_rule()
         };
         let start = Instant::now();
-        let mut found = BTreeSet::new();
-        let mut from = Some(Cursor::default());
-        while let Some(at) = from
-            && found.len() < MAX_FOUND
-            && start.elapsed() < MAX_SEARCH
-        {
-            let page = self.store.names(&limit, &prefix, at).await?;
-            let page = page.ok_or(FindError::NoNames)?;
-            found.extend(page.keys.into_iter().filter(|key| is_wanted(key.as_str())));
-            from = page.next;
+        let mut found = BTreeMap::new();
+        let mut complete = true;
+        for (prefix, limit) in &names {
+            let mut from = Some(Cursor::default());
+            while let Some(at) = from
+                && found.len() < MAX_FOUND
+                && start.elapsed() < MAX_SEARCH
+            {
+                let page = self.store.names(limit, prefix, at).await?;
+                let page = page.ok_or(FindError::NoNames)?;
+                let wanted = page.keys.into_iter().filter(|key| is_wanted(key.as_str(), prefix));
+                found.extend(wanted.map(|key| (key, *limit)));
+                from = page.next;
+            }
+            complete &= from.is_none();
         }
-        let complete = from.is_none() && found.len() <= MAX_FOUND;
-        let counters = found.into_iter().take(MAX_FOUND).map(|key| (key, limit));
+        complete &= found.len() <= MAX_FOUND;
+        let counters = found.into_iter().take(MAX_FOUND);
         Ok(FoundCounters {
             counters: counters.collect(),
             complete,

@@ -157,6 +157,7 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
         parts.push(format!("hits leased ahead: {lease}"));
     }
     parts.extend(candidate(old, new));
+    parts.extend(plans(old, new));
     if old.replaces != new.replaces {
         parts.push("replaces other rules than before".to_owned());
     }
@@ -193,6 +194,48 @@ fn candidate(old: &Rule, new: &Rule) -> Option<String> {
         (Some(was), Some(is)) if was != is => Some(format!("tries another candidate: {was} → {is}")),
         _ => None,
     }
+}
+
+/// What becomes of a rule's plans. The default's limit is the rule's own, for which it speaks itself.
+fn plans(old: &Rule, new: &Rule) -> Vec<String> {
+    let (was, is) = match (&old.plan_from, &new.plan_from) {
+        (None, None) => return Vec::new(),
+        (Some(was), None) => {
+            return vec![format!(
+                "no plans any more, they came from {}",
+                Clipped(&was.source.from.to_string())
+            )];
+        }
+        (None, Some(is)) => return vec![format!("plans come from {}", Clipped(&is.source.from.to_string()))],
+        (Some(was), Some(is)) => (was, is),
+    };
+    let mut parts = Vec::new();
+    if was.source.from != is.source.from {
+        let [was, is] = [was, is].map(|from| Clipped(&from.source.from.to_string()).to_string());
+        parts.push(format!("plans come from {is}, not from {was}"));
+    }
+    if was.default.name != is.default.name {
+        parts.push(format!(
+            "values without an entry have the plan {}, not {}",
+            is.default.name, was.default.name
+        ));
+    }
+    for plan in &is.source.plans {
+        match was.source.plan(&plan.name) {
+            None => parts.push(format!("new plan {}: {}", plan.name, plan.amount)),
+            Some(before) if before.amount != plan.amount => {
+                parts.push(format!("plan {}: {} → {}", plan.name, before.amount, plan.amount));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = was
+        .source
+        .plans
+        .iter()
+        .filter(|plan| is.source.plan(&plan.name).is_none());
+    parts.extend(gone.map(|plan| format!("plan {} is gone: values that have it get the default", plan.name)));
+    parts
 }
 
 /// What a rule's limit admits now.

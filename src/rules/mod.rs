@@ -1,9 +1,13 @@
 //! Compiled rules and the question "which rule applies": pure data and pure functions.
 
+mod amount;
 mod change;
 pub mod cidr;
+mod defaults;
 pub mod matcher;
 pub mod pattern;
+mod plan_rows;
+pub mod plans;
 pub mod trace;
 pub mod tree;
 pub mod value_set;
@@ -11,8 +15,9 @@ pub mod value_set;
 use std::sync::Arc;
 
 use crate::model::key::{Owner, Tag};
-use crate::model::{AlgorithmKind, Limit, Window};
+use crate::model::{Entry, Limit, Window};
 
+pub use defaults::Defaults;
 pub use matcher::{CountedAs, Matched};
 pub use tree::{Domain, Level, Node, RuleSet};
 pub use value_set::ValueSet;
@@ -96,6 +101,8 @@ pub struct Rule {
     pub lease: Option<bool>,
     /// Hits count even if they are denied.
     pub count_denied: bool,
+    /// Where the limits of single values come from; the limit above is that of all others.
+    pub plan_from: Option<plans::PlanFrom>,
     /// A limit that is tried beside this one.
     pub candidate: Option<Box<Candidate>>,
     /// Questions with 0 hits hold what requests have cost on average: this much until that is known.
@@ -110,6 +117,35 @@ impl Rule {
     pub fn owner(&self) -> Owner {
         self.tag.map_or(Owner::Rule, Owner::Several)
     }
+
+    /// Every limit by which it may count: its own, and those of plans and entries of its source.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limit> {
+        let planned = self.plan_from.iter().flat_map(|from| from.source.limits());
+        self.limit.into_iter().chain(planned).collect()
+    }
+
+    /// What it counts for the value that a descriptor ends with, and whether that is the default of a source that has no
+    /// plan for the value.
+    pub fn amount_for(&self, entries: &[Entry], now_us: impl FnOnce() -> u64) -> (plans::Amount, bool) {
+        let Some(from) = &self.plan_from else {
+            return (self.amount(), false);
+        };
+        let given = entries.last().and_then(|entry| from.given(&entry.value, now_us()));
+        given.map_or_else(|| (self.amount(), true), |plan| (plan.amount, false))
+    }
+
+    /// What it counts where no plan says otherwise.
+    #[must_use]
+    pub const fn amount(&self) -> plans::Amount {
+        plans::Amount {
+            limit: self.limit,
+            requests_per_unit: self.requests_per_unit,
+            window: self.window,
+            count_denied: self.count_denied,
+            hold_first: self.hold_first,
+        }
+    }
 }
 
 /// A limit that is decided beside the one in force, on counters of its own, and never denies.
@@ -123,25 +159,4 @@ pub struct Candidate {
     pub window: Window,
     /// Hits count even if they are denied.
     pub count_denied: bool,
-}
-
-/// What the compile step fills in where a file is silent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Defaults {
-    /// `--default-algorithm`.
-    pub algorithm: AlgorithmKind,
-    /// Denied hits count where a rule does not say, as in envoyproxy/ratelimit.
-    pub count_denied: bool,
-    /// `MERGE_DOMAIN_CONFIG`: the same domain may stand in several files.
-    pub merge_domains: bool,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            algorithm: AlgorithmKind::SlidingWindow,
-            count_denied: false,
-            merge_domains: false,
-        }
-    }
 }

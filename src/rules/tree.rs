@@ -10,6 +10,7 @@ use crate::mapping::Mappings;
 use super::Rule;
 use super::cidr::CidrTables;
 use super::pattern::{NodeId, Patterns, is_pattern};
+use super::plans::PlanSource;
 use super::value_set::{Regexes, ValueSet};
 
 /// All rules of one configuration. Immutable; a request pins one on entry.
@@ -19,6 +20,8 @@ pub struct RuleSet {
     pub domains: HashMap<Arc<str>, Domain>,
     /// Every rule, at its [`Rule::index`].
     pub rules: Vec<Arc<Rule>>,
+    /// Where plans come from, of all files.
+    pub sources: Vec<Arc<PlanSource>>,
     /// How requests that come with their attributes become descriptors.
     pub ext_authz: Mappings,
 }

@@ -11,6 +11,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Regi
 use super::config_metrics::ConfigMetrics;
 use super::edges::EdgeMetrics;
 use super::holds::HoldMetrics;
+use super::plan_metrics::PlanMetrics;
 use super::ports::{AllPorts, PortMetrics};
 use super::registrar::Registrar;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
@@ -29,6 +30,8 @@ pub struct Metrics {
     pub edges: EdgeMetrics,
     /// What becomes of holds.
     pub holds: HoldMetrics,
+    /// Plans from outside of the rules.
+    pub plans: PlanMetrics,
     services: AllServices,
     /// Calls to shared stores.
     pub store: StoreMetrics,
@@ -89,6 +92,7 @@ impl Metrics {
             rules,
             edges: EdgeMetrics::new(&registry)?,
             holds: HoldMetrics::new(r)?,
+            plans: PlanMetrics::new(r)?,
             services: AllServices::new(r)?,
             store: StoreMetrics::new(r)?,
             failure_mode: r.gauges(

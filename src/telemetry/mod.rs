@@ -13,6 +13,7 @@ pub mod logs;
 pub mod metrics;
 mod pipeline;
 mod plain;
+mod plan_metrics;
 pub mod ports;
 mod registrar;
 pub mod rule_stats;

@@ -11,6 +11,7 @@ mod hostile;
 mod import;
 mod matching;
 mod options;
+mod plans;
 mod properties;
 mod reference;
 mod reload;

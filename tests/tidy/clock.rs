@@ -17,7 +17,7 @@ const MAY_READ: &[(&str, &str)] = &[
     ("src/bench/pace.rs", "measures"),
     ("src/cli/prove.rs", "how often progress is shown"),
     (
-        "src/config/watch.rs",
+        "src/config/watch/quiet.rs",
         "files that go on changing: a thread with the system's own clock",
     ),
     ("src/config/xds/client.rs", "tokio's: how long a stream lived"),

@@ -266,11 +266,21 @@ fn outcome(of: &Value) -> String {
     let rule = &of["rule"];
     let place = || format!("rule {} ({})", cell(&rule["path"]), cell(&rule["source"]));
     match of["outcome"].as_str() {
-        Some("counted") if rule.is_object() => format!("counted by {}", place()),
+        Some("counted") if rule.is_object() => format!("counted by {}{}", place(), plan(&of["plan"])),
         Some("counted") => "counted by the request's own limit".to_owned(),
         Some("unlimited") => format!("unlimited by {}", place()),
         Some("replaced") => format!("{} is replaced by another rule of the request", place()),
         _ => "no rule counts it".to_owned(),
+    }
+}
+
+/// Which plan the value has.
+fn plan(plan: &Value) -> String {
+    let (name, source) = (cell(&plan["name"]), cell(&plan["source"]));
+    match plan["by_default"].as_bool() {
+        Some(false) => format!(", plan {name} of {source}"),
+        Some(true) => format!(", plan {name} by default, because {source} has none for the value"),
+        None => String::new(),
     }
 }
 

@@ -8,11 +8,13 @@
 //! | `rule`, `limits` | one `rate_limit` |
 //! | `values` | which values a descriptor matches |
 //! | `several` | all limits of one descriptor |
+//! | `plans` | `plans`, `sources` and what names them |
 //! | `effect` | warnings about options that affect no rule |
 //! | `sections` | the `ext_authz` sections of all files |
 
 mod effect;
 mod limits;
+mod plans;
 mod rule;
 mod scope;
 mod sections;
@@ -22,6 +24,7 @@ mod values;
 use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 
+use crate::rules::plans::PlanSource;
 use crate::rules::{Defaults, Domain, Level, Node, Rule, RuleSet, pattern};
 
 use super::error::{ConfigErrors, Warnings};
@@ -48,12 +51,13 @@ pub fn compile(
         defaults,
         errors: &mut errors,
         rules: Vec::new(),
+        sources: Vec::new(),
         domains: HashMap::new(),
     };
     for file in files {
         compiler.file(file);
     }
-    let (rules, domains) = (compiler.rules, compiler.domains.into_iter());
+    let (rules, sources, domains) = (compiler.rules, compiler.sources, compiler.domains.into_iter());
     let domains: HashMap<_, _> = domains
         .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
         .collect();
@@ -61,6 +65,7 @@ pub fn compile(
         ext_authz: sections::sections(files, &domains, &mut errors),
         domains,
         rules,
+        sources,
     };
     errors.sort(files.iter().map(|file| &*file.origin.name));
     errors.with_warnings(rules)
@@ -70,6 +75,7 @@ struct Compiler<'a> {
     defaults: &'a Defaults,
     errors: &'a mut ConfigErrors,
     rules: Vec<Arc<Rule>>,
+    sources: Vec<Arc<PlanSource>>,
     domains: HashMap<Arc<str>, Building>,
 }
 
@@ -109,7 +115,10 @@ impl Compiler<'_> {
             first = known.first;
         }
         let before = self.mark();
+        scope.plans = plans::compile(&mut scope, self.defaults, self.errors);
         self.level(&mut scope, &file.descriptors, &mut root, &mut seen);
+        plans::warn_unused(&scope, self.rules.get(before.0..).unwrap_or_default(), self.errors);
+        self.sources.extend(scope.plans.sources.iter().cloned());
         self.warn_without_effect(&scope, OptionLevel::File, &file.options, &[], before);
         if sound {
             self.domains.insert(name, Building { first, root, seen });

@@ -9,8 +9,8 @@ use super::super::field::Placed;
 use super::super::options::{METADATA_KEY, Options};
 use super::super::problem::Problem;
 use super::super::raw::Descriptor;
-use super::limits;
 use super::scope::Scope;
+use super::{limits, plans};
 
 /// Compiles a rule; `None` when something is wrong with it. Its index and tag are given when all of its descriptor's are known.
 pub(super) fn compile(
@@ -27,7 +27,17 @@ pub(super) fn compile(
     let metadata = descriptor.in_metadata.value();
     let own = scope.on_store_error(errors, &raw.on_store_error);
     let theirs = metadata.and_then(|options| scope.on_store_error(errors, &options.on_store_error));
-    let counted = limits::compile(scope, defaults, rate_limit, metadata, errors)?;
+    let (counted, plan_from) = if raw.plan_from.is_there() {
+        let (counted, from) = plans::rule(scope, raw, metadata, errors)?;
+        (counted, Some(from))
+    } else {
+        if raw.default.is_there() {
+            let (field, needs) = ("default", "`plan_from: …`");
+            scope.report(errors, Problem::NoEffect { field, needs }, raw.default.place());
+        }
+        (limits::compile(scope, defaults, rate_limit, metadata, errors)?, None)
+    };
+    let by_default = plan_from.as_ref().map(|from| from.default.amount.requests_per_unit);
     let candidate = candidate(scope, defaults, descriptor, errors);
     let returned = descriptor.options.metadata.value().and_then(|metadata| {
         let mut metadata = metadata.clone();
@@ -43,7 +53,9 @@ pub(super) fn compile(
         levels: scope.levels.as_slice().into(),
         name: name.into(),
         limit: counted.limit,
-        requests_per_unit: raw.requests_per_unit.value().copied().unwrap_or_default(),
+        requests_per_unit: by_default
+            .or(raw.requests_per_unit.value().copied())
+            .unwrap_or_default(),
         window: counted.window,
         shadow_mode: flags.shadow_mode.is_true(),
         quota_mode: flags.quota_mode.is_true(),
@@ -56,6 +68,7 @@ pub(super) fn compile(
         lease: counted.lease.or(scope.lease),
         count_denied: counted.count_denied,
         hold_first: counted.hold_first,
+        plan_from,
         candidate: candidate.map(Box::new),
         source: scope.place(rate_limit.place).into(),
     })

@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use crate::rules::OnStoreError;
+use crate::rules::plans::{LimitPlan, PlanSource};
 
 use super::super::error::{ConfigError, ConfigErrors, Place, Severity};
 use super::super::field::Field;
 use super::super::fields::MAX_TEXT;
 use super::super::problem::{Problem, nearest};
 use super::super::raw::File;
+
+/// The plans and sources of one file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FilePlans {
+    pub(super) plans: Vec<Arc<LimitPlan>>,
+    pub(super) sources: Vec<Arc<PlanSource>>,
+}
 
 /// A place in the tree.
 pub(super) struct Scope<'f> {
@@ -23,6 +31,8 @@ pub(super) struct Scope<'f> {
     pub(super) on_store_error: Option<OnStoreError>,
     /// The nearest `lease` above.
     pub(super) lease: Option<bool>,
+    /// The plans and sources of the file.
+    pub(super) plans: FilePlans,
 }
 
 impl<'f> Scope<'f> {
@@ -36,6 +46,7 @@ impl<'f> Scope<'f> {
             labels: Vec::new(),
             on_store_error: None,
             lease: file.options.lease.value().copied(),
+            plans: FilePlans::default(),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Options {
     pub value_in: Field<Vec<Field<String>>>,
     pub value_cidr: Field<Vec<Field<String>>>,
     pub value_regex: Field<String>,
+    pub plan_from: Field<String>,
+    pub default: Field<String>,
 }
 
 /// `hold`, as it is written.
@@ -67,6 +69,8 @@ pub enum Level {
     Metadata,
     /// `candidate`.
     Candidate,
+    /// One of `plans`.
+    Plan,
 }
 
 /// One field.

@@ -13,13 +13,14 @@ use super::shapes;
 use super::table::TABLE;
 
 /// The names that may stand on each level, in the order of [`Level`].
-static NAMES: LazyLock<[Vec<&'static str>; 5]> = LazyLock::new(|| {
+static NAMES: LazyLock<[Vec<&'static str>; 6]> = LazyLock::new(|| {
     [
         Level::File,
         Level::Descriptor,
         Level::RateLimit,
         Level::Metadata,
         Level::Candidate,
+        Level::Plan,
     ]
     .map(|level| {
         let options = TABLE.iter().filter(|option| option.stands_on(level));
@@ -36,17 +37,19 @@ impl Level {
             Self::RateLimit => "`rate_limit`",
             Self::Metadata => "`metadata.sluicegate`",
             Self::Candidate => "`candidate`",
+            Self::Plan => "a plan",
         }
     }
 
     fn names(self) -> &'static [&'static str] {
-        let [file, descriptor, rate_limit, metadata, candidate] = &*NAMES;
+        let [file, descriptor, rate_limit, metadata, candidate, plan] = &*NAMES;
         match self {
             Self::File => file,
             Self::Descriptor => descriptor,
             Self::RateLimit => rate_limit,
             Self::Metadata => metadata,
             Self::Candidate => candidate,
+            Self::Plan => plan,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::model::Algorithm;
 use crate::rules::{self, Rule};
 
 use super::super::compat::Compatibility::{self, Extended, Native, Supported};
-use super::option::Level::{Candidate, Descriptor, File, Metadata, RateLimit};
+use super::option::Level::{Candidate, Descriptor, File, Metadata, Plan, RateLimit};
 use super::option::{Effect, FieldAccess, Kind, Level, RuleOption, Shown};
 use super::shapes;
 
@@ -78,8 +78,8 @@ impl RuleOption {
     }
 }
 
-/// The limits of one `rate_limit`, which xDS sources may give in `metadata`, and of a `candidate`.
-const COUNTING: &[Level] = &[RateLimit, Metadata, Candidate];
+/// The limits of one `rate_limit`, which xDS sources may give in `metadata`, of a `candidate` and of a plan.
+const COUNTING: &[Level] = &[RateLimit, Metadata, Candidate, Plan];
 const OWN_RULE: &str = "a `rate_limit` on the same descriptor";
 const ANY_RULE: &str = "a `rate_limit` on this descriptor or below it";
 
@@ -133,6 +133,10 @@ pub static TABLE: &[RuleOption] = &[
         "the next level of the tree, at most 32 levels", Supported),
     entry("ext_authz", &[File], Kind::Tree, "none",
         "how requests that come by `ext_authz` become descriptors: [ext_authz.md](ext_authz.md)", Native),
+    entry("plans", &[File], Kind::Tree, "none",
+        "limits by name, for rules with `plan_from`: [plans.md](plans.md)", Native),
+    entry("sources", &[File], Kind::Tree, "none",
+        "where it stands which value has which plan: files, hashes in Redis, URLs ([plans.md](plans.md))", Native),
     entry("key", &[Descriptor], Kind::Tree, "required", "the key of the descriptor entry that it matches",
         Extended("it is never joined with the value, so that no two rules collide, and a `*` in it is a character; envoyproxy/ratelimit matches keys and values joined")),
     entry("value", &[Descriptor], Kind::Tree, "any",
@@ -162,9 +166,9 @@ pub static TABLE: &[RuleOption] = &[
         Native),
 
     // How to count.
-    entry("requests_per_unit", &[RateLimit, Candidate], Kind::Number(slot!(requests_per_unit)), "`0`",
+    entry("requests_per_unit", &[RateLimit, Candidate, Plan], Kind::Number(slot!(requests_per_unit)), "`0`",
         "hits in a window, 0 to 4294967295; 0 denies everything", Supported),
-    entry("unit", &[RateLimit, Candidate], Kind::Text(slot!(unit)), "required",
+    entry("unit", &[RateLimit, Candidate, Plan], Kind::Text(slot!(unit)), "required",
         "`second` `minute` `hour` `day` `week` `month` (30 days) `year` (365 days), in any case",
         Supported),
     entry("unit_multiplier", COUNTING, Kind::Number(slot!(unit_multiplier)), "`1`", "that many units are the window", Native)
@@ -191,7 +195,7 @@ pub static TABLE: &[RuleOption] = &[
         .shown(|shown, out| if let Some(Algorithm::LeakyBucket { max_delay_us, .. }) = shown.rule.limit.map(|limit| limit.algorithm) {
             out.push(format!("{max_delay_us}us"));
         }),
-    entry("unlimited", &[RateLimit], Kind::Truth(slot!(unlimited)), "`false`",
+    entry("unlimited", &[RateLimit, Plan], Kind::Truth(slot!(unlimited)), "`false`",
         "`true`: never counted, always passes; no `unit` beside it", Supported)
         .shown(|shown, out| flag(shown.rule.limit.is_none(), out)),
     entry("name", &[RateLimit], Kind::Text(slot!(name)), "none",
@@ -217,6 +221,15 @@ pub static TABLE: &[RuleOption] = &[
             out.push(format!("{}ms", limit.hold_us.div_ceil(1000)));
             out.extend(shown.rule.hold_first.map(|first| format!("adaptive {first}")));
         }),
+    entry("plan_from", &[RateLimit], Kind::Text(slot!(plan_from)), "none",
+        "in place of a limit: the name of one of the file's `sources`, which gives each value of this key its plan ([plans.md](plans.md))",
+        Native)
+        .shown(|shown, out| if let Some(from) = &shown.rule.plan_from {
+            out.push(format!("{} ({})", from.source.name, from.source.from));
+        }),
+    entry("default", &[RateLimit], Kind::Text(slot!(default)), "none",
+        "with `plan_from`: the plan of values that the source does not have", Native)
+        .shown(|shown, out| out.extend(shown.rule.plan_from.as_ref().map(|from| from.default.name.to_string()))),
 
     // What holds for a rule and all below.
     entry("on_store_error", &[File, Descriptor, RateLimit, Metadata], Kind::Text(slot!(on_store_error)), "the server's setting",

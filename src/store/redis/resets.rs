@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Keys that Redis looks at for a page of names: some 0.2 ms, for which everybody waits.
 const LOOKED_AT: i64 = 500;
 
-async fn command(client: &Client, name: &'static str, arguments: Vec<Value>) -> Result<Value, StoreError> {
+pub(super) async fn command(client: &Client, name: &'static str, arguments: Vec<Value>) -> Result<Value, StoreError> {
     let options = Options {
         timeout: Some(PATIENCE),
         ..Options::default()

@@ -1,0 +1,134 @@
+//! `plans`, `sources` and `plan_from`: what is refused, and that all of it is shown.
+
+use std::collections::BTreeSet;
+
+use super::errors::refused;
+use super::{rules, try_rules};
+
+const GOOD: &str = r#"domain: d
+plans:
+  free: { requests_per_unit: 1, unit: hour }
+  pro: { requests_per_unit: 3, unit: hour, algorithm: token_bucket }
+sources:
+  tenants: { file: tenants.csv }
+descriptors:
+  - key: tenant
+    rate_limit: { name: t, plan_from: tenants, default: free }
+"#;
+
+#[test]
+fn whatever_differs_is_shown() {
+    let changes = [
+        ("", ""),
+        ("requests_per_unit: 1", "requests_per_unit: 2"),
+        ("requests_per_unit: 3", "requests_per_unit: 4"),
+        ("algorithm: token_bucket", "algorithm: fixed_window"),
+        ("  pro: {", "  plus: {"),
+        ("file: tenants.csv", "file: other.csv"),
+        ("file: tenants.csv", "redis: { hash: h }"),
+        ("file: tenants.csv", "http: { url: \"http://h/\" }"),
+        ("file: tenants.csv", "http: { url: \"https://h/\", every: 5s }"),
+        ("default: free", "default: pro"),
+    ];
+    let dumps: BTreeSet<String> = changes
+        .iter()
+        .map(|(from, to)| rules(&GOOD.replace(from, to)).dump())
+        .collect();
+    assert_eq!(dumps.len(), changes.len(), "{dumps:#?}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_and_cure() {
+    let cases = [
+        (
+            "requests_per_unit: 1, unit: hour",
+            "requests_per_unit: 1",
+            "3:",
+            "has no `unit`",
+        ),
+        (
+            "requests_per_unit: 1, unit: hour",
+            "unit: day, nothing: 1",
+            "3:",
+            "unknown field",
+        ),
+        ("  free: {", "  fr/ee: {", "3:", "a name has letters"),
+        ("  free: {", "  1st: {", "3:", "a name has letters"),
+        ("  pro: {", "  free: {", "4:", "stands here twice"),
+        (
+            "{ file: tenants.csv }",
+            "{ file: a, redis: { hash: b } }",
+            "6:",
+            "exactly one of its kinds",
+        ),
+        ("{ file: tenants.csv }", "{}", "6:", "exactly one of its kinds"),
+        ("{ file: tenants.csv }", "{ fiel: a }", "6:", "did you mean `file`?"),
+        ("file: tenants.csv", "redis: {}", "6:", "has no `hash`"),
+        ("file: tenants.csv", "http: { every: 5s }", "6:", "has no `url`"),
+        (
+            "file: tenants.csv",
+            "http: { url: \"ftp://h/\" }",
+            "6:",
+            "begins with neither",
+        ),
+        (
+            "file: tenants.csv",
+            "http: { url: \"http://me:secret@h/\" }",
+            "6:",
+            "a login in it",
+        ),
+        (
+            "file: tenants.csv",
+            "http: { url: \"http://h/\", every: 5ms }",
+            "6:",
+            "allowed are 1s to 1d",
+        ),
+        ("plan_from: tenants", "plan_from: tenant", "9:", "it has: tenants"),
+        ("default: free", "default: gold", "9:", "it has: free, pro"),
+        (", default: free", "", "9:", "has no `default`"),
+        ("plan_from: tenants, ", "unit: day, ", "9:", "it needs `plan_from"),
+        ("name: t,", "unit: day,", "9:", "`unit` beside `plan_from`"),
+        ("name: t,", "burst: 5,", "9:", "`burst` beside `plan_from`"),
+        ("name: t,", "unlimited: true,", "9:", "`unlimited` beside `plan_from`"),
+        ("plans:", "plan:", "2:", "unknown field"),
+    ];
+    for (from, to, place, expected) in cases {
+        let yaml = GOOD.replacen(from, to, 1);
+        let found = refused(&yaml);
+        assert!(
+            found[0].starts_with(place) && found[0].contains(expected),
+            "{to}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_nobody_uses_is_warned_of() {
+    let unused = GOOD.replace("plan_from: tenants, default: free", "unit: day");
+    let source = sluicegate::config::Text {
+        name: "rules.yaml".into(),
+        text: unused.into(),
+    };
+    let loaded =
+        sluicegate::config::load_with_warnings(&[source], &sluicegate::rules::Defaults::default(), Default::default());
+    let (_, warnings) = loaded.unwrap_or_else(|errors| panic!("{errors}"));
+    let lines: Vec<_> = warnings.lines().collect();
+    assert!(
+        matches!(&lines[..], [one] if one.contains("`sources` has no effect here")),
+        "{lines:?}"
+    );
+}
+
+/// A path is relative to the rules file, wherever the process runs.
+#[test]
+fn sources_of_plans_know_where_they_are() {
+    let rules = try_rules(GOOD).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(rules.sources[0].from.to_string(), "file tenants.csv");
+    let text = sluicegate::config::Text {
+        name: "/etc/sluicegate/rules.yaml".into(),
+        text: GOOD.into(),
+    };
+    let load = |text| sluicegate::config::load(&[text], &sluicegate::rules::Defaults::default());
+    let rules = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(rules.sources[0].from.to_string(), "file /etc/sluicegate/tenants.csv");
+}
