@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::store::StoreError;
-use crate::store::error::Refusal;
 use crate::store::redis::{RedisChange, RedisEvent, RedisObserver};
 
 /// A connection that is lost and made anew at once is in the log this often at most.
@@ -62,7 +60,7 @@ impl Reported {
             }
             RedisChange::ConnectFailed { failed_attempts, error } => {
                 (self.connected, self.warned) = (false, true);
-                let is_login = is_login(error);
+                let is_login = error.is_login();
                 // A server that was restarted with another password is away first.
                 let is_news = is_login && !std::mem::replace(&mut self.login_refused, is_login);
                 (was_connected || *failed_attempts == 1 || is_news).then_some(Line::CannotConnect)
@@ -99,7 +97,7 @@ fn write(event: &RedisEvent, line: Option<&Line>) {
         (RedisChange::Disconnected(error), Some(Line::Lost { suppressed })) => {
             tracing::warn!(server, %error, suppressed, "connection to Redis lost");
         }
-        (RedisChange::ConnectFailed { error, .. }, Some(_)) if is_login(error) => {
+        (RedisChange::ConnectFailed { error, .. }, Some(_)) if error.is_login() => {
             tracing::warn!(
                 server,
                 %error,
@@ -115,20 +113,10 @@ fn write(event: &RedisEvent, line: Option<&Line>) {
     }
 }
 
-/// Whether Redis has refused the user or the password.
-const fn is_login(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Refused {
-            kind: Refusal::Auth,
-            ..
-        }
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreError;
 
     #[test]
     fn a_server_that_refuses_each_connection_is_told_of_now_and_then() {

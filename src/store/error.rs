@@ -117,6 +117,16 @@ impl StoreError {
         )
     }
 
+    /// Whether the server has refused the user or the password.
+    #[must_use]
+    pub const fn is_login(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => matches!(kind, Refusal::Auth),
+            Self::NotSent(why) => why.is_login(),
+            _ => false,
+        }
+    }
+
     /// Whether there is no connection to the server (any more), so that more calls would fail, too.
     #[must_use]
     pub const fn is_away(&self) -> bool {

@@ -12,17 +12,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often files are looked at.
 pub const EVERY: Duration = Duration::from_secs(1);
+/// Longest look of [`Reloaded::look_now`].
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The newest state that could be read. Looking at the files ends when it is dropped.
 #[derive(Debug)]
 pub struct Reloaded<T> {
     current: Arc<ArcSwap<T>>,
+    wake: Arc<Notify>,
+    /// How often the files have been looked at.
+    looked: watch::Receiver<u64>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -42,11 +48,29 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     ) -> Result<Self, E> {
         let stamps = stamps(&files);
         let current = Arc::new(ArcSwap::from_pointee(load()?));
-        let watch = watch(what, files, stamps, every, load, Arc::clone(&current));
+        let (looks, looked) = watch::channel(0);
+        let wake = Arc::new(Notify::new());
+        let ticks = Ticks {
+            every,
+            wake: Arc::clone(&wake),
+            looks,
+        };
+        let watch = follow(what, files, stamps, ticks, load, Arc::clone(&current));
         Ok(Self {
             current,
+            wake,
+            looked,
             _watch: AbortOnDropHandle::new(tokio::spawn(watch)),
         })
+    }
+
+    /// Looks at the files now, and returns when that is done: what is in force was of no use.
+    pub async fn look_now(&self) {
+        let mut looked = self.looked.clone();
+        looked.borrow_and_update();
+        self.wake.notify_one();
+        // The one who looks ends only with us; a file system that hangs is not waited for.
+        let _ = timeout(LOOK, looked.changed()).await;
     }
 
     /// The newest state.
@@ -56,27 +80,38 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     }
 }
 
-async fn watch<T: Send + 'static, E: Display + Send + 'static>(
+/// When files are looked at.
+struct Ticks {
+    every: Duration,
+    wake: Arc<Notify>,
+    looks: watch::Sender<u64>,
+}
+
+async fn follow<T: Send + 'static, E: Display + Send + 'static>(
     what: &'static str,
     files: Vec<PathBuf>,
     mut seen: Vec<Stamp>,
-    every: Duration,
+    looking: Ticks,
     load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     current: Arc<ArcSwap<T>>,
 ) {
     // Reading and parsing a system's bundle takes milliseconds, and a file system may hang: not on a serving thread.
     let (files, load) = (Arc::new(files), Arc::new(load));
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = tokio::time::interval(looking.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_error = None;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = looking.wake.notified() => {}
+        }
         // Taken before reading: what changes meanwhile is seen as a change next time.
         let stamped = Arc::clone(&files);
         let Ok(now) = spawn_blocking(move || stamps(&stamped)).await else {
             continue;
         };
         if now == seen && last_error.is_none() {
+            looking.looks.send_modify(|looks| *looks += 1);
             continue;
         }
         let load = Arc::clone(&load);
@@ -98,6 +133,7 @@ async fn watch<T: Send + 'static, E: Display + Send + 'static>(
             }
         }
         seen = now;
+        looking.looks.send_modify(|looks| *looks += 1);
     }
 }
 

@@ -148,14 +148,19 @@ fn store(reader: &mut Reader<'_>, settings: &mut Settings) {
     };
     let pool_size = reader.parse("REDIS_POOL_SIZE", values::at_least_one::<u16>);
     let names = [
-        ("REDIS_URL", "REDIS_AUTH_FILE"),
-        ("REDIS_PERSECOND_URL", "REDIS_PERSECOND_AUTH_FILE"),
+        ("REDIS_URL", "REDIS_AUTH_FILE", "REDIS_SENTINEL_AUTH_FILE"),
+        (
+            "REDIS_PERSECOND_URL",
+            "REDIS_PERSECOND_AUTH_FILE",
+            "REDIS_PERSECOND_SENTINEL_AUTH_FILE",
+        ),
     ];
-    let [main, per_second] = names.map(|(name, auth_file)| {
+    let [main, per_second] = names.map(|(name, auth_file, sentinel_auth_file)| {
         let mut redis: RedisSettings = reader.parse(name, RedisSettings::from_url)?;
         redis.pool_size = pool_size.map_or(redis.pool_size, usize::from);
         redis.tls = redis.tls.map(|_| tls.clone());
         redis.auth_file = reader.path(auth_file);
+        redis.sentinel_auth_file = reader.path(sentinel_auth_file);
         Some(redis)
     });
     let url_given = reader.text("REDIS_URL").is_some();

@@ -25,6 +25,8 @@ pub struct RedisSettings {
     pub auth_file: Option<PathBuf>,
     /// How to log in to the sentinels, if that is needed.
     pub sentinel_auth: Option<RedisAuth>,
+    /// A file with the same, in place of it: read again when it changes.
+    pub sentinel_auth_file: Option<PathBuf>,
     /// Number of the database; 0 in a cluster.
     pub database: u8,
     /// Connections to each server; commands are pipelined, so a few are enough. At least 1.
@@ -91,6 +93,7 @@ impl RedisSettings {
             auth: None,
             auth_file: None,
             sentinel_auth: None,
+            sentinel_auth_file: None,
             database: 0,
             pool_size: 4,
             connect_timeout: Duration::from_secs(1),

@@ -141,6 +141,8 @@ pub static SECTIONS: &[Section] = &[
         .flag("redis-auth-file", "FILE"),
     v("REDIS_SENTINEL_AUTH", "", "the same for sentinels", Supported)
         .secret(),
+    v("REDIS_SENTINEL_AUTH_FILE", "", "as REDIS_AUTH_FILE, for sentinels", Native)
+        .flag("redis-sentinel-auth-file", "FILE"),
     v("REDIS_TLS", "false", "TLS to Redis", Supported),
     v("REDIS_TLS_CACERT", "", "PEM file: CA of Redis' certificate; without one the system's roots", Supported)
         .flag("redis-tls-ca", "FILE"),
@@ -164,6 +166,8 @@ pub static SECTIONS: &[Section] = &[
         .flag("redis-per-second-auth-file", "FILE"),
     v("REDIS_PERSECOND_SENTINEL_AUTH", "", "as REDIS_SENTINEL_AUTH", Supported)
         .secret(),
+    v("REDIS_PERSECOND_SENTINEL_AUTH_FILE", "", "as REDIS_SENTINEL_AUTH_FILE", Native)
+        .flag("redis-per-second-sentinel-auth-file", "FILE"),
     v("REDIS_PERSECOND_TLS", "false", "as REDIS_TLS; the files are the same", Supported),
     v("REDIS_PERSECOND_TIMEOUT", "1s", "as REDIS_TIMEOUT", Supported),
     v("REDIS_PIPELINE_WINDOW", "0", "how long commands are gathered", PIPELINED),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fred::interfaces::AuthInterface;
 use fred::prelude::{
     Client, ClientLike, Config, ConnectionConfig, ErrorKind, PerformanceConfig, Server, ServerConfig, TcpConfig,
     TlsConfig, TlsConnector,
@@ -33,6 +34,7 @@ const MAX_LOGIN_BYTES: u64 = 64 << 10;
 pub(super) struct Tls {
     config: Option<Arc<Reloaded<ClientConfig>>>,
     auth: Option<Arc<Reloaded<RedisAuth>>>,
+    sentinel_auth: Option<Arc<Reloaded<RedisAuth>>>,
 }
 
 impl Tls {
@@ -43,15 +45,38 @@ impl Tls {
     pub fn new(settings: &RedisSettings) -> Result<Self, TlsError> {
         let watch = |tls: &RedisTls| watched_client_config("TLS to Redis", &tls.client, tls.skip_hostname);
         let config = settings.tls.as_ref().map(watch).transpose()?;
-        let login = |file: &PathBuf| {
-            let path = file.clone();
-            Reloaded::start("login to Redis", vec![file.clone()], EVERY, move || read_login(&path))
+        let login = |what, file: &Option<PathBuf>| {
+            let read = |path: &PathBuf| {
+                let path = path.clone();
+                Reloaded::start(what, vec![path.clone()], EVERY, move || read_login(&path))
+            };
+            Ok::<_, TlsError>(file.as_ref().map(read).transpose()?.map(Arc::new))
         };
-        let auth = settings.auth_file.as_ref().map(login).transpose()?;
         Ok(Self {
             config: config.map(Arc::new),
-            auth: auth.map(Arc::new),
+            auth: login("login to Redis", &settings.auth_file)?,
+            sentinel_auth: login("login to the sentinels", &settings.sentinel_auth_file)?,
         })
+    }
+
+    /// The same for connections to a sentinel, to which its login is that of a server.
+    pub fn of_sentinels(&self) -> Self {
+        Self {
+            auth: self.sentinel_auth.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The newest login of the file, if there is one.
+    pub fn login(&self) -> Option<Arc<RedisAuth>> {
+        self.auth.as_ref().map(|auth| auth.get())
+    }
+
+    /// Reads the files with logins now: a server has refused one.
+    pub async fn read_logins(&self) {
+        for auth in [&self.auth, &self.sentinel_auth].into_iter().flatten() {
+            auth.look_now().await;
+        }
     }
 }
 
@@ -81,14 +106,12 @@ pub(super) fn new(settings: &RedisSettings, timeout: Duration, tls: &Tls) -> Cli
         let rustls = ClientConfig::clone(&tls.get());
         TlsConfig::from(TlsConnector::from(rustls))
     });
-    let from_file = files.auth.as_ref().filter(|_| settings.auth_file.is_some());
-    let from_file = from_file.map(|auth| auth.get());
-    let (username, password) = exposed(from_file.as_deref().or(settings.auth.as_ref()));
+    let (username, password) = exposed(files.login().as_deref().or(settings.auth.as_ref()));
     let config = Config {
         fail_fast: true,
         username,
         password,
-        server: server(settings),
+        server: server(settings, files),
         database: (settings.database != 0).then_some(settings.database),
         tls,
         ..Config::default()
@@ -119,7 +142,7 @@ pub(super) fn new(settings: &RedisSettings, timeout: Duration, tls: &Tls) -> Cli
     Client::new(config, Some(performance), Some(connection), None)
 }
 
-fn server(settings: &RedisSettings) -> ServerConfig {
+fn server(settings: &RedisSettings, files: &Tls) -> ServerConfig {
     let host = |address: &HostPort| {
         let mut server = Server::new(address.host.as_str(), address.port);
         let name = settings.tls.as_ref().and_then(|tls| tls.client.server_name.as_deref());
@@ -130,7 +153,8 @@ fn server(settings: &RedisSettings) -> ServerConfig {
         Topology::Single(address) => ServerConfig::Centralized { server: host(address) },
         Topology::Unix(path) => ServerConfig::Unix { path: path.clone() },
         Topology::Sentinel { master, sentinels } => {
-            let (username, password) = exposed(settings.sentinel_auth.as_ref());
+            let from_file = files.sentinel_auth.as_ref().map(|auth| auth.get());
+            let (username, password) = exposed(from_file.as_deref().or(settings.sentinel_auth.as_ref()));
             ServerConfig::Sentinel {
                 hosts: sentinels.iter().map(host).collect(),
                 service_name: master.clone(),
@@ -144,6 +168,34 @@ fn server(settings: &RedisSettings) -> ServerConfig {
             policy: ClusterDiscoveryPolicy::UseCache,
         },
     }
+}
+
+/// Logs a connection in anew, which goes on as it is if that is refused. Servers that end connections whose login has run out
+/// (tokens of a cloud's identity service) need that.
+pub(super) async fn log_in(client: &Client, auth: &RedisAuth) -> Result<(), fred::error::Error> {
+    client.auth(auth.username.clone(), auth.password.expose()).await
+}
+
+/// Logs a connection in anew when the file has another login than `known`, once for each.
+pub(super) async fn renew(client: &Client, files: &Tls, known: &mut Option<Arc<RedisAuth>>) {
+    let now = files.login();
+    let is_other = match (&now, &*known) {
+        (Some(now), Some(known)) => now != known,
+        _ => false,
+    };
+    if !is_other {
+        return;
+    }
+    if let Some(auth) = &now
+        && let Err(error) = log_in(client, auth).await
+    {
+        // A connection that is made anew will say so, loudly; this one goes on.
+        tracing::debug!(
+            error = printable(error.details()),
+            "a connection to Redis was not logged in anew"
+        );
+    }
+    *known = now;
 }
 
 /// Where fred wants them in the clear.

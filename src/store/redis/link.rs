@@ -240,6 +240,9 @@ impl Supervisor {
                     connection.lost(reason);
                 }
                 Err(error) => {
+                    if error.is_login() {
+                        self.tls.read_logins().await;
+                    }
                     failed_attempts = failed_attempts.saturating_add(1);
                     self.link.set_down(error.clone());
                     self.watch.failed(error);
@@ -274,7 +277,9 @@ impl Supervisor {
 
     /// Returns when the connection is of no more use, with the reason.
     async fn watch(&mut self, client: &Client, mut task: AbortOnDrop) -> StoreError {
+        let mut login = self.tls.login();
         loop {
+            client::renew(client, &self.tls, &mut login).await;
             tokio::select! {
                 ended = &mut task.0 => return self.ended(ended),
                 () = self.link.stalled.notified() => {}

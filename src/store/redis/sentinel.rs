@@ -51,7 +51,7 @@ impl Master {
             name: master.clone(),
             sentinels: sentinels.iter().map(|sentinel| as_server(settings, sentinel)).collect(),
             tell,
-            tls: tls.clone(),
+            tls: tls.of_sentinels(),
         };
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(asker.run()).await });
@@ -113,7 +113,7 @@ fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
     RedisSettings {
         topology: Topology::Single(sentinel.clone()),
         auth: settings.sentinel_auth.clone(),
-        auth_file: None,
+        auth_file: settings.sentinel_auth_file.clone(),
         database: 0,
         ..settings.clone()
     }
@@ -129,9 +129,21 @@ struct Asker {
 impl Asker {
     /// Asks one for as long as it answers, then the next one.
     async fn run(self) {
+        let mut refused = false;
         loop {
             for (by, sentinel) in self.sentinels.iter().enumerate() {
                 if let Err(error) = self.ask(by, sentinel).await {
+                    if error.is_login() && !refused {
+                        tracing::warn!(
+                            %sentinel, %error,
+                            "a sentinel refuses the login, so a failover is seen late: correct REDIS_SENTINEL_AUTH_FILE \
+                             (--redis-sentinel-auth-file), which is read again when it changes"
+                        );
+                    }
+                    refused = error.is_login();
+                    if refused {
+                        self.tls.read_logins().await;
+                    }
                     tracing::debug!(%sentinel, %error, "a sentinel does not say who the master is");
                 }
             }
@@ -144,7 +156,9 @@ impl Asker {
         let patience = sentinel.connect_timeout;
         let client = client::new(sentinel, patience, &self.tls);
         let _task = in_time(patience, client::connect(&client)).await?;
+        let mut login = self.tls.login();
         loop {
+            client::renew(&client, &self.tls, &mut login).await;
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
             let words = vec!["get-master-addr-by-name", &self.name];
             let (host, port) = in_time(PATIENCE, client.custom(question, words)).await?;

@@ -99,6 +99,11 @@ impl Redis {
     }
 }
 
+/// The server to test with: `REDIS_SERVER` (`make stores` runs several), else the system's.
+pub fn server() -> Command {
+    Command::new(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
+}
+
 /// Runs a command on the server of this port through `redis-cli` and returns what it prints.
 pub fn cli(port: u16, arguments: &[&str]) -> String {
     let output = Command::new("redis-cli")
@@ -110,7 +115,7 @@ pub fn cli(port: u16, arguments: &[&str]) -> String {
 }
 
 fn spawn(port: u16, arguments: &[String]) -> Process {
-    let mut command = Command::new("redis-server");
+    let mut command = server();
     command
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])

@@ -1,12 +1,11 @@
 //! A master, its replica and the sentinels that watch them.
 
 use std::fs;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::cluster::wait_for;
-use super::{Redis, cli};
+use super::{Redis, cli, server};
 use crate::support::process::{Process, free_port};
 
 /// The master's name.
@@ -65,6 +64,11 @@ impl Sentinel {
         }
     }
 
+    /// The sentinels' ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.sentinels.iter().map(|(_, port)| *port)
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self
@@ -84,7 +88,7 @@ fn sentinel(dir: &TempDir, n: usize, master: u16) -> (Process, u16) {
          sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n"
     );
     fs::write(&file, config).expect("the sentinel's configuration");
-    let mut process = Process::spawn("sentinel", Command::new("redis-server").arg(&file).arg("--sentinel"));
+    let mut process = Process::spawn("sentinel", server().arg(&file).arg("--sentinel"));
     process.wait_for_port(port);
     (process, port)
 }

@@ -22,12 +22,13 @@ struct Names {
     auth: &'static str,
     auth_file: &'static str,
     sentinel_auth: &'static str,
+    sentinel_auth_file: &'static str,
     tls: &'static str,
     timeout: &'static str,
 }
 
 impl Names {
-    const fn all(&self) -> [&'static str; 9] {
+    const fn all(&self) -> [&'static str; 10] {
         [
             self.url,
             self.socket_type,
@@ -36,6 +37,7 @@ impl Names {
             self.auth,
             self.auth_file,
             self.sentinel_auth,
+            self.sentinel_auth_file,
             self.tls,
             self.timeout,
         ]
@@ -50,6 +52,7 @@ const MAIN: Names = Names {
     auth: "REDIS_AUTH",
     auth_file: "REDIS_AUTH_FILE",
     sentinel_auth: "REDIS_SENTINEL_AUTH",
+    sentinel_auth_file: "REDIS_SENTINEL_AUTH_FILE",
     tls: "REDIS_TLS",
     timeout: "REDIS_TIMEOUT",
 };
@@ -62,6 +65,7 @@ const PER_SECOND: Names = Names {
     auth: "REDIS_PERSECOND_AUTH",
     auth_file: "REDIS_PERSECOND_AUTH_FILE",
     sentinel_auth: "REDIS_PERSECOND_SENTINEL_AUTH",
+    sentinel_auth_file: "REDIS_PERSECOND_SENTINEL_AUTH_FILE",
     tls: "REDIS_PERSECOND_TLS",
     timeout: "REDIS_PERSECOND_TIMEOUT",
 };
@@ -141,6 +145,7 @@ fn server(reader: &mut Reader<'_>, names: &Names) -> Option<RedisSettings> {
     redis.auth = auth.or(redis.auth);
     redis.auth_file = reader.path(names.auth_file);
     redis.sentinel_auth = sentinel_auth.or(redis.sentinel_auth);
+    redis.sentinel_auth_file = reader.path(names.sentinel_auth_file);
     redis.connect_timeout = timeout.unwrap_or(redis.connect_timeout);
     if let Some(size) = pool_size {
         redis.pool_size = size.into();
