@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console chaos soak fuzz image-steps test-containers bench ablation fmt lint deny simulate
+.PHONY: help setup demo demo-compose test test-deploy test-console stores chaos soak fuzz image-steps test-containers bench ablation fmt lint deny simulate
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test-deploy: ## deploy/ alone: schemas, chart, dashboard, and everything in it t
 	@scripts/setup deploy
 	$(BUILD)
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/deploy
+
+stores: ## the conformance suite and the Redis store's tests against Redis 6.2 to 8 and Valkey 8 and 9
+	@scripts/setup redis stores
+	scripts/store-matrix
 
 chaos: ## every fault, one after the other, on real processes; writes the table of docs/reliability.md [CHAOS_ONLY=part-of-a-name]
 	@scripts/setup faults
