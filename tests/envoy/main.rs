@@ -17,5 +17,6 @@ mod config;
 mod costs;
 mod demo;
 mod limits;
+mod recipes;
 mod seam;
 mod timeout;
