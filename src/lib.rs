@@ -9,6 +9,7 @@
 //! | [`mapping`] | from an HTTP request's attributes (`ext_authz`) to descriptors, pure |
 //! | [`rules`] | compiled rules and matching, pure |
 //! | [`algorithms`] | each limit algorithm, pure, in Rust and in Lua |
+//! | [`quota`] | quotas that Envoys enforce themselves (RLQS): sizes, and the account of a bucket on a stream, pure |
 //! | [`tls`] | certificates from files, read again when they change; connections with them |
 //! | [`proto`], [`proto_codec`] | the wire types, and their codec |
 //! | [`config`] | settings; rules files: YAML → compile → watch |
@@ -42,6 +43,7 @@ pub mod net;
 pub mod proto;
 pub mod proto_codec;
 pub mod prove;
+pub mod quota;
 pub mod rules;
 pub mod service;
 pub mod sources;

@@ -32,6 +32,7 @@ use crate::rules::OnStoreError;
 use crate::service::AnswerOptions;
 use crate::service::authz::AuthzService;
 use crate::service::convert::RequestBounds;
+use crate::service::rlqs::QuotaService;
 use crate::service::rls::RateLimitService;
 use crate::service::server::GrpcServer;
 use crate::telemetry::statsd::Statsd;
@@ -73,6 +74,7 @@ pub struct App {
     health: Health,
     rules: RulesFeed,
     background: stores::Background,
+    stop: CancellationToken,
     spans: Option<Export>,
 }
 
@@ -88,16 +90,11 @@ impl App {
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
         let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr, or HOST and PORT")?;
-        let admin_listener = listen::tcp(
-            listen.admin_addr,
-            "admin HTTP",
-            "--admin-addr, or DEBUG_HOST and DEBUG_PORT",
-        )?;
-        let flags = "--prometheus-addr, or PROMETHEUS_ADDR";
+        let flags = "--admin-addr, or DEBUG_HOST and DEBUG_PORT";
+        let admin_listener = listen::tcp(listen.admin_addr, "admin HTTP", flags)?;
         let prometheus = listen.prometheus.as_ref();
-        let prometheus = prometheus.map(|at| listen::tcp(at.addr, "metrics", flags));
-        let token = listen.admin_token_file.as_deref().map(Token::open).transpose();
-        let token = token.map_err(|error| AppError::AdminToken(error.to_string()))?;
+        let prometheus = prometheus.map(|at| listen::tcp(at.addr, "metrics", "--prometheus-addr, or PROMETHEUS_ADDR"));
+        let token = listen.admin_token_file.as_deref().map(open_token).transpose()?;
         let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
         let open_redis = stores::opener(&settings.store);
         let rules = RulesFeed::open(&settings.rules, Arc::clone(&metrics), Arc::clone(&activity), open_redis)?;
@@ -126,11 +123,13 @@ impl App {
             Arc::clone(&clock),
         );
         let authz = authz.traced(traces);
-        let descriptors = |error: &dyn std::fmt::Display| AppError::Descriptors(error.to_string());
-        let json = JsonService::new(rls.clone()).map_err(|error| descriptors(&error))?;
-        let grpc = GrpcServer::new(grpc_options(&settings, shares.grpc, &metrics), rls, authz)
+        let json = JsonService::new(rls.clone()).map_err(descriptors)?;
+        let stop = CancellationToken::new();
+        let quota = (redis.is_some(), stop.clone());
+        let quota = QuotaService::new(Arc::clone(&engine), Arc::clone(&clock), Arc::clone(&metrics), quota);
+        let grpc = GrpcServer::new(grpc_options(&settings, shares.grpc, &metrics), rls, authz, Some(quota))
             .await
-            .map_err(|error| descriptors(&error))?;
+            .map_err(descriptors)?;
         Ok(Self {
             grpc_listener,
             http_listener,
@@ -147,6 +146,7 @@ impl App {
             health,
             rules,
             background: stack.background,
+            stop,
             spans,
             settings,
         })
@@ -173,7 +173,7 @@ impl App {
     /// When a listener fails as a whole.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), AppError> {
         let addresses = self.addresses()?;
-        let stop = CancellationToken::new();
+        let stop = self.stop;
         let _statsd = statsd(&self.settings.telemetry, &self.metrics)?;
         let mut background = JoinSet::new();
         background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
@@ -230,6 +230,15 @@ impl App {
         background.shutdown().await;
         result
     }
+}
+
+fn open_token(file: &std::path::Path) -> Result<Token, AppError> {
+    Token::open(file).map_err(|error| AppError::AdminToken(error.to_string()))
+}
+
+/// The binary's own descriptors are broken.
+fn descriptors(error: impl std::fmt::Display) -> AppError {
+    AppError::Descriptors(error.to_string())
 }
 
 /// Sends metrics until it is dropped.

@@ -60,7 +60,7 @@ pub async fn serve(args: &NoopArgs) -> Result<(), BenchError> {
             .await
             .map_err(|error| failed(&error)),
         Shape::Own => {
-            let server = GrpcServer::new(PortOptions::default(), Noop, Noop)
+            let server = GrpcServer::new(PortOptions::default(), Noop, Noop, None)
                 .await
                 .map_err(|error| failed(&error))?;
             server

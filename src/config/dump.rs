@@ -17,7 +17,7 @@ impl RuleSet {
         let mut notes = Notes::default();
         let mut domains: Vec<_> = self.domains.values().collect();
         domains.sort_by(|one, other| one.name.cmp(&other.name));
-        for domain in domains {
+        for domain in &domains {
             notes.walk(&domain.root, &domain.name, &mut Vec::new());
         }
         let mut out = String::new();
@@ -31,6 +31,12 @@ impl RuleSet {
             for plan in &source.plans {
                 let text = format!("{}.{} plan {}: {}", source.domain, source.name, plan.name, plan.amount);
                 let _ = writeln!(out, "# {}", Escaped(&text));
+            }
+        }
+        for domain in domains {
+            if let Some(quota) = &domain.quota {
+                let text = format!("{}: bucket {:?}", domain.name, quota.bucket);
+                let _ = writeln!(out, "# rlqs: {}", Escaped(&text));
             }
         }
         for (extension, mapping, default) in self.ext_authz.named() {

@@ -2,18 +2,19 @@
 
 use smallvec::SmallVec;
 
+use crate::algorithms::held::plain;
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{
-    Check, Clock, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction,
-    Window,
+    Check, Clock, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction, Window,
 };
-use crate::rules::{Candidate, CountedAs, Matched, OnStoreError, Rule};
+use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
 use super::candidate::Trial;
 use super::hits::{asks, gives_back_permits_only, hits, is_afterwards, of_mean};
+use super::keys::rule_key;
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
 
@@ -183,15 +184,17 @@ impl Plan {
         };
         self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
         let settles = descriptor.settles != Settles::Nothing;
-        let is_afterwards = is_afterwards(&limit, descriptor, active.usage(rule.index));
+        // Its holds are quotas of Envoys; a request counts its hits.
+        let asked = if rule.rlqs { plain(&limit) } else { limit };
+        let is_afterwards = is_afterwards(&asked, descriptor, active.usage(rule.index));
         let is_charge = amount.count_denied || options.charge_after_peek && is_afterwards;
-        let hits = hits(request, descriptor, &limit, is_charge);
+        let hits = hits(request, descriptor, &asked, is_charge);
         let hits = match (amount.hold_first, active.usage(rule.index)) {
             (Some(first), Some(usage)) => of_mean(
                 if asks(descriptor) && !settles { Hits::Peek } else { hits },
                 usage.mean_cost(first),
             ),
-            _ => self.held(hits, &limit, asking.clock),
+            _ => self.held(hits, &asked, asking.clock),
         };
         let hits = match hits {
             Hits::Refund(_) if gives_back_permits_only(matched, &limit) => Hits::Refund(0),
@@ -362,27 +365,6 @@ fn join_settlements(transaction: &mut Transaction, check: &mut Check) {
     if let Some(earlier) = earlier {
         *earlier = earlier.saturating_add(std::mem::take(hits));
     }
-}
-
-/// The counter of a rule's limit, or of its candidate's.
-fn rule_key(
-    options: &EngineOptions,
-    owner: Owner,
-    limit: &Limit,
-    request: &Request,
-    descriptor: &Descriptor,
-    matched: &Matched<'_>,
-) -> CounterKey {
-    let parts = descriptor
-        .entries
-        .iter()
-        .enumerate()
-        .map(|(level, entry)| match matched.values.get(level) {
-            Some(CountedAs::Shared(name)) => Part::Shared(&entry.key, name),
-            Some(CountedAs::Address(address)) => Part::Address(&entry.key, *address),
-            Some(CountedAs::Own) | None => Part::Own(&entry.key, &entry.value),
-        });
-    counter_key(&options.key_prefix, owner, limit, &request.domain, parts)
 }
 
 fn override_limit(options: &EngineOptions, hits: u32, window: Window) -> Result<Limit, String> {

@@ -19,7 +19,7 @@ use crate::model::{Entry, Limit, Window};
 
 pub use defaults::Defaults;
 pub use matcher::{CountedAs, Matched};
-pub use tree::{Domain, Level, Node, RuleSet};
+pub use tree::{Domain, Level, Node, QuotaMapping, RuleSet};
 pub use value_set::ValueSet;
 
 /// What happens when the store cannot answer.
@@ -107,6 +107,8 @@ pub struct Rule {
     pub candidate: Option<Box<Candidate>>,
     /// Questions with 0 hits hold what requests have cost on average: this much until that is known.
     pub hold_first: Option<u64>,
+    /// Envoys may enforce it themselves, by quotas that are leased to them (RLQS): the limit's holds are such leases.
+    pub rlqs: bool,
     /// Where it is written: `file:line`, or the name of a resource without lines.
     pub source: Arc<str>,
 }

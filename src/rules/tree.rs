@@ -1,11 +1,12 @@
 //! The compiled tree.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 
 use crate::mapping::Mappings;
+use crate::model;
 
 use super::Rule;
 use super::cidr::CidrTables;
@@ -33,6 +34,28 @@ pub struct Domain {
     pub name: Arc<str>,
     /// The first level.
     pub(crate) root: Level,
+    /// How the buckets of RLQS become descriptors; `None` where Envoys may not enforce these rules themselves.
+    pub quota: Option<QuotaMapping>,
+}
+
+/// How a bucket of RLQS becomes a descriptor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QuotaMapping {
+    /// The keys that make the descriptor, in its order; empty = all of them, sorted.
+    pub bucket: Box<[Box<str>]>,
+}
+
+impl QuotaMapping {
+    /// The entries of a bucket's descriptor. A key that the bucket does not have is left out.
+    #[must_use]
+    pub fn entries(&self, mut bucket: BTreeMap<String, String>) -> Vec<model::Entry> {
+        let entry = |(key, value)| model::Entry { key, value };
+        if self.bucket.is_empty() {
+            return bucket.into_iter().map(entry).collect();
+        }
+        let keys = self.bucket.iter();
+        keys.filter_map(|key| bucket.remove_entry(&**key)).map(entry).collect()
+    }
 }
 
 /// The nodes below one node, by key.
@@ -76,7 +99,17 @@ impl Domain {
     #[must_use]
     pub fn new(name: Arc<str>, mut root: Level) -> Self {
         root.compile();
-        Self { name, root }
+        Self {
+            name,
+            root,
+            quota: None,
+        }
+    }
+
+    /// The same whose rules Envoys may enforce themselves.
+    #[must_use]
+    pub fn with_quota(self, quota: Option<QuotaMapping>) -> Self {
+        Self { quota, ..self }
     }
 }
 

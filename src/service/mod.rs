@@ -8,6 +8,7 @@ pub mod encoded;
 mod explain;
 pub mod headers;
 pub mod metadata;
+pub mod rlqs;
 pub mod rls;
 pub mod server;
 mod span;

@@ -22,18 +22,24 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer, SERVICE_NAME as AUTHZ_NAME,
 };
+use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_service_server::{
+    RateLimitQuotaServiceServer, SERVICE_NAME as RLQS_NAME,
+};
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService as Rls, RateLimitServiceServer, SERVICE_NAME as RLS_NAME,
 };
 
 use super::authz::AuthzService;
+use super::rlqs::QuotaService;
 use super::rls::RateLimitService;
 
 /// Names under which `grpc.health.v1` answers: the server, what envoyproxy/ratelimit calls itself, the services.
-const HEALTH_NAMES: [&str; 4] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME];
+const HEALTH_NAMES: [&str; 5] = ["", "ratelimit", RLS_NAME, AUTHZ_NAME, RLQS_NAME];
 
 /// Largest request message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// The same for a message of usage reports: one names all buckets of an Envoy, some 47 bytes each.
+const MAX_REPORTS_BYTES: usize = 16 << 20;
 
 /// A server that is put together but does not listen yet.
 pub struct GrpcServer<R = RateLimitService, A = AuthzService> {
@@ -47,7 +53,12 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
     ///
     /// # Errors
     /// When the binary's own descriptors are broken.
-    pub async fn new(options: PortOptions, rls: R, authz: A) -> Result<Self, tonic_reflection::server::Error> {
+    pub async fn new(
+        options: PortOptions,
+        rls: R,
+        authz: A,
+        quota: Option<QuotaService>,
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in HEALTH_NAMES {
             health.set_service_status(name, ServingStatus::NotServing).await;
@@ -59,6 +70,7 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(RLS_NAME)
                 .with_service_name(AUTHZ_NAME)
+                .with_service_name(RLQS_NAME)
                 .with_service_name("grpc.health.v1.Health")
                 .with_service_name(own)
         };
@@ -70,13 +82,18 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
             .max_encoding_message_size(usize::MAX);
         let others = Routes::new(health_service)
             .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
-            .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?)
-            .prepare();
+            .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?);
+        let others = match quota {
+            Some(quota) => {
+                others.add_service(RateLimitQuotaServiceServer::new(quota).max_decoding_message_size(MAX_REPORTS_BYTES))
+            }
+            None => others,
+        };
         Ok(Self {
             services: Services {
                 rls,
                 authz,
-                others,
+                others: others.prepare(),
                 bodies: BodyLimiter::new(options.connection.client_timeout),
                 responses: Arc::default(),
             },
@@ -135,6 +152,15 @@ impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Se
     type Future = CountedResponse<Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let service_of = |path: &str| {
+            path.strip_prefix('/')
+                .and_then(|path| path.split_once('/'))
+                .map(|(name, _)| name == RLQS_NAME)
+        };
+        if service_of(request.uri().path()) == Some(true) {
+            // Its body is a stream of reports that goes on as long as its Envoy does.
+            return CountedResponse::new(Box::pin(self.others.clone().call(request)), None);
+        }
         let request = request.map(|body| LimitedBody::new(body, &self.bodies));
         let service = request
             .uri()

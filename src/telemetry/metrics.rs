@@ -14,6 +14,7 @@ use super::holds::HoldMetrics;
 use super::plan_metrics::PlanMetrics;
 use super::ports::{AllPorts, PortMetrics};
 use super::registrar::Registrar;
+use super::rlqs::RlqsMetrics;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 use super::services::{AllServices, ServiceKind, ServiceMetrics};
 use super::store_meter::StoreMetrics;
@@ -32,6 +33,8 @@ pub struct Metrics {
     pub holds: HoldMetrics,
     /// Plans from outside of the rules.
     pub plans: PlanMetrics,
+    /// Quotas that Envoys enforce themselves.
+    pub rlqs: RlqsMetrics,
     services: AllServices,
     /// Calls to shared stores.
     pub store: StoreMetrics,
@@ -93,6 +96,7 @@ impl Metrics {
             edges: EdgeMetrics::new(&registry)?,
             holds: HoldMetrics::new(r)?,
             plans: PlanMetrics::new(r)?,
+            rlqs: RlqsMetrics::new(r)?,
             services: AllServices::new(r)?,
             store: StoreMetrics::new(r)?,
             failure_mode: r.gauges(

@@ -39,7 +39,7 @@ async fn serve_with(tls: &ServerTls, options: PortOptions) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let tls = TlsAccept::start_every(tls, EVERY).expect("good certificates");
-    let server = GrpcServer::new(options, Noop, Noop).await.expect("a server");
+    let server = GrpcServer::new(options, Noop, Noop, None).await.expect("a server");
     tokio::spawn(server.serve(Listener::Tcp(listener), Some(tls), std::future::pending()));
     port
 }

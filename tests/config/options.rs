@@ -60,6 +60,10 @@ fn every_option_changes_the_dump() {
         let dump = rules(&yaml(&format!("{name}: true\n    rate_limit: {{unit: day}}"))).dump();
         assert!(dump.contains(&format!("{name}: true")), "{dump}");
     }
+    let quota = |rlqs: &str| rules(&format!("rlqs: {rlqs}\n{}", yaml("rate_limit: {unit: day}"))).dump();
+    let dumps = [plain, quota("{}"), quota("{bucket: [a]}")];
+    assert_eq!(dumps.iter().collect::<BTreeSet<_>>().len(), dumps.len(), "{dumps:?}");
+    covered.insert("rlqs");
     // The tree is in every line; `unit` begins each.
     covered.extend([
         "domain",

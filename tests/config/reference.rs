@@ -91,6 +91,7 @@ fn the_examples_in_the_documentation_are_rules() {
         include_str!("../../docs/rules.md"),
         include_str!("../../docs/budgets.md"),
         include_str!("../../docs/ext_authz.md"),
+        include_str!("../../docs/rlqs.md"),
         include_str!("../../README.md"),
     ];
     let blocks: Vec<&str> = pages

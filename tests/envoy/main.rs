@@ -18,5 +18,6 @@ mod costs;
 mod demo;
 mod limits;
 mod recipes;
+mod rlqs;
 mod seam;
 mod timeout;

@@ -283,6 +283,7 @@ async fn reflection_names_what_is_served_and_nothing_else() {
     names.sort();
     let expected = [
         "envoy.service.auth.v3.Authorization",
+        "envoy.service.rate_limit_quota.v3.RateLimitQuotaService",
         "envoy.service.ratelimit.v3.RateLimitService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",

@@ -252,3 +252,56 @@ fn authorization_answers_cross_both_ways() {
     let theirs: full_auth::CheckResponse = crosses(&ours);
     assert_eq!(crosses::<auth::CheckResponse>(&theirs), ours);
 }
+
+/// Bucket ids stay bytes in ours: the same on the wire.
+#[test]
+fn quotas_cross_both_ways() {
+    use envoy_types::pb::envoy::service::rate_limit_quota::v3 as full_quota;
+    use envoy_types::pb::envoy::r#type::v3 as full_type;
+    use full_quota::rate_limit_quota_response::bucket_action::BucketAction as Kind;
+    use sluicegate::proto::envoy::service::rate_limit_quota::v3 as quota;
+
+    let bucket: std::collections::HashMap<_, _> = [("name".to_owned(), "all".to_owned())].into();
+    let theirs = full_quota::RateLimitQuotaUsageReports {
+        domain: "edge".into(),
+        bucket_quota_usages: vec![full_quota::rate_limit_quota_usage_reports::BucketQuotaUsage {
+            bucket_id: Some(full_quota::BucketId { bucket: bucket.clone() }),
+            time_elapsed: Some(envoy_types::pb::google::protobuf::Duration { seconds: 5, nanos: 7 }),
+            num_requests_allowed: 11,
+            num_requests_denied: 12,
+        }],
+    };
+    let ours: quota::RateLimitQuotaUsageReports = crosses(&theirs);
+    let usage = &ours.bucket_quota_usages[0];
+    assert_eq!(
+        quota::BucketId::decode(usage.bucket_id.clone()).expect("an id").bucket,
+        bucket
+    );
+    assert_eq!((usage.num_requests_allowed, usage.num_requests_denied), (11, 12));
+    assert_eq!(
+        usage.time_elapsed.as_ref().map(|time| (time.seconds, time.nanos)),
+        Some((5, 7))
+    );
+
+    let tokens = full_type::TokenBucket {
+        max_tokens: 9,
+        tokens_per_fill: Some(envoy_types::pb::google::protobuf::UInt32Value { value: 0 }),
+        fill_interval: Some(envoy_types::pb::google::protobuf::Duration { seconds: 1, nanos: 0 }),
+    };
+    let strategy = full_type::rate_limit_strategy::Strategy::TokenBucket(tokens);
+    let assigned = full_quota::rate_limit_quota_response::bucket_action::QuotaAssignmentAction {
+        assignment_time_to_live: Some(envoy_types::pb::google::protobuf::Duration { seconds: 3, nanos: 0 }),
+        rate_limit_strategy: Some(full_type::RateLimitStrategy {
+            strategy: Some(strategy),
+        }),
+    };
+    let theirs = full_quota::RateLimitQuotaResponse {
+        bucket_action: vec![full_quota::rate_limit_quota_response::BucketAction {
+            bucket_id: Some(full_quota::BucketId { bucket }),
+            bucket_action: Some(Kind::QuotaAssignmentAction(assigned)),
+        }],
+    };
+    let ours: quota::RateLimitQuotaResponse = crosses(&theirs);
+    let back: full_quota::RateLimitQuotaResponse = crosses(&ours);
+    assert_eq!(back, theirs);
+}

@@ -81,11 +81,24 @@ impl Sluicegate {
         Self::start_by(shell, rules, arguments)
     }
 
-    fn start_by(mut command: Command, rules: &str, arguments: &[&str]) -> Self {
+    fn start_by(command: Command, rules: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("rules.yaml");
         fs::write(&file, rules).expect("the rules file");
-        let [grpc_port, http_port, admin_port] = std::array::from_fn(|_| free_port());
+        Self::start_on(command, (file, dir), std::array::from_fn(|_| free_port()), arguments)
+    }
+
+    /// Starts the binary again on the gRPC port of one that has ended.
+    pub fn start_again(grpc_port: u16, rules: &str, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("rules.yaml");
+        fs::write(&file, rules).expect("the rules file");
+        let command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        Self::start_on(command, (file, dir), [grpc_port, free_port(), free_port()], arguments)
+    }
+
+    fn start_on(mut command: Command, (file, dir): (PathBuf, TempDir), ports: [u16; 3], arguments: &[&str]) -> Self {
+        let [grpc_port, http_port, admin_port] = ports;
         command.arg("serve").arg("--rules").arg(&file);
         for (flag, port) in [
             ("--grpc-addr", grpc_port),

@@ -1,7 +1,9 @@
 //! One raw `rate_limit` → [`Limit`], its window and whether it may be leased.
 
+use crate::algorithms::held::plain;
 use crate::algorithms::limit::{self, LimitError, LimitSpec};
 use crate::model::{Algorithm, AlgorithmKind, Limit, Unit, Window};
+use crate::quota::terms::{self, leased};
 use crate::rules::{Candidate, Defaults};
 
 use super::super::duration;
@@ -15,11 +17,25 @@ use super::scope::Scope;
 pub(super) struct Counted {
     /// `None` = unlimited.
     pub(super) limit: Option<Limit>,
+    /// Quotas of it may be leased to Envoys.
+    pub(super) rlqs: bool,
     pub(super) window: Window,
     pub(super) lease: Option<bool>,
     pub(super) count_denied: bool,
     /// What an adaptive hold keeps first.
     pub(super) hold_first: Option<u64>,
+}
+
+impl Counted {
+    /// The same where no quotas are leased.
+    pub(super) fn unleased(self) -> Self {
+        let limit = self.limit.map(|limit| if self.rlqs { plain(&limit) } else { limit });
+        Self {
+            limit,
+            rlqs: false,
+            ..self
+        }
+    }
 }
 
 /// How long hits are held where a rule does not say.
@@ -64,6 +80,7 @@ pub(super) fn compile(
         step.unlimited(&options);
         return (step.errors.count() == before).then_some(Counted {
             limit: None,
+            rlqs: false,
             window: Window::of(Unit::Second),
             lease: None,
             count_denied: false,
@@ -85,13 +102,15 @@ pub(super) fn compile(
         hits: options.requests_per_unit.value().copied().unwrap_or_default().into(),
         window,
         burst: options.burst.value().copied(),
-        precision: options.precision.value().copied(),
+        precision: step.precision(&options, algorithm),
         max_delay_us,
         hold_us: step.hold(&options, window),
     };
     let limit = step.build(spec, &options, rate_limit.place);
+    let leased = limit.filter(|_| scope.has_rlqs()).and_then(|limit| leased(&limit));
     (step.errors.count() == before).then_some(Counted {
-        limit: Some(limit?),
+        limit: Some(leased.or(limit)?),
+        rlqs: leased.is_some(),
         window,
         lease: options.lease.value().copied(),
         count_denied,
@@ -111,6 +130,7 @@ pub(super) fn candidate(
         place: candidate.place,
     };
     let counted = compile(scope, defaults, &options, None, errors)?;
+    let counted = counted.unleased();
     let limit = counted.limit?;
     if limit.algorithm == Algorithm::Concurrency {
         let place = options.value.algorithm.place().or(options.place);
@@ -228,6 +248,13 @@ impl Step<'_, '_> {
             self.report(problem, adaptive.place);
         }
         Some(adaptive.value.value().copied().unwrap_or(1).max(1))
+    }
+
+    /// Quotas are leased again when a slice has left the window: finer ones waste less of a limit.
+    fn precision(&self, options: &Options, algorithm: AlgorithmKind) -> Option<u32> {
+        let is_finer = self.scope.has_rlqs() && algorithm == AlgorithmKind::SlidingWindow;
+        let own = options.precision.value().copied();
+        own.or(is_finer.then_some(terms::PRECISION))
     }
 
     /// How long hits are held at most, if they are; never longer than a window, which they would outlast then.

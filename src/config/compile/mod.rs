@@ -25,7 +25,7 @@ use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 
 use crate::rules::plans::PlanSource;
-use crate::rules::{Defaults, Domain, Level, Node, Rule, RuleSet, pattern};
+use crate::rules::{Defaults, Domain, Level, Node, QuotaMapping, Rule, RuleSet, pattern};
 
 use super::error::{ConfigErrors, Warnings};
 use super::field::Field;
@@ -59,7 +59,10 @@ pub fn compile(
     }
     let (rules, sources, domains) = (compiler.rules, compiler.sources, compiler.domains.into_iter());
     let domains: HashMap<_, _> = domains
-        .map(|(name, building)| (Arc::clone(&name), Domain::new(name, building.root)))
+        .map(|(name, building)| {
+            let domain = Domain::new(Arc::clone(&name), building.root).with_quota(building.quota);
+            (name, domain)
+        })
         .collect();
     let rules = RuleSet {
         ext_authz: sections::sections(files, &domains, &mut errors),
@@ -69,6 +72,17 @@ pub fn compile(
     };
     errors.sort(files.iter().map(|file| &*file.origin.name));
     errors.with_warnings(rules)
+}
+
+/// The file's `rlqs`.
+fn quota(file: &File) -> Option<QuotaMapping> {
+    let rlqs = file.options.rlqs.value()?;
+    let keys = rlqs.bucket.value().into_iter().flatten();
+    Some(QuotaMapping {
+        bucket: keys
+            .filter_map(|key| key.value().map(|key| key.as_str().into()))
+            .collect(),
+    })
 }
 
 struct Compiler<'a> {
@@ -85,6 +99,7 @@ struct Building {
     first: String,
     root: Level,
     seen: Seen,
+    quota: Option<QuotaMapping>,
 }
 
 /// Where each key and value of a level was first declared.
@@ -101,10 +116,16 @@ impl Compiler<'_> {
         }
         scope.on_store_error = scope.on_store_error(self.errors, &file.options.on_store_error);
         let (mut root, mut seen) = (Level::default(), Seen::new());
+        let mut quota = quota(file);
         let mut first = file.origin.name.to_string();
         if let Some(known) = self.domains.remove(&name) {
             if self.defaults.merge_domains {
                 (root, seen) = (known.root, known.seen);
+                if let (Some(own), Some(_)) = (file.options.rlqs.given(), &known.quota) {
+                    let (field, other) = ("rlqs", "that of another file of this domain");
+                    scope.report(self.errors, Problem::Conflict { field, other }, own.place);
+                }
+                quota = quota.or(known.quota);
             } else {
                 let problem = Problem::DuplicateDomain {
                     domain: name.to_string(),
@@ -121,7 +142,13 @@ impl Compiler<'_> {
         self.sources.extend(scope.plans.sources.iter().cloned());
         self.warn_without_effect(&scope, OptionLevel::File, &file.options, &[], before);
         if sound {
-            self.domains.insert(name, Building { first, root, seen });
+            let building = Building {
+                first,
+                root,
+                seen,
+                quota,
+            };
+            self.domains.insert(name, building);
         }
     }
 

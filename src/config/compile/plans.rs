@@ -26,7 +26,7 @@ pub(super) fn compile(scope: &mut Scope<'_>, defaults: &Defaults, errors: &mut C
             value: written_options.clone(),
             place: written.place,
         };
-        if let Some(counted) = limits::compile(scope, defaults, &options, None, errors) {
+        if let Some(counted) = limits::compile(scope, defaults, &options, None, errors).map(Counted::unleased) {
             let amount = amount(
                 &counted,
                 written_options.requests_per_unit.value().copied().unwrap_or_default(),
@@ -157,6 +157,7 @@ pub(super) fn rule(
     let amount = &default.amount;
     let counted = Counted {
         limit: amount.limit,
+        rlqs: false,
         window: amount.window,
         lease: raw
             .lease

@@ -69,6 +69,7 @@ pub(super) fn compile(
         count_denied: counted.count_denied,
         hold_first: counted.hold_first,
         plan_from,
+        rlqs: counted.rlqs,
         candidate: candidate.map(Box::new),
         source: scope.place(rate_limit.place).into(),
     })

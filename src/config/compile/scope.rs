@@ -50,6 +50,11 @@ impl<'f> Scope<'f> {
         }
     }
 
+    /// Whether Envoys may enforce the file's rules themselves.
+    pub(super) fn has_rlqs(&self) -> bool {
+        self.file.options.rlqs.is_there()
+    }
+
     /// Where something is declared: what a later error says of an earlier one, and a rule of itself.
     pub(super) fn place(&self, place: Option<Place>) -> String {
         let name = &self.file.origin.name;

@@ -45,6 +45,14 @@ pub struct Options {
     pub value_regex: Field<String>,
     pub plan_from: Field<String>,
     pub default: Field<String>,
+    pub rlqs: Field<Rlqs>,
+}
+
+/// `rlqs`, as it is written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rlqs {
+    /// The keys of a bucket in the order of the rules' tree.
+    pub bucket: Field<Vec<Field<String>>>,
 }
 
 /// `hold`, as it is written.

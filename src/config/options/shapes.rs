@@ -6,11 +6,12 @@ use super::super::field::Field;
 use super::super::fields::Reader;
 use super::super::node::{Node, Value};
 use super::super::problem::Problem;
-use super::option::{Hold, Level, Options};
+use super::option::{Hold, Level, Options, Rlqs};
 
 const REPLACES: [&str; 1] = ["name"];
 const HOLD: [&str; 2] = ["ttl", "adaptive"];
 const ADAPTIVE: [&str; 1] = ["first"];
+const RLQS: [&str; 1] = ["bucket"];
 
 /// `replaces`: the names in it.
 pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
@@ -87,6 +88,34 @@ pub(super) fn candidate(reader: &mut Reader<'_>, node: &Node, into: &mut Options
         Some(fields) => Field::at(Box::new(reader.options(&fields, Level::Candidate)), node.place),
         None => Field::Broken,
     };
+}
+
+/// `rlqs`: which keys of a bucket make its descriptor.
+pub(super) fn rlqs(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
+    let Some(fields) = reader.table_fields(node, "`rlqs`", &RLQS) else {
+        into.rlqs = Field::Broken;
+        return;
+    };
+    let bucket = match fields.get("bucket") {
+        None => Field::Absent,
+        Some(node) => match &node.value {
+            Value::List(items) => {
+                let key = |item: &Node| match item.text().filter(|key| !key.is_empty()) {
+                    Some(key) => Field::at(key, item.place),
+                    None => {
+                        reader.wrong("an entry of `bucket`".to_owned(), "a key of the bucket id", item);
+                        Field::Broken
+                    }
+                };
+                Field::at(items.iter().map(key).collect(), node.place)
+            }
+            _ => {
+                reader.wrong("`bucket`".to_owned(), "a list of keys", node);
+                Field::Broken
+            }
+        },
+    };
+    into.rlqs = Field::at(Rlqs { bucket }, node.place);
 }
 
 /// `hold`: how long, and whether by an estimate of our own.

@@ -137,6 +137,12 @@ pub static TABLE: &[RuleOption] = &[
         "limits by name, for rules with `plan_from`: [plans.md](plans.md)", Native),
     entry("sources", &[File], Kind::Tree, "none",
         "where it stands which value has which plan: files, hashes in Redis, URLs ([plans.md](plans.md))", Native),
+    entry("rlqs", &[File], Kind::Shaped {
+            read: shapes::rlqs,
+            given: |options| options.rlqs.is_there().then(|| options.rlqs.place()),
+        }, "none",
+        "`rlqs: {}`: these rules may also be enforced by Envoys themselves (`rate_limit_quota`): [rlqs.md](rlqs.md). `bucket: [name, user]` says which keys of a bucket id make its descriptor, in this order (all of them, sorted, where it is left out)",
+        Native),
     entry("key", &[Descriptor], Kind::Tree, "required", "the key of the descriptor entry that it matches",
         Extended("it is never joined with the value, so that no two rules collide, and a `*` in it is a character; envoyproxy/ratelimit matches keys and values joined")),
     entry("value", &[Descriptor], Kind::Tree, "any",
@@ -217,7 +223,7 @@ pub static TABLE: &[RuleOption] = &[
     entry("hold", COUNTING, Kind::Hold(slot!(hold)), "none",
         "`hold: { ttl: 10m }`: a request's hits are kept as a hold until a descriptor with the entry `sluicegate_hold` settles it with their real number, or the ttl ends ([budgets.md](budgets.md)); not for `leaky_bucket`. The ttl is 10m where it is left out, and never longer than the window. With `adaptive: { first: 500 }` in it, questions with 0 hits hold what requests have cost on average (`first` until that is known), and hits settle the oldest hold",
         Native)
-        .shown(|shown, out| if let Some(limit) = shown.rule.limit.filter(|limit| limit.hold_us > 0) {
+        .shown(|shown, out| if let Some(limit) = shown.rule.limit.filter(|limit| limit.hold_us > 0 && !shown.rule.rlqs) {
             out.push(format!("{}ms", limit.hold_us.div_ceil(1000)));
             out.extend(shown.rule.hold_first.map(|first| format!("adaptive {first}")));
         }),
@@ -242,7 +248,7 @@ pub static TABLE: &[RuleOption] = &[
         Native)
         .shown(|shown, out| out.extend(shown.rule.lease.map(|lease| lease.to_string())))
         .of_rules_below(|rule| rule.limit.is_some_and(|limit| limit.algorithm.kind().can_lease() && limit.hold_us == 0),
-            "a `rate_limit` with `algorithm: sliding_window` or `fixed_window`, and no `hold`"),
+            "a `rate_limit` with `algorithm: sliding_window` or `fixed_window`, no `hold`, and no `rlqs` on the domain"),
     entry("shadow_mode", &[Descriptor], Kind::Truth(slot!(shadow_mode)), "`false`",
         "`true`: counted and reported, never denies", Supported)
         .of_its_rule_or_all_below(|rule| rule.shadow_mode),

@@ -1,0 +1,207 @@
+//! Quotas that Envoys enforce themselves: the rule of a bucket, and what the store makes of a step of its account.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::algorithms::limit::horizon_us;
+use crate::model::{Check, CounterKey, Descriptor, Enforcement, Hits, HoldId, Limit, Request, RetryAfter, Transaction};
+use crate::quota::account::{QuotaFailure, QuotaStand, QuotaStep, UnusedHits};
+use crate::rules::OnStoreError;
+use crate::store::correction::{Cause, Correction, signed};
+use crate::store::{Outcomes, StoreError};
+
+use super::keys::rule_key;
+use super::{Active, Engine, failure};
+
+/// What applies to a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuotaRule {
+    /// No rule, or one that says `unlimited`.
+    Unlimited,
+    /// The domain has rules and no `rlqs`.
+    NotEnabled,
+    /// Hits cannot be leased: of such a rule, or of several at once.
+    NotLeasable,
+    /// A counter that may be leased.
+    Counted(Box<QuotaCounter>),
+}
+
+/// A counter that may be leased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaCounter {
+    /// Its key.
+    pub key: CounterKey,
+    /// Its limit, whose holds are the leases.
+    pub limit: Limit,
+    /// Index of the rule.
+    pub rule: usize,
+    /// Everything passes, and is counted.
+    pub is_shadow: bool,
+    on_store_error: OnStoreError,
+}
+
+impl Engine {
+    /// What applies to a bucket.
+    #[must_use]
+    pub fn quota_rule(&self, active: &Active, domain: &str, bucket: BTreeMap<String, String>) -> QuotaRule {
+        let Some(rules) = active.rules.domains.get(domain) else {
+            return QuotaRule::Unlimited;
+        };
+        let Some(mapping) = &rules.quota else {
+            return QuotaRule::NotEnabled;
+        };
+        let descriptor = Descriptor {
+            entries: mapping.entries(bucket),
+            ..Descriptor::default()
+        };
+        let Some(matched) = rules.find(&descriptor.entries) else {
+            return QuotaRule::Unlimited;
+        };
+        // One lease cannot be of several counters.
+        let [rule] = matched.rules else {
+            return QuotaRule::NotLeasable;
+        };
+        let Some(limit) = rule.limit else {
+            return QuotaRule::Unlimited;
+        };
+        if !rule.rlqs {
+            return QuotaRule::NotLeasable;
+        }
+        let request = Request {
+            domain: domain.to_owned(),
+            ..Request::default()
+        };
+        QuotaRule::Counted(Box::new(QuotaCounter {
+            key: rule_key(&self.options, rule.owner(), &limit, &request, &descriptor, &matched),
+            limit,
+            rule: rule.index,
+            is_shadow: rule.shadow_mode || self.options.shadow_mode,
+            on_store_error: rule.on_store_error.unwrap_or(self.options.on_store_error),
+        }))
+    }
+
+    /// Does a step of an account. A store that fails is no error here: `on_store_error` answers.
+    pub async fn quota_step(&self, counter: &QuotaCounter, step: &QuotaStep) -> QuotaStand {
+        let id = HoldId::new(self.clock.now_us(), rand::random());
+        let transaction = counter.transaction(step, id);
+        match self.store.check(&transaction).await {
+            Ok(outcomes) => stand(step, id, &outcomes),
+            Err(error) => self.quota_failed(counter, step, id, &error),
+        }
+    }
+
+    /// Decides in place of the store. What the Envoy may still have counts as used: the store has the hold of it, or has not.
+    fn quota_failed(&self, counter: &QuotaCounter, step: &QuotaStep, id: HoldId, error: &StoreError) -> QuotaStand {
+        self.report(error);
+        let mode = counter.on_store_error;
+        self.count_failure(mode);
+        let undecided = |failure| QuotaStand {
+            id,
+            kept: 0,
+            got: 0,
+            slice: 0,
+            remaining: 0,
+            retry_after_us: crate::model::time::SECOND_US,
+            failure: Some(failure),
+        };
+        match mode {
+            OnStoreError::Allow => undecided(QuotaFailure::Allow),
+            OnStoreError::Deny => undecided(QuotaFailure::Deny),
+            OnStoreError::Local => {
+                let step = QuotaStep {
+                    used: step.used + step.keep,
+                    keep: 0,
+                    ..*step
+                };
+                let transaction = counter.transaction(&step, id);
+                let modes: SmallVec<[_; 3]> = SmallVec::from_elem(mode, transaction.checks.len());
+                let outcomes = failure::answer(self.fallback.as_deref(), &transaction, &modes);
+                QuotaStand {
+                    slice: 0,
+                    failure: Some(QuotaFailure::Local),
+                    ..stand(&step, id, &outcomes)
+                }
+            }
+        }
+    }
+
+    /// Gives back hits that a report has proved unused.
+    pub fn quota_return(&self, counter: &QuotaCounter, unused: &UnusedHits) {
+        self.store.correct(Correction {
+            counter: counter.key.clone(),
+            limit: counter.limit,
+            slice: Some(unused.slice),
+            hold: None,
+            delta: -signed(unused.hits),
+            lasts: Duration::from_micros(horizon_us(&counter.limit)),
+            cause: Cause::Lease,
+        });
+    }
+
+    /// Counts what Envoys have decided by themselves, for the rule's metrics.
+    pub fn quota_used(&self, active: &Active, counter: &QuotaCounter, allowed: u64, denied: u64) {
+        let Some(stats) = active.stats(counter.rule) else {
+            return;
+        };
+        stats.allowed.fetch_add(allowed, Relaxed);
+        stats.within_limit.fetch_add(allowed, Relaxed);
+        stats.denied.fetch_add(denied, Relaxed);
+        stats.over_limit.fetch_add(denied, Relaxed);
+        stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        if let Some(activity) = &self.activity
+            && denied > 0
+        {
+            activity.events.denied(counter.key.as_str());
+        }
+    }
+}
+
+impl QuotaCounter {
+    /// A step as the store knows it: everything in it is done as far as it fits.
+    fn transaction(&self, step: &QuotaStep, id: HoldId) -> Transaction {
+        let settles = match (step.settles, step.used) {
+            (Some(id), hits) => Some(Hits::Settle { hits, id }),
+            (None, 0) => None,
+            (None, hits) => Some(Hits::Debit(hits)),
+        };
+        let hold = |hits| (hits > 0).then_some(Hits::Hold { hits, id });
+        let checks = [settles, hold(step.keep), hold(step.more.hits)];
+        let check = |hits| Check {
+            key: self.key.clone(),
+            limit: self.limit,
+            hits,
+            enforcement: Enforcement::Shadow,
+        };
+        Transaction {
+            checks: checks.into_iter().flatten().map(check).collect(),
+            deadline: None,
+            exact: true,
+        }
+    }
+}
+
+/// What outcomes of a step's transaction say, in the order of its checks.
+fn stand(step: &QuotaStep, id: HoldId, outcomes: &Outcomes) -> QuotaStand {
+    let mut outcomes = outcomes.iter();
+    let settled = (step.settles.is_some() || step.used > 0)
+        .then(|| outcomes.next())
+        .flatten();
+    let kept = (step.keep > 0).then(|| outcomes.next()).flatten();
+    let more = (step.more.hits > 0).then(|| outcomes.next()).flatten();
+    let last = more.or(kept).or(settled);
+    QuotaStand {
+        id,
+        kept: kept.map_or(0, |outcome| outcome.holds.own),
+        got: more.map_or(0, |outcome| outcome.holds.own),
+        slice: settled.map_or(0, |outcome| outcome.slice),
+        remaining: last.map_or(0, |outcome| outcome.remaining),
+        retry_after_us: match last.map(|outcome| outcome.retry_after) {
+            Some(RetryAfter::Micros(us)) => us,
+            _ => crate::model::time::SECOND_US,
+        },
+        failure: None,
+    }
+}

@@ -1,0 +1,179 @@
+//! What the store has made of a step.
+
+use super::state::{Account, EndedLease, LiveLease, PreviousLease, Rest, small};
+use super::words::{Assignment, Ends, QuotaFailure, QuotaStand, QuotaStep};
+use crate::model::time::SECOND_US;
+use crate::quota::size::LeaseSize;
+use crate::quota::terms::{REPORT_TTL_S, SHORT_TTL_S, life_us};
+
+/// Leases that ended since the last report and are kept apart; what more of them leave unused is not returned.
+const MAX_ENDED: usize = 8;
+/// Rests that are kept apart; more of them are proven void together.
+const MAX_RESTS: usize = 4;
+/// The hold of an Envoy that does not report is renewed this often, in microseconds.
+const FROZEN_RENEWED_US: u64 = 5 * SECOND_US;
+
+impl Account {
+    /// Takes in what the store has made of a step, which was sent at `sent_us`. `poll_us`: the longest wait after a denial, in
+    /// which others may give something back.
+    pub fn answered(&mut self, step: &QuotaStep, stand: &QuotaStand, sent_us: u64, poll_us: u64) -> Assignment {
+        // Only where a limit was lowered meanwhile: what may still be used counts as used.
+        self.owed = small(step.keep.saturating_sub(stand.kept));
+        let before = self.live.take();
+        if let Some(failure) = stand.failure {
+            return self.failed(step, stand, failure, sent_us);
+        }
+        let got = step.more.hits > 0 && stand.got > 0;
+        let is_denied = step.more.hits > 0 && !got;
+        self.retry_us = if is_denied {
+            sent_us + stand.retry_after_us.clamp(1, poll_us)
+        } else {
+            0
+        };
+        let kept = match step.ends {
+            Ends::Nothing => before,
+            Ends::Live => {
+                before
+                    .iter()
+                    .for_each(|live| self.end(live.held, live.used, stand.slice));
+                None
+            }
+            Ends::Previous => {
+                let previous = self.previous.take();
+                previous
+                    .iter()
+                    .for_each(|lease| self.end(lease.hits, lease.used, stand.slice));
+                if !got {
+                    self.live = before;
+                    return Assignment::Nothing;
+                }
+                self.previous = before.map(|live| PreviousLease {
+                    id: live.id,
+                    hits: live.held,
+                    used: live.used,
+                });
+                None
+            }
+        };
+        if self.frozen {
+            (self.previous, self.retry_us) = (None, sent_us + FROZEN_RENEWED_US);
+            self.ended.clear();
+        }
+        if got {
+            self.leased(step, stand, kept.as_ref(), sent_us)
+        } else if stand.kept > 0 {
+            self.kept(stand, kept, sent_us);
+            Assignment::Nothing
+        } else if step.more.hits == 0 {
+            Assignment::Nothing
+        } else {
+            Assignment::Deny {
+                ttl_s: stand.retry_after_us / SECOND_US + 2 * REPORT_TTL_S,
+            }
+        }
+    }
+
+    /// There is a new lease.
+    fn leased(&mut self, step: &QuotaStep, stand: &QuotaStand, kept: Option<&LiveLease>, sent_us: u64) -> Assignment {
+        let size = LeaseSize {
+            hits: stand.got,
+            ..step.more
+        };
+        let held = small(stand.kept + stand.got);
+        let rest = kept.map_or(0, |live| live.held).min(small(stand.kept));
+        self.rest(rest, sent_us);
+        self.live = Some(LiveLease {
+            id: stand.id,
+            stored: held,
+            held,
+            sent: small(stand.got),
+            sent_us,
+            end_us: sent_us + life_us(size.ttl_s),
+            used: 0,
+            is_short: size.is_short() && stand.kept == 0,
+        });
+        Assignment::Lease(size)
+    }
+
+    /// The lease before goes on, with a new hold of what it may still use.
+    fn kept(&mut self, stand: &QuotaStand, before: Option<LiveLease>, sent_us: u64) {
+        let held = small(stand.kept);
+        let known = before.unwrap_or(LiveLease {
+            id: stand.id,
+            stored: held,
+            held,
+            sent: held,
+            sent_us,
+            end_us: sent_us + life_us(REPORT_TTL_S),
+            used: 0,
+            is_short: false,
+        });
+        self.live = Some(LiveLease {
+            id: stand.id,
+            stored: held,
+            held,
+            ..known
+        });
+    }
+
+    /// The store did not answer. What was leased before is taken for used, and what is leased meanwhile is short.
+    fn failed(&mut self, step: &QuotaStep, stand: &QuotaStand, failure: QuotaFailure, sent_us: u64) -> Assignment {
+        self.ended.clear();
+        self.rests.clear();
+        (self.previous, self.ended_used) = (None, 0);
+        if failure == QuotaFailure::Local && stand.got > 0 {
+            self.retry_us = 0;
+            self.live = Some(LiveLease {
+                id: stand.id,
+                stored: small(stand.got),
+                held: small(stand.got),
+                sent: small(stand.got),
+                sent_us,
+                end_us: sent_us + life_us(SHORT_TTL_S),
+                used: 0,
+                is_short: true,
+            });
+            return Assignment::Lease(LeaseSize {
+                hits: stand.got,
+                ttl_s: SHORT_TTL_S,
+            });
+        }
+        self.retry_us = sent_us + stand.retry_after_us.clamp(1, SECOND_US);
+        if failure != QuotaFailure::Local {
+            self.owed = small(step.used + step.keep);
+        }
+        if failure == QuotaFailure::Allow {
+            return Assignment::Allow { ttl_s: REPORT_TTL_S };
+        }
+        Assignment::Deny {
+            ttl_s: 2 * REPORT_TTL_S,
+        }
+    }
+
+    /// A lease has ended, and all of it was settled.
+    fn end(&mut self, hits: u32, used: u32, slice: u64) {
+        self.ended_used = self.ended_used.saturating_add(used);
+        if self.ended.len() < MAX_ENDED {
+            self.ended.push(EndedLease { slice, hits });
+        } else if let Some(last) = self.ended.last_mut() {
+            // Not returned, since its slice is not known; counted where a report is compared with what was leased.
+            last.hits = last.hits.saturating_add(hits);
+            last.slice = 0;
+        }
+    }
+
+    /// A lease was replaced with so much left.
+    fn rest(&mut self, hits: u32, sent_us: u64) {
+        let is_full = self.rests.len() >= MAX_RESTS;
+        match self.rests.last_mut().filter(|_| is_full) {
+            _ if hits == 0 => {}
+            Some(last) => {
+                *last = Rest {
+                    sent_us,
+                    hits: last.hits.saturating_add(hits),
+                }
+            }
+            None => self.rests.push(Rest { sent_us, hits }),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What is kept of a bucket.
+
+use crate::model::HoldId;
+use crate::quota::terms::SHORT_RENEWED_US;
+
+/// The account of one bucket on one stream. Hits fit 32 bits, as those of any limit do.
+#[derive(Debug, Default)]
+pub struct Account {
+    pub(super) live: Option<LiveLease>,
+    /// The short lease before the one in force: over, but perhaps not for long enough.
+    pub(super) previous: Option<PreviousLease>,
+    /// What leases had left when others took their place; in the hold of the one in force.
+    pub(super) rests: Vec<Rest>,
+    pub(super) ended: Vec<EndedLease>,
+    /// Most that the leases in `ended` may have used before the last report.
+    pub(super) ended_used: u32,
+    /// Requests that were admitted without a lease, to be counted.
+    pub(super) owed: u32,
+    /// Requests per 1,000 s, denied ones too.
+    pub(super) demand: u32,
+    pub(super) has_demand: bool,
+    /// Its Envoy may have stopped: what it has been given stays held.
+    pub(super) frozen: bool,
+    /// When a request was last reported.
+    pub(super) used_us: u64,
+    /// When to ask again after a denial; 0 = it was not denied.
+    pub(super) retry_us: u64,
+}
+
+/// The lease in force, with what may still be used of the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LiveLease {
+    pub(super) id: HoldId,
+    /// What its hold keeps in the store.
+    pub(super) stored: u32,
+    /// What may still be used.
+    pub(super) held: u32,
+    /// Tokens of the last assignment.
+    pub(super) sent: u32,
+    pub(super) sent_us: u64,
+    pub(super) end_us: u64,
+    /// Of a short one: most that it may have used before the last report.
+    pub(super) used: u32,
+    /// It is settled in full when it ends; others when a report says what was used.
+    pub(super) is_short: bool,
+}
+
+/// A short lease that another has taken the place of; it has a hold of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PreviousLease {
+    pub(super) id: HoldId,
+    pub(super) hits: u32,
+    /// Most that it may have used before the last report.
+    pub(super) used: u32,
+}
+
+/// What a lease had left when another was sent: void once that has arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    pub(super) sent_us: u64,
+    pub(super) hits: u32,
+}
+
+/// A lease that has ended and was settled in full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndedLease {
+    pub(super) slice: u64,
+    pub(super) hits: u32,
+}
+
+/// Hits as an account keeps them.
+pub(super) fn small(hits: u64) -> u32 {
+    u32::try_from(hits).unwrap_or(u32::MAX)
+}
+
+impl Account {
+    /// The account of a bucket that is new on its stream.
+    #[must_use]
+    pub fn new(now_us: u64) -> Self {
+        Self {
+            used_us: now_us,
+            ..Self::default()
+        }
+    }
+
+    /// Another limit applies from now on: what was leased ends with its hold, what is owed was owed to another counter.
+    pub fn restart(&mut self, now_us: u64) {
+        let (demand, has_demand) = (self.demand, self.has_demand);
+        *self = Self {
+            demand,
+            has_demand,
+            ..Self::new(now_us)
+        };
+    }
+
+    /// Leases nothing before this time.
+    pub const fn wait_until(&mut self, at_us: u64) {
+        self.retry_us = at_us;
+    }
+
+    /// Hits that nobody has counted: they are, by the next step.
+    pub fn owe(&mut self, hits: u64) {
+        self.owed = self.owed.saturating_add(small(hits));
+    }
+
+    /// Requests per 1,000 s; `None` before a report that covers some time.
+    #[must_use]
+    pub fn demand(&self) -> Option<u64> {
+        self.has_demand.then_some(self.demand.into())
+    }
+
+    /// When to come again without a report; `None` = not before one.
+    #[must_use]
+    pub fn due_us(&self) -> Option<u64> {
+        let retry_us = (self.retry_us > 0).then_some(self.retry_us);
+        match &self.live {
+            Some(live) if live.is_short && !self.frozen => {
+                let next_us = self.retry_us.max(live.sent_us + SHORT_RENEWED_US);
+                Some(next_us.min(live.end_us))
+            }
+            // One that is over stays held until a report says what was used.
+            Some(live) if !self.frozen => Some(self.retry_us.max(live.end_us)),
+            _ => retry_us,
+        }
+    }
+
+    /// Since when no request was reported.
+    #[must_use]
+    pub const fn used_us(&self) -> u64 {
+        self.used_us
+    }
+
+    /// Whether nothing is leased that could be lost.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.live.is_none() && self.previous.is_none() && self.ended.is_empty() && self.owed == 0
+    }
+
+    /// Tokens of the lease in force, and when it ends; 0 and 0 without one.
+    #[must_use]
+    pub fn lease(&self) -> (u64, u64) {
+        let previous = self.previous.map_or(0, |previous| u64::from(previous.hits));
+        self.live
+            .map_or((previous, 0), |live| (previous + u64::from(live.held), live.end_us))
+    }
+
+    /// Its Envoy may have stopped: all that it may still use stays held, also what has been settled since its last report.
+    pub fn freeze(&mut self, now_us: u64) {
+        let has_something = self.live.is_some() || self.previous.is_some() || !self.ended.is_empty();
+        if has_something && !self.frozen {
+            self.frozen = true;
+            self.retry_us = now_us;
+        }
+    }
+}

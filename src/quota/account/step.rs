@@ -1,0 +1,117 @@
+//! What to ask the store for.
+
+use super::state::{Account, LiveLease};
+use super::words::{Ends, QuotaStep};
+use crate::model::time::SECOND_US;
+use crate::quota::size::{LeaseSize, Situation};
+use crate::quota::terms::{PROVEN_US, REPORT_US, SHORT_RENEWED_US};
+
+/// A lease is replaced by a smaller one if it is this many times as large, and at least this many hits.
+const TOO_LARGE: u64 = 4;
+const WORTH_SHRINKING: u64 = 16;
+/// A lease that has this little time left at a report would end before it could be renewed at the next.
+const RENEWED_US: u64 = REPORT_US + 2 * SECOND_US;
+
+impl Account {
+    /// What to ask the store for now; `None` = nothing. `is_idle`: what it has is not renewed.
+    #[must_use]
+    pub fn step(&self, situation: &Situation, is_idle: bool, now_us: u64) -> Option<QuotaStep> {
+        if self.frozen {
+            return self.hold_on(now_us);
+        }
+        let may_lease = !is_idle && now_us >= self.retry_us;
+        let size = situation.size();
+        let wanted = LeaseSize {
+            hits: size.hits.max(1),
+            ..size
+        };
+        let none = LeaseSize { hits: 0, ttl_s: 0 };
+        let new = if may_lease { wanted } else { none };
+        let Some(live) = &self.live else {
+            return (self.owed > 0 || new.hits > 0).then_some(QuotaStep {
+                settles: None,
+                used: self.owed.into(),
+                keep: 0,
+                more: new,
+                ends: Ends::Nothing,
+            });
+        };
+        let is_over = now_us >= live.end_us;
+        if live.is_short {
+            return self.short_step(live, new, now_us);
+        }
+        let renews = may_lease && (is_over || self.renews(live, &size, now_us));
+        let more = if renews { wanted } else { none };
+        // What is held for nothing is let go.
+        let spare = live.stored.saturating_sub(live.held.saturating_add(self.owed));
+        let frees = u64::from(spare) > WORTH_SHRINKING || live.held == 0;
+        (self.owed > 0 || renews || frees).then_some(QuotaStep {
+            settles: Some(live.id),
+            used: self.owed.into(),
+            keep: live.held.into(),
+            more,
+            ends: Ends::Nothing,
+        })
+    }
+
+    /// The next step while short leases follow each other: each is settled when the one after it has been in force for a
+    /// while, or has not come.
+    fn short_step(&self, live: &LiveLease, new: LeaseSize, now_us: u64) -> Option<QuotaStep> {
+        let is_over = now_us >= live.end_us;
+        let is_next = now_us >= live.sent_us + SHORT_RENEWED_US && new.hits > 0;
+        if let Some(previous) = &self.previous
+            && (is_next || is_over)
+        {
+            return Some(QuotaStep {
+                settles: Some(previous.id),
+                used: u64::from(self.owed) + u64::from(previous.hits),
+                keep: 0,
+                more: new,
+                ends: Ends::Previous,
+            });
+        }
+        if is_over {
+            return Some(QuotaStep {
+                settles: Some(live.id),
+                used: u64::from(self.owed) + u64::from(live.held),
+                keep: 0,
+                more: new,
+                ends: Ends::Live,
+            });
+        }
+        is_next.then_some(QuotaStep {
+            settles: None,
+            used: self.owed.into(),
+            keep: 0,
+            more: new,
+            ends: Ends::Previous,
+        })
+    }
+
+    /// Whether a lease that is not short is replaced before it ends.
+    fn renews(&self, live: &LiveLease, size: &LeaseSize, now_us: u64) -> bool {
+        let held = u64::from(live.held);
+        let needs = Situation::needs(self.demand.into());
+        let is_small = self.has_demand && held < needs;
+        let ends = live.end_us < now_us + RENEWED_US;
+        // A short one would leave out what this one still has.
+        let is_better = !size.is_short() || size.hits > held;
+        let is_large = self.has_demand && held > WORTH_SHRINKING && held > size.hits.saturating_mul(TOO_LARGE);
+        let is_new = now_us < live.sent_us + PROVEN_US;
+        size.hits > 0 && !is_new && ((is_small || ends) && is_better || is_large)
+    }
+
+    /// Renews the hold of an Envoy that does not report.
+    fn hold_on(&self, now_us: u64) -> Option<QuotaStep> {
+        let ended: u64 = self.ended.iter().map(|ended| u64::from(ended.hits)).sum();
+        let live = self.live.map_or(0, |live| u64::from(live.held));
+        let held = live + self.previous.map_or(0, |previous| u64::from(previous.hits));
+        (now_us >= self.retry_us && held + ended > 0).then_some(QuotaStep {
+            settles: self.live.map(|live| live.id),
+            used: self.owed.into(),
+            keep: held + ended,
+            more: LeaseSize { hits: 0, ttl_s: 0 },
+            ends: Ends::Nothing,
+        })
+    }
+}

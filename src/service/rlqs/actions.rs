@@ -1,0 +1,109 @@
+//! What Envoy is told, on the wire.
+
+use bytes::Bytes;
+use prost_types::Duration;
+
+use crate::proto::envoy::service::rate_limit_quota::v3::RateLimitQuotaResponse;
+use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_response::BucketAction;
+use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_response::bucket_action::{
+    AbandonAction, BucketAction as Kind, QuotaAssignmentAction,
+};
+use crate::proto::envoy::r#type::v3::rate_limit_strategy::{BlanketRule, Strategy};
+use crate::proto::envoy::r#type::v3::{RateLimitStrategy, TokenBucket};
+use crate::quota::account::Assignment;
+
+/// Buckets of one message: Envoy's main thread takes in a few hundred actions without a delay that anybody notices.
+const BUCKETS_A_MESSAGE: usize = 100;
+/// Bytes of bucket ids in one message: Envoy takes messages of up to 4 MiB.
+const BYTES_A_MESSAGE: usize = 1 << 20;
+
+/// Actions that are collected into messages.
+#[derive(Debug, Default)]
+pub struct Actions {
+    done: Vec<RateLimitQuotaResponse>,
+    open: Vec<BucketAction>,
+    buckets: usize,
+    bytes: usize,
+}
+
+impl Actions {
+    /// Adds what a bucket is assigned.
+    pub fn assign(&mut self, id: &Bytes, assignment: &Assignment) {
+        match *assignment {
+            Assignment::Nothing => return,
+            Assignment::Deny { ttl_s } => self.push(id, blanket(BlanketRule::DenyAll, ttl_s)),
+            Assignment::Allow { ttl_s } => self.push(id, blanket(BlanketRule::AllowAll, ttl_s)),
+            Assignment::Lease(size) => {
+                // In one message and in this order: it drops what the lease before had left, and opens a full bucket.
+                self.push(id, blanket(BlanketRule::DenyAll, size.ttl_s));
+                self.push(id, assigned(Strategy::TokenBucket(tokens(size.hits)), size.ttl_s));
+            }
+        }
+        self.end_bucket(id);
+    }
+
+    /// Tells Envoy to forget a bucket.
+    pub fn abandon(&mut self, id: &Bytes) {
+        self.push(id, Kind::AbandonAction(AbandonAction {}));
+        self.end_bucket(id);
+    }
+
+    fn push(&mut self, id: &Bytes, kind: Kind) {
+        self.bytes += id.len();
+        self.open.push(BucketAction {
+            bucket_id: id.clone(),
+            bucket_action: Some(kind),
+        });
+    }
+
+    fn end_bucket(&mut self, id: &Bytes) {
+        self.buckets += 1;
+        if self.buckets >= BUCKETS_A_MESSAGE || self.bytes + 2 * id.len() >= BYTES_A_MESSAGE {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.done.push(RateLimitQuotaResponse {
+                bucket_action: std::mem::take(&mut self.open),
+            });
+        }
+        (self.buckets, self.bytes) = (0, 0);
+    }
+
+    /// The messages.
+    pub fn take(&mut self) -> Vec<RateLimitQuotaResponse> {
+        self.close();
+        std::mem::take(&mut self.done)
+    }
+}
+
+fn assigned(strategy: Strategy, ttl_s: u64) -> Kind {
+    Kind::QuotaAssignmentAction(QuotaAssignmentAction {
+        assignment_time_to_live: Some(seconds(ttl_s)),
+        rate_limit_strategy: Some(RateLimitStrategy {
+            strategy: Some(strategy),
+        }),
+    })
+}
+
+fn blanket(rule: BlanketRule, ttl_s: u64) -> Kind {
+    assigned(Strategy::BlanketRule(rule.into()), ttl_s)
+}
+
+/// Without a refill it is a number of requests; an interval under a second, or none, would be no limit at all.
+fn tokens(hits: u64) -> TokenBucket {
+    TokenBucket {
+        max_tokens: u32::try_from(hits).unwrap_or(u32::MAX),
+        tokens_per_fill: Some(0),
+        fill_interval: Some(seconds(1)),
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}

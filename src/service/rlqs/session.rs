@@ -1,0 +1,387 @@
+//! One stream: reports in, assignments out.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc::Sender;
+use tonic::Status;
+
+use super::actions::Actions;
+use super::bucket_id;
+use super::parts::QuotaParts;
+use super::table::{Applies, BucketEntry, BucketTable};
+use crate::algorithms::quota;
+use crate::engine::{Active, QuotaRule};
+use crate::model::time::SECOND_US;
+use crate::proto::envoy::service::rate_limit_quota::v3 as wire;
+use crate::quota::account::{Account, Assignment};
+use crate::quota::terms::{LATE_US, REPORT_US};
+use wire::rate_limit_quota_usage_reports::BucketQuotaUsage;
+
+/// Longest time that Envoy may take over reading a message.
+const MAX_SEND: Duration = Duration::from_secs(10);
+/// A stream without reports for so long is given up.
+const MAX_LATE_US: u64 = 600 * SECOND_US;
+/// What is due within this time is done together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// Ttl of what does not depend on a counter, in seconds.
+const BLANKET_TTL_S: u64 = 300;
+/// Longest domain, in bytes.
+const MAX_DOMAIN: usize = 4 << 10;
+/// A report covers time, and is not that of a bucket's first request, from here on, in microseconds.
+const COVERS_US: u64 = SECOND_US;
+/// A bucket is not used for so long, or for a window, before it is abandoned, in microseconds.
+const IDLE_US: u64 = 60 * SECOND_US;
+
+/// One stream of an Envoy.
+pub(super) struct Session {
+    pub(super) parts: Arc<QuotaParts>,
+    name: String,
+    domain: String,
+    sender: Sender<Result<wire::RateLimitQuotaResponse, Status>>,
+    pub(super) table: BucketTable,
+    pub(super) actions: Actions,
+    /// When to come back to a bucket without a report.
+    pub(super) due: BinaryHeap<Reverse<(u64, u32)>>,
+    last_report_us: u64,
+    is_late: bool,
+}
+
+/// Why a stream ends.
+enum StreamEnd {
+    /// Envoy has closed it, or does not read.
+    Gone,
+    /// The server stops.
+    Stopped,
+}
+
+impl Session {
+    pub(super) fn new(
+        parts: Arc<QuotaParts>,
+        name: String,
+        sender: Sender<Result<wire::RateLimitQuotaResponse, Status>>,
+    ) -> Self {
+        Self {
+            last_report_us: parts.clock.now_us(),
+            parts,
+            name,
+            domain: String::new(),
+            sender,
+            table: BucketTable::default(),
+            actions: Actions::default(),
+            due: BinaryHeap::new(),
+            is_late: false,
+        }
+    }
+
+    /// Serves the stream until it ends.
+    pub(super) async fn run<S>(mut self, mut reports: S)
+    where
+        S: Stream<Item = Result<wire::RateLimitQuotaUsageReports, Status>> + Send + Unpin,
+    {
+        let stop = self.parts.stop.clone();
+        loop {
+            let wait = self.wait();
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(StreamEnd::Stopped),
+                report = reports.next() => match report {
+                    Some(Ok(report)) => self.reported(report).await,
+                    Some(Err(_)) | None => Err(StreamEnd::Gone),
+                },
+                () = tokio::time::sleep(wait) => self.came_due().await,
+            };
+            match result {
+                Ok(()) => {}
+                Err(StreamEnd::Stopped) => {
+                    tracing::debug!(envoy = self.name, "an RLQS stream is handed over");
+                    return;
+                }
+                Err(StreamEnd::Gone) => return,
+            }
+        }
+    }
+
+    /// Time until something is due.
+    fn wait(&self) -> Duration {
+        let now_us = self.parts.clock.now_us();
+        let late_us = self.last_report_us + if self.is_late { MAX_LATE_US } else { LATE_US };
+        let due_us = self
+            .due
+            .peek()
+            .map_or(late_us, |Reverse((at_us, _))| late_us.min(*at_us));
+        Duration::from_micros(due_us.saturating_sub(now_us)).max(TOGETHER)
+    }
+
+    /// Takes in a message of reports.
+    async fn reported(&mut self, message: wire::RateLimitQuotaUsageReports) -> Result<(), StreamEnd> {
+        let now_us = self.parts.clock.now_us();
+        if self.domain.is_empty() && message.domain.len() <= MAX_DOMAIN {
+            self.domain.clone_from(&message.domain);
+        }
+        if self.domain.is_empty() || !message.domain.is_empty() && message.domain != self.domain {
+            self.parts.left_out("domain", &self.name);
+            return Ok(());
+        }
+        let Some(active) = self.parts.engine.active() else {
+            return Ok(());
+        };
+        self.last_report_us = now_us;
+        self.late(false);
+        let mut places = Vec::with_capacity(message.bucket_quota_usages.len());
+        for usage in &message.bucket_quota_usages {
+            places.extend(self.usage(&active, usage, now_us));
+        }
+        self.parts.metrics.rlqs.reports.inc_by(places.len() as u64);
+        self.step(places).await;
+        let sent = self.send().await;
+        let took = Duration::from_micros(self.parts.clock.now_us().saturating_sub(now_us));
+        self.parts.metrics.rlqs.duration.observe(took.as_secs_f64());
+        sent
+    }
+
+    /// Takes in the report of one bucket; its place, if something may follow from it.
+    fn usage(&mut self, active: &Arc<Active>, usage: &BucketQuotaUsage, now_us: u64) -> Option<u32> {
+        let Some(entries) = bucket_id::split(&usage.bucket_id) else {
+            self.parts.left_out("malformed", &self.name);
+            return None;
+        };
+        let elapsed_us = usage.time_elapsed.as_ref().map_or(0, micros);
+        let place = match self.table.find(&entries) {
+            Some(place) => place,
+            None => self.add(active, usage, &entries, elapsed_us, now_us)?,
+        };
+        let parts = Arc::clone(&self.parts);
+        let entry = self.table.get_mut(place)?;
+        if entry.generation != active.generation {
+            self.apply_rules(active, place)?;
+        }
+        let entry = self.table.get_mut(place)?;
+        let (allowed, denied) = (usage.num_requests_allowed, usage.num_requests_denied);
+        let before = entry.account.demand().unwrap_or(0);
+        let unused = entry.account.report(elapsed_us, allowed, denied, now_us);
+        let after = entry.account.demand().unwrap_or(0);
+        if let Applies::Counted(shared) = &entry.applies {
+            shared.demand_changed(before, after);
+            shared.hits.used.inc_by(allowed);
+            shared.hits.denied.inc_by(denied);
+            parts.engine.quota_used(active, &shared.counter, allowed, denied);
+            for unused in &unused {
+                shared.hits.returned.inc_by(unused.hits);
+                parts.engine.quota_return(&shared.counter, unused);
+            }
+        }
+        Some(place)
+    }
+
+    /// Adds a bucket that is new on the stream.
+    fn add(
+        &mut self,
+        active: &Arc<Active>,
+        usage: &BucketQuotaUsage,
+        entries: &[&[u8]],
+        elapsed_us: u64,
+        now_us: u64,
+    ) -> Option<u32> {
+        let Some(bucket) = bucket_id::read(&usage.bucket_id) else {
+            self.parts.left_out("malformed", &self.name);
+            return None;
+        };
+        if !self.parts.take_bucket() {
+            self.parts.left_out("too_many", &self.name);
+            return None;
+        }
+        let mut account = Account::new(now_us);
+        let applies = self.applies(active, self.parts.engine.quota_rule(active, &self.domain, bucket));
+        if let (Applies::Counted(shared), Some(began_us)) = (&applies, self.parts.began_us) {
+            // Counters began with this process. Envoys that had this bucket before come back by their next report, and what
+            // they have used counts as all that there is.
+            account.wait_until(began_us + LATE_US);
+            let counts_us = began_us + shared.counter.limit.hold_us;
+            if elapsed_us >= COVERS_US && now_us < counts_us && shared.mark_past_counted() {
+                account.owe(quota(&shared.counter.limit));
+            }
+        }
+        let entry = BucketEntry {
+            // A copy: the message that it is a part of is large.
+            id: bytes::Bytes::copy_from_slice(&usage.bucket_id),
+            applies,
+            account,
+            told_until_us: 0,
+            generation: active.generation,
+        };
+        self.table.insert(entries, entry)
+    }
+
+    /// What a rule means for the stream.
+    fn applies(&self, active: &Active, rule: QuotaRule) -> Applies {
+        match rule {
+            QuotaRule::Unlimited => Applies::Unlimited,
+            QuotaRule::NotEnabled | QuotaRule::NotLeasable => {
+                self.parts.left_out("not_leasable", &self.name);
+                Applies::NotLeasable
+            }
+            QuotaRule::Counted(counter) => {
+                let rule = active.rule(counter.rule).cloned();
+                let hits = || match &rule {
+                    Some(rule) => self.parts.metrics.rlqs.hits(&rule.domain, &rule.path),
+                    None => self.parts.metrics.rlqs.hits("", ""),
+                };
+                Applies::Counted(self.parts.shared.join(*counter, hits))
+            }
+        }
+    }
+
+    /// The rules have changed: finds the bucket's again. A lease under another limit ends with its hold.
+    pub(super) fn apply_rules(&mut self, active: &Arc<Active>, place: u32) -> Option<()> {
+        let bucket = bucket_id::read(&self.table.get(place)?.id)?;
+        let applies = self.applies(active, self.parts.engine.quota_rule(active, &self.domain, bucket));
+        let now_us = self.parts.clock.now_us();
+        let entry = self.table.get_mut(place)?;
+        entry.generation = active.generation;
+        let before = std::mem::replace(&mut entry.applies, applies);
+        let demand = entry.account.demand().unwrap_or(0);
+        let goes_on = match (&before, &entry.applies) {
+            (Applies::Counted(before), Applies::Counted(after)) => {
+                after.demand_changed(0, demand);
+                before.counter.key == after.counter.key && before.counter.limit == after.counter.limit
+            }
+            _ => false,
+        };
+        if !goes_on {
+            entry.account.restart(now_us);
+            entry.told_until_us = 0;
+        }
+        if let Applies::Counted(before) = before {
+            self.parts.shared.leave(&before, demand);
+        }
+        Some(())
+    }
+
+    /// Something is due without a report: a lease has ended, a denial is over, or the Envoy is late.
+    async fn came_due(&mut self) -> Result<(), StreamEnd> {
+        let now_us = self.parts.clock.now_us();
+        let silent_us = now_us.saturating_sub(self.last_report_us);
+        if silent_us >= MAX_LATE_US {
+            return Err(StreamEnd::Gone);
+        }
+        if silent_us >= LATE_US && !self.is_late && !self.table.is_empty() {
+            self.late(true);
+            let due = &mut self.due;
+            for (place, entry) in self.table.iter_mut() {
+                entry.account.freeze(now_us);
+                due.push(Reverse((now_us, place)));
+            }
+        } else if silent_us >= LATE_US {
+            self.is_late = true;
+        }
+        let mut places = Vec::new();
+        while let Some(Reverse((at_us, place))) = self.due.peek().copied()
+            && at_us <= now_us
+        {
+            self.due.pop();
+            let is_due = |entry: &BucketEntry| entry.account.due_us().is_some_and(|due_us| due_us <= now_us);
+            places.extend(self.table.get(place).is_some_and(is_due).then_some(place));
+        }
+        places.sort_unstable();
+        places.dedup();
+        self.step(places).await;
+        self.send().await
+    }
+
+    fn late(&mut self, is_late: bool) {
+        let gauge = &self.parts.metrics.rlqs.late_streams;
+        match (self.is_late && !self.table.is_empty(), is_late) {
+            (false, true) => {
+                gauge.inc();
+                tracing::warn!(
+                    envoy = self.name,
+                    "an Envoy reports no usage: what it holds stays counted, and it gets no more"
+                );
+            }
+            (true, false) => gauge.dec(),
+            _ => {}
+        }
+        self.is_late = is_late;
+    }
+
+    /// Tells Envoy what does not depend on a counter, or abandons a bucket that is not used. Whether that is all.
+    pub(super) fn blanket(&mut self, place: u32, now_us: u64) -> bool {
+        let Some(entry) = self.table.get_mut(place) else {
+            return true;
+        };
+        let idle_us = now_us.saturating_sub(entry.account.used_us());
+        let (assignment, is_done, is_idle) = match &entry.applies {
+            Applies::Unlimited => (Assignment::Allow { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),
+            Applies::NotLeasable => (Assignment::Deny { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),
+            Applies::Counted(shared) => {
+                let is_idle = idle_us >= idle_after_us(shared.counter.limit.window_us) && entry.account.is_bare();
+                let ban = quota(&shared.counter.limit) == 0;
+                match (ban, shared.counter.is_shadow) {
+                    (_, true) => (Assignment::Allow { ttl_s: BLANKET_TTL_S }, false, is_idle),
+                    (true, _) => (Assignment::Deny { ttl_s: BLANKET_TTL_S }, true, is_idle),
+                    _ => (Assignment::Nothing, false, is_idle),
+                }
+            }
+        };
+        if is_idle {
+            self.abandon(place);
+            return true;
+        }
+        if assignment != Assignment::Nothing && entry.told_until_us < now_us + 2 * REPORT_US {
+            entry.told_until_us = now_us + BLANKET_TTL_S * SECOND_US;
+            self.actions.assign(&entry.id, &assignment);
+        }
+        is_done
+    }
+
+    fn abandon(&mut self, place: u32) {
+        if let Some(entry) = self.table.remove(place) {
+            self.actions.abandon(&entry.id);
+            self.forget(&entry);
+        }
+    }
+
+    fn forget(&self, entry: &BucketEntry) {
+        self.parts.drop_bucket();
+        if let Applies::Counted(shared) = &entry.applies {
+            shared.hits.written_off.inc_by(entry.account.lease().0);
+            self.parts.shared.leave(shared, entry.account.demand().unwrap_or(0));
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), StreamEnd> {
+        for message in self.actions.take() {
+            let sent = tokio::time::timeout(MAX_SEND, self.sender.send(Ok(message))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return Err(StreamEnd::Gone);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.late(false);
+        let table = std::mem::take(&mut self.table);
+        table.iter().for_each(|entry| self.forget(entry));
+        self.parts.closed();
+    }
+}
+
+/// How long a bucket of this window is not used before it is abandoned. Never less than a window: Envoy has forgotten it
+/// then, and tells it as new if it comes again.
+pub(super) fn idle_after_us(window_us: u64) -> u64 {
+    window_us.max(IDLE_US)
+}
+
+/// A duration of the wire; a negative one counts as none.
+fn micros(duration: &prost_types::Duration) -> u64 {
+    let seconds = u64::try_from(duration.seconds).unwrap_or(0);
+    let nanos = u64::try_from(duration.nanos).unwrap_or(0);
+    seconds.saturating_mul(SECOND_US).saturating_add(nanos / 1000)
+}

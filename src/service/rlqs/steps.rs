@@ -1,0 +1,134 @@
+//! The steps of a stream's accounts: asked of the store, and answered.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use futures::StreamExt;
+
+use super::buckets::SharedBucket;
+use super::session::{Session, idle_after_us};
+use super::table::Applies;
+use crate::model::time::SECOND_US;
+use crate::quota::account::{Assignment, QuotaStand, QuotaStep};
+use crate::quota::terms::{PRECISION, REPORT_US};
+
+/// Steps that are asked of the store at the same time.
+const AT_ONCE: usize = 64;
+/// How often a lease that was too large for what is left is asked for again, smaller.
+const TRIES: usize = 3;
+
+/// A step that has been answered.
+struct Answered {
+    place: u32,
+    shared: Arc<SharedBucket>,
+    step: QuotaStep,
+    stand: QuotaStand,
+    sent_us: u64,
+}
+
+impl Session {
+    /// Does what is to be done for these buckets.
+    pub(super) async fn step(&mut self, mut places: Vec<u32>) {
+        let now_us = self.parts.clock.now_us();
+        places.retain(|place| !self.blanket(*place, now_us));
+        for is_last in (1..=TRIES).map(|number| number == TRIES) {
+            let steps = self.steps(&places);
+            places.clear();
+            if steps.is_empty() {
+                return;
+            }
+            let parts = &self.parts;
+            let ask = |(place, shared, step): (u32, Arc<SharedBucket>, QuotaStep)| async move {
+                let sent_us = parts.clock.now_us();
+                let stand = parts.engine.quota_step(&shared.counter, &step).await;
+                Answered {
+                    place,
+                    shared,
+                    step,
+                    stand,
+                    // From the end of the call: Envoy has it no earlier.
+                    sent_us: parts.clock.now_us().max(sent_us),
+                }
+            };
+            let answers: Vec<Answered> = futures::stream::iter(steps)
+                .map(ask)
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            for answered in &answers {
+                if self.answered(answered, is_last) {
+                    places.push(answered.place);
+                }
+            }
+        }
+    }
+
+    /// The steps that these buckets need now.
+    fn steps(&self, places: &[u32]) -> Vec<(u32, Arc<SharedBucket>, QuotaStep)> {
+        let now_us = self.parts.clock.now_us();
+        let streams = self.parts.streams();
+        let step = |place: &u32| {
+            let entry = self.table.get(*place)?;
+            let Applies::Counted(shared) = &entry.applies else {
+                return None;
+            };
+            let counter = &shared.counter;
+            let unused_us = now_us.saturating_sub(entry.account.used_us());
+            let is_idle = counter.is_shadow || unused_us >= idle_after_us(counter.limit.window_us);
+            let situation = shared.situation(&entry.account, streams, now_us);
+            let step = entry.account.step(&situation, is_idle, now_us)?;
+            Some((*place, Arc::clone(shared), step))
+        };
+        places.iter().filter_map(step).collect()
+    }
+
+    /// Takes in an answer; whether to ask again, for less.
+    fn answered(&mut self, answered: &Answered, is_last: bool) -> bool {
+        let Answered {
+            place,
+            shared,
+            step,
+            stand,
+            sent_us,
+        } = answered;
+        let Some(entry) = self.table.get_mut(*place) else {
+            return false;
+        };
+        if stand.failure.is_none() {
+            shared.remains(stand.remaining, *sent_us);
+        }
+        let poll_us = poll_us(shared.counter.limit.window_us, entry.account.demand());
+        let assignment = entry.account.answered(step, stand, *sent_us, poll_us);
+        let is_denied = step.more.hits > 0 && stand.got == 0;
+        if is_denied && stand.failure.is_none() && stand.remaining > 0 && !is_last {
+            entry.account.wait_until(0);
+            return true;
+        }
+        if let Some(due_us) = entry.account.due_us() {
+            self.due.push(Reverse((due_us, *place)));
+        }
+        match assignment {
+            Assignment::Lease(_) => {
+                shared.hits.granted.inc_by(stand.got);
+                entry.told_until_us = 0;
+            }
+            Assignment::Deny { ttl_s } | Assignment::Allow { ttl_s } => {
+                if entry.told_until_us > sent_us + 2 * REPORT_US {
+                    return false;
+                }
+                entry.told_until_us = sent_us + ttl_s * SECOND_US;
+            }
+            Assignment::Nothing => {}
+        }
+        self.actions.assign(&entry.id, &assignment);
+        false
+    }
+}
+
+/// The longest wait after a denial: a slice, where somebody asks; others may have given something back by then.
+fn poll_us(window_us: u64, demand: Option<u64>) -> u64 {
+    match demand {
+        Some(0) => REPORT_US,
+        _ => (window_us / u64::from(PRECISION)).clamp(SECOND_US / 4, REPORT_US),
+    }
+}

@@ -1,0 +1,16 @@
+//! Quotas that Envoys enforce themselves, on virtual time: the real service, engine and store, and Envoys modelled by what was
+//! seen of Envoy 1.40 (docs/rlqs.md). An upstream counts what they admit.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says why; figures are printed"
+)]
+
+mod bounds;
+mod cost;
+mod envoy;
+mod faults;
+mod shares;
+mod upstream;
+mod world;
