@@ -20,7 +20,7 @@ def filled(bench, *flags):
 
 
 def in_redis(bench, number, *flags):
-    """Growth of used_memory: everything that Redis has allocated, its tables included."""
+    """Growth of used_memory (everything that Redis has allocated, its tables included), and the length of a key's name."""
     redis = bench.redis(f"memory-{number}")
     before = redis.used_memory()
     filled(bench, "--redis-url", redis.url, *flags)
@@ -28,6 +28,17 @@ def in_redis(bench, number, *flags):
     if keys != KEYS:
         raise RuntimeError(f"{keys} keys in Redis, not {KEYS}")
     grown = (redis.used_memory() - before) / keys
+    name = len(redis.command("RANDOMKEY").rstrip(b"\r\n"))
+    redis.stop()
+    return grown, name
+
+
+def floor(bench, name):
+    """What Redis takes for a key with a name of so many bytes, a value of one byte, and a time to live."""
+    redis = bench.redis("memory-floor")
+    before = redis.used_memory()
+    redis.fill(KEYS, name)
+    grown = (redis.used_memory() - before) / KEYS
     redis.stop()
     return grown
 
@@ -37,13 +48,18 @@ def rows(bench):
     for algorithm, target in TARGETS:
         for store in ("memory", "redis"):
             bench.progress(f"memory per key: {algorithm}, {store}")
-            costs = []
+            costs, note = [], ""
             for limit in LIMITS:
                 flags = ("--algorithm", algorithm, "--limit", limit)
-                costs.append(filled(bench, *flags) if store == "memory" else in_redis(bench, f"{algorithm}-{limit}", *flags))
+                if store == "memory":
+                    costs.append(filled(bench, *flags))
+                else:
+                    cost, name = in_redis(bench, f"{algorithm}-{limit}", *flags)
+                    costs.append(cost)
+                    note = f"of which {floor(bench, name):.0f} B is a key of {name} bytes with a value of one byte"
             small, large = costs
             case = f"{store} store, {algorithm}"
-            found.append(Row(case, "bytes per key", f"≤ {target} B", f"{max(costs):.0f} B", max(costs) <= target))
+            found.append(Row(case, "bytes per key", f"≤ {target} B", f"{max(costs):.0f} B", max(costs) <= target, note))
             flat = f"{small:.0f} → {large:.0f} B"
             what = f"limit {LIMITS[0]:,} → {LIMITS[1]:,}"
             found.append(Row(case, what, "flat", flat, large <= small * 1.1 + 4))

@@ -119,6 +119,16 @@ class Redis(Process):
         found = (re.match(r"calls=(\d+)", stats.get(f"cmdstat_{name}", "")) for name in names)
         return sum(int(match.group(1)) for match in found if match)
 
+    def fill(self, keys, name):
+        """So many keys with names of `name` bytes, a value of one byte, and a time to live."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
+            reader = connection.makefile("rb")
+            for start in range(0, keys, 1000):
+                lines = (b"SET %0*d x PX 3600000\r\n" % (name, key) for key in range(start, start + 1000))
+                connection.sendall(b"".join(lines))
+                for _ in range(1000):
+                    reader.readline()
+
     def round_trip_us(self):
         """The median of a PING on one connection, one after the other."""
         command = ["redis-benchmark", "-p", str(self.port), "-c", "1", "-n", "20000", "-t", "ping_mbulk", "--csv"]
@@ -137,13 +147,12 @@ class RedisCluster:
     """So many masters on loopback, each with its part of the slots, and no replicas."""
 
     def __init__(self, directory, masters):
-        # The bus of a node listens at its port + 10000.
         directory = Path(directory) / f"cluster-of-{masters}"
         self.processes = []
         for number in range(masters):
             place = directory / str(number)
             place.mkdir(parents=True)
-            self.processes.append(Redis(place, f"{number}-of-{masters}", "--cluster-enabled", "yes"))
+            self.processes.append(Redis(place, f"{number}-of-{masters}", "--cluster-enabled", "yes", "--cluster-port", free_port()))
         nodes = [f"127.0.0.1:{node.port}" for node in self.processes]
         command = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "0", "--cluster-yes"]
         subprocess.run(command, capture_output=True, text=True, check=True)
