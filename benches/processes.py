@@ -154,14 +154,21 @@ class RedisCluster:
             place.mkdir(parents=True)
             self.processes.append(Redis(place, f"{number}-of-{masters}", "--cluster-enabled", "yes", "--cluster-port", free_port()))
         nodes = [f"127.0.0.1:{node.port}" for node in self.processes]
+        self.url = f"redis-cluster://{','.join(nodes)}"
+        try:
+            self.join(nodes)
+        except Exception:
+            self.stop()
+            raise
+
+    def join(self, nodes):
         command = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "0", "--cluster-yes"]
         subprocess.run(command, capture_output=True, text=True, check=True)
         end = time.monotonic() + PATIENCE_S
         while any(b"cluster_state:ok" not in node.command("CLUSTER", "INFO") for node in self.processes):
             if time.monotonic() > end:
-                raise RuntimeError(f"a cluster of {masters} does not agree on its slots")
+                raise RuntimeError(f"a cluster of {len(nodes)} does not agree on its slots")
             time.sleep(0.1)
-        self.url = f"redis-cluster://{','.join(nodes)}"
 
     def script_calls(self):
         return sum(node.script_calls() for node in self.processes)
