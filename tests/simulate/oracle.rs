@@ -165,7 +165,7 @@ impl Oracle {
                     *self.owed.entry((asked.replica, asked.process, key)).or_default() -= hits;
                 }
             } else if let Some(id) = asked.settles {
-                self.settled_hold(asked, id, &key, part.2, decision, status, rule_known);
+                self.settled_hold(asked, id, &key, part.2, decision, status, rule_known, servers)?;
             } else if rule_known.is_held() {
                 self.held(&key, decision, status, rule_known, servers)?;
             } else if is_counted(rule_known, decision, status) {

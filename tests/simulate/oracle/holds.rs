@@ -1,6 +1,6 @@
 //! Holds: what callers were told that they hold, what has become of it, and what must be left of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate::algorithms::op::Op;
 use sluicegate::engine::{Counted, Decision};
@@ -33,6 +33,8 @@ struct Hold {
 #[derive(Default)]
 pub(super) struct HoldBook {
     holds: BTreeMap<HoldId, Hold>,
+    /// Those that the store has charged for, by counter.
+    charged: BTreeSet<(HoldId, CounterKey)>,
     /// By how much settlements were larger than their holds, or had none.
     over: BTreeMap<CounterKey, u64>,
 }
@@ -104,6 +106,9 @@ impl Oracle {
     }
 
     /// A caller was told that its cost is charged, or why not.
+    ///
+    /// # Errors
+    /// The store has charged for this hold before.
     #[allow(clippy::too_many_arguments, reason = "all that an answer says")]
     pub(super) fn settled_hold(
         &mut self,
@@ -114,10 +119,17 @@ impl Oracle {
         decision: &Decision,
         status: &Counted,
         known: &Known,
-    ) {
+        servers: &[Server],
+    ) -> Result<(), String> {
         let somewhere = decision.failure.is_none() || known.mode == OnStoreError::Local;
         if !somewhere || status.outcome.holds.repeated {
-            return;
+            return Ok(());
+        }
+        let lost_data = servers[self.server_of(key)].lost_data;
+        let by_store = decision.failure.is_none() && known.holds_last() && !lost_data;
+        let is_told = self.holds.is_told(id, key);
+        if by_store && is_told && !self.holds.charged.insert((id, key.clone())) {
+            return Err(format!("{key}: a hold was charged for twice"));
         }
         let hold = self.holds.holds.get(&id).filter(|hold| hold.ending < Ending::Yes);
         let own = hold.and_then(|hold| hold.own.get(key)).copied().unwrap_or_default();
@@ -129,6 +141,7 @@ impl Oracle {
             let by_fallback = self.by_fallback.entry((asked.replica, asked.process, key.clone()));
             *by_fallback.or_default() += signed(cost);
         }
+        Ok(())
     }
 
     /// After everything had its time, a counter keeps what its callers know of and have not settled, and nothing else.
