@@ -190,6 +190,11 @@ fn note(writers: &Writers, event: &notify::Event) -> bool {
             ids.for_each(|file| writers.opened(file));
             true
         }
+        // Under its old name it cannot be found any more when the notification of its end is read.
+        EventKind::Modify(ModifyKind::Name(_)) => {
+            ids.for_each(|file| writers.closed(file));
+            true
+        }
         EventKind::Access(_) => false,
         _ => true,
     }
