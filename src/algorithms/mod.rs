@@ -60,6 +60,24 @@ impl State {
         }
     }
 
+    /// Reads the first of what it keeps on the heap, so that it is near when it is needed; the number means nothing.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        match self {
+            Self::Slices(state) => state.touch(),
+            Self::Log(_) | Self::Held(_) | Self::Bucket(_) | Self::Fixed(_) => 0,
+        }
+    }
+
+    /// The same of what that refers to.
+    #[must_use]
+    pub fn touch_more(&self) -> u32 {
+        match self {
+            Self::Slices(state) => state.touch_ring(),
+            Self::Log(_) | Self::Held(_) | Self::Bucket(_) | Self::Fixed(_) => 0,
+        }
+    }
+
     /// Bytes that this value keeps on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

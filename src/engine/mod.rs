@@ -11,6 +11,7 @@ mod look;
 mod options;
 mod permits;
 mod plan;
+mod planned;
 mod quota;
 mod release_filter;
 mod reset;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
@@ -35,13 +36,14 @@ pub use active::Active;
 pub use look::{Counter, Look, Looked};
 pub use options::EngineOptions;
 pub use plan::RequestError;
+pub use planned::Planned;
 pub use quota::{QuotaCounter, QuotaRule};
 pub use release_filter::PERMIT_TAG;
 pub use reset::{FindError, FoundCounters, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Granted;
-use plan::Asking;
+use plan::{Asking, Plan};
 use release_filter::ReleaseFilter;
 
 /// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
@@ -61,6 +63,7 @@ pub struct Engine {
     activity: Option<Arc<Activity>>,
     store_errors: Throttle,
     overloads: Throttle,
+    unnoted: Throttle,
 }
 
 impl Engine {
@@ -90,6 +93,7 @@ impl Engine {
             activity: None,
             store_errors: Throttle::new(),
             overloads: Throttle::new(),
+            unnoted: Throttle::new(),
         }
     }
 
@@ -150,6 +154,18 @@ impl Engine {
             return self.shed(active, request);
         };
         let mut plan = plan::plan(self.asking(&active, request))?;
+        Ok(self.carry_out(active, &mut plan, permit, request, deadline).await)
+    }
+
+    /// Asks the store, and counts what it says.
+    async fn carry_out(
+        &self,
+        active: Arc<Active>,
+        plan: &mut Plan,
+        permit: SemaphorePermit<'_>,
+        request: &Request,
+        deadline: Option<Instant>,
+    ) -> Decision {
         self.releases
             .reduce(&mut plan.transaction, request.releases_all, &*self.clock);
         let trial = plan.trial.take().map(|mut trial| {
@@ -160,14 +176,15 @@ impl Engine {
             if !active.rules.domains.contains_key(request.domain.as_str()) {
                 self.metrics.unknown_domain.inc();
             }
-            let decision = decision::uncounted(active, &plan);
+            let decision = decision::uncounted(active, plan);
             if let Some(trial) = trial {
                 trial.beside(async {}).await.1.count(&decision, self.activity.as_ref());
             }
-            return Ok(decision);
+            return decision;
         }
         plan.transaction.deadline = deadline.map(in_time);
-        let live = self.store.check(&plan.transaction);
+        // The store itself, not the pointer to it, which is a store, too.
+        let live = (*self.store).check(&plan.transaction);
         let (answer, tried) = match trial {
             None => (live.await, None),
             Some(trial) => {
@@ -194,20 +211,20 @@ impl Engine {
             tokio::task::yield_now().await;
         }
         held.disarm();
-        let decision = decision::decide(&self.options, active, &plan, &held.outcomes, failure.as_deref());
-        if request.releases_all {
-            self.releases.note(&plan, &decision.statuses, &*self.clock);
+        let decision = decision::decide(&self.options, active, plan, &held.outcomes, failure.as_deref());
+        if request.releases_all && !self.releases.note(plan, &decision.statuses, &*self.clock) {
+            self.report_unnoted();
         }
         account::count(
             &self.options,
             &self.metrics,
             request,
-            &plan,
+            plan,
             &decision,
             failure.as_deref(),
         );
         if let Some(activity) = &self.activity {
-            account::observe(activity, &plan, &decision);
+            account::observe(activity, plan, &decision);
         }
         if let Some(tried) = tried {
             tried.count(&decision, self.activity.as_ref());
@@ -215,7 +232,7 @@ impl Engine {
         if self.options.shadow_mode && plan.would_deny(&decision.statuses) {
             self.metrics.global_shadow_mode.inc();
         }
-        Ok(decision)
+        decision
     }
 
     fn asking<'r>(&'r self, active: &'r Active, request: &'r Request) -> Asking<'r> {
@@ -270,6 +287,17 @@ impl Engine {
     fn count_failure(&self, mode: OnStoreError) {
         let decisions = &self.metrics.failure_mode_decisions;
         decisions.with_label_values(&[mode.name()]).inc();
+    }
+
+    fn report_unnoted(&self) {
+        self.metrics.edges.unnoted_denials.inc();
+        if let Some(suppressed) = self.unnoted.pass(self.clock.now_us()) {
+            tracing::warn!(
+                suppressed,
+                "more concurrency counters deny than can be noted: Envoy's release of a denied request frees a permit that \
+                 another request holds; let routes release what the answer's metadata says (docs/rules.md)"
+            );
+        }
     }
 
     fn report(&self, error: &crate::store::StoreError) {

@@ -64,8 +64,10 @@ struct Note {
 }
 
 impl ReleaseFilter {
-    /// Notes the permits that a request asked for and did not get, since its caller will release them all the same.
-    pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) {
+    /// Notes the permits that a request asked for and did not get, since its caller will release them all the same; `false`
+    /// if there was no room for all: the release of the others will free a permit that another request holds.
+    pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) -> bool {
+        let mut all = true;
         for (entry, status) in plan.entries.iter().zip(statuses) {
             let (PlanEntry::Counted { check, .. }, StatusLimit::Counted(counted)) = (entry, status.limit) else {
                 continue;
@@ -74,22 +76,24 @@ impl ReleaseFilter {
                 continue;
             };
             if let (Hits::Acquire(hits), Some(0)) = (check.hits, counted.permits) {
-                self.add(&check.key, hits, clock.now_us(), check.limit.window_us);
+                all &= self.add(&check.key, hits, clock.now_us(), check.limit.window_us);
             }
         }
+        all
     }
 
-    fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) {
+    fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) -> bool {
         let until_us = now_us.saturating_add(window_us);
         let mut notes = self.notes.lock();
         if !notes.by_key.contains_key(key) && !notes.has_room(now_us) {
-            return;
+            return false;
         }
         let note = notes.by_key.entry(key.clone()).or_insert(Note { hits: 0, until_us });
         if note.until_us <= now_us {
             note.hits = 0;
         }
         (note.hits, note.until_us) = (note.hits.saturating_add(hits), until_us);
+        true
     }
 
     /// Reduces a transaction's releases by the permits that were denied before. `from_all`: its caller releases for all
@@ -180,7 +184,8 @@ mod tests {
     fn notes_are_bounded_and_those_that_have_ended_make_room() {
         let filter = ReleaseFilter::default();
         for n in 0..MAX_KEYS + 10 {
-            filter.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
+            let noted = filter.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
+            assert_eq!(noted, n < MAX_KEYS, "{n}");
         }
         assert_eq!(filter.notes.lock().by_key.len(), MAX_KEYS);
         filter.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);

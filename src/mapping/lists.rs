@@ -165,7 +165,7 @@ impl List {
                 (Some(value), _) => value.into_owned(),
                 (None, Absent::SkipList) => return Ok(None),
                 (None, Absent::SkipEntry) => continue,
-                (None, Absent::Value(value)) => value.to_string(),
+                (None, Absent::Value(value)) => String::from(&**value),
             };
             if value.len() > max_value_bytes {
                 return Err(TooLong {
@@ -175,7 +175,7 @@ impl List {
                 });
             }
             entries.push(Entry {
-                key: action.key.to_string(),
+                key: String::from(&*action.key),
                 value,
             });
         }

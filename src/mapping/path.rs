@@ -1,5 +1,7 @@
 //! What of a path becomes a descriptor entry's value.
 
+use memchr::memchr2;
+
 use super::Template;
 
 /// What of the path becomes an entry's value.
@@ -34,7 +36,7 @@ impl PathShape {
 /// Everything before the query.
 #[must_use]
 pub fn without_query(path: &str) -> &str {
-    path.find(['?', '#']).map_or(path, |end| &path[..end])
+    memchr2(b'?', b'#', path.as_bytes()).map_or(path, |end| &path[..end])
 }
 
 /// The path up to the end of its segment number `count`.

@@ -119,9 +119,16 @@ pub fn counter_key<'a>(
     owner: Owner,
     limit: &Limit,
     domain: &str,
-    parts: impl IntoIterator<Item = Part<'a>>,
+    parts: impl IntoIterator<Item = Part<'a>, IntoIter: Clone>,
 ) -> CounterKey {
-    let mut key = String::with_capacity(96);
+    let parts = parts.into_iter();
+    // Exact unless something is escaped or has a window: the key then stays where it is written.
+    let sizes = parts.clone().map(|part| match part {
+        Part::Own(name, value) | Part::Shared(name, value) => name.len() + value.len() + 2,
+        Part::Address(name, _) => name.len() + "255.255.255.255".len() + 2,
+    });
+    let frame = prefix.len() + state_name(limit.algorithm).len() + owner.mark().len() + domain.len() + 2;
+    let mut key = String::with_capacity(frame + sizes.sum::<usize>());
     key.push_str(prefix);
     push_state(&mut key, owner, limit);
     key.push_str(owner.mark());
@@ -247,22 +254,31 @@ impl fmt::Display for Length {
 
 /// Percent-encodes our separators, Redis' braces, controls and the escape itself. Injective.
 fn push_escaped(out: &mut String, text: &str) {
+    // Mostly nothing is: all bytes are looked at side by side.
+    if !text.bytes().fold(false, |found, byte| found | must_escape(byte)) {
+        return out.push_str(text);
+    }
     let mut rest = text;
-    while let Some(at) = rest.find(must_escape) {
-        let (plain, tail) = rest.split_at(at);
-        out.push_str(plain);
-        let mut chars = tail.chars();
-        if let Some(found) = chars.next() {
-            // All of these are ASCII: two hex digits hold them.
-            let _ = write!(out, "%{:02X}", u32::from(found));
-        }
-        rest = chars.as_str();
+    while let Some((at, byte)) = rest.bytes().enumerate().find(|(_, byte)| must_escape(*byte)) {
+        // All of these are ASCII: what is before and behind them is text, and two hex digits hold them.
+        out.push_str(rest.get(..at).unwrap_or_default());
+        let _ = write!(out, "%{byte:02X}");
+        rest = rest.get(at + 1..).unwrap_or_default();
     }
     out.push_str(rest);
 }
 
-const fn must_escape(c: char) -> bool {
-    matches!(c, '%' | '{' | '}' | '|' | '=' | '~' | '#') || c.is_ascii_control()
+const fn must_escape(byte: u8) -> bool {
+    // No shortcuts, so that it takes no branches.
+    (byte < b' ')
+        | (byte == 0x7f)
+        | (byte == b'%')
+        | (byte == b'#')
+        | (byte == b'=')
+        | (byte == b'{')
+        | (byte == b'|')
+        | (byte == b'}')
+        | (byte == b'~')
 }
 
 fn shorten(key: &mut String, start: usize) {

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::engine::{Decision, Engine, EngineOptions, RequestError};
-use crate::model::{ManualClock, Request};
+use crate::engine::{Decision, Engine, EngineOptions, Planned, RequestError};
+use crate::model::{Limit, ManualClock, Request};
 use crate::rules::{Defaults, RuleSet};
 use crate::store::MemoryStore;
 use crate::telemetry::Metrics;
@@ -57,11 +57,51 @@ impl VirtualLimiter {
     /// # Errors
     /// [`RequestError`] when the request is one that the service refuses.
     pub async fn decide_at(&self, at_us: u64, request: &Request) -> Result<Decision, RequestError> {
+        self.move_to(at_us);
+        self.engine.decide(request, None).await
+    }
+
+    /// Plans a request that is decided later, by [`decide_planned_at`](Self::decide_planned_at). What is decided before it
+    /// makes no difference to the plan, unless [`plans_ahead`](Self::plans_ahead) says no.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the request is one that the service refuses.
+    pub fn plan(&self, request: &Request) -> Result<Planned, RequestError> {
+        self.engine.plan(request)
+    }
+
+    /// Whether requests can be planned before others are decided: not where what one has cost sets what the next one holds.
+    #[must_use]
+    pub fn plans_ahead(&self) -> bool {
+        let holds = |limit: &Limit| limit.hold_us > 0;
+        let rules = &self.rules.rules;
+        !rules.iter().any(|rule| rule.limit.as_ref().is_some_and(holds))
+    }
+
+    /// Brings the counters of planned requests near.
+    pub fn warm<'p>(&self, planned: impl Iterator<Item = &'p Planned>) {
+        self.store.warm(planned.map(Planned::transaction));
+    }
+
+    /// Decides and counts a planned request, as [`decide_at`](Self::decide_at) does.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the request is one that the service refuses.
+    pub fn decide_planned_at(
+        &self,
+        at_us: u64,
+        planned: Planned,
+        request: &Request,
+    ) -> impl Future<Output = Result<Decision, RequestError>> {
+        self.move_to(at_us);
+        self.engine.decide_planned(planned, request)
+    }
+
+    fn move_to(&self, at_us: u64) {
         use crate::model::Clock;
         if at_us > self.clock.now_us() {
             self.clock.set(at_us);
         }
-        self.engine.decide(request, None).await
     }
 
     /// The rules in force.

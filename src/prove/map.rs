@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::mapping::{Attributes, NoMapping, TooLong};
-use crate::model::Descriptor;
 use crate::rules::RuleSet;
 
-use super::envoy::{EnvoyError, Routes};
+use super::envoy::{EnvoyError, FilterCall, Routes};
 
 /// Longest value of an entry in bytes, as the service bounds it.
 const MAX_VALUE_BYTES: usize = 4096;
@@ -45,7 +44,7 @@ impl Mapper {
         Ok(Self { rules, envoy })
     }
 
-    /// The domain and descriptors of a request; `named` = the domain that it is meant for, whatever it says itself (the
+    /// What is asked about a request, call by call, each only if the one before let it pass; `named` = the domain that it is meant for, whatever it says itself (the
     /// `ext_authz` section of the rules only); `client_is_final` = its address is the one that Envoy trusts already.
     ///
     /// # Errors
@@ -55,9 +54,9 @@ impl Mapper {
         request: &A,
         named: Option<&str>,
         client_is_final: bool,
-    ) -> Result<(Arc<str>, Vec<Descriptor>), NotMapped> {
+    ) -> Result<Vec<FilterCall>, NotMapped> {
         if let Some(routes) = &self.envoy {
-            return Ok(routes.descriptors(request, client_is_final, MAX_VALUE_BYTES)?);
+            return Ok(routes.calls(request, client_is_final, MAX_VALUE_BYTES)?);
         }
         let mapping = match named {
             Some(domain) => {
@@ -67,7 +66,11 @@ impl Mapper {
             None => self.rules.ext_authz.resolve(request)?,
         };
         let descriptors = mapping.descriptors(request, MAX_VALUE_BYTES)?;
-        Ok((Arc::clone(&mapping.domain), descriptors))
+        if descriptors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let domain = Arc::clone(&mapping.domain);
+        Ok(vec![FilterCall { domain, descriptors }])
     }
 
     /// The domain of the rules, if they have only one.

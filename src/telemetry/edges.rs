@@ -13,6 +13,8 @@ pub struct EdgeMetrics {
     pub protocol_errors: IntCounter,
     /// Hits that came after a question with 0 hits, were denied, and so are not counted.
     pub forgotten_charges: IntCounter,
+    /// Denied requests for permits whose release could not be noted as not due.
+    pub unnoted_denials: IntCounter,
     client_logged: AtomicBool,
 }
 
@@ -33,6 +35,11 @@ impl EdgeMetrics {
             "sluicegate_forgotten_charges_total",
             "Denied, uncounted charges of costs that are known afterwards: see --charge-after-peek",
         )?;
+        let unnoted_denials = IntCounter::new(
+            "sluicegate_unnoted_denials_total",
+            "Denied requests for concurrency permits, of more counters than are noted, whose release frees a permit in use",
+        )?;
+        registry.register(Box::new(unnoted_denials.clone()))?;
         registry.register(Box::new(forgotten_charges.clone()))?;
         registry.register(Box::new(client_not_named.clone()))?;
         registry.register(Box::new(protocol_errors.clone()))?;
@@ -40,6 +47,7 @@ impl EdgeMetrics {
             client_not_named,
             protocol_errors,
             forgotten_charges,
+            unnoted_denials,
             client_logged: AtomicBool::new(false),
         })
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod diff;
 mod envoy;
+mod filters;
 mod live;
 mod replay;
 mod rule_tests;

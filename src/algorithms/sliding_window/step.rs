@@ -1,5 +1,7 @@
 //! The step of sliding_window; `script.lua` does the same under the same names.
 
+use std::ops::Range;
+
 use super::Params;
 use crate::model::{Outcome, RetryAfter};
 
@@ -28,10 +30,48 @@ impl State {
         size_of_val(&*self.older)
     }
 
+    /// Reads what [`decide`] reads first of the state itself, so that it is near when it does.
+    pub const fn touch(&self) -> u64 {
+        self.newest
+    }
+
+    /// The same of its ring.
+    pub fn touch_ring(&self) -> u32 {
+        let slot = usize::try_from(self.newest)
+            .unwrap_or_default()
+            .checked_rem(self.older.len());
+        slot.and_then(|slot| self.older.get(slot)).copied().unwrap_or_default()
+    }
+
     /// Hits of the slice that was `k` slices into the ring when `newest` was the newest: `newest - S + k`.
     fn older(&self, params: &Params, k: u64) -> u32 {
         let slot = usize::try_from((self.newest + k) % params.slices).unwrap_or(usize::MAX);
         self.older.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Where the counts `k..to` of [`older`](Self::older) stand in the ring; `k <= to <= S`. One division for all of them.
+    const fn places(&self, params: &Params, k: u64, to: u64) -> [Range<usize>; 2] {
+        // The number of slices fits usize, so what is not above it does.
+        let (start, slices) = (((self.newest + k) % params.slices) as usize, params.slices as usize);
+        let end = start + (to - k) as usize;
+        if end <= slices {
+            [start..end, 0..0]
+        } else {
+            [start..slices, 0..end - slices]
+        }
+    }
+
+    /// The counts `k..to` in their order; no ring holds zeros.
+    fn counts(&self, params: &Params, k: u64, to: u64) -> impl DoubleEndedIterator<Item = u32> + use<'_> {
+        let [first, second] = self.places(params, k, to);
+        let part = |range| {
+            self.older
+                .get::<Range<usize>>(range)
+                .unwrap_or_default()
+                .iter()
+                .copied()
+        };
+        part(first).chain(part(second))
     }
 
     /// Hits that count when the slice is `passed` slices after the newest one.
@@ -39,7 +79,7 @@ impl State {
         if passed > params.slices {
             return 0;
         }
-        let left: u64 = (0..passed).map(|k| u64::from(self.older(params, k))).sum();
+        let left: u64 = self.counts(params, 0, passed).map(u64::from).sum();
         u64::from(self.sum).saturating_sub(left)
     }
 
@@ -51,17 +91,19 @@ impl State {
         if self.head > 0 {
             return (self.newest + params.slices + 1) * params.slice_us;
         }
+        let counts = self.counts(params, passed, params.slices).rev();
         (passed..params.slices)
             .rev()
-            .find(|&k| self.older(params, k) > 0)
-            .map_or(0, |k| (self.newest + k + 1) * params.slice_us)
+            .zip(counts)
+            .find(|(_, count)| *count > 0)
+            .map_or(0, |(k, _)| (self.newest + k + 1) * params.slice_us)
     }
 
     /// When `excess` of the counted hits will have left.
     fn freed_at_us(&self, params: &Params, passed: u64, excess: u64) -> u64 {
         let mut freed = 0;
-        for k in passed..params.slices {
-            freed += u64::from(self.older(params, k));
+        for (k, count) in (passed..params.slices).zip(self.counts(params, passed, params.slices)) {
+            freed += u64::from(count);
             if freed >= excess {
                 return (self.newest + k + 1) * params.slice_us;
             }
@@ -117,14 +159,14 @@ impl State {
     /// Drops the slices that `passed` new ones push out, and puts the newest one into the ring.
     fn shift(&mut self, params: &Params, passed: u64) {
         self.make_ring(params);
-        // The number of slices fits usize, so what is below it does.
-        let slot = |slice: u64| (slice % params.slices) as usize;
-        for k in 0..passed {
-            if let Some(count) = self.older.get_mut(slot(self.newest + k)) {
-                self.sum = self.sum.saturating_sub(std::mem::take(count));
+        for place in self.places(params, 0, passed) {
+            if let Some(counts) = self.older.get_mut(place) {
+                self.sum = counts.iter().fold(self.sum, |sum, count| sum.saturating_sub(*count));
+                counts.fill(0);
             }
         }
-        if let Some(count) = self.older.get_mut(slot(self.newest)) {
+        let [newest, _] = self.places(params, 0, 0);
+        if let Some(count) = self.older.get_mut(newest.start) {
             *count = std::mem::take(&mut self.head);
         }
     }

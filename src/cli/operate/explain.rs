@@ -10,7 +10,7 @@ use super::client::ClientError;
 use super::common::{Common, pair};
 use super::table;
 use crate::model::Descriptor;
-use crate::prove::envoy::Routes;
+use crate::prove::envoy::{FilterCall, Routes};
 use crate::prove::http::HttpRequest;
 
 const PATH: &str = "/api/v1/explain";
@@ -74,8 +74,8 @@ impl ExplainArgs {
         })
     }
 
-    /// What the routes of an Envoy make of the request.
-    fn by_routes(&self, file: &Path) -> Result<Value, String> {
+    /// What the routes of an Envoy ask about the request, filter by filter.
+    fn by_routes(&self, file: &Path) -> Result<Vec<Value>, String> {
         let [method, path] = self.http.as_deref().unwrap_or_default() else {
             return Err("give the request: --http METHOD PATH".to_owned());
         };
@@ -91,14 +91,18 @@ impl ExplainArgs {
             client: self.client,
             extensions: Vec::new(),
         };
-        let made = routes.descriptors(&request, false, MAX_VALUE_BYTES);
-        let (domain, descriptors) = made.map_err(|error| error.to_string())?;
-        if descriptors.iter().any(|descriptor| descriptor.limit.is_some()) {
-            return Err("the route brings a limit of its own: no rule counts this request".to_owned());
-        }
-        let descriptors: Vec<Value> = descriptors.iter().map(asked).collect();
-        Ok(json!({ "domain": *domain, "descriptors": descriptors }))
+        let calls = routes.calls(&request, false, MAX_VALUE_BYTES);
+        let calls = calls.map_err(|error| error.to_string())?;
+        calls.iter().map(question).collect()
     }
+}
+
+fn question(call: &FilterCall) -> Result<Value, String> {
+    if call.descriptors.iter().any(|descriptor| descriptor.limit.is_some()) {
+        return Err("the route brings a limit of its own: no rule counts this request".to_owned());
+    }
+    let descriptors: Vec<Value> = call.descriptors.iter().map(asked).collect();
+    Ok(json!({ "domain": *call.domain, "descriptors": descriptors }))
 }
 
 fn asked(descriptor: &Descriptor) -> Value {
@@ -114,20 +118,29 @@ fn asked(descriptor: &Descriptor) -> Value {
 }
 
 pub(super) async fn run(args: ExplainArgs) -> Result<(), ClientError> {
-    let question = match &args.envoy {
+    let questions = match &args.envoy {
         Some(file) => {
             let made = args.by_routes(file);
             made.map_err(|reason| ClientError::Envoy(file.clone(), reason))?
         }
-        None => args.question(),
+        None => vec![args.question()],
     };
-    if question["descriptors"].as_array().is_some_and(Vec::is_empty) {
-        args.common.show(&question, |_| {
+    if questions.is_empty() {
+        let nothing = json!({ "descriptors": [] });
+        args.common.show(&nothing, |_| {
             "the request's route makes no descriptors: nothing limits it".to_owned()
         });
         return Ok(());
     }
-    let explained = args.common.open()?.post(PATH, &question).await?;
-    args.common.show(&explained, table::explain);
+    let client = args.common.open()?;
+    for question in &questions {
+        let explained = client.post(PATH, question).await?;
+        let would_pass = explained["would_pass"] != false;
+        args.common.show(&explained, table::explain);
+        if !would_pass && questions.len() > 1 {
+            // Envoy asks through the next filter only if this one let the request pass.
+            break;
+        }
+    }
     Ok(())
 }

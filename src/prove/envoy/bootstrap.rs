@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::Source;
 
 use super::EnvoyError;
-use super::json::{field, items, path, text};
+use super::json::{field, items, path, text, truth};
 
 /// Suffixes of the types that are looked for.
 const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
@@ -17,14 +17,22 @@ const FILTER: &str = "filters.http.ratelimit.v3.RateLimit";
 pub(super) struct Found {
     /// The connection manager.
     pub manager: Value,
-    /// Its rate limit filter's name, by which routes configure it.
-    pub filter_name: String,
-    /// Its rate limit filter.
-    pub filter: Value,
+    /// Its rate limit filters, in the order in which requests pass them.
+    pub filters: Vec<FoundFilter>,
     /// Its routes.
     pub routes: Value,
     /// `node.cluster`: the value of `source_cluster`.
     pub local_cluster: Option<String>,
+}
+
+/// A rate limit filter.
+pub(super) struct FoundFilter {
+    /// Its name, by which routes configure it.
+    pub name: String,
+    /// Its configuration.
+    pub config: Value,
+    /// It asks only where a route's configuration enables it.
+    pub disabled: bool,
 }
 
 /// Reads a file; `listener` names the listener where more than one has a rate limit filter.
@@ -102,7 +110,6 @@ impl<'v> ConcatRefs<'v> for [&'v [Value]; 2] {
 
 fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
     let mut found = Vec::new();
-    let mut names = Vec::new();
     for listener in &parts.listeners {
         let name = text(listener, "name");
         if wanted.is_some_and(|wanted| wanted != name) {
@@ -114,18 +121,17 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
                 let Some(manager) = field(network, "typed_config").filter(|config| is_type(config, MANAGER)) else {
                     continue;
                 };
-                for filter in items(manager, "http_filters") {
-                    if let Some(config) = field(filter, "typed_config").filter(|config| is_type(config, FILTER)) {
-                        found.push((manager, text(filter, "name"), config));
-                        names.push(name.clone());
-                    }
+                let filters: Vec<FoundFilter> = items(manager, "http_filters").iter().filter_map(filter).collect();
+                if !filters.is_empty() {
+                    found.push((name.clone(), manager, filters));
                 }
             }
         }
     }
-    let (manager, filter_name, filter) = match found.as_slice() {
-        [only] => only.clone(),
-        [] => {
+    let names: Vec<String> = found.iter().map(|(name, ..)| name.clone()).collect();
+    let (manager, filters) = match (found.pop(), found.is_empty()) {
+        (Some((_, manager, filters)), true) => (manager, filters),
+        (None, _) => {
             return Err(EnvoyError::wrong(
                 "listeners",
                 "none has an HTTP filter of the type RateLimit",
@@ -133,7 +139,7 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
         }
         _ => {
             let reason = format!(
-                "several rate limit filters, in the listeners {}: name one listener",
+                "several connection managers with a rate limit filter, in the listeners {}: name one listener",
                 names.join(", ")
             );
             return Err(EnvoyError::wrong("listeners", reason));
@@ -163,10 +169,19 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
         .filter(|cluster| !cluster.is_empty());
     Ok(Found {
         manager: manager.clone(),
-        filter_name,
-        filter: filter.clone(),
+        filters,
         routes,
         local_cluster,
+    })
+}
+
+/// An HTTP filter, if it is a rate limit filter.
+fn filter(filter: &Value) -> Option<FoundFilter> {
+    let config = field(filter, "typed_config").filter(|config| is_type(config, FILTER))?;
+    Some(FoundFilter {
+        name: text(filter, "name"),
+        config: config.clone(),
+        disabled: truth(filter, "disabled").unwrap_or_default(),
     })
 }
 

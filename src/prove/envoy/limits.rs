@@ -8,13 +8,14 @@ use crate::mapping::{Answers, ClientAddress, HitsFrom, List, Mapping, RequestMat
 
 use super::EnvoyError;
 use super::actions::{self, Around};
-use super::bootstrap::is_type;
+use super::bootstrap::{FoundFilter, is_type};
 use super::json::{field, items, number, text, truth, unknown};
 
-/// The filter as the connection manager has it.
+/// A filter as the connection manager has it.
 pub(super) struct Filter<'v> {
-    pub name: &'v str,
-    pub config: &'v Value,
+    pub found: &'v FoundFilter,
+    /// What of it cannot be evaluated, on any route.
+    pub unsupported: Option<EnvoyError>,
     pub local_cluster: Option<&'v str>,
 }
 
@@ -32,7 +33,7 @@ struct PerRoute<'v> {
     disabled: bool,
 }
 
-/// What a route's requests are limited by; `None`: Envoy does not ask.
+/// What a route's requests are limited by through one filter; `None`: it does not ask.
 pub(super) fn of_route(
     filter: &Filter<'_>,
     levels: Levels<'_>,
@@ -46,12 +47,15 @@ pub(super) fn of_route(
     if per_route.disabled {
         return Ok(None);
     }
+    if let Some(unsupported) = &filter.unsupported {
+        return Err(unsupported.clone());
+    }
     let around = Around {
         local_cluster: filter.local_cluster,
         route: action,
         metadata: field(levels.route, "metadata"),
     };
-    let stage = Some(number(filter.config, "stage").unwrap_or_default());
+    let stage = Some(number(&filter.found.config, "stage").unwrap_or_default());
     let mut lists = Vec::new();
     let mut add = |message: &Value, stage: Option<u64>, place: &str| -> Result<(), EnvoyError> {
         for (at, limit) in (1..).zip(items(message, "rate_limits")) {
@@ -76,7 +80,7 @@ pub(super) fn of_route(
         .config
         .map(|config| text(config, "domain"))
         .filter(|domain| !domain.is_empty());
-    let domain = of_route.unwrap_or_else(|| text(filter.config, "domain"));
+    let domain = of_route.unwrap_or_else(|| text(&filter.found.config, "domain"));
     Ok(Some(Arc::new(Mapping {
         domain: domain.into(),
         // The address has been found before, and every bit of it counts.
@@ -95,11 +99,11 @@ fn per_route<'v>(filter: &Filter<'_>, levels: Levels<'v>) -> PerRoute<'v> {
     let all = [levels.route, levels.host, levels.routes];
     let found = all
         .iter()
-        .find_map(|level| field(level, "typed_per_filter_config")?.get(filter.name));
+        .find_map(|level| field(level, "typed_per_filter_config")?.get(&filter.found.name));
     let Some(found) = found else {
         return PerRoute {
             config: None,
-            disabled: false,
+            disabled: filter.found.disabled,
         };
     };
     if is_type(found, "config.route.v3.FilterConfig") {

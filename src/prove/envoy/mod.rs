@@ -6,7 +6,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`json`] | fields by their protobuf names, in either spelling |
-//! | [`bootstrap`] | the listener with the rate limit filter, and its routes |
+//! | [`bootstrap`] | the listener with the rate limit filters, and its routes |
 //! | [`table`], [`route`] | virtual hosts and routes |
 //! | [`limits`], [`actions`] | which `rate_limits` apply; one action |
 //! | [`matchers`] | headers, query parameters, texts |
@@ -21,7 +21,7 @@ mod route;
 mod table;
 mod view;
 
-pub use table::Routes;
+pub use table::{FilterCall, Routes};
 
 /// Why Envoy's configuration, or one request under it, cannot be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

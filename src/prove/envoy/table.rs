@@ -19,10 +19,17 @@ use super::view::Manager;
 pub struct Routes {
     manager: Manager,
     hosts: Vec<Host>,
-    /// What of the filter cannot be evaluated.
+    /// What of the routes as a whole cannot be evaluated.
     unsupported: Option<EnvoyError>,
-    /// The filter's `domain`.
-    domain: String,
+}
+
+/// What one rate limit filter asks about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterCall {
+    /// The filter's domain, or its route's.
+    pub domain: Arc<str>,
+    /// At least one.
+    pub descriptors: Vec<Descriptor>,
 }
 
 struct Host {
@@ -41,8 +48,8 @@ enum HostName {
 
 struct Route {
     matcher: Result<RouteMatcher, EnvoyError>,
-    /// `None`: Envoy does not ask.
-    limits: Result<Option<Arc<Mapping>>, EnvoyError>,
+    /// For each filter; `None`: it does not ask.
+    limits: Vec<Result<Option<Arc<Mapping>>, EnvoyError>>,
 }
 
 impl Routes {
@@ -54,61 +61,59 @@ impl Routes {
     /// [`descriptors`](Self::descriptors), for the requests that need it.
     pub fn read(file: &Path, listener: Option<&str>) -> Result<Self, EnvoyError> {
         let found = bootstrap::read(file, listener)?;
-        let filter = Filter {
-            name: &found.filter_name,
-            config: &found.filter,
+        let filter = |filter| Filter {
+            found: filter,
+            unsupported: unsupported(&filter.config),
             local_cluster: found.local_cluster.as_deref(),
         };
-        let hosts = items(&found.routes, "virtual_hosts");
+        let filters: Vec<Filter<'_>> = found.filters.iter().map(filter).collect();
+        let hosts = items(&found.routes, "virtual_hosts").iter();
         Ok(Self {
             manager: Manager::read(&found.manager, &found.routes),
-            hosts: hosts
-                .iter()
-                .map(|host| Host::read(&filter, &found.routes, host))
-                .collect(),
-            unsupported: unsupported(&found.filter, &found.routes),
-            domain: text(&found.filter, "domain"),
+            hosts: hosts.map(|host| Host::read(&filters, &found.routes, host)).collect(),
+            unsupported: field(&found.routes, "vhds").map(|_| EnvoyError::unsupported("route_config", "vhds")),
         })
     }
 
-    /// The filter's domain.
-    #[must_use]
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// The domain and descriptors of a request, none if Envoy does not ask about it. `client_is_final` = the request's
-    /// address is the one that Envoy trusts, as access logs have it; else it is the connection's other end.
+    /// What Envoy asks about a request, filter by filter; the next one asks only if the request passed the one before.
+    /// `client_is_final` = the request's address is the one that Envoy trusts, as access logs have it; else it is the
+    /// connection's other end.
     ///
     /// # Errors
     /// [`EnvoyError`] names what cannot be evaluated.
-    pub fn descriptors<A: Attributes>(
+    pub fn calls<A: Attributes>(
         &self,
         request: &A,
         client_is_final: bool,
         max_value_bytes: usize,
-    ) -> Result<(Arc<str>, Vec<Descriptor>), EnvoyError> {
+    ) -> Result<Vec<FilterCall>, EnvoyError> {
         if let Some(unsupported) = &self.unsupported {
             return Err(unsupported.clone());
         }
         let view = self.manager.view(request, client_is_final)?;
-        let nobody = || (Arc::from(self.domain.as_str()), Vec::new());
         let Some(host) = self.host(&self.manager.host(request.host())) else {
-            return Ok(nobody());
+            return Ok(Vec::new());
         };
         let subject = Subject::new(&view, ClientAddress::default(), false);
         for route in &host.routes {
             if !route.matcher.as_ref().map_err(Clone::clone)?.matches(&subject) {
                 continue;
             }
-            let Some(mapping) = route.limits.as_ref().map_err(Clone::clone)? else {
-                return Ok(nobody());
-            };
-            let descriptors = mapping.descriptors(&view, max_value_bytes);
-            let descriptors = descriptors.map_err(|error| EnvoyError::Request(error.to_string()))?;
-            return Ok((Arc::clone(&mapping.domain), descriptors));
+            let mut calls = Vec::new();
+            for limits in &route.limits {
+                let Some(mapping) = limits.as_ref().map_err(Clone::clone)? else {
+                    continue;
+                };
+                let descriptors = mapping.descriptors(&view, max_value_bytes);
+                let descriptors = descriptors.map_err(|error| EnvoyError::Request(error.to_string()))?;
+                if !descriptors.is_empty() {
+                    let domain = Arc::clone(&mapping.domain);
+                    calls.push(FilterCall { domain, descriptors });
+                }
+            }
+            return Ok(calls);
         }
-        Ok(nobody())
+        Ok(Vec::new())
     }
 
     /// The host whose domain is the most specific one.
@@ -122,23 +127,20 @@ impl Routes {
     }
 }
 
-/// What of the filter or of the routes as a whole is not known here.
-fn unsupported(filter: &Value, routes: &Value) -> Option<EnvoyError> {
-    let place = "the rate limit filter";
+/// What of a filter is not known here.
+fn unsupported(filter: &Value) -> Option<EnvoyError> {
+    let place = format!("the rate limit filter of the domain {}", text(filter, "domain"));
     let request_type = text(filter, "request_type");
     if !matches!(request_type.as_str(), "" | "both") {
-        return Some(EnvoyError::unsupported(place, format!("request_type {request_type}")));
+        return Some(EnvoyError::unsupported(&place, format!("request_type {request_type}")));
     }
-    for name in ["rate_limits", "filter_enabled", "filter_enforced"] {
-        if field(filter, name).is_some() {
-            return Some(EnvoyError::unsupported(place, name));
-        }
-    }
-    field(routes, "vhds").map(|_| EnvoyError::unsupported("route_config", "vhds"))
+    let named = ["rate_limits", "filter_enabled", "filter_enforced"];
+    let set = named.into_iter().find(|name| field(filter, name).is_some())?;
+    Some(EnvoyError::unsupported(&place, set))
 }
 
 impl Host {
-    fn read(filter: &Filter<'_>, routes: &Value, host: &Value) -> Self {
+    fn read(filters: &[Filter<'_>], routes: &Value, host: &Value) -> Self {
         let name = text(host, "name");
         let domain = |domain: &Value| HostName::read(&domain.as_str().unwrap_or_default().to_ascii_lowercase());
         let matcher = field(host, "matcher").map(|_| EnvoyError::unsupported(&name, "a matcher tree"));
@@ -151,7 +153,10 @@ impl Host {
                     Some(unsupported) => Err(unsupported.clone()),
                     None => RouteMatcher::read(field(route, "match").unwrap_or(&empty), &place),
                 },
-                limits: limits::of_route(filter, levels, &place),
+                limits: filters
+                    .iter()
+                    .map(|filter| limits::of_route(filter, levels, &place))
+                    .collect(),
             }
         };
         Self {

@@ -50,8 +50,9 @@ pub struct Merged<'f> {
 
 /// A log with its next record.
 struct Open {
+    path: PathBuf,
     lines: Lines,
-    next: Record,
+    next: Box<Record>,
 }
 
 /// The first line of the first log that is not empty, to tell the format by; nothing for the standard input.
@@ -107,7 +108,7 @@ impl<'f> Merged<'f> {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn next(&mut self, record: &mut Record) -> Result<bool, InputError> {
+    pub fn next(&mut self, record: &mut Box<Record>) -> Result<bool, InputError> {
         loop {
             let earliest = self.open.iter().enumerate().min_by_key(|(_, open)| open.next.at_us);
             let earliest = earliest.map(|(at, open)| (at, open.next.at_us));
@@ -139,8 +140,9 @@ impl<'f> Merged<'f> {
             return Err(failed(path, io::Error::other(reason)));
         }
         let mut open = Open {
+            path: path.to_owned(),
             lines: Lines::open(path, Arc::clone(&self.read_bytes))?,
-            next: Record::default(),
+            next: Box::default(),
         };
         if advance(&mut open, self.format, &mut self.lines, &mut self.unreadable)? {
             self.open.push(open);
@@ -151,12 +153,12 @@ impl<'f> Merged<'f> {
 
 /// Reads on to the next line that can be used.
 fn advance(open: &mut Open, format: &Format, count: &mut u64, unreadable: &mut Unreadable) -> Result<bool, InputError> {
-    let path = Arc::clone(&open.lines.path);
-    while let Some(line) = open.lines.next().map_err(|error| failed(&path, error))? {
+    let Open { path, lines, next } = open;
+    while let Some(line) = lines.next().map_err(|error| failed(path, error))? {
         *count += 1;
         match line {
             Ok(b"") => *count -= 1,
-            Ok(line) => match format.parse(line, &mut open.next) {
+            Ok(line) => match format.parse(line, next) {
                 Ok(()) => return Ok(true),
                 Err(reason) => unreadable.add(reason, || String::from_utf8_lossy(line).into_owned()),
             },
@@ -168,8 +170,9 @@ fn advance(open: &mut Open, format: &Format, count: &mut u64, unreadable: &mut U
 
 fn first_time(path: &Path, format: &Format) -> Result<u64, InputError> {
     let mut open = Open {
+        path: path.to_owned(),
         lines: Lines::open(path, Arc::default())?,
-        next: Record::default(),
+        next: Box::default(),
     };
     let found = advance(&mut open, format, &mut 0, &mut Unreadable::default())?;
     Ok(if found { open.next.at_us } else { 0 })
@@ -188,7 +191,6 @@ struct TooLong;
 
 /// The lines of one file.
 struct Lines {
-    path: Arc<Path>,
     reader: Box<dyn Read>,
     buffer: Vec<u8>,
     start: usize,
@@ -207,7 +209,6 @@ impl Lines {
         };
         let counting = Counting { inner: file, counter };
         Ok(Self {
-            path: path.into(),
             reader: decompressed(counting).map_err(|error| failed(path, error))?,
             buffer: vec![0; CHUNK_BYTES],
             start: 0,

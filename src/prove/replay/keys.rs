@@ -1,8 +1,9 @@
 //! Counters by hash: how many there are, what each asked in its window, and which were denied most; bounded.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::hint::black_box;
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::config::problem::Clipped;
 use crate::model::Descriptor;
@@ -19,7 +20,8 @@ const MAX_DENIED: usize = 20_000;
 #[derive(Default)]
 pub struct Keys {
     hasher: DefaultHashBuilder,
-    windows: HashMap<u64, Window>,
+    /// By hash, which stands for the key.
+    windows: HashTable<Window>,
     denied: HashMap<u64, DeniedKey>,
     /// Keys beyond the bound were seen.
     pub overflowed: bool,
@@ -27,6 +29,7 @@ pub struct Keys {
 
 /// A key's present window.
 struct Window {
+    key: u64,
     /// Modulo 2^32: a key is not silent for so many windows.
     index: u32,
     requests: u32,
@@ -78,7 +81,6 @@ impl Keys {
     /// Which counter a descriptor has under a rule.
     #[must_use]
     pub fn hash(&self, rule: &Rule, descriptor: &Descriptor) -> u64 {
-        use std::hash::{Hash, Hasher};
         let mut hasher = self.hasher.build_hasher();
         rule.index.hash(&mut hasher);
         for entry in own_entries(rule, descriptor) {
@@ -91,13 +93,12 @@ impl Keys {
     pub fn ask(&mut self, key: u64, window: u64, rule: usize, demand: &mut Demand) -> bool {
         let index = u32::try_from(window % (1 << 32)).unwrap_or_default();
         let rule = u32::try_from(rule).unwrap_or(u32::MAX);
-        let requests = 1;
-        if let Some(known) = self.windows.get_mut(&key) {
+        if let Some(known) = self.windows.find_mut(key, |window| window.key == key) {
             if known.index == index {
                 known.requests = known.requests.saturating_add(1);
             } else {
                 demand.add(known.requests);
-                *known = Window { index, requests, rule };
+                (known.index, known.requests, known.rule) = (index, 1, rule);
             }
             return false;
         }
@@ -105,14 +106,28 @@ impl Keys {
             self.overflowed = true;
             return false;
         }
-        self.windows.insert(key, Window { index, requests, rule });
+        let requests = 1;
+        let window = Window {
+            key,
+            index,
+            requests,
+            rule,
+        };
+        self.windows.insert_unique(key, window, |window| window.key);
         true
+    }
+
+    /// Brings what is known of these keys near, side by side: they lie scattered over all the memory that keys take.
+    pub fn warm(&self, keys: &[u64]) {
+        for key in keys {
+            black_box(self.windows.find(*key, |window| window.key == *key));
+        }
     }
 
     /// The keys' last windows: the rule's index, and requests.
     pub fn open_windows(&self) -> impl Iterator<Item = (usize, u32)> {
         self.windows
-            .values()
+            .iter()
             .map(|window| (window.rule as usize, window.requests))
     }
 

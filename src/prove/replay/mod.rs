@@ -8,11 +8,12 @@
 //! | [`order`] | lines that are a little out of order |
 //! | [`options`] | what is asked of a replay |
 //! | [`unreadable`] | lines that could not be used |
-//! | [`mod@run`] | records → descriptors → decisions |
+//! | [`mod@run`], `side` | records → descriptors → decisions, by one or two sets of rules |
 //! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
 //! | [`report`], [`text`], [`html`] | results for people and programs |
 
 pub mod demand;
+pub mod error;
 pub mod format;
 pub mod html;
 pub mod input;
@@ -23,10 +24,12 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod series;
+mod side;
 pub mod tally;
 pub mod text;
 pub mod unreadable;
 
+pub use error::ReplayError;
 pub use options::Options;
 pub use report::Report;
-pub use run::{ReplayError, run};
+pub use run::run;

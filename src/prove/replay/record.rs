@@ -48,6 +48,9 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadField(pub &'static str);
 
+/// A time that is none.
+pub const BAD_TIME: BadField = BadField("a time that cannot be read");
+
 impl Record {
     /// Forgets everything; `names` are the headers that the format knows.
     pub fn clear(&mut self, names: &Arc<[Box<str>]>) {
@@ -70,7 +73,7 @@ impl Record {
         match target {
             Target::Time => {
                 if self.at_us == 0 {
-                    self.at_us = super::format::time::parse(text).ok_or(BadField("a time that cannot be read"))?;
+                    self.at_us = super::format::time::parse(text).ok_or(BAD_TIME)?;
                 }
             }
             Target::Method => keep(&mut self.text, &mut self.method, text),

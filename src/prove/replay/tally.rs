@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::engine::{Counted, Decision, StatusLimit};
 use crate::model::Descriptor;
 use crate::model::time::SECOND_US;
-use crate::prove::explain;
 use crate::rules::{Rule, RuleSet};
 
 use super::demand::Demand;
@@ -74,37 +73,51 @@ impl Tally {
         })
     }
 
-    /// A request that nothing limits.
-    pub fn add_unlimited(&mut self, at_us: u64) {
-        self.requests += 1;
-        self.unlimited += 1;
-        self.series.add(at_us, false);
+    /// Hashes of the counters that a request asks about; of each its descriptor, and the rule that counts it.
+    pub fn hash(
+        &self,
+        descriptors: &[Descriptor],
+        rules: impl Iterator<Item = (usize, Option<usize>)>,
+        hashes: &mut Vec<u64>,
+    ) {
+        hashes.extend(rules.map(|(at, rule)| {
+            let tally = rule.and_then(|index| self.rules.get(index));
+            let hash = tally.zip(descriptors.get(at));
+            hash.map_or(0, |(tally, descriptor)| self.keys.hash(&tally.rule, descriptor))
+        }));
     }
 
-    /// A request and its decision.
-    pub fn add(&mut self, at_us: u64, descriptors: &[Descriptor], decision: &Decision) {
+    /// A request, and whether any rule counted it.
+    pub fn add(&mut self, at_us: u64, denied: bool, is_limited: bool) {
         self.requests += 1;
-        self.denied += u64::from(decision.over_limit);
-        self.series.add(at_us, decision.over_limit);
-        let mut limited = false;
-        for (descriptor, status) in explain::pairs(descriptors, decision) {
+        self.denied += u64::from(denied);
+        self.unlimited += u64::from(!is_limited);
+        self.series.add(at_us, denied);
+    }
+
+    /// One call about a request, with the hash of each status' counter; whether any rule counts it.
+    pub fn add_call(&mut self, at_us: u64, descriptors: &[Descriptor], hashes: &[u64], decision: &Decision) -> bool {
+        let mut is_limited = false;
+        for (status, hash) in decision.statuses.iter().zip(hashes) {
+            let Some(descriptor) = descriptors.get(status.descriptor) else {
+                continue;
+            };
             let StatusLimit::Counted(counted) = &status.limit else {
                 continue;
             };
-            limited = true;
+            is_limited = true;
             let denies = counted.denied && status.over_limit && decision.over_limit;
-            self.add_counted(at_us, descriptor, counted, denies);
+            self.add_counted(at_us, descriptor, *hash, counted, denies);
         }
-        self.unlimited += u64::from(!limited);
+        is_limited
     }
 
-    fn add_counted(&mut self, at_us: u64, descriptor: &Descriptor, counted: &Counted, denies: bool) {
+    fn add_counted(&mut self, at_us: u64, descriptor: &Descriptor, key: u64, counted: &Counted, denies: bool) {
         let Some(tally) = counted.rule.and_then(|index| self.rules.get_mut(index)) else {
             return;
         };
         tally.requests += 1;
         tally.series.add(at_us, denies);
-        let key = self.keys.hash(&tally.rule, descriptor);
         let window_us = tally.rule.window.micros().max(SECOND_US);
         tally.keys += u64::from(
             self.keys

@@ -5,9 +5,10 @@
 //! | [`case`] | a test file as data |
 //! | [`mod@read`], `values` | YAML → [`case`], every error with its place |
 //! | [`range`] | ranges of numbers and durations |
-//! | [`mod@run`] | asks the engine and compares |
+//! | [`mod@run`], `answer` | asks the engine, and compares |
 //! | [`report`], [`junit`] | the results for people, programs and CI systems |
 
+mod answer;
 pub mod case;
 pub mod junit;
 pub mod range;

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{ConfigErrors, Place, Source, read_rules};
-use crate::engine::{Decision, StatusLimit};
 use crate::model::{Descriptor, Entry, Request};
-use crate::prove::envoy::EnvoyError;
-use crate::prove::explain::{self, Entries, Micros};
+use crate::prove::envoy::{EnvoyError, FilterCall};
+use crate::prove::explain::{self, Micros};
 use crate::prove::http::HttpRequest;
 use crate::prove::limiter::VirtualLimiter;
 use crate::prove::map::{Mapper, NotMapped};
 use crate::rules::{Defaults, RuleSet};
 
-use super::case::{Case, Expect, Kind, Question, Step, TestFile};
+use super::answer::{Answer, compare};
+use super::case::{Case, Kind, Question, Step, TestFile};
 use super::read;
 use super::report::{Coverage, FileReport, Miss, Report, TestReport};
 
@@ -103,13 +103,6 @@ struct Running<'r> {
     reached: &'r mut BTreeSet<usize>,
 }
 
-/// What was asked once, and what came.
-struct Answer {
-    descriptors: Vec<Descriptor>,
-    /// `None`: no descriptor, so that nothing is limited.
-    decision: Option<Decision>,
-}
-
 impl Running<'_> {
     async fn run(&mut self) -> TestReport {
         let mut report = TestReport {
@@ -146,42 +139,48 @@ impl Running<'_> {
         let question = &step.question;
         let named = question.domain.as_ref().or(self.test.domain.as_ref());
         let named = named.or(self.file.domain.as_ref());
-        let (domain, mut descriptors) = match &question.kind {
+        let mut calls = match &question.kind {
             Kind::Http { request, client } => {
                 let request = numbered_http(request, client.as_deref(), repetition)?;
                 let mapped = self.mapper.map(&request, named.map(String::as_str), false);
-                let (domain, descriptors) = mapped.map_err(|error: NotMapped| error.to_string())?;
-                (domain.to_string(), descriptors)
+                mapped.map_err(|error: NotMapped| error.to_string())?
             }
             Kind::Descriptors(descriptors) => {
                 let domain = named.cloned().or_else(|| self.mapper.only_domain()).ok_or(
                     "the request names no domain and the rules have several: give `domain:` in the test or the request",
                 )?;
-                let descriptors = descriptors.iter().map(|descriptor| numbered(descriptor, repetition));
-                (domain, descriptors.collect())
+                let numbered = |descriptor| numbered(descriptor, repetition);
+                let descriptors: Vec<Descriptor> = descriptors.iter().map(numbered).collect();
+                let domain = domain.into();
+                let call = (!descriptors.is_empty()).then_some(FilterCall { domain, descriptors });
+                call.into_iter().collect()
             }
         };
-        price(question, &mut descriptors);
-        if descriptors.is_empty() {
-            return Ok(Answer {
-                descriptors,
-                decision: None,
-            });
-        }
-        let request = Request {
-            domain,
-            descriptors,
-            hits_addend: 1,
-            releases_all: false,
+        let mut answer = Answer {
+            descriptors: Vec::with_capacity(calls.len()),
+            decisions: Vec::new(),
         };
-        let decided = self.limiter.decide_at(at_us, &request).await;
-        let decision = decided.map_err(|error| error.to_string())?;
-        let rules = decision.statuses.iter().filter_map(|status| decision.rule(status));
-        self.reached.extend(rules.map(|rule| rule.index));
-        Ok(Answer {
-            descriptors: request.descriptors,
-            decision: Some(decision),
-        })
+        for call in &mut calls {
+            price(question, &mut call.descriptors);
+            answer.descriptors.push(call.descriptors.clone());
+        }
+        for FilterCall { domain, descriptors } in calls {
+            let request = Request {
+                domain: String::from(&*domain),
+                descriptors,
+                hits_addend: 1,
+                releases_all: false,
+            };
+            let decided = self.limiter.decide_at(at_us, &request).await;
+            let decision = decided.map_err(|error| error.to_string())?;
+            let rules = decision.statuses.iter().filter_map(|status| decision.rule(status));
+            self.reached.extend(rules.map(|rule| rule.index));
+            answer.decisions.push(decision);
+            if answer.denial().is_some() {
+                break;
+            }
+        }
+        Ok(answer)
     }
 }
 
@@ -230,119 +229,6 @@ fn numbered_http(request: &HttpRequest, client: Option<&str>, repetition: u32) -
     })
 }
 
-/// What differs, as (expected, what came instead).
-fn compare(expect: &Expect, answer: &Answer) -> Vec<(String, String)> {
-    let mut wrong = Vec::new();
-    let decision = answer.decision.as_ref();
-    let denied = decision.is_some_and(|decision| decision.over_limit);
-    if let Some(allowed) = expect.allowed.filter(|allowed| *allowed == denied) {
-        wrong.push((word(allowed).to_owned(), word(!denied).to_owned()));
-    }
-    for (wanted, enforced) in [(&expect.denied_by, true), (&expect.shadow_denied_by, false)] {
-        let found = deniers(decision, enforced);
-        for name in wanted.iter().filter(|name| !found.iter().any(|rule| rule.is(name))) {
-            let kind = if enforced {
-                "denied by"
-            } else {
-                "over without denying (shadow mode):"
-            };
-            let names: Vec<&str> = found.iter().map(|rule| rule.shown.as_str()).collect();
-            let came = if names.is_empty() {
-                "no rule".to_owned()
-            } else {
-                names.join(", ")
-            };
-            wrong.push((format!("{kind} {name}"), format!("{kind} {came}")));
-        }
-    }
-    let tightest = decision.and_then(Decision::tightest).map(|(_, counted)| counted);
-    if let Some(range) = expect.remaining {
-        let came = tightest.map(|counted| counted.outcome.remaining);
-        outside(&mut wrong, "remaining", range, came, |value| value.to_string());
-    }
-    if let Some(range) = expect.retry_after {
-        let came = decision
-            .filter(|decision| decision.over_limit)
-            .and_then(Decision::retry_after_us);
-        outside(&mut wrong, "retry_after", range, came, |value| {
-            Micros(value).to_string()
-        });
-    }
-    if let Some(range) = expect.delay {
-        let delays = decision.into_iter().flat_map(|decision| &decision.statuses);
-        let delay = |limit: &StatusLimit| match limit {
-            StatusLimit::Counted(counted) => Some(counted.outcome.delay_us),
-            _ => None,
-        };
-        let came = delays.filter_map(|status| delay(&status.limit)).max();
-        outside(&mut wrong, "delay", range, came, |value| Micros(value).to_string());
-    }
-    if let Some(wanted) = &expect.descriptors {
-        let entries = |all: &[Descriptor]| all.iter().map(|d| Entries(d).to_string()).collect::<Vec<_>>();
-        let (wanted, came) = (entries(wanted), entries(&answer.descriptors));
-        if wanted != came {
-            let text = |all: Vec<String>| {
-                format!(
-                    "descriptors {}",
-                    if all.is_empty() { "none".into() } else { all.join(" ") }
-                )
-            };
-            wrong.push((text(wanted), text(came)));
-        }
-    }
-    wrong
-}
-
-fn outside(
-    wrong: &mut Vec<(String, String)>,
-    name: &str,
-    range: super::range::Range,
-    came: Option<u64>,
-    show: impl Fn(u64) -> String,
-) {
-    if !came.is_some_and(|value| range.contains(value)) {
-        let came = came.map_or_else(|| "none".to_owned(), show);
-        wrong.push((format!("{name} {range}"), format!("{name} {came}")));
-    }
-}
-
-/// A rule that is over, by all its names.
-struct Denier {
-    shown: String,
-    names: [String; 3],
-}
-
-impl Denier {
-    fn is(&self, name: &str) -> bool {
-        self.names.iter().any(|known| !known.is_empty() && known == name)
-    }
-}
-
-fn deniers(decision: Option<&Decision>, enforced: bool) -> Vec<Denier> {
-    let Some(decision) = decision else {
-        return Vec::new();
-    };
-    let over = decision.statuses.iter().filter(|status| match &status.limit {
-        StatusLimit::Counted(counted) => counted.denied && enforced == (status.over_limit && decision.over_limit),
-        _ => false,
-    });
-    let rules = over.filter_map(|status| decision.rule(status));
-    rules
-        .map(|rule| Denier {
-            shown: explain::RuleName(rule).to_string(),
-            names: [
-                rule.name.to_string(),
-                rule.path.to_string(),
-                format!("{}/{}", rule.domain, rule.path),
-            ],
-        })
-        .collect()
-}
-
-const fn word(allowed: bool) -> &'static str {
-    if allowed { "allowed" } else { "denied" }
-}
-
 fn line(place: Option<Place>) -> usize {
     place.map_or(0, |place| place.line)
 }
@@ -356,12 +242,11 @@ fn miss(
     answer: Option<&Answer>,
 ) -> Miss {
     let why = match answer {
-        Some(Answer {
-            descriptors,
-            decision: Some(decision),
-        }) => explain::lines(descriptors, decision)
-            .map(|line| line.to_string())
-            .collect(),
+        Some(answer) if !answer.decisions.is_empty() => {
+            let calls = answer.descriptors.iter().zip(&answer.decisions);
+            let lines = calls.flat_map(|(descriptors, decision)| explain::lines(descriptors, decision));
+            lines.map(|line| line.to_string()).collect()
+        }
         Some(_) => vec!["the request becomes no descriptor, so nothing limits it".to_owned()],
         None => Vec::new(),
     };

@@ -10,6 +10,7 @@ mod hash;
 mod shard;
 mod sweep;
 mod transaction;
+mod warm;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -109,10 +110,13 @@ impl MemoryStore {
     /// Decides and counts without leaving the thread.
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
-        self.check_ops(transaction)
-            .iter()
-            .map(|answer| answer.outcome)
-            .collect()
+        match transaction.checks.as_slice() {
+            [check] => smallvec![self.check_one(check).outcome],
+            _ => {
+                let answers = self.check_several(transaction);
+                answers.iter().map(|answer| answer.outcome).collect()
+            }
+        }
     }
 
     /// The same for all that a replica can ask of a counter.

@@ -25,6 +25,8 @@ use crate::store::correction::{Cause, Correction};
 
 /// Between two searches for records that have ended, while there are as many as may be.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// Between two log lines about charges that found no room.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
 
 /// See the module's docs.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub(super) struct Book {
     pub(super) in_flight: BTreeSet<CounterKey>,
     records: usize,
     swept: Option<Instant>,
+    /// When the log last said that a charge was dropped.
+    warned: Option<Instant>,
 }
 
 /// What is owed on one counter.
@@ -195,6 +199,14 @@ impl Ledger {
             Some(Merge::Cancelled) => book.tidy(&key),
             None if !self.has_room(book, charges, now) => {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
+                if charges && book.warned.is_none_or(|warned| now - warned >= WARN_PAUSE) {
+                    book.warned = Some(now);
+                    tracing::warn!(
+                        records = book.records,
+                        "more hits were admitted while the store was away than can be charged to it: it will not know of \
+                         some; sluicegate_corrections_total{{result=\"dropped\"}} counts them"
+                    );
+                }
                 return;
             }
             None => return book.put(key, record),

@@ -30,7 +30,7 @@ pub struct Format {
 #[derive(Debug, Clone)]
 enum Kind {
     /// Common or combined.
-    Clf,
+    Clf(clf::LastTime),
     Envoy(envoy::Template),
     Json(json::Fields),
 }
@@ -56,7 +56,7 @@ impl Format {
             "common" | "combined" => {
                 names.number("referer");
                 names.number("user-agent");
-                Kind::Clf
+                Kind::Clf(clf::LastTime::default())
             }
             "json" => Kind::Json(json::Fields::new(fields, &mut names)?),
             "envoy" => Kind::Envoy(envoy::Template::new(ENVOY_DEFAULT, &mut names)?),
@@ -78,7 +78,7 @@ impl Format {
     pub fn client_is_final(&self) -> bool {
         match &self.kind {
             Kind::Envoy(template) => template.client_is_final(),
-            Kind::Clf | Kind::Json(_) => true,
+            Kind::Clf(_) | Kind::Json(_) => true,
         }
     }
 
@@ -90,7 +90,7 @@ impl Format {
         let line = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
         record.clear(&self.names);
         match &self.kind {
-            Kind::Clf => clf::parse(line, record)?,
+            Kind::Clf(last) => clf::parse(line, last, record)?,
             Kind::Envoy(template) => template.parse(line, record)?,
             Kind::Json(fields) => fields.parse(line, record)?,
         }
