@@ -1,7 +1,13 @@
 //! A bounded sketch of one thread's decisions, by counter key.
 //!
-//! HeavyKeeper finds the heavy keys and never counts more than there was; one row of plain counters, addressed by an
-//! independent hash, never counts less. The truth lies between the two, which is the error that the API states.
+//! HeavyKeeper finds the heavy keys and never counts more than there was; one row of plain counters never counts less. The
+//! truth lies between the two, which is the error that the API states.
+//!
+//! The request path pays for this with each decision, so a decision is written to one of two sketches, that of the passed
+//! or that of the denied ones (all are their sum), and its key is hashed once: both sketches know it by that hash alone, and
+//! only the keys that are kept have their names beside it.
+
+use std::collections::HashMap;
 
 use ahash::RandomState;
 use heavykeeper::BucketedTopK;
@@ -16,48 +22,50 @@ const DECAY: f64 = 0.9;
 /// Cells of the row that bounds counts from above. A power of two.
 pub(super) const ROW: usize = 4096;
 
-/// Both kinds of counts.
+/// Both kinds of decisions.
 pub(super) struct Sketch {
-    pub all: Counts,
+    pub passed: Counts,
     pub denied: Counts,
 }
 
 impl Sketch {
     pub fn new(hasher: &Hasher) -> Self {
         Self {
-            all: Counts::new(hasher),
+            passed: Counts::new(hasher),
             denied: Counts::new(hasher),
         }
+    }
+
+    /// Whether nothing has been counted.
+    pub const fn is_empty(&self) -> bool {
+        self.passed.total == 0 && self.denied.total == 0
     }
 
     /// What it takes at most, in bytes.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let of = |counts: &Counts| counts.keeper.mem_bytes(String::capacity) + counts.row.len() * 8 + KEYS * 256;
-        of(&self.all) + of(&self.denied)
+        let of = |counts: &Counts| counts.keeper.mem_bytes(|_| 0) + counts.row.len() * 8 + KEYS * 256;
+        of(&self.passed) + of(&self.denied)
     }
 
     pub fn add(&mut self, hasher: &Hasher, key: &str, denied: bool) {
-        let cell = hasher.cell(key);
-        self.all.add(key, cell);
-        if denied {
-            self.denied.add(key, cell);
-        }
+        let counts = if denied { &mut self.denied } else { &mut self.passed };
+        counts.add(hasher.hash(key), key);
     }
 }
 
-/// Keyed at random, so that nobody outside can aim keys at one cell. The same for all sketches of a process.
+/// Keyed at random, so that nobody outside can aim keys at one cell, or at one hash. The same for all sketches of a process.
 #[derive(Debug, Clone)]
 pub(super) struct Hasher {
+    names: RandomState,
     keeper: RandomState,
-    row: RandomState,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
         Self {
+            names: RandomState::new(),
             keeper: RandomState::new(),
-            row: RandomState::new(),
         }
     }
 }
@@ -69,20 +77,33 @@ impl Hasher {
     pub fn seeded(seed: u64) -> Self {
         let state = |n| RandomState::with_seeds(seed, n, seed, n);
         Self {
+            names: state(2),
             keeper: state(1),
-            row: state(2),
         }
+    }
+
+    /// What a key is known by.
+    fn hash(&self, key: &str) -> u64 {
+        self.names.hash_one(key)
     }
 
     /// The cell of the row that a key counts in.
     pub fn cell(&self, key: &str) -> usize {
-        usize::try_from(self.row.hash_one(key) % ROW as u64).unwrap_or(0)
+        cell(self.hash(key))
     }
 }
 
-/// Decisions by key.
+/// HeavyKeeper hashes the hash once more, so that the two know nothing of each other.
+const fn cell(hash: u64) -> usize {
+    // Far below the size of any index.
+    (hash % ROW as u64) as usize
+}
+
+/// Decisions of one kind by key.
 pub(super) struct Counts {
-    keeper: BucketedTopK<String>,
+    keeper: BucketedTopK<u64>,
+    /// Of the keys that are kept.
+    names: HashMap<u64, Box<str>, RandomState>,
     /// Never less than the true count of any key that shares the cell.
     pub row: Box<[u64]>,
     pub total: u64,
@@ -92,6 +113,7 @@ impl Counts {
     fn new(hasher: &Hasher) -> Self {
         Self {
             keeper: BucketedTopK::with_hasher(KEYS, BUCKETS, CELLS, DECAY, hasher.keeper.clone()),
+            names: HashMap::with_hasher(hasher.keeper.clone()),
             row: vec![0; ROW].into_boxed_slice(),
             total: 0,
         }
@@ -99,16 +121,23 @@ impl Counts {
 
     /// One at a time: the crate's work for a hit that finds no cell grows with its weight, and weights come from
     /// requests.
-    fn add(&mut self, key: &str, cell: usize) {
-        self.keeper.add(key, 1);
-        if let Some(count) = self.row.get_mut(cell) {
+    fn add(&mut self, hash: u64, key: &str) {
+        let (displaced, inserted) = self.keeper.add_with_evicted(&hash, 1);
+        if let Some(displaced) = displaced {
+            self.names.remove(&displaced);
+        }
+        if inserted {
+            self.names.insert(hash, key.into());
+        }
+        if let Some(count) = self.row.get_mut(cell(hash)) {
             *count += 1;
         }
         self.total += 1;
     }
 
-    /// The kept keys, most hits first.
-    pub fn list(&self) -> impl Iterator<Item = (String, u64)> {
-        self.keeper.list().into_iter().map(|node| (node.item, node.count))
+    /// The kept keys and their counts.
+    pub fn list(&self) -> impl Iterator<Item = (&str, u64)> {
+        let nodes = self.keeper.list().into_iter();
+        nodes.filter_map(|node| Some((&**self.names.get(&node.item)?, node.count)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -105,6 +106,40 @@ struct Collected {
     /// When the open slice began, and when threads were last asked.
     began_us: u64,
     asked_us: u64,
+    /// The window that was asked for last, until threads are asked again: whoever asks often costs no more sums.
+    summed: Option<(Span, Arc<Sums>)>,
+}
+
+/// What was counted in one window.
+struct Sums {
+    hits: Summary,
+    denied: Summary,
+    /// Keys, heaviest first.
+    by_hits: Vec<String>,
+    by_denied: Vec<String>,
+}
+
+impl Collected {
+    fn sums(&mut self, span: Span) -> Arc<Sums> {
+        if let Some((_, sums)) = self.summed.as_ref().filter(|(of, _)| *of == span) {
+            return Arc::clone(sums);
+        }
+        let (hits, denied) = (sum(&self.hits, span), sum(&self.denied, span));
+        let sums = Arc::new(Sums {
+            by_hits: ordered(&hits),
+            by_denied: ordered(&denied),
+            hits,
+            denied,
+        });
+        self.summed = Some((span, Arc::clone(&sums)));
+        sums
+    }
+}
+
+fn ordered(counts: &Summary) -> Vec<String> {
+    let mut keys: Vec<(&String, u64)> = counts.keys.iter().map(|(key, count)| (key, *count)).collect();
+    keys.sort_unstable_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
+    keys.into_iter().map(|(key, _)| key.clone()).collect()
 }
 
 thread_local! {
@@ -152,6 +187,7 @@ impl Top {
             return;
         }
         collected.asked_us = now_us;
+        collected.summed = None;
         for Shard(shard) in &self.shards {
             if shard.lock().is_none() {
                 continue;
@@ -161,10 +197,11 @@ impl Top {
             let Some(sketch) = std::mem::replace(&mut *shard.lock(), fresh) else {
                 continue;
             };
-            if sketch.all.total == 0 {
+            if sketch.is_empty() {
                 continue;
             }
-            collected.hits.open.add_counts(&sketch.all);
+            collected.hits.open.add_counts(&sketch.passed);
+            collected.hits.open.add_counts(&sketch.denied);
             collected.denied.open.add_counts(&sketch.denied);
         }
         collected.hits.open.trim();
@@ -182,21 +219,19 @@ impl Top {
     pub fn list(&self, by: By, span: Span, limit: usize, now_us: u64, of: impl Fn(&str) -> bool) -> TopList {
         let mut collected = self.collected.lock();
         self.collect_into(&mut collected, now_us);
-        let hits = sum(&collected.hits, span);
-        let denied = sum(&collected.denied, span);
+        let sums = collected.sums(span);
         let open_us = now_us.saturating_sub(collected.began_us);
         // Nothing below needs what threads write to.
         drop(collected);
+        let Sums { hits, denied, .. } = &*sums;
         let order = match by {
-            By::Denied => &denied,
-            By::Hits => &hits,
+            By::Denied => &sums.by_denied,
+            By::Hits => &sums.by_hits,
         };
-        let mut keys: Vec<(&String, u64)> = order.keys.iter().map(|(key, count)| (key, *count)).collect();
-        keys.sort_unstable_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
-        let hitters = keys.into_iter().filter(|(key, _)| of(key)).take(limit);
-        let hitter = |(key, _): (&String, u64)| {
+        let hitters = order.iter().filter(|key| of(key)).take(limit);
+        let hitter = |key: &String| {
             let cell = self.hasher.cell(key);
-            let [(hits, hits_error), (denied, denied_error)] = [&hits, &denied].map(|counts| bounds(counts, key, cell));
+            let [(hits, hits_error), (denied, denied_error)] = [hits, denied].map(|counts| bounds(counts, key, cell));
             // What was denied was asked, too, however little of that is known.
             let raised = hits.max(denied);
             Hitter {

@@ -37,7 +37,7 @@ impl Summary {
     /// Adds what a thread has counted.
     pub fn add_counts(&mut self, counts: &Counts) {
         for (key, count) in counts.list() {
-            *self.keys.entry(key).or_default() += count;
+            self.add_key(key, count);
         }
         for (sum, count) in self.row.iter_mut().zip(&counts.row) {
             *sum = sum.saturating_add(u32::try_from(*count).unwrap_or(u32::MAX));
@@ -47,18 +47,22 @@ impl Summary {
 
     pub fn add(&mut self, other: &Self) {
         for (key, count) in &other.keys {
-            match self.keys.get_mut(key) {
-                Some(sum) => *sum += count,
-                None => {
-                    self.keys.insert(key.clone(), *count);
-                }
-            }
+            self.add_key(key, *count);
         }
         for (sum, count) in self.row.iter_mut().zip(&other.row) {
             *sum = sum.saturating_add(*count);
         }
         self.total += other.total;
         self.length_us += other.length_us;
+    }
+
+    fn add_key(&mut self, key: &str, count: u64) {
+        match self.keys.get_mut(key) {
+            Some(sum) => *sum += count,
+            None => {
+                self.keys.insert(key.to_owned(), count);
+            }
+        }
     }
 
     /// Forgets all but the heaviest keys.
