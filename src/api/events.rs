@@ -9,7 +9,7 @@ use axum::response::sse::{Event as Sse, Sse as Stream};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::telemetry::activity::Event;
@@ -30,22 +30,28 @@ pub(super) async fn events(State(api): State<Api>) -> Response {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
+    let events = api.0.parts.activity.events.subscribe();
     let stop = api.0.parts.stop.clone();
     tokio::spawn(async move {
-        stop.run_until_cancelled(feed(api, sender, permit)).await;
+        let feed = feed(events, |event| view(&api, event), sender, permit);
+        stop.run_until_cancelled(feed).await;
     });
     Stream::new(ReceiverStream::new(receiver)).into_response()
 }
 
 /// Until the reader is gone, or takes nothing any more.
-async fn feed(api: Api, sender: mpsc::Sender<Result<Sse, Infallible>>, _permit: OwnedSemaphorePermit) {
-    let mut events = api.0.parts.activity.events.subscribe();
+async fn feed(
+    mut events: broadcast::Receiver<Event>,
+    view: impl Fn(Event) -> Option<Sse>,
+    sender: mpsc::Sender<Result<Sse, Infallible>>,
+    _permit: OwnedSemaphorePermit,
+) {
     let mut beat = tokio::time::interval(BEAT);
     loop {
         let next = tokio::select! {
             _ = beat.tick() => Sse::default().comment("beat"),
             event = events.recv() => match event {
-                Ok(event) => match view(&api, event) {
+                Ok(event) => match view(event) {
                     Some(sse) => sse,
                     None => continue,
                 },
@@ -69,4 +75,35 @@ fn view(api: &Api, event: Event) -> Option<Sse> {
         Event::Circuit { store, open } => ("circuit", json!({ "store": store, "open": open })),
     };
     Sse::default().event(name).json_data(data).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_place_and_one_that_reads_keeps_it() {
+        let places = Arc::new(Semaphore::new(2));
+        let place = || Arc::clone(&places).try_acquire_owned().unwrap();
+        let events = broadcast::Sender::<Event>::new(4);
+        let (sender, stalled) = mpsc::channel(AHEAD);
+        tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
+        let (sender, mut reader) = mpsc::channel(AHEAD);
+        tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
+        let reads = async { while reader.recv().await.is_some() {} };
+        let begin = Instant::now();
+        let free = tokio::select! {
+            () = reads => panic!("the one that reads was given up"),
+            permit = timeout(Duration::from_secs(3600), places.acquire()) => permit.unwrap().unwrap(),
+        };
+        // Beats fill what waits for it; then it has its patience.
+        let filled = BEAT * u32::try_from(AHEAD).unwrap();
+        assert_eq!(begin.elapsed(), filled + PATIENCE);
+        drop(free);
+        assert_eq!(places.available_permits(), 1, "only that one");
+        drop(stalled);
+    }
 }

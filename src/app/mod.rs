@@ -25,6 +25,7 @@ use crate::config::settings::{AnswerSettings, Settings, TelemetrySettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
+use crate::net::aside::Aside;
 use crate::net::grpc::PortOptions;
 use crate::net::http::{HttpPortOptions, serve as serve_http};
 use crate::net::http2::ConnectionOptions;
@@ -194,7 +195,9 @@ impl App {
             },
             &self.settings,
         );
-        background.spawn(api.clone().run());
+        // What operators ask for, and metrics, take no time from decisions.
+        let aside = Aside::start("admin").map_err(AppError::Http)?;
+        background.spawn(aside.run(api.clone().run()));
         let admin = http::admin(Admin {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
@@ -208,16 +211,15 @@ impl App {
             metrics: self.metrics.port(name),
             name,
         };
-        let mut spawn_http = |listener, router, options| {
-            let server = serve_http(listener, router, options, stop.clone());
-            servers.spawn(server.map(Ok));
-        };
+        let serve = |listener, router, options| serve_http(listener, router, options, stop.clone());
         let public = http::public(self.health.clone(), self.json);
-        spawn_http(self.http_listener, public, port("http", self.shares.http));
-        spawn_http(self.admin_listener, admin, port("admin", self.shares.admin));
+        servers.spawn(serve(self.http_listener, public, port("http", self.shares.http)).map(Ok));
+        let admin = serve(self.admin_listener, admin, port("admin", self.shares.admin));
+        servers.spawn(aside.run(admin).map(Ok));
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
             let router = http::metrics(Arc::clone(&self.metrics), &settings.path);
-            spawn_http(listener, router, port("metrics", self.shares.admin));
+            let metrics = serve(listener, router, port("metrics", self.shares.admin));
+            servers.spawn(aside.run(metrics).map(Ok));
         }
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);

@@ -19,6 +19,9 @@ pub const MAX_FOUND: usize = 10_000;
 /// Longest search, so that whoever waits for it still does.
 const MAX_SEARCH: Duration = Duration::from_secs(4);
 
+/// A search works for so long, then it pauses for as long.
+const TURN: Duration = Duration::from_millis(2);
+
 /// Counters of a rule.
 #[derive(Debug, Clone)]
 pub struct FoundCounters {
@@ -69,6 +72,7 @@ impl Engine {
             descriptor.is_some_and(|descriptor| pattern.matches(descriptor)) && is_of_rule()
         };
         let start = Instant::now();
+        let mut turn = start;
         let mut found = BTreeMap::new();
         let mut complete = true;
         for (prefix, limit) in &names {
@@ -82,6 +86,11 @@ impl Engine {
                 let wanted = page.keys.into_iter().filter(|key| is_wanted(key.as_str(), prefix));
                 found.extend(wanted.map(|key| (key, *limit)));
                 from = page.next;
+                if turn.elapsed() >= TURN {
+                    // Half of the time at most: decisions wait for the store, too.
+                    tokio::time::sleep(TURN).await;
+                    turn = Instant::now();
+                }
             }
             complete &= from.is_none();
         }

@@ -9,11 +9,13 @@
 //! | `writer` | coalescing writer of an HTTP/2 connection |
 //! | `authority`, `resets` | names of clusters in `:authority`, and streams that are refused as malformed |
 //! | [`cores`] | one single-threaded runtime for each core |
+//! | [`aside`] | one thread that stands back behind them |
 //! | [`tls`] | TLS handshakes with certificates that are read again |
 //! | [`http2`] | one HTTP/2 connection |
 //! | [`grpc`] | the gRPC port: all of the above |
 //! | [`http`] | an HTTP port |
 
+pub mod aside;
 mod authority;
 pub mod body_limit;
 pub mod cores;

@@ -6,6 +6,7 @@
 mod support;
 
 mod cli;
+mod cost;
 mod events;
 mod explain;
 mod guard;

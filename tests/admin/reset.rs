@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::http::{Answer, Client};
 use crate::support::process::{PATIENCE, POLL};
 use crate::support::redis::Redis;
+use crate::support::redis::sentinel::Sentinel;
 use crate::support::sluicegate::Sluicegate;
 use crate::{Admin, RULES, TOKEN};
 
@@ -147,25 +148,35 @@ struct Replicas {
 impl Replicas {
     fn start(count: usize, arguments: &[&str]) -> Self {
         let redis = Redis::start();
-        let token = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(token.path(), TOKEN).expect("the token");
-        let (url, path) = (redis.url(), token.path().display().to_string());
-        let mut all = vec!["--store", "redis", "--redis-url", &url, "--admin-token-file", &path];
-        // No call is late, however busy the machine.
-        all.extend(["--on-store-error", "deny", "--store-timeout", "1s"]);
-        all.extend(arguments);
-        let rules = RULES.replace("requests_per_unit: 3", "requests_per_unit: 200");
-        let start = |_| {
-            let server = Sluicegate::start(&rules, &all);
-            let (api, json) = (Client::new(server.admin_port), Client::new(server.http_port));
-            (server, api, json)
-        };
+        let (all, token) = servers(&redis.url(), count, arguments);
         Self {
-            all: (0..count).map(start).collect(),
+            all,
             redis,
             _token: token,
         }
     }
+}
+
+/// Servers on this Redis, each with clients of its API and of `/json`, and the file of their token.
+fn servers(
+    url: &str,
+    count: usize,
+    arguments: &[&str],
+) -> (Vec<(Sluicegate, Client, Client)>, tempfile::NamedTempFile) {
+    let token = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token.path(), TOKEN).expect("the token");
+    let path = token.path().display().to_string();
+    let mut all = vec!["--store", "redis", "--redis-url", url, "--admin-token-file", &path];
+    // No call is late, however busy the machine.
+    all.extend(["--on-store-error", "deny", "--store-timeout", "1s"]);
+    all.extend(arguments);
+    let rules = RULES.replace("requests_per_unit: 3", "requests_per_unit: 200");
+    let start = |_| {
+        let server = Sluicegate::start(&rules, &all);
+        let (api, json) = (Client::new(server.admin_port), Client::new(server.http_port));
+        (server, api, json)
+    };
+    ((0..count).map(start).collect(), token)
 }
 
 async fn passes_soon(json: &Client, user: &str) {
@@ -263,4 +274,36 @@ async fn while_redis_is_away_a_reset_is_refused_and_says_so() {
     passes_soon(json, "mallory").await;
     let done = reset(api, &mallory()).await;
     assert_eq!(done["counters"], 1);
+}
+
+/// The sentinels are made to wait, so that what is asked meanwhile is asked in the midst of the failover, however busy the
+/// machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_fails_over_a_reset_is_refused_and_then_made_at_the_new_master() {
+    let mut pair = Sentinel::start();
+    let (servers, _token) = servers(&pair.url(), 1, &["--deny-cache", "true"]);
+    let (_, api, json) = &servers[0];
+    passes_soon(json, "alice").await;
+    exhaust(json, "mallory").await;
+    let selection = ask(api, &mallory()).await.json();
+    assert_eq!(selection["used"], 200, "{selection}");
+    assert_eq!(pair.master.cli(&["WAIT", "1", "30000"]), "1");
+
+    pair.hold_back(true);
+    pair.master.kill();
+    let by_rule = json!({ "domain": "shop", "rule": "user" });
+    for question in [json!({ "token": selection["token"] }), by_rule] {
+        let answer = ask(api, &question).await;
+        let why = answer.json()["detail"].as_str().expect("why").to_owned();
+        assert_eq!(answer.status, 503, "{why}");
+        assert!(why.contains("the store cannot reset counters now"), "{why}");
+    }
+    pair.hold_back(false);
+
+    passes_soon(json, "alice").await;
+    assert!(pair.replica.cli(&["ROLE"]).starts_with("master"));
+    assert!(!passes(json, "mallory").await, "the new master knows the count");
+    let done = reset(api, &mallory()).await;
+    assert_eq!((&done["counters"], &done["hits"]), (&1.into(), &200.into()));
+    passes_soon(json, "mallory").await;
 }

@@ -102,6 +102,48 @@ def test_an_empty_server_says_what_to_do_and_hostile_values_are_text(server, ope
     expect(page.get_by_text("6 rules, generation 1")).to_be_visible()
 
 
+def test_everything_is_reached_by_the_keyboard(server, open_page):
+    attack(server)
+    page = open_page(color_scheme="light")
+    link = page.get_by_role("link", name="onerror")
+    expect(link).to_be_visible()
+    # The first stop leads past the navigation.
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    for key, name, text in [("3", "Replica", "Loads of rules"), ("2", "Rules", "6 rules"), ("1", "Now", "Who is denied")]:
+        page.keyboard.press(key)
+        expect(page.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "page")
+        expect(page.get_by_text(text).first).to_be_visible()
+    for theme in ["dark", "light"]:
+        page.keyboard.press("t")
+        expect(page.locator("html")).to_have_attribute("data-theme", theme)
+    # In a field keys are text, until Escape.
+    page.keyboard.press("/")
+    expect(page.get_by_label("Filter keys")).to_be_focused()
+    page.keyboard.type("2t")
+    expect(page.get_by_label("Filter keys")).to_have_value("2t")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    page.get_by_label("Filter keys").fill("")
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Filter keys")).not_to_be_focused()
+    # From the filter over the two choices and the table to the first key; the table is drawn anew all the while.
+    page.keyboard.press("/")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('href')?.startsWith('#/key/') ?? false"):
+            break
+    first = page.locator("tbody a").first
+    expect(first).to_be_focused()
+    for _ in range(2):
+        with page.expect_response(lambda answer: "/api/v1/top" in answer.url):
+            pass
+    expect(first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("used; the limit is")).to_be_visible()
+
+
 def test_a_key_is_explained(server, open_page):
     attack(server)
     page = open_page()
