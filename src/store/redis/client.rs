@@ -20,7 +20,7 @@ use crate::config::settings::{RedisAuth, RedisSettings, RedisTls, Topology};
 use crate::store::StoreError;
 use crate::store::error::printable;
 use crate::tls::reload::EVERY;
-use crate::tls::{Reloaded, TlsError, watched_client_config};
+use crate::tls::{Reloaded, TlsError, san, watched_client_config};
 
 /// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
 /// it only bounds memory while one hangs.
@@ -146,7 +146,7 @@ fn server(settings: &RedisSettings, files: &Tls) -> ServerConfig {
     let host = |address: &HostPort| {
         let mut server = Server::new(address.host.as_str(), address.port);
         let name = settings.tls.as_ref().and_then(|tls| tls.client.server_name.as_deref());
-        server.tls_server_name = name.map(Into::into);
+        server.tls_server_name = name.map(|name| san::ascii(name).into_owned().into());
         server
     };
     match &settings.topology {

@@ -270,7 +270,7 @@ impl Supervisor {
                 warm(&client, limit).await;
                 Ok((client, task))
             }
-            Ok(Err(error)) => Err(client::store_error(&error, limit)),
+            Ok(Err(error)) => Err(self.master.explained(client::store_error(&error, limit))),
             Err(_) => Err(StoreError::Timeout(limit * 4)),
         }
     }

@@ -4,10 +4,12 @@
 //! sentinel demotes it, some ten seconds later; all of them are lost then. So a link does not wait for its READONLY, but
 //! leaves it as soon as the sentinels name another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::{Client, ClientLike};
 use fred::types::{ClusterHash, CustomCommand};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of the master; nothing where there are no sentinels, or none has answered yet.
 #[derive(Debug, Clone)]
-pub(super) struct Master(Option<watch::Receiver<Option<SentinelAnswer>>>);
+pub(super) struct Master(Option<watch::Receiver<Option<SentinelAnswer>>>, SentinelFailure);
+
+/// Why the sentinel that was asked last did not answer, while none does.
+type SentinelFailure = Arc<Mutex<Option<String>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SentinelAnswer {
@@ -37,8 +42,8 @@ struct SentinelAnswer {
 
 impl Master {
     /// Of a server that always is its own.
-    pub const fn fixed() -> Self {
-        Self(None)
+    pub fn fixed() -> Self {
+        Self(None, SentinelFailure::default())
     }
 
     /// Starts to ask, until `stop`, if the settings name sentinels.
@@ -47,15 +52,25 @@ impl Master {
             return Self::fixed();
         };
         let (tell, told) = watch::channel(None);
+        let failure = SentinelFailure::default();
         let asker = Asker {
             name: master.clone(),
             sentinels: sentinels.iter().map(|sentinel| as_server(settings, sentinel)).collect(),
             tell,
             tls: tls.of_sentinels(),
+            failure: Arc::clone(&failure),
         };
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(asker.run()).await });
-        Self(Some(told))
+        Self(Some(told), failure)
+    }
+
+    /// An error of connecting, with what the driver leaves out: why the sentinels are of no use, such as their certificates.
+    pub fn explained(&self, error: StoreError) -> StoreError {
+        match (error, &*self.1.lock()) {
+            (StoreError::Unavailable(text), Some(failure)) => StoreError::Unavailable(format!("{text} ({failure})")),
+            (error, _) => error,
+        }
     }
 
     /// Completes when something else is said than when it was last asked here.
@@ -124,6 +139,7 @@ struct Asker {
     sentinels: Vec<RedisSettings>,
     tell: watch::Sender<Option<SentinelAnswer>>,
     tls: Tls,
+    failure: SentinelFailure,
 }
 
 impl Asker {
@@ -145,6 +161,7 @@ impl Asker {
                         self.tls.read_logins().await;
                     }
                     tracing::debug!(%sentinel, %error, "a sentinel does not say who the master is");
+                    *self.failure.lock() = Some(error.to_string());
                 }
             }
             sleep(PAUSE).await;
@@ -162,6 +179,7 @@ impl Asker {
             let question = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
             let words = vec!["get-master-addr-by-name", &self.name];
             let (host, port) = in_time(PATIENCE, client.custom(question, words)).await?;
+            *self.failure.lock() = None;
             let told = SentinelAnswer {
                 master: HostPort { host, port },
                 by,

@@ -4,6 +4,7 @@ mod collector;
 mod envoy;
 mod scene;
 mod settings;
+mod trust;
 
 use std::{
     path::Path,

@@ -6,6 +6,7 @@ mod faults;
 mod late;
 mod resets;
 mod shapes;
+mod trust;
 mod two_servers;
 mod words;
 

@@ -120,7 +120,7 @@ fn tls_server(volume: &Volume, names: &[&str], ca: &Ca) -> (Redis, Identity) {
     (redis, identity)
 }
 
-fn tls_settings(port: u16, volume: Option<&Volume>, ca: &Volume, skip_hostname: bool) -> RedisSettings {
+pub(super) fn tls_settings(port: u16, volume: Option<&Volume>, ca: &Volume, skip_hostname: bool) -> RedisSettings {
     let mut settings = settings(&format!("rediss://127.0.0.1:{port}"));
     settings.tls = Some(RedisTls {
         client: ClientTls {
@@ -141,7 +141,7 @@ async fn failed_to_connect(store: &RedisStore, events: &Events) -> StoreError {
     hit(store, "k", sliding(10)).await.expect_err("no connection")
 }
 
-async fn refused(settings: &RedisSettings) -> String {
+pub(super) async fn refused(settings: &RedisSettings) -> String {
     let one = RedisSettings {
         pool_size: 1,
         ..settings.clone()
