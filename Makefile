@@ -25,7 +25,7 @@ help: ## lists the commands
 setup: ## installs what is missing of what the demo and the tests run: Envoy, redis-server, libfaketime, checkers of deploy/
 	scripts/setup
 
-demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [MODE=ratelimit|ext_authz|llm] [PORTS=default|free] [DEMO_ONCE=1]
+demo: ## shows a real Envoy limited by sluicegate [STORE=memory|redis] [MODE=ratelimit|ext_authz|llm|rlqs] [PORTS=default|free] [DEMO_ONCE=1]
 	@scripts/setup compiler envoy
 	@test "$(STORE)" != redis || scripts/setup redis
 	$(BUILD)

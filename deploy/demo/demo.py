@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy"))
 
 from llm import tour  # noqa: E402
+from rlqs import tour as rlqs_tour  # noqa: E402
 from processes import ProcessError, Stack, end_like_ctrl_c, free_port, ignore_ends  # noqa: E402
 
 # What envoy.yaml and the command line name: (port, what listens there).
@@ -37,6 +38,7 @@ PORTS = {
 MODES = {
     "ratelimit": ("front", "the rate limit filter: Envoy's routes say what to count"),
     "ext_authz": ("front_ext_authz", "ext_authz: the rules file says what to count, no route is touched"),
+    "rlqs": ("front", "nobody: two Envoys enforce quotas themselves (RLQS)"),
     "llm": ("front", "the rate limit filter: tokens are held when a request comes and settled when its response is done"),
 }
 
@@ -44,6 +46,7 @@ MODES = {
 FILES = {
     None: ("deploy/demo/rules.yaml", "envoy.yaml"),
     "llm": ("deploy/demo/llm/rules.yaml", "deploy/demo/llm/envoy.yaml"),
+    "rlqs": ("deploy/rlqs/rules.yaml", "deploy/rlqs/envoy.yaml"),
 }
 
 
@@ -85,6 +88,8 @@ def start_everything(stack, options, ports):
         serve += ["--redis-url", f"redis://127.0.0.1:{port}", "--store-timeout", "150ms"]
     stack.start("sluicegate", serve, [ports["grpc"], ports["http"], ports["admin"]])
     print(f"sluicegate  127.0.0.1:{ports['grpc']}   counters in {options.store}, rules from {rules}")
+    if options.mode == "rlqs":
+        return start_two_envoys(stack, options, ports, ROOT / envoy_config)
     listeners = ["front", "front_ext_authz", "envoy_admin"]
     if options.mode == "llm":
         model = [sys.executable, str(ROOT / "deploy/demo/llm/model_server.py"), "--port", str(ports["upstream"])]
@@ -104,6 +109,25 @@ def start_everything(stack, options, ports):
     door, how = MODES[options.mode]
     print(f"envoy       127.0.0.1:{ports[door]}   in front of the upstream on 127.0.0.1:{ports['upstream']}")
     print(f"            asks by {how}")
+
+
+def start_two_envoys(stack, options, ports, envoy_config):
+    """Starts two Envoys that enforce quotas themselves; the second takes the ports that this mode does not need."""
+    doors = (("front", "envoy_admin", "upstream"), ("front_ext_authz", None, None))
+    for number, (front, admin, upstream) in enumerate(doors, 1):
+        config = envoy_config.read_text()
+        for default, port in (
+            (10003, ports[front]), (8081, ports["grpc"]), (9903, ports[admin] if admin else free_port()),
+            (10004, ports[upstream] if upstream else free_port()),
+        ):
+            config = config.replace(f"port_value: {default} ", f"port_value: {port} ")
+        file = stack.directory / f"envoy-{number}.yaml"
+        file.write_text(config)
+        # The first one's name: `keep_serving` looks for it.
+        name = "envoy" if number == 1 else f"envoy-{number}"
+        stack.start(name, [options.envoy, "-c", str(file), "--use-dynamic-base-id"], [ports[front]])
+        print(f"{name:<11} 127.0.0.1:{ports[front]}")
+    print(f"            ask {MODES['rlqs'][1]}")
 
 
 class Driver:
@@ -167,7 +191,7 @@ def pretty(body):
 def keep_serving(stack, ports, mode, binary):
     """Shows Envoy's access log until Ctrl-C."""
     front = f"http://127.0.0.1:{ports[MODES[mode][0]]}/"
-    text = tour.now_you(ports) if mode == "llm" else f"""
+    text = tour.now_you(ports) if mode == "llm" else rlqs_tour.now_you(front) if mode == "rlqs" else f"""
         Now you:
           curl -i {front}
           curl -i -H 'x-api-key: trial' {front}
@@ -216,6 +240,8 @@ def main():
             start_everything(stack, options, ports)
             if options.mode == "llm":
                 driver = tour.Tour(ports["front"], ports["front_ext_authz"], ports["admin"])
+            elif options.mode == "rlqs":
+                driver = rlqs_tour.Tour([ports["front"], ports["front_ext_authz"]], ports["admin"])
             else:
                 driver = Driver(ports[MODES[options.mode][0]])
             driver.run()

@@ -58,3 +58,13 @@ fn the_tour_of_budgets_in_memory() {
 fn the_tour_of_budgets_in_redis() {
     assert_tour("redis", "llm", BUDGETS);
 }
+
+/// It ends well only if both Envoys together stay within the limit.
+#[test]
+fn the_tour_of_quotas() {
+    assert_tour(
+        "memory",
+        "rlqs",
+        &["Envoy 2: passed", "no request waited for the server"],
+    );
+}
