@@ -291,6 +291,7 @@ fn answer_options(settings: &AnswerSettings) -> AnswerOptions {
         retry_after: true,
         problem_body: settings.problem_body,
         limit_headers: settings.limit_headers.clone(),
+        request_limit_headers: settings.request_limit_headers.clone(),
         ietf_headers: settings.ietf_headers,
         dynamic_metadata: settings.dynamic_metadata,
         bounds: RequestBounds::default(),

@@ -178,7 +178,7 @@ impl Plan {
         };
         let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
         let enforcement = match () {
-            () if rule.shadow_mode => Enforcement::Shadow,
+            () if rule.shadow_mode || rule.marks => Enforcement::Shadow,
             () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
             () => Enforcement::Enforce,
         };

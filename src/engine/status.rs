@@ -103,6 +103,14 @@ impl Decision {
             })
     }
 
+    /// The rules that let the request pass over their limit, for the upstream to know.
+    pub fn marks(&self) -> impl Iterator<Item = &Status> {
+        self.statuses.iter().filter(|status| {
+            let is_over = matches!(&status.limit, StatusLimit::Counted(counted) if counted.denied);
+            is_over && self.rule(status).is_some_and(|rule| rule.marks)
+        })
+    }
+
     /// The `concurrency` limits that had permits for the request, each with how many it holds: 0 if something else
     /// denied it, or counted nothing. Not those that it passed without a permit, in shadow mode or by another quota.
     pub fn permits(&self) -> impl Iterator<Item = (&Status, u64)> {
@@ -124,13 +132,14 @@ impl Decision {
     }
 
     /// For each descriptor, where in `statuses` the one stands that answers for it, as the API has one a descriptor: of those
-    /// that deny the one that lasts longest, else the one with the least share of its limit left.
+    /// that deny the one that lasts longest, else the one with the least share of its limit left. One that clients are not told
+    /// of answers only where no other can.
     pub fn spoken(&self) -> impl Iterator<Item = usize> {
         let mut from = 0;
         self.statuses
             .chunk_by(|one, next| one.descriptor == next.descriptor)
             .map(move |group| {
-                let rank = |(_, status): &(usize, &Status)| status.rank_in_descriptor();
+                let rank = |(_, status): &(usize, &Status)| self.rank_in_descriptor(status);
                 // No group is empty.
                 let (at, _) = group.iter().enumerate().min_by_key(rank).unwrap_or((0, &group[0]));
                 from += group.len();
@@ -149,9 +158,41 @@ impl Decision {
         }
     }
 
+    /// The tightest of those that clients are told of in headers.
+    #[must_use]
+    pub fn tightest_told(&self) -> Option<(&Status, &Counted)> {
+        let index = self.tightest_of(|status| self.tells(status))?;
+        match &self.statuses[index].limit {
+            StatusLimit::Counted(counted) => Some((&self.statuses[index], counted)),
+            StatusLimit::None | StatusLimit::Unlimited { .. } => None,
+        }
+    }
+
     /// Where [`tightest`](Self::tightest) stands in `statuses`.
     #[must_use]
     pub fn tightest_index(&self) -> Option<usize> {
+        self.tightest_of(|_| true)
+    }
+
+    /// Whether clients are told in headers of the limit behind a status.
+    #[must_use]
+    pub fn tells(&self, status: &Status) -> bool {
+        self.rule(status).is_none_or(|rule| rule.headers)
+    }
+
+    /// Orders the limits of one descriptor: the least one answers for it.
+    fn rank_in_descriptor(&self, status: &Status) -> (u8, u64) {
+        let is_hidden = u8::from(!self.tells(status));
+        match &status.limit {
+            StatusLimit::Counted(counted) if status.over_limit => {
+                (is_hidden, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX))
+            }
+            StatusLimit::Counted(counted) => (2 + is_hidden, counted.share_left()),
+            StatusLimit::None | StatusLimit::Unlimited { .. } => (4, 0),
+        }
+    }
+
+    fn tightest_of(&self, takes: impl Fn(&Status) -> bool) -> Option<usize> {
         let rank = |index: usize| {
             let status = &self.statuses[index];
             match &status.limit {
@@ -162,7 +203,11 @@ impl Decision {
                 StatusLimit::None | StatusLimit::Unlimited { .. } => None,
             }
         };
-        let (_, _, index) = self.spoken().filter_map(rank).min()?;
+        let (_, _, index) = self
+            .spoken()
+            .filter(|at| takes(&self.statuses[*at]))
+            .filter_map(rank)
+            .min()?;
         Some(index)
     }
 
@@ -170,24 +215,20 @@ impl Decision {
     /// denied or no waiting helps.
     #[must_use]
     pub fn retry_after_us(&self) -> Option<u64> {
+        self.retry_after_of(|_| true)
+    }
+
+    /// The same of the violated limits that `takes`; a request's own limit is always one.
+    #[must_use]
+    pub fn retry_after_of(&self, takes: impl Fn(&Rule) -> bool) -> Option<u64> {
         let mut longest = None;
-        for (_, counted) in self.violated() {
+        for (status, counted) in self.violated() {
+            if !self.rule(status).is_none_or(|rule| takes(rule)) {
+                continue;
+            }
             longest = longest.max(Some(counted.retry_after_us()?));
         }
         longest
-    }
-}
-
-impl Status {
-    /// Orders the limits of one descriptor: the least one answers for it.
-    fn rank_in_descriptor(&self) -> (u8, u64) {
-        match &self.limit {
-            StatusLimit::Counted(counted) if self.over_limit => {
-                (0, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX))
-            }
-            StatusLimit::Counted(counted) => (1, counted.share_left()),
-            StatusLimit::None | StatusLimit::Unlimited { .. } => (2, 0),
-        }
     }
 }
 

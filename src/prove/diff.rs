@@ -108,6 +108,7 @@ fn describe(rule: &Rule) -> String {
         return "unlimited".to_owned();
     };
     let mode = match (rule.shadow_mode, rule.quota_mode) {
+        (false, _) if rule.marks => " (never denies: marks)",
         (true, _) => " (shadow mode: never denies)",
         (false, true) => " (quota mode: denies only with all other quotas)",
         (false, false) => "",
@@ -280,6 +281,24 @@ fn changed_flags(old: &Rule, new: &Rule) -> Vec<String> {
             new.count_denied,
             "denied hits count, too",
             "denied hits no longer count",
+        ),
+        (
+            old.marks,
+            new.marks,
+            "what is over passes with a mark",
+            "what is over is denied",
+        ),
+        (
+            old.headers,
+            new.headers,
+            "clients are told of it in headers",
+            "clients are not told of it in headers any more",
+        ),
+        (
+            old.body,
+            new.body,
+            "denials tell of it",
+            "denials do not tell of it any more",
         ),
     ];
     flags

@@ -85,16 +85,18 @@ impl fmt::Display for Line<'_> {
                     write!(f, ", {}", limit.algorithm.kind())?;
                 }
                 f.write_str(": ")?;
-                write_counted(f, counted, self.status.over_limit)
+                let marks = rule.is_some_and(|rule| rule.marks);
+                write_counted(f, counted, self.status.over_limit, marks)
             }
         }
     }
 }
 
-fn write_counted(f: &mut fmt::Formatter<'_>, counted: &Counted, over_limit: bool) -> fmt::Result {
+fn write_counted(f: &mut fmt::Formatter<'_>, counted: &Counted, over_limit: bool, marks: bool) -> fmt::Result {
     let outcome = &counted.outcome;
     match (counted.denied, over_limit) {
         (true, true) => f.write_str("denied")?,
+        (true, false) if marks => f.write_str("over, passes with a mark")?,
         (true, false) => f.write_str("over, not enforced (shadow mode)")?,
         (false, _) => f.write_str("admitted")?,
     }

@@ -91,6 +91,12 @@ pub struct Rule {
     pub value_to_metric: Arc<[bool]>,
     /// For each level: whether all values that match its wildcard share one counter, and so one series.
     pub shared: Arc<[bool]>,
+    /// Clients are told of it in headers.
+    pub headers: bool,
+    /// Clients are told of it in the body of a denial.
+    pub body: bool,
+    /// What is over passes, and the upstream is told.
+    pub marks: bool,
     /// Names of rules that this one replaces within a request.
     pub replaces: Arc<[String]>,
     /// Returned in dynamic metadata.

@@ -49,7 +49,7 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
     let violated_policies = violated(decision)
         .map(|(index, status, counted)| policy(decision, index, status, counted))
         .collect();
-    let retry_after = decision.retry_after_us().map(whole_seconds);
+    let retry_after = decision.retry_after_of(|rule| rule.body).map(whole_seconds);
     let problem = Problem {
         r#type: QUOTA_EXCEEDED,
         title: "Request cannot be satisfied as assigned quota has been exceeded",
@@ -64,13 +64,13 @@ pub fn problem(decision: &Decision, status: u16) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// The statuses that deny, each with its place and its limit.
+/// The statuses that deny and that clients are told of, each with its place and its limit.
 fn violated(decision: &Decision) -> impl Iterator<Item = (usize, &Status, &Counted)> {
     let denying = decision
         .statuses
         .iter()
         .enumerate()
-        .filter(|(_, status)| status.over_limit);
+        .filter(|(_, status)| status.over_limit && decision.rule(status).is_none_or(|rule| rule.body));
     denying.filter_map(|(index, status)| match &status.limit {
         StatusLimit::Counted(counted) => Some((index, status, counted)),
         StatusLimit::None | StatusLimit::Unlimited { .. } => None,
@@ -80,15 +80,16 @@ fn violated(decision: &Decision) -> impl Iterator<Item = (usize, &Status, &Count
 /// A denial in a sentence: which quota, and whether waiting helps.
 #[must_use]
 pub fn detail(decision: &Decision) -> String {
-    let rule = violated(decision)
-        .next()
-        .and_then(|(_, status, _)| decision.rule(status));
+    let Some((_, status, _)) = violated(decision).next() else {
+        return "Over a rate limit.".to_owned();
+    };
+    let rule = decision.rule(status);
     let named = rule.map(|rule| &*rule.name).filter(|name| !name.is_empty());
     let (over, more_than) = match named {
         Some(name) => (format!("the limit of \"{name}\""), format!("\"{name}\"")),
         None => ("a rate limit".to_owned(), "a rate limit".to_owned()),
     };
-    match decision.retry_after_us().map(whole_seconds) {
+    match decision.retry_after_of(|rule| rule.body).map(whole_seconds) {
         Some(seconds) => format!("Over {over}. Try again in {seconds} s."),
         None => format!("More than {more_than} can ever admit at once. Waiting does not help; ask for less."),
     }

@@ -275,6 +275,10 @@ fn descriptor_status(decision: &Decision, status: &Status, denying: Option<usize
             limit_remaining: u32::MAX,
             ..Default::default()
         },
+        StatusLimit::Counted(_) if !decision.tells(status) => DescriptorStatus {
+            code: code(status.over_limit),
+            ..Default::default()
+        },
         StatusLimit::Counted(counted) => DescriptorStatus {
             code: code(status.over_limit),
             current_limit: Some(current_limit(decision, status, counted)),

@@ -45,13 +45,13 @@ pub fn retry_after(decision: &Decision) -> Option<Header> {
     if !decision.over_limit {
         return None;
     }
-    let seconds = decision.retry_after_us()?.div_ceil(SECOND_US).max(1);
+    let seconds = decision.retry_after_of(|rule| rule.headers)?.div_ceil(SECOND_US).max(1);
     Some(("retry-after".into(), seconds.to_string()))
 }
 
 /// Limit, remaining and reset (seconds, rounded up) of the tightest descriptor.
 fn limit_headers(names: &LimitHeaders, decision: &Decision) -> Vec<Header> {
-    let Some((_, counted)) = decision.tightest() else {
+    let Some((_, counted)) = decision.tightest_told() else {
         return Vec::new();
     };
     vec![
@@ -87,6 +87,9 @@ fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::
         let StatusLimit::Counted(counted) = &status.limit else {
             continue;
         };
+        if !decision.tells(status) {
+            continue;
+        }
         if !out.is_empty() {
             out.push_str(", ");
         }
@@ -95,6 +98,31 @@ fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::
         let _ = parameters(&mut out, counted);
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// Names the limits that a request is over, and passes, to the upstream.
+pub const OVER: &str = "x-ratelimit-over";
+
+/// Headers for the upstream: how near the caller is, by these names, and which limits it is over though it passes.
+#[must_use]
+pub fn for_upstream(names: Option<&LimitHeaders>, decision: &Decision) -> Vec<Header> {
+    let mut headers = names.map_or_else(Vec::new, |names| limit_headers(names, decision));
+    headers.extend(over(decision));
+    headers
+}
+
+/// [`OVER`], where a rule with `on_limit: mark` let the request pass; names separated by commas.
+#[must_use]
+pub fn over(decision: &Decision) -> Option<Header> {
+    let mut names = String::new();
+    for status in decision.marks() {
+        if !names.is_empty() {
+            names.push_str(", ");
+        }
+        let name = policy_name(decision, status).chars();
+        names.extend(name.map(|c| if matches!(c, '!'..='~') && c != ',' { c } else { '_' }));
+    }
+    (!names.is_empty()).then(|| (OVER.to_owned(), names))
 }
 
 /// What operators call a limit (metadata, spans): its name, else its path in the tree, else `override`.

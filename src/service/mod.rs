@@ -24,6 +24,8 @@ pub struct AnswerOptions {
     pub problem_body: bool,
     /// `LIMIT_RESPONSE_HEADERS_ENABLED` with the three names, or `None`.
     pub limit_headers: Option<LimitHeaders>,
+    /// `LIMIT_REQUEST_HEADERS_ENABLED` with the three names, or `None`: the same for the upstream, by the rate limit service.
+    pub request_limit_headers: Option<LimitHeaders>,
     /// IETF `RateLimit` and `RateLimit-Policy`.
     pub ietf_headers: bool,
     /// `RESPONSE_DYNAMIC_METADATA`: metadata on every answer, not on denials only.
@@ -50,6 +52,7 @@ impl Default for AnswerOptions {
             retry_after: true,
             problem_body: true,
             limit_headers: None,
+            request_limit_headers: None,
             ietf_headers: false,
             dynamic_metadata: false,
             bounds: convert::RequestBounds::default(),

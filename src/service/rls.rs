@@ -121,6 +121,8 @@ impl RateLimitService {
             .into_iter()
             .map(header)
             .collect();
+        let upstream = headers::for_upstream(self.options.request_limit_headers.as_ref(), &decision);
+        response.request_headers_to_add = upstream.into_iter().map(header).collect();
         if self.options.problem_body
             && let Some(body) = body::problem(&decision, 429)
         {

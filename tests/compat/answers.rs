@@ -222,6 +222,24 @@ async fn headers_by_the_names_that_are_set() {
 }
 
 #[tokio::test]
+async fn the_upstream_is_told_by_request_headers() {
+    let mut server = Server::start(&[
+        ("LIMIT_REQUEST_HEADERS_ENABLED", "true"),
+        ("LIMIT_REQUEST_REMAINING_HEADER", "x-left"),
+    ])
+    .await;
+    let response = server.ask(&[("user", "u")], None).await;
+    let told: Vec<(&str, &str)> = response
+        .request_headers_to_add
+        .iter()
+        .map(|header| (header.key.as_str(), header.value.as_str()))
+        .collect();
+    assert_eq!(told[..2], [("RateLimit-Limit", "2"), ("x-left", "1")]);
+    assert_eq!(told[2].0, "RateLimit-Reset");
+    assert!(!headers(&response).iter().any(|(name, _)| name.starts_with("RateLimit")));
+}
+
+#[tokio::test]
 async fn shadow_mode_denies_nobody_and_tells_in_the_status() {
     let mut server = Server::start(&[("SHADOW_MODE", "true")]).await;
     for expected in [Code::Ok, Code::Ok, Code::OverLimit] {

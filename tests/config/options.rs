@@ -8,7 +8,7 @@ use sluicegate::config::options::{Level, TABLE, docs};
 use super::{errors::refused, rules};
 
 /// For each option that has no place in the fixed part of a line: a rule with it, as `key: …` beside `LIMIT` or in it.
-const EXAMPLES: [(&str, &str); 23] = [
+const EXAMPLES: [(&str, &str); 26] = [
     ("unit_multiplier", "rate_limit: {unit: day, unit_multiplier: 2}"),
     ("window", "rate_limit: {window: 30s}"),
     ("algorithm", "rate_limit: {unit: day, algorithm: fixed_window}"),
@@ -39,6 +39,9 @@ const EXAMPLES: [(&str, &str); 23] = [
         "candidate",
         "candidate: {unit: day, requests_per_unit: 1}\n    rate_limit: {unit: day}",
     ),
+    ("headers", "rate_limit: {unit: day, headers: false}"),
+    ("body", "rate_limit: {unit: day, body: false}"),
+    ("on_limit", "rate_limit: {unit: day, on_limit: mark}"),
     ("value_in", "value_in: [a, b]\n    rate_limit: {unit: day}"),
     ("value_cidr", "value_cidr: [10.0.0.0/8]\n    rate_limit: {unit: day}"),
     ("value_regex", "value_regex: a+\n    rate_limit: {unit: day}"),

@@ -20,4 +20,5 @@ mod limits;
 mod recipes;
 mod rlqs;
 mod seam;
+mod switches;
 mod timeout;

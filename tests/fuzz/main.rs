@@ -78,6 +78,7 @@ pub fn services(rules: &str) -> Services {
         retry_after: true,
         problem_body: true,
         limit_headers: Some(LimitHeaders::default()),
+        request_limit_headers: Some(LimitHeaders::default()),
         ietf_headers: true,
         dynamic_metadata: true,
         bounds: RequestBounds::default(),

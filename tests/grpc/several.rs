@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message as _;
 use prost_types::{Struct, value::Kind};
-use sluicegate::config::settings::{RedisSettings, Settings, StoreKind};
+use sluicegate::config::settings::{LimitHeaders, RedisSettings, Settings, StoreKind};
 use sluicegate::config::{Text, load};
 use sluicegate::engine::{Engine, EngineOptions};
 use sluicegate::model::{Clock, Descriptor, Entry, ManualClock, Request};
@@ -29,6 +29,16 @@ descriptors:
       - { name: per-minute, requests_per_unit: 4, unit: minute }
       - { name: per-day, requests_per_unit: 6, unit: day }
       - { requests_per_unit: 100, unit: month, algorithm: token_bucket }
+  - key: hidden
+    rate_limits:
+      - { name: abuse, requests_per_unit: 2, unit: minute, headers: false, body: false }
+      - { name: quota, requests_per_unit: 4, unit: day }
+  - key: silent
+    rate_limit: { name: trap, requests_per_unit: 1, unit: hour, headers: false, body: false }
+  - key: soft
+    rate_limits:
+      - { name: 'near, it', requests_per_unit: 2, unit: day, on_limit: mark }
+      - { name: hard, requests_per_unit: 3, unit: day }
   - key: ready
     rate_limit: { requests_per_unit: 1000000, unit: minute }
   - key: work
@@ -127,6 +137,103 @@ async fn permits_come_back_alone(server: &Server) {
     assert_eq!(ask(server, "work", 1).await.overall_code(), Code::Ok);
     let denied = ask(server, "work", 1).await;
     assert_eq!(told(&denied, "violated"), ["in-flight", "per-hour"]);
+}
+
+/// Nothing that a client sees tells of a hidden limit; what operators see does.
+async fn hidden_limits_deny_in_silence(server: &Server) {
+    let is_told = |response: &wire::RateLimitResponse, name: &str| {
+        let headers: String = response
+            .response_headers_to_add
+            .iter()
+            .map(|header| format!("{header:?}"))
+            .collect();
+        headers.contains(name) || String::from_utf8_lossy(&response.raw_body).contains(name)
+    };
+    for left in [3, 2] {
+        let passed = ask(server, "hidden", 1).await;
+        assert_eq!(status(&passed), (4, left, Code::Ok));
+        assert!(is_told(&passed, "quota") && !is_told(&passed, "abuse"), "{passed:?}");
+    }
+    let denied = ask(server, "hidden", 1).await;
+    assert_eq!(
+        (denied.overall_code(), denied.statuses[0].code()),
+        (Code::OverLimit, Code::OverLimit)
+    );
+    assert_eq!(
+        (
+            &denied.statuses[0].current_limit,
+            &denied.statuses[0].duration_until_reset
+        ),
+        (&None, &None)
+    );
+    assert_eq!(
+        (header(&denied, "retry-after"), is_told(&denied, "abuse")),
+        (None, false)
+    );
+    let body: serde_json::Value = serde_json::from_slice(&denied.raw_body).expect("JSON");
+    assert_eq!(
+        (&body["violated-policies"], &body["detail"]),
+        (&serde_json::json!([]), &"Over a rate limit.".into())
+    );
+    assert_eq!(body.get("retry-after"), None);
+    assert_eq!(told(&denied, "violated"), ["abuse"]);
+    // Where one that is told denies, too, it answers.
+    let both = ask(server, "hidden", 3).await;
+    assert_eq!(status(&both), (4, 0, Code::OverLimit));
+    assert!(
+        header(&both, "retry-after").is_some() && is_told(&both, "quota") && !is_told(&both, "abuse"),
+        "{both:?}"
+    );
+    ask(server, "silent", 1).await;
+    let denied = ask(server, "silent", 1).await;
+    assert_eq!(
+        (denied.overall_code(), denied.statuses[0].limit_remaining),
+        (Code::OverLimit, 0)
+    );
+    let names: Vec<&str> = denied
+        .response_headers_to_add
+        .iter()
+        .map(|header| header.key.as_str())
+        .collect();
+    assert_eq!(names, ["content-type"], "{denied:?}");
+}
+
+fn for_upstream(response: &wire::RateLimitResponse) -> Vec<(&str, &str)> {
+    let headers = response.request_headers_to_add.iter();
+    headers
+        .map(|header| (header.key.as_str(), header.value.as_str()))
+        .collect()
+}
+
+/// What is over a soft limit passes, and the upstream is told.
+async fn soft_limits_mark(server: &Server) {
+    // The soft one has the least share left, so that it answers.
+    for left in ["1", "0"] {
+        let passed = ask(server, "soft", 1).await;
+        assert_eq!(for_upstream(&passed)[1], ("X-Left", left), "{passed:?}");
+        assert_eq!(for_upstream(&passed).len(), 3, "{passed:?}");
+    }
+    let marked = ask(server, "soft", 1).await;
+    assert_eq!(marked.overall_code(), Code::Ok);
+    assert_eq!(for_upstream(&marked)[3], ("x-ratelimit-over", "near__it"), "{marked:?}");
+    let denied = ask(server, "soft", 1).await;
+    assert_eq!(denied.overall_code(), Code::OverLimit);
+    assert_eq!(told(&denied, "violated"), ["hard"]);
+}
+
+#[tokio::test]
+async fn hidden_and_soft_limits_tell_whom_they_should() {
+    let server = Server::start_with(RULES, |settings| {
+        ietf(settings);
+        settings.answers.request_limit_headers = Some(LimitHeaders {
+            remaining: "X-Left".into(),
+            ..LimitHeaders::default()
+        });
+    })
+    .await;
+    hidden_limits_deny_in_silence(&server).await;
+    soft_limits_mark(&server).await;
+    server.stop().await;
 }
 
 fn ietf(settings: &mut Settings) {

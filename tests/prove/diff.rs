@@ -18,6 +18,7 @@ descriptors:
   - { key: path, value: /health }
   - { key: tried, candidate: { unit: minute, requests_per_unit: 3 }, rate_limit: { unit: minute, requests_per_unit: 5 } }
   - { key: several, rate_limit: { unit: day, requests_per_unit: 250 } }
+  - { key: soft, rate_limit: { unit: day, requests_per_unit: 5 } }
 ";
 const NEW: &str = "
 domain: shop
@@ -35,6 +36,7 @@ descriptors:
   - { key: log, rate_limit: { algorithm: sliding_log, unit: hour, requests_per_unit: 5 } }
   - { key: tried, rate_limit: { unit: minute, requests_per_unit: 3 } }
   - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
+  - { key: soft, rate_limit: { unit: day, requests_per_unit: 5, on_limit: mark, headers: false, body: false } }
   - { key: several, rate_limits: [{ unit: second, requests_per_unit: 10 }, { unit: day, requests_per_unit: 200 }] }
 ";
 
@@ -58,6 +60,8 @@ fn a_change_is_told_in_words() {
         "shop / several: tighter: 250 per day by sliding_window → 200 per day by sliding_window; its counters go on",
         "shop / several#1s: new, 10 per second by sliding_window",
         "shop / shadow: denies now (no shadow mode any more); its counters go on",
+        "shop / soft: what is over passes with a mark; clients are not told of it in headers any more; denials do not tell of it \
+         any more; its counters go on",
         "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \
          counters go on",
         "shop / tried: tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its candidate is in force: \

@@ -26,6 +26,8 @@ descriptors:
     rate_limits:
       - { name: burst, unit: second, requests_per_unit: 2 }
       - { name: quota, unit: day, requests_per_unit: 3 }
+  - key: soft
+    rate_limit: { name: warning, unit: hour, requests_per_unit: 1, on_limit: mark }
   - key: worker
     rate_limit: { name: busy, algorithm: concurrency, window: 1h, requests_per_unit: 1 }
 ";
@@ -60,6 +62,10 @@ tests:
       - { at: 2s, request: { descriptors: [[several: a]] }, expect: { allowed: true, remaining: 0 } }
       - { at: 4s, request: { descriptors: [[several: a]] }, expect: { denied_by: quota } }
       - { at: 4s, request: { descriptors: [[several: a]], hits: 3 }, expect: { denied_by: [burst, quota] } }
+  - name: a soft limit marks
+    steps:
+      - { times: 2, request: { descriptors: [[soft: a]] }, expect: allowed }
+      - { request: { descriptors: [[soft: a]] }, expect: { allowed: true, shadow_denied_by: warning } }
   - name: a slot comes back
     steps:
       - { request: { descriptors: [[worker: a]] }, expect: allowed }
@@ -74,7 +80,7 @@ fn tests_that_hold_pass_and_name_the_rules_that_nobody_reached() {
     let output = sluicegate(directory.path(), &["test", "t.yaml"]);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(out.contains("6 of 6 tests passed, 6 of 7 rules reached"), "{out}");
+    assert!(out.contains("7 of 7 tests passed, 7 of 8 rules reached"), "{out}");
     assert!(out.contains("not reached: shop / path (nobody)"), "{out}");
 }
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use crate::rules::{Candidate, Defaults, Rule};
 
 use super::super::error::ConfigErrors;
-use super::super::field::Placed;
+use super::super::field::{Field, Placed};
 use super::super::options::{METADATA_KEY, Options};
 use super::super::problem::Problem;
 use super::super::raw::Descriptor;
 use super::scope::Scope;
 use super::{limits, plans};
+
+/// The words of `on_limit`.
+const ON_LIMIT: [&str; 2] = ["deny", "mark"];
 
 /// Compiles a rule; `None` when something is wrong with it. Its index and tag are given when all of its descriptor's are known.
 pub(super) fn compile(
@@ -27,6 +30,23 @@ pub(super) fn compile(
     let metadata = descriptor.in_metadata.value();
     let own = scope.on_store_error(errors, &raw.on_store_error);
     let theirs = metadata.and_then(|options| scope.on_store_error(errors, &options.on_store_error));
+    let said = |get: fn(&Options) -> &Field<bool>| {
+        let own = get(raw).value();
+        let value = own.or_else(|| metadata.and_then(|options| get(options).value()));
+        value.copied().unwrap_or(true)
+    };
+    let on_limit = if raw.on_limit.is_there() {
+        Some(&raw.on_limit)
+    } else {
+        metadata.map(|options| &options.on_limit)
+    };
+    let marks = on_limit.and_then(|field| {
+        scope.word(errors, "on_limit", field, &ON_LIMIT, |word| match word {
+            "deny" => Some(false),
+            "mark" => Some(true),
+            _ => None,
+        })
+    });
     let (counted, plan_from) = if raw.plan_from.is_there() {
         let (counted, from) = plans::rule(scope, raw, metadata, errors)?;
         (counted, Some(from))
@@ -62,6 +82,9 @@ pub(super) fn compile(
         detailed_metric: flags.detailed_metric.is_true(),
         value_to_metric: scope.value_to_metric.as_slice().into(),
         shared: scope.shared.as_slice().into(),
+        headers: said(|options| &options.headers),
+        body: said(|options| &options.body),
+        marks: marks.unwrap_or(false),
         replaces: replaces.into(),
         metadata: returned,
         on_store_error: own.or(theirs).or(scope.on_store_error),

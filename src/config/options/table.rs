@@ -210,6 +210,23 @@ pub static TABLE: &[RuleOption] = &[
         .shown(|shown, out| if !shown.rule.name.is_empty() {
             out.push(shown.rule.name.to_string());
         }),
+    entry("headers", &[RateLimit, Metadata], Kind::Truth(slot!(headers)), "`true`",
+        "`false`: clients are not told of this limit in headers: no `current_limit` for Envoy's `x-ratelimit-*`, nothing in ours, no `retry-after` of it",
+        Native)
+        .shown(|shown, out| if !shown.rule.headers {
+            out.push("false".to_owned());
+        }),
+    entry("body", &[RateLimit, Metadata], Kind::Truth(slot!(body)), "`true`",
+        "`false`: the body of a denial does not tell of this limit", Native)
+        .shown(|shown, out| if !shown.rule.body {
+            out.push("false".to_owned());
+        }),
+    entry("on_limit", &[RateLimit, Metadata], Kind::Text(slot!(on_limit)), "`deny`",
+        "`deny`, or `mark`: what is over the limit passes, with the request header `x-ratelimit-over: <name>` for the upstream ([below](#soft-limits))",
+        Native)
+        .shown(|shown, out| if shown.rule.marks {
+            out.push("mark".to_owned());
+        }),
     entry("replaces", &[RateLimit], Kind::Shaped {
             read: shapes::replaces,
             given: |options| options.replaces.is_there().then(|| options.replaces.place()),

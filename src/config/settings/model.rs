@@ -144,6 +144,8 @@ pub struct PrometheusSettings {
 pub struct AnswerSettings {
     /// Limit, remaining and reset headers on every answer that has a limit (`LIMIT_RESPONSE_HEADERS_ENABLED`).
     pub limit_headers: Option<LimitHeaders>,
+    /// The same as request headers, for the upstream (`LIMIT_REQUEST_HEADERS_ENABLED`).
+    pub request_limit_headers: Option<LimitHeaders>,
     /// IETF `RateLimit` and `RateLimit-Policy` headers.
     pub ietf_headers: bool,
     /// A problem+json body on denials.

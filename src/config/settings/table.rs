@@ -232,6 +232,12 @@ pub static SECTIONS: &[Section] = &[
     v("LIMIT_LIMIT_HEADER", "RateLimit-Limit", "name of the first", Supported),
     v("LIMIT_REMAINING_HEADER", "RateLimit-Remaining", "name of the second", Supported),
     v("LIMIT_RESET_HEADER", "RateLimit-Reset", "name of the third", Supported),
+    v("LIMIT_REQUEST_HEADERS_ENABLED", "false", "the same three headers on the request, for the upstream", Supported)
+        .field(field!(answers.request_limit_headers, values::limit_headers))
+        .flag("request-limit-headers", "BOOL"),
+    v("LIMIT_REQUEST_LIMIT_HEADER", "RateLimit-Limit", "name of the first of them", Supported),
+    v("LIMIT_REQUEST_REMAINING_HEADER", "RateLimit-Remaining", "name of the second of them", Supported),
+    v("LIMIT_REQUEST_RESET_HEADER", "RateLimit-Reset", "name of the third of them", Supported),
     v("RESPONSE_DYNAMIC_METADATA", "false", "dynamic metadata in every answer: the request's descriptors and the rules' metadata", Extended("on a denial the rule that fired is always in it (#509)"))
         .field(field!(answers.dynamic_metadata, values::boolean))
         .flag("dynamic-metadata", "BOOL"),

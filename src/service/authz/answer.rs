@@ -52,6 +52,7 @@ impl Answering<'_> {
         } else {
             let upstream = mapping.answers.upstream_header.as_deref();
             let state = upstream.and_then(|name| Some((name.to_owned(), headers::ietf_state(decision)?)));
+            let state = state.into_iter().chain(headers::over(decision)).collect();
             self.passed(view, upstream, state, headers)
         };
         response.dynamic_metadata = metadata::dynamic(decision, asked, always);
@@ -60,26 +61,22 @@ impl Answering<'_> {
 
     /// The answer to a request that no list applies to: nothing is counted, nothing is said.
     pub(super) fn uncounted(&self, view: &View<'_>, mapping: &Mapping) -> wire::CheckResponse {
-        self.passed(view, mapping.answers.upstream_header.as_deref(), None, Vec::new())
+        self.passed(view, mapping.answers.upstream_header.as_deref(), Vec::new(), Vec::new())
     }
 
     fn passed(
         &self,
         view: &View<'_>,
         upstream_name: Option<&str>,
-        upstream: Option<Header>,
+        upstream: Vec<Header>,
         headers: Vec<Header>,
     ) -> wire::CheckResponse {
         let mut remove = self.forgeable(view);
         // Envoy removes after it has set: a name that is set must not be removed.
-        if let (Some(name), None) = (upstream_name, &upstream) {
-            remove.push(name.to_owned());
-        }
-        if let Some((name, _)) = &upstream {
-            remove.retain(|removed| removed != name);
-        }
+        remove.extend(upstream_name.map(str::to_owned));
+        remove.retain(|removed| !upstream.iter().any(|(name, _)| name == removed));
         let ok = wire::OkHttpResponse {
-            headers: upstream.map(option).into_iter().collect(),
+            headers: upstream.into_iter().map(option).collect(),
             headers_to_remove: remove,
             response_headers_to_add: headers.into_iter().map(option).collect(),
             ..Default::default()
@@ -136,8 +133,13 @@ fn denied(view: &View<'_>, mapping: &Mapping, decision: &Decision, mut headers: 
         // Envoy turns the HTTP status into UNAVAILABLE for them, unless the status is there already; the body becomes
         // grpc-message.
         headers.push(("grpc-status".into(), RESOURCE_EXHAUSTED.to_string()));
-        let pushback = decision.retry_after_us().map(|us| us.div_ceil(1_000));
-        headers.push((PUSHBACK.into(), pushback.map_or("-1".into(), |ms| ms.to_string())));
+        let pushback = decision
+            .retry_after_of(|rule| rule.headers)
+            .map(|us| us.div_ceil(1_000));
+        // Of a limit that is not told, nothing is said.
+        if decision.violated().any(|(status, _)| decision.tells(status)) {
+            headers.push((PUSHBACK.into(), pushback.map_or("-1".into(), |ms| ms.to_string())));
+        }
         detail.clone()
     } else if mapping.answers.body {
         headers.push(("content-type".into(), body::CONTENT_TYPE.into()));

@@ -253,6 +253,14 @@ pub const CASES: &[(&str, &str)] = &[
         "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, on_store_error: DENY}\n",
         "4:45 d / a | unknown on_store_error \"DENY\" | did you mean `deny`?",
     ),
+    (
+        "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, on_limit: marks}\n",
+        "4:39 d / a | unknown on_limit \"marks\" | did you mean `mark`?",
+    ),
+    (
+        "domain: d\ndescriptors:\n  - key: a\n    rate_limit: {unit: day, headers: no-thanks}\n",
+        "4:38 d / a | `headers` must be true or false | true or false",
+    ),
     // Ours in metadata
     (
         "domain: d\ndescriptors:\n  - key: a\n    metadata: {sluicegate: {windw: 30s}}\n    rate_limit: {unit: day}\n",

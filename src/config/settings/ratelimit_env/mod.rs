@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::errors::SettingsErrors;
 use super::model::{
-    ListenSettings, PrometheusSettings, Settings, StatsdSettings, StatsdTransport, StoreSettings, any_address,
+    LimitHeaders, ListenSettings, PrometheusSettings, Settings, StatsdSettings, StatsdTransport, StoreSettings,
+    any_address,
 };
 use super::reader::{Notice, Reader};
 use super::setting::Topic;
@@ -210,12 +211,25 @@ fn counting(reader: &mut Reader<'_>, store: &mut StoreSettings) {
 
 /// The names of the headers, if there are any.
 fn limit_headers(reader: &mut Reader<'_>, settings: &mut Settings) {
-    let [limit, remaining, reset] = ["LIMIT_LIMIT_HEADER", "LIMIT_REMAINING_HEADER", "LIMIT_RESET_HEADER"]
-        .map(|name| reader.parse(name, values::header_name));
-    if let Some(headers) = &mut settings.answers.limit_headers {
-        let set = |slot: &mut String, name: Option<String>| *slot = name.unwrap_or_else(|| slot.clone());
-        set(&mut headers.limit, limit);
-        set(&mut headers.remaining, remaining);
-        set(&mut headers.reset, reset);
-    }
+    let mut named = |names: [&str; 3], headers: &mut Option<LimitHeaders>| {
+        let [limit, remaining, reset] = names.map(|name| reader.parse(name, values::header_name));
+        if let Some(headers) = headers {
+            let set = |slot: &mut String, name: Option<String>| *slot = name.unwrap_or_else(|| slot.clone());
+            set(&mut headers.limit, limit);
+            set(&mut headers.remaining, remaining);
+            set(&mut headers.reset, reset);
+        }
+    };
+    named(
+        ["LIMIT_LIMIT_HEADER", "LIMIT_REMAINING_HEADER", "LIMIT_RESET_HEADER"],
+        &mut settings.answers.limit_headers,
+    );
+    named(
+        [
+            "LIMIT_REQUEST_LIMIT_HEADER",
+            "LIMIT_REQUEST_REMAINING_HEADER",
+            "LIMIT_REQUEST_RESET_HEADER",
+        ],
+        &mut settings.answers.request_limit_headers,
+    );
 }
