@@ -35,18 +35,6 @@ pub(super) fn compile(
         let value = own.or_else(|| metadata.and_then(|options| get(options).value()));
         value.copied().unwrap_or(true)
     };
-    let on_limit = if raw.on_limit.is_there() {
-        Some(&raw.on_limit)
-    } else {
-        metadata.map(|options| &options.on_limit)
-    };
-    let marks = on_limit.and_then(|field| {
-        scope.word(errors, "on_limit", field, &ON_LIMIT, |word| match word {
-            "deny" => Some(false),
-            "mark" => Some(true),
-            _ => None,
-        })
-    });
     let (counted, plan_from) = if raw.plan_from.is_there() {
         let (counted, from) = plans::rule(scope, raw, metadata, errors)?;
         (counted, Some(from))
@@ -84,7 +72,7 @@ pub(super) fn compile(
         shared: scope.shared.as_slice().into(),
         headers: said(|options| &options.headers),
         body: said(|options| &options.body),
-        marks: marks.unwrap_or(false),
+        marks: marks(scope, raw, metadata, errors),
         replaces: replaces.into(),
         metadata: returned,
         on_store_error: own.or(theirs).or(scope.on_store_error),
@@ -96,6 +84,23 @@ pub(super) fn compile(
         candidate: candidate.map(Box::new),
         source: scope.place(rate_limit.place).into(),
     })
+}
+
+/// Whether what is over the limit passes with a mark.
+fn marks(scope: &Scope<'_>, raw: &Options, metadata: Option<&Options>, errors: &mut ConfigErrors) -> bool {
+    let on_limit = if raw.on_limit.is_there() {
+        Some(&raw.on_limit)
+    } else {
+        metadata.map(|options| &options.on_limit)
+    };
+    let word = |word: &str| match word {
+        "deny" => Some(false),
+        "mark" => Some(true),
+        _ => None,
+    };
+    on_limit
+        .and_then(|field| scope.word(errors, "on_limit", field, &ON_LIMIT, word))
+        .unwrap_or(false)
 }
 
 /// The descriptor's `candidate`, or that of its `metadata`.
