@@ -129,10 +129,14 @@ fn amount(requests_per_unit: u32, window: Window, limit: &Limit) -> String {
         }
         _ => String::new(),
     };
+    let held = match limit.hold_us {
+        0 => String::new(),
+        hold_us => format!(", held up to {}", super::explain::Micros(hold_us)),
+    };
     match limit.algorithm {
-        Algorithm::Concurrency => format!("{} at the same time", limit.hits),
+        Algorithm::Concurrency => format!("{} at the same time{held}", limit.hits),
         _ => format!(
-            "{} per {} by {}{extra}",
+            "{} per {} by {}{extra}{held}",
             requests_per_unit,
             window,
             limit.algorithm.kind()

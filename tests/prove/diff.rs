@@ -19,6 +19,7 @@ descriptors:
   - { key: tried, candidate: { unit: minute, requests_per_unit: 3 }, rate_limit: { unit: minute, requests_per_unit: 5 } }
   - { key: several, rate_limit: { unit: day, requests_per_unit: 250 } }
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5 } }
+  - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 10m } } }
 ";
 const NEW: &str = "
 domain: shop
@@ -37,6 +38,7 @@ descriptors:
   - { key: tried, rate_limit: { unit: minute, requests_per_unit: 3 } }
   - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5, on_limit: mark, headers: false, body: false } }
+  - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 20m } } }
   - { key: several, rate_limits: [{ unit: second, requests_per_unit: 10 }, { unit: day, requests_per_unit: 200 }] }
 ";
 
@@ -54,6 +56,8 @@ fn a_change_is_told_in_words() {
          counters go on",
         "shop / free: tighter: 1 per day by sliding_window, it was unlimited",
         "shop / gone: gone, it was 5 per second by sliding_window",
+        "shop / held: counted otherwise: 5 per day by sliding_window, held up to 10m → 5 per day by sliding_window, held up to \
+         20m; its counters start anew",
         "shop / log: tighter: 5 per minute by sliding_log → 5 per hour by sliding_log; its counters start anew",
         "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters go on",
         "shop / new: new, unlimited; tries a candidate: 2 per day by sliding_window",

@@ -28,6 +28,8 @@ descriptors:
       - { name: quota, unit: day, requests_per_unit: 3 }
   - key: soft
     rate_limit: { name: warning, unit: hour, requests_per_unit: 1, on_limit: mark }
+  - key: tokens
+    rate_limit: { name: budget, unit: hour, requests_per_unit: 100, hold: { ttl: 10m } }
   - key: worker
     rate_limit: { name: busy, algorithm: concurrency, window: 1h, requests_per_unit: 1 }
 ";
@@ -66,6 +68,11 @@ tests:
     steps:
       - { times: 2, request: { descriptors: [[soft: a]] }, expect: allowed }
       - { request: { descriptors: [[soft: a]] }, expect: { allowed: true, shadow_denied_by: warning } }
+  - name: hits that have happened are charged, and a hold ends by itself
+    steps:
+      - { request: { descriptors: [[tokens: a]], hits: 60 }, expect: { allowed: true, remaining: 40 } }
+      - { request: { descriptors: [[tokens: a, sluicegate_hold: none]], hits: 30 }, expect: { allowed: true, remaining: 10 } }
+      - { at: 20m, request: { descriptors: [[tokens: a]], hits: 70 }, expect: { allowed: true, remaining: 0 } }
   - name: a slot comes back
     steps:
       - { request: { descriptors: [[worker: a]] }, expect: allowed }
@@ -80,7 +87,7 @@ fn tests_that_hold_pass_and_name_the_rules_that_nobody_reached() {
     let output = sluicegate(directory.path(), &["test", "t.yaml"]);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(out.contains("7 of 7 tests passed, 7 of 8 rules reached"), "{out}");
+    assert!(out.contains("8 of 8 tests passed, 8 of 9 rules reached"), "{out}");
     assert!(out.contains("not reached: shop / path (nobody)"), "{out}");
 }
 
@@ -175,6 +182,49 @@ tests:
         err.contains("t.yaml:5:9: #1: `at` \"1s\" cannot be used: the step before it ends at 5s"),
         "{err}"
     );
+}
+
+/// What would be left out of a request, and what could not fail, is told instead of passed.
+#[test]
+fn a_test_that_cannot_fail_is_an_error() {
+    let broken = "rules: []
+tests:
+  - name: nothing is asked
+    steps: []
+  - name: not what it says
+    steps:
+      - { request: { http: /, headers: { x-key: [k] } }, expect: allowed }
+      - { request: { http: /, context_extensions: { a: } }, expect: allowed }
+      - { request: { descriptors: [[several: { a: b }]] }, expect: allowed }
+      - { request: { descriptors: [[several: a]] }, expect: { denied_by: [] } }
+      - { request: { descriptors: [[several: a]], hits: -5000000000 }, expect: denied }
+";
+    let directory = directory(&[("shop.yaml", RULES), ("t.yaml", broken)]);
+    let output = sluicegate(directory.path(), &["test", "t.yaml"]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    for part in [
+        "t.yaml:1:8: `rules` is empty",
+        "t.yaml:4:12: nothing is asked: `steps` is empty",
+        "t.yaml:7:49: not what it says: a name or a value in `headers` must be a text",
+        "in `context_extensions` must be a text",
+        "t.yaml:9:46: not what it says: a name or a value in `descriptors` must be a text",
+        "`denied_by` is empty",
+        "`hits` \"-5000000000\" cannot be used",
+        "7 errors",
+    ] {
+        assert!(err.contains(part), "{part:?} in\n{err}");
+    }
+    std::fs::write(directory.path().join("t.yaml"), "rules: [shop.yaml]\ntests: []\n").expect("a file");
+    let err = text(&sluicegate(directory.path(), &["test", "t.yaml"]).stderr);
+    assert!(err.contains("t.yaml:2:8: `tests` is empty"), "{err}");
+    let misspelt = "rules: [shop.yaml]\ndomain: shpo\ntests:\n  - steps:\n      - { request: { descriptors: [[soft: a]] }, \
+                    expect: allowed }\n";
+    std::fs::write(directory.path().join("t.yaml"), misspelt).expect("a file");
+    let output = sluicegate(directory.path(), &["test", "t.yaml"]);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    assert!(out.contains("came     the rules have no domain \"shpo\""), "{out}");
 }
 
 /// A thousand tests that together pass 375 days of virtual time: a test that waited for the real clock would not end.

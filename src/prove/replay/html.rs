@@ -80,7 +80,7 @@ fn unreadable(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
 
 fn overview(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     f.write_str(
-        "<h2>Rules</h2><table><tr><th>rule<th>limit<th>requests<th>keys<th>denied<th>share<th>over in shadow mode",
+        "<h2>Rules</h2><table><tr><th>rule<th>limit<th>requests<th>keys<th>denied<th>share<th>over and not denied",
     )?;
     for rule in &report.rules {
         let (name, limit) = (

@@ -92,6 +92,11 @@ impl Record {
         Ok(())
     }
 
+    /// Whether the line has a request header that the format knows.
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
     fn part(&self, (start, end): Span) -> &str {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }

@@ -120,7 +120,7 @@ pub struct RuleReport {
     pub requests: u64,
     /// Those that it would have denied.
     pub denied: u64,
-    /// Those that were over it in shadow mode, or as one of several quotas.
+    /// Those that were over it without being denied by it: in shadow mode, marked, or as one of several quotas.
     pub shadow_denied: u64,
     /// Distinct counters.
     pub keys: u64,

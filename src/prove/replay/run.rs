@@ -91,6 +91,40 @@ struct Replay {
     first_us: u64,
     last_us: u64,
     has_durations: bool,
+    seen: Seen,
+}
+
+/// What requests become descriptors by, as far as any line had it.
+#[derive(Default)]
+struct Seen {
+    client: bool,
+    path: bool,
+    header: bool,
+}
+
+impl Seen {
+    fn add(&mut self, record: &Record) {
+        self.client |= record.source_address().is_some();
+        self.path |= !record.path().is_empty();
+        self.header |= record.has_headers();
+    }
+
+    /// Why rules may have got no request: what no line had.
+    fn missing(&self) -> Option<String> {
+        let fields = [
+            (self.client, "a client's address (client)"),
+            (self.path, "a path (path)"),
+            (self.header, "a request header that is read (header.NAME)"),
+        ];
+        let missing: Vec<&str> = fields.iter().filter(|(seen, _)| !seen).map(|(_, name)| *name).collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "some rules got no request, and no line has {}: no descriptor was made of these. --field says where they \
+                 stand in JSON lines, --format in others",
+                missing.join(", nor ")
+            )
+        })
+    }
 }
 
 impl Replay {
@@ -116,6 +150,7 @@ impl Replay {
             first_us: 0,
             last_us: 0,
             has_durations: false,
+            seen: Seen::default(),
         })
     }
 
@@ -128,6 +163,7 @@ impl Replay {
             self.first_us = record.at_us;
         }
         self.last_us = record.at_us;
+        self.seen.add(record);
         self.has_durations |= record.duration_us.is_some();
         if let Some(slot) = self.batch.get_mut(self.waiting) {
             std::mem::swap(slot, record);
@@ -169,6 +205,9 @@ impl Replay {
             notes.push(
                 "`concurrency` limits: the log does not say how long requests took, so none was ever full".to_owned(),
             );
+        }
+        if self.last_us > 0 && self.new.tally.rules.iter().any(|rule| rule.requests == 0) {
+            notes.extend(self.seen.missing());
         }
         if self.new.limiter.evicted() > 0 {
             notes.push(format!(

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::config::{Source, read_rules};
 use crate::engine::{Decision, Planned};
-use crate::model::{Algorithm, Descriptor, Limit, Request};
+use crate::model::{Algorithm, Descriptor, Limit, Request, Settles};
 use crate::prove::envoy::FilterCall;
 use crate::prove::explain;
 use crate::prove::limiter::VirtualLimiter;
@@ -36,6 +36,8 @@ pub(super) struct Side {
     releases: HashMap<u64, Request>,
     count: u64,
     pub has_concurrency: bool,
+    /// Descriptors come by the rate limit service, where an entry may settle a hold, and not by `ext_authz`.
+    asks_service: bool,
     /// Answers name the keys that denied, for a comparison.
     names_keys: bool,
     /// What is asked about the records that wait, in their order; an error says why one could not be.
@@ -80,6 +82,7 @@ impl Side {
             releases: HashMap::new(),
             count: 0,
             has_concurrency,
+            asks_service: options.envoy.is_some(),
             names_keys: !options.against.is_empty(),
             planned: Vec::new(),
             hashes: Vec::new(),
@@ -106,7 +109,12 @@ impl Side {
         calls.into_iter().map(|call| self.plan_call(call)).collect()
     }
 
-    fn plan_call(&mut self, call: FilterCall) -> Result<PlannedCall, String> {
+    fn plan_call(&mut self, mut call: FilterCall) -> Result<PlannedCall, String> {
+        if self.asks_service {
+            for descriptor in &mut call.descriptors {
+                descriptor.settles = Settles::take(&mut descriptor.entries);
+            }
+        }
         let request = Request {
             domain: String::from(&*call.domain),
             descriptors: call.descriptors,

@@ -6,7 +6,7 @@ use crate::config::problem::Clipped;
 use crate::prove::explain::Micros;
 
 use super::demand::Quantiles;
-use super::report::{Against, Report, RuleReport};
+use super::report::{Against, Moment, Report, RuleReport};
 
 /// A part of a whole in per cent.
 #[must_use]
@@ -24,7 +24,10 @@ pub fn percent(part: u64, whole: u64) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} lines, {} to {}", self.lines, self.from, self.to)?;
+        match self.from {
+            Moment(0) => writeln!(f, "{} lines, no request", self.lines)?,
+            from => writeln!(f, "{} lines, {from} to {}", self.lines, self.to)?,
+        }
         let denied = percent(self.denied, self.requests);
         writeln!(
             f,
@@ -66,7 +69,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt:
         rule.requests, rule.keys, rule.denied
     )?;
     if rule.shadow_denied > 0 {
-        write!(f, ", {} over in shadow mode", rule.shadow_denied)?;
+        write!(f, ", {} over and not denied", rule.shadow_denied)?;
     }
     writeln!(f)?;
     if let Some(first) = rule.first_denied {

@@ -14,7 +14,7 @@ use crate::prove::http::HttpRequest;
 
 use super::case::{Case, Expect, Hits, Kind, Question, Step, TestFile};
 use super::range::Measure;
-use super::values::{duration_us, in_order, list, missing, pairs, range, texts, unusable};
+use super::values::{duration_us, in_order, list, missing, own_text, pairs, range, some, texts, unusable};
 
 const FILE: [&str; 6] = ["start", "rules", "envoy", "listener", "domain", "tests"];
 const TEST: [&str; 3] = ["name", "domain", "steps"];
@@ -111,7 +111,7 @@ fn file(reader: &mut Reader<'_>, root: &Node, path: &Path) -> Option<TestFile> {
     let mut tests = Vec::new();
     match fields.get("tests") {
         Some(node) => {
-            for (number, item) in list(reader, node, "`tests`").iter().enumerate() {
+            for (number, item) in some(reader, node, "tests").iter().enumerate() {
                 tests.extend(case(reader, item, number + 1));
             }
         }
@@ -151,7 +151,7 @@ fn case(reader: &mut Reader<'_>, node: &Node, number: usize) -> Option<Case> {
     let mut steps = Vec::new();
     match fields.get("steps") {
         Some(items) => {
-            for item in list(reader, items, "`steps`") {
+            for item in some(reader, items, "steps") {
                 steps.extend(step(reader, item));
             }
         }
@@ -234,7 +234,8 @@ fn question(reader: &mut Reader<'_>, node: &Node) -> Option<Question> {
     let hits = match hits.map(|hits| (u32::try_from(hits.unsigned_abs()), hits < 0)) {
         Some((Ok(count), is_negative)) => Some(Hits { count, is_negative }),
         Some((Err(_), _)) => {
-            unusable(reader, &fields, "hits", "", "it needs more than 32 bits".into());
+            let word = fields.get("hits").and_then(Node::text).unwrap_or_default();
+            unusable(reader, &fields, "hits", &word, "it needs more than 32 bits".into());
             None
         }
         None => None,
@@ -316,8 +317,8 @@ fn descriptors(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<model::Descri
         for entry in list(reader, item, "a descriptor") {
             match &entry.value {
                 Value::Map(pairs) => entries.extend(pairs.iter().map(|(key, value)| Entry {
-                    key: key.text().unwrap_or_default(),
-                    value: value.text().unwrap_or_default(),
+                    key: own_text(reader, "descriptors", key).unwrap_or_default(),
+                    value: own_text(reader, "descriptors", value).unwrap_or_default(),
                 })),
                 _ => reader.wrong("an entry of a descriptor".to_owned(), "`key: value`", entry),
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{ConfigErrors, Place, Source, read_rules};
-use crate::model::{Descriptor, Entry, Request};
+use crate::model::{Descriptor, Entry, Request, Settles};
 use crate::prove::envoy::{EnvoyError, FilterCall};
 use crate::prove::explain::{self, Micros};
 use crate::prove::http::HttpRequest;
@@ -135,6 +135,11 @@ impl Running<'_> {
         report
     }
 
+    /// Whether the question comes by the rate limit service, where an entry may settle a hold, and not by `ext_authz`.
+    fn asks_service(&self, question: &Question) -> bool {
+        self.file.envoy.is_some() || matches!(question.kind, Kind::Descriptors(_))
+    }
+
     async fn ask(&mut self, step: &Step, repetition: u32, at_us: u64) -> Result<Answer, String> {
         let question = &step.question;
         let named = question.domain.as_ref().or(self.test.domain.as_ref());
@@ -149,6 +154,9 @@ impl Running<'_> {
                 let domain = named.cloned().or_else(|| self.mapper.only_domain()).ok_or(
                     "the request names no domain and the rules have several: give `domain:` in the test or the request",
                 )?;
+                if !self.limiter.rules().domains.contains_key(domain.as_str()) {
+                    return Err(format!("the rules have no domain {domain:?}"));
+                }
                 let numbered = |descriptor| numbered(descriptor, repetition);
                 let descriptors: Vec<Descriptor> = descriptors.iter().map(numbered).collect();
                 let domain = domain.into();
@@ -164,7 +172,16 @@ impl Running<'_> {
             price(question, &mut call.descriptors);
             answer.descriptors.push(call.descriptors.clone());
         }
-        for FilterCall { domain, descriptors } in calls {
+        for FilterCall {
+            domain,
+            mut descriptors,
+        } in calls
+        {
+            if self.asks_service(question) {
+                for descriptor in &mut descriptors {
+                    descriptor.settles = Settles::take(&mut descriptor.entries);
+                }
+            }
             let request = Request {
                 domain: String::from(&*domain),
                 descriptors,

@@ -51,6 +51,9 @@ pub(super) fn texts(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static
         Value::List(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
     };
+    if items.is_empty() {
+        reader.report(Problem::Empty { field: name }, node.place);
+    }
     let mut all = Vec::with_capacity(items.len());
     for item in items {
         match item.text() {
@@ -70,8 +73,21 @@ pub(super) fn pairs(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &'static
         reader.wrong(format!("`{name}`"), "a mapping of names to texts", node);
         return Vec::new();
     };
-    let pair = |(key, value): &(Node, Node)| Some((key.text()?, value.text()?));
+    let pair = |(key, value): &(Node, Node)| Some((own_text(reader, name, key)?, own_text(reader, name, value)?));
     entries.iter().filter_map(pair).collect()
+}
+
+/// The text of a name or a value in a mapping; anything else is reported, since it would not be sent.
+pub(super) fn own_text(reader: &mut Reader<'_>, field: &str, node: &Node) -> Option<String> {
+    let text = node.text();
+    if text.is_none() {
+        reader.wrong(
+            format!("a name or a value in `{field}`"),
+            "a text (\"\" for an empty one)",
+            node,
+        );
+    }
+    text
 }
 
 pub(super) fn list<'n>(reader: &mut Reader<'_>, node: &'n Node, subject: &str) -> &'n [Node] {
@@ -79,6 +95,15 @@ pub(super) fn list<'n>(reader: &mut Reader<'_>, node: &'n Node, subject: &str) -
         reader.wrong(subject.to_owned(), "a list", node);
         return &[];
     };
+    items
+}
+
+/// A list that must not be empty: a test without steps could not fail.
+pub(super) fn some<'n>(reader: &mut Reader<'_>, node: &'n Node, field: &'static str) -> &'n [Node] {
+    let items = list(reader, node, &format!("`{field}`"));
+    if items.is_empty() && matches!(node.value, Value::List(_)) {
+        reader.report(Problem::Empty { field }, node.place);
+    }
     items
 }
 
