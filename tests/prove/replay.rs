@@ -205,6 +205,10 @@ fn logs_are_merged_in_order_of_time_and_small_disorder_is_set_right() {
         report["unreadable"]["later than the reorder window"]["lines"], 1,
         "{report:#}"
     );
+    assert_eq!(
+        report["unreadable"]["later than the reorder window"]["example"], "at 2026-11-28T06:00:03.000Z",
+        "{report:#}"
+    );
     let report = replay(directory.path(), &["--reorder-window", "5s", "j.log"]);
     assert_eq!(
         (&report["requests"], &report["unreadable"]),

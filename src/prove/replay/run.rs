@@ -8,7 +8,7 @@ use super::input::{Merged, first_line};
 use super::options::Options;
 use super::order::Reorder;
 use super::record::{Record, Target};
-use super::report::{Change, Report};
+use super::report::{Change, Moment, Report};
 use super::side::Side;
 use super::unreadable::Unreadable;
 
@@ -52,9 +52,8 @@ pub async fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Resul
                 )?);
             }
             if !order.push(&mut record) {
-                logs.unreadable.add("later than the reorder window", || {
-                    format!("at {at_us} µs since the epoch")
-                });
+                logs.unreadable
+                    .add("later than the reorder window", || format!("at {}", Moment(at_us)));
             }
             if logs.lines.is_multiple_of(PROGRESS_LINES) {
                 progress(Progress {
@@ -91,18 +90,18 @@ struct Replay {
     first_us: u64,
     last_us: u64,
     has_durations: bool,
-    seen: Seen,
+    seen: FieldsSeen,
 }
 
 /// What requests become descriptors by, as far as any line had it.
 #[derive(Default)]
-struct Seen {
+struct FieldsSeen {
     client: bool,
     path: bool,
     header: bool,
 }
 
-impl Seen {
+impl FieldsSeen {
     fn add(&mut self, record: &Record) {
         self.client |= record.source_address().is_some();
         self.path |= !record.path().is_empty();
@@ -150,7 +149,7 @@ impl Replay {
             first_us: 0,
             last_us: 0,
             has_durations: false,
-            seen: Seen::default(),
+            seen: FieldsSeen::default(),
         })
     }
 

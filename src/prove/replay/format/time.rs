@@ -129,12 +129,20 @@ fn offset(text: &[u8]) -> Option<i64> {
         5 if rest.get(2) == Some(&b':') => 3,
         _ => return None,
     };
-    Some(sign * (number(rest, 0, 2)? * 3600 + number(rest, minutes_at, minutes_at + 2)? * 60))
+    let (hours, minutes) = (number(rest, 0, 2)?, number(rest, minutes_at, minutes_at + 2)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
 /// Days since 1970-01-01 of a date in the Gregorian calendar (Hinnant's `days_from_civil`).
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=last).contains(&day) {
         return None;
     }
     let shifted = if month > 2 { year } else { year - 1 };
@@ -190,6 +198,11 @@ mod tests {
             "1795845600.x",
             "1969-12-31T23:59:59Z",
             "28/Nov/2026 06:00:00",
+            "29/Feb/2026:00:00:00 +0000",
+            "2100-02-29T00:00:00Z",
+            "2026-04-31T00:00:00Z",
+            "2026-11-28T06:00:00+24:00",
+            "28/Nov/2026:06:00:00 +0060",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
