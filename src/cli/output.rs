@@ -1,6 +1,6 @@
 //! What every subcommand ends with: a runtime, a report, an exit code.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Runs a future on a runtime with a thread for each core.
@@ -21,9 +21,12 @@ pub(crate) fn print_json(report: &impl serde::Serialize) -> ExitCode {
 
 /// Writes a line to standard output.
 pub(crate) fn print(text: &dyn std::fmt::Display) -> ExitCode {
-    // A closed pipe is the reader's choice, not a failure.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    let mut out = std::io::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // A closed pipe is the reader's choice, not a failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&format_args!("standard output: {error}"), 1),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Writes an error to standard error; the process is to end with `code`.

@@ -276,6 +276,23 @@ fn what_no_line_has_is_told_when_rules_get_no_request() {
     assert!(!empty.contains("note"), "{empty}");
 }
 
+/// A report that was cut off because the disk is full must not look complete.
+#[test]
+fn a_report_that_cannot_be_written_is_a_failure() {
+    let directory = directory(&[("rules.yaml", RULES), ("a.log", &clf())]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .current_dir(directory.path())
+        .args(["replay", "--json", "--rules", "rules.yaml", "a.log"])
+        .stdout(full.expect("/dev/full"))
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the program");
+    assert_eq!(output.status.code(), Some(1));
+    let err = text(&output.stderr);
+    assert!(err.contains("standard output: No space left"), "{err}");
+}
+
 #[test]
 fn two_sets_of_rules_are_compared_request_by_request() {
     let directory = directory(&[("rules.yaml", RULES), ("old.yaml", LOOSER), ("a.log", &clf())]);
