@@ -58,7 +58,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`EnvoyError`] when there are no routes with a rate limit filter in it. What cannot be evaluated is told by
-    /// [`descriptors`](Self::descriptors), for the requests that need it.
+    /// [`calls`](Self::calls), for the requests that need it.
     pub fn read(file: &Path, listener: Option<&str>) -> Result<Self, EnvoyError> {
         let found = bootstrap::read(file, listener)?;
         let filter = |filter| Filter {
