@@ -102,6 +102,27 @@ fn conflicts(scope: &Scope<'_>, raw: &Options, metadata: Option<&Options>, error
     }
 }
 
+/// Reports a field that names what a list of the same file does not have.
+fn unlisted(
+    scope: &Scope<'_>,
+    errors: &mut ConfigErrors,
+    (field, list): (&'static str, &str),
+    asked: &Placed<String>,
+    known: Vec<&str>,
+) {
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    let problem = Problem::Unusable {
+        field,
+        word: asked.value.clone(),
+        reason: format!("`{list}` of this file has no such name; it has: {known}").into(),
+    };
+    scope.report(errors, problem, asked.place);
+}
+
 /// A rule whose values have plans: what it counts by default, and where the others are; `None` when something is wrong
 /// with it.
 pub(super) fn rule(
@@ -113,22 +134,12 @@ pub(super) fn rule(
     let before = errors.count();
     let asked = raw.plan_from.given()?;
     conflicts(scope, raw, metadata, errors);
-    let names = |names: Vec<&str>| match names.is_empty() {
-        true => "none".to_owned(),
-        false => names.join(", "),
-    };
     let source = scope.plans.sources.iter().find(|source| *source.name == *asked.value);
     // What is there and unusable has been reported.
     let is_written = scope.file.sources.iter().any(|written| written.name == asked.value);
     if source.is_none() && !is_written {
-        let known = names(scope.plans.sources.iter().map(|source| &*source.name).collect());
-        let reason = format!("`sources` of this file has no such name; it has: {known}").into();
-        let problem = Problem::Unusable {
-            field: "plan_from",
-            word: asked.value.clone(),
-            reason,
-        };
-        scope.report(errors, problem, asked.place);
+        let known = scope.plans.sources.iter().map(|source| &*source.name).collect();
+        unlisted(scope, errors, ("plan_from", "sources"), asked, known);
     }
     let default = raw.default.given();
     if !raw.default.is_there() {
@@ -144,14 +155,8 @@ pub(super) fn rule(
     if let (Some(name), None) = (default, plan)
         && !is_written(&name.value)
     {
-        let known = names(scope.plans.plans.iter().map(|plan| &*plan.name).collect());
-        let reason = format!("`plans` of this file has no such name; it has: {known}").into();
-        let problem = Problem::Unusable {
-            field: "default",
-            word: name.value.clone(),
-            reason,
-        };
-        scope.report(errors, problem, name.place);
+        let known = scope.plans.plans.iter().map(|plan| &*plan.name).collect();
+        unlisted(scope, errors, ("default", "plans"), name, known);
     }
     let (source, default) = (Arc::clone(source?), Arc::clone(plan?));
     let amount = &default.amount;
