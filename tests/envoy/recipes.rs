@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file};
+use crate::support::envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file, with_cluster};
 use crate::support::http::{Answer, Client};
 use crate::support::process::{PATIENCE, POLL};
 use crate::support::redis::Redis;
@@ -160,18 +160,7 @@ async fn one_slow_backend() {
     let recipe = recipe("One slow backend");
     let service = Sluicegate::start(&recipe.rules, &[]);
     let upstream = Upstream::start().await;
-    let cluster = format!(
-        "  clusters:
-    - name: slow
-      type: STATIC
-      load_assignment:
-        cluster_name: slow
-        endpoints:
-          - lb_endpoints:
-              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
-",
-        upstream.port
-    );
+    let cluster = with_cluster("slow", upstream.port);
     let changes = [
         ("route: { cluster: upstream }", "route: { cluster: slow, timeout: 60s }"),
         ("  clusters:\n", cluster.as_str()),

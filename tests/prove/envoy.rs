@@ -2,8 +2,6 @@
 
 mod generator;
 
-use std::process::Command;
-
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -119,12 +117,8 @@ async fn a_real_envoys_descriptors_and_ours_are_equal() {
     });
     let directory = directory(&[("envoy.json", &config.to_string())]);
     let file = directory.path().join("envoy.json");
-    let mut command = Command::new(support::envoy::binary());
-    command
-        .arg("-c")
-        .arg(&file)
-        .args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"]);
-    let mut envoy = Process::spawn("envoy", &mut command);
+    let mut command = support::envoy::command(&file, 1);
+    let mut envoy = Process::spawn("envoy", command.args(["--log-level", "error"]));
     let mut asked = 0;
     let mut wrong = Vec::new();
     for (at, port) in ports.into_iter().enumerate() {

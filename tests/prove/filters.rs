@@ -1,8 +1,6 @@
 //! Several rate limit filters on one listener, as Envoy Gateway makes them for policies that are shared: each with a domain
 //! or a stage of its own, and some that only routes enable.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 use sluicegate::prove::envoy::Routes;
 use sluicegate::prove::http::HttpRequest;
@@ -76,12 +74,8 @@ async fn each_filter_asks_as_in_a_real_envoy() {
     let port = free_port();
     let directory = directory(&[("envoy.json", &config(port, recorder.port).to_string())]);
     let file = directory.path().join("envoy.json");
-    let mut command = Command::new(support::envoy::binary());
-    command
-        .arg("-c")
-        .arg(&file)
-        .args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"]);
-    let mut envoy = Process::spawn("envoy", &mut command);
+    let mut command = support::envoy::command(&file, 1);
+    let mut envoy = Process::spawn("envoy", command.args(["--log-level", "error"]));
     envoy.wait_for_port(port);
     let client = Client::new(port);
     let ours = Routes::read(&file, None).expect("routes");

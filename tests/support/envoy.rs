@@ -1,6 +1,11 @@
 //! A real Envoy, started from the project's `envoy.yaml` with its ports replaced.
 
-use std::{fs, path::PathBuf, process::Command, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use tempfile::TempDir;
 
@@ -62,11 +67,8 @@ impl Envoy {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("envoy.yaml");
         fs::write(&file, config).expect("Envoy's configuration");
-        let mut command = Command::new(binary());
+        let mut command = command(&file, 1);
         command
-            .arg("-c")
-            .arg(&file)
-            .args(["--concurrency", "1", "--use-dynamic-base-id"])
             .args(["--log-level", "warning"])
             // So that the test can read the access log at once.
             .args(["--file-flush-interval-msec", "10"]);
@@ -126,6 +128,29 @@ impl Envoy {
             });
         line.expect("was just found")
     }
+}
+
+/// How any Envoy is started from a file, with so many workers.
+pub fn command(file: &Path, concurrency: u32) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("-c").arg(file).arg("--use-dynamic-base-id");
+    command.args(["--concurrency", &concurrency.to_string()]);
+    command
+}
+
+/// A change of `envoy.yaml` that adds a cluster with one endpoint on loopback.
+pub fn with_cluster(name: &str, port: u16) -> String {
+    format!(
+        "  clusters:
+    - name: {name}
+      type: STATIC
+      load_assignment:
+        cluster_name: {name}
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }}
+"
+    )
 }
 
 /// The Envoy to test with: `ENVOY_BIN`, else the one that `make setup` installs.

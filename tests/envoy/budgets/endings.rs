@@ -153,6 +153,18 @@ async fn a_client_that_leaves_settles() {
     }
 }
 
+/// A client leaves while the service waits for Redis, which then goes on.
+async fn leave_while_asked(scene: &Scene, redis: &Redis) {
+    redis.process.signal("STOP");
+    let request = open(scene, "anna", "/never");
+    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 1).await;
+    // The call is on its way to Redis by now, or at the latest when Redis goes on.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(request);
+    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 0).await;
+    redis.process.signal("CONT");
+}
+
 /// Envoy then makes no call when the stream is done: the service finds out by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_the_service_is_asked_holds_nothing() {
@@ -160,14 +172,7 @@ async fn a_client_that_leaves_while_the_service_is_asked_holds_nothing() {
     let arguments = ["--redis-url", &redis.url(), "--store-timeout", "5s"];
     let scene = start("10m", &arguments, &[PATIENT, FAILURE_DENIES]).await;
     scene.wait_for_left("anna", 1000).await;
-    redis.process.signal("STOP");
-    let request = open(&scene, "anna", "/never");
-    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 1).await;
-    // The call is on its way to Redis by now, or at the latest when Redis goes on.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    drop(request);
-    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 0).await;
-    redis.process.signal("CONT");
+    leave_while_asked(&scene, &redis).await;
     scene.wait_for_left("anna", 1000).await;
 }
 
@@ -181,14 +186,7 @@ async fn a_client_that_leaves_while_its_question_is_asked_holds_nothing() {
     let scene = Scene::start(&rules, &route("number: 0"), &arguments, &changes).await;
     assert_eq!(scene.ask("warm", "/header/500").await.status, StatusCode::OK);
     scene.wait_for_charges(500).await;
-    redis.process.signal("STOP");
-    let request = open(&scene, "anna", "/never");
-    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 1).await;
-    // The call is on its way to Redis by now, or at the latest when Redis goes on.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    drop(request);
-    scene.envoy.wait_for_stat("http.front.downstream_rq_active", 0).await;
-    redis.process.signal("CONT");
+    leave_while_asked(&scene, &redis).await;
     scene
         .wait_for_line("sluicegate_corrections_total{cause=\"hold\",result=\"flushed\"} 1")
         .await;

@@ -12,7 +12,7 @@ use wire::rate_limit_service_client::RateLimitServiceClient;
 
 use self::model::Model;
 use crate::support::{
-    envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file},
+    envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file, with_cluster},
     http::{Answer, Client},
     process::{PATIENCE, POLL},
     redis::Redis,
@@ -62,18 +62,7 @@ impl Scene {
     async fn start(rules: &str, route: &str, arguments: &[&str], changes: &[(&str, &str)]) -> Self {
         let service = Sluicegate::start(rules, arguments);
         let model = Model::start().await;
-        let cluster = format!(
-            "  clusters:
-    - name: model
-      type: STATIC
-      load_assignment:
-        cluster_name: model
-        endpoints:
-          - lb_endpoints:
-              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
-",
-            model.port
-        );
+        let cluster = with_cluster("model", model.port);
         let own = [
             (ABOVE, route),
             (

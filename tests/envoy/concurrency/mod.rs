@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file},
+    envoy::{Envoy, FAILURE_DENIES, PATIENT, project_file, with_cluster},
     http::Client,
     process::{PATIENCE, POLL},
     sluicegate::Sluicegate,
@@ -58,18 +58,7 @@ fn one_limit(release: &str) -> String {
 
 /// An Envoy with these limits in front of an upstream.
 fn front(service: &Sluicegate, upstream: &Upstream, limits: &str, changes: &[(&str, &str)]) -> Envoy {
-    let cluster = format!(
-        "  clusters:
-    - name: counting
-      type: STATIC
-      load_assignment:
-        cluster_name: counting
-        endpoints:
-          - lb_endpoints:
-              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
-",
-        upstream.port
-    );
+    let cluster = with_cluster("counting", upstream.port);
     let own = [
         (ABOVE, limits),
         (

@@ -1,7 +1,6 @@
 //! Envoys with the shipped configuration, and an upstream that notes when requests come.
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::support::envoy::{binary, project_file};
+use crate::support::envoy::{command, project_file};
 use crate::support::http::Client;
 use crate::support::process::{Process, free_port};
 
@@ -90,12 +89,8 @@ impl QuotaEnvoy {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("envoy.yaml");
         fs::write(&file, format!("{listeners}  clusters:\n{clusters}")).expect("a file");
-        let mut command = Command::new(binary());
-        command
-            .arg("-c")
-            .arg(&file)
-            .args(["--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warning"]);
-        let mut process = Process::spawn("envoy", &mut command);
+        let mut command = command(&file, 2);
+        let mut process = Process::spawn("envoy", command.args(["--log-level", "warning"]));
         process.wait_for_port(port);
         process.wait_for_port(admin);
         Self {
