@@ -45,7 +45,7 @@ test: ## every test: unit, conformance, real Redis, real Envoy
 	$(MAKE) --no-print-directory test-console
 
 test-console: ## the admin API by its OpenAPI document, and the console in a real Chromium
-	@scripts/setup console
+	@scripts/setup console envoy
 	$(BUILD)
 	.venv/bin/python -m pytest -q -p no:cacheprovider tests/console
 

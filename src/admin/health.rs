@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -18,6 +19,9 @@ pub struct Conditions {
     /// Sources of plans whose last good entries stay in force, because they cannot be read: `domain/name`. They do not make
     /// the process unhealthy.
     pub stale_plan_sources: Vec<String>,
+    /// Quotas are given to Envoys (RLQS) by `on_store_error`, because the store does not answer. They do not make the process
+    /// unhealthy.
+    pub quotas_without_store: bool,
     /// Whether a store that does not answer makes the process unhealthy.
     #[serde(skip)]
     pub needs_store: bool,
@@ -35,6 +39,7 @@ impl Conditions {
 #[derive(Debug, Clone)]
 pub struct Health {
     conditions: Arc<Mutex<Conditions>>,
+    undecided_streams: Option<IntGauge>,
     verdict: watch::Sender<bool>,
 }
 
@@ -47,12 +52,21 @@ impl Health {
             draining: false,
             store_answers: !needs_store,
             stale_plan_sources: Vec::new(),
+            quotas_without_store: false,
             needs_store,
         };
         Self {
             conditions: Arc::new(Mutex::new(conditions)),
+            undecided_streams: None,
             verdict: watch::Sender::new(false),
         }
+    }
+
+    /// Takes whether quotas are given without the store from this number of streams.
+    #[must_use]
+    pub fn counting(mut self, undecided_streams: IntGauge) -> Self {
+        self.undecided_streams = Some(undecided_streams);
+        self
     }
 
     /// Changes a condition and tells all who watch.
@@ -67,7 +81,10 @@ impl Health {
     /// As things stand.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
-        self.conditions.lock().clone()
+        let mut conditions = self.conditions.lock().clone();
+        let streams = self.undecided_streams.as_ref().map_or(0, IntGauge::get);
+        conditions.quotas_without_store = streams > 0;
+        conditions
     }
 
     /// The verdict, now and whenever it changes.

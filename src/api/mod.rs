@@ -7,6 +7,7 @@
 //! | `state` | what all of them share |
 //! | `problem` | errors as RFC 9457 problem details |
 //! | `status`, `rules`, `rates`, `top`, `events` | reading what happens |
+//! | `leases` | what Envoys hold that enforce quotas themselves |
 //! | `question`, `explain` | why a request passes or not, and how a counter stands |
 //! | `reset`, `selections` | lets keys through again, after a dry run |
 //! | `console` | the page that draws all of it |
@@ -18,6 +19,7 @@ mod console;
 mod events;
 mod explain;
 mod guard;
+mod leases;
 mod problem;
 mod question;
 mod rates;
@@ -82,6 +84,7 @@ impl Api {
             .route("/api/v1/rules", get(rules::rules))
             .route("/api/v1/top", get(top::top))
             .route("/api/v1/history", get(top::history))
+            .route("/api/v1/leases", get(leases::leases))
             .route("/api/v1/explain", on(MethodFilter::POST, explain::explain))
             .route("/api/v1/counters", get(explain::counters))
             .route("/api/v1/counters/reset", on(MethodFilter::POST, reset::reset))

@@ -14,6 +14,7 @@ use crate::admin::Health;
 use crate::config::settings::Settings;
 use crate::engine::Engine;
 use crate::model::Clock;
+use crate::service::rlqs::QuotaService;
 use crate::telemetry::{Activity, Metrics};
 
 /// Readers of the event stream at the same time.
@@ -35,6 +36,8 @@ pub struct Parts {
     pub activity: Arc<Activity>,
     /// The time that decisions are made by.
     pub clock: Arc<dyn Clock>,
+    /// Envoys that enforce quotas themselves, and what they hold.
+    pub quota: QuotaService,
     /// The bearer token; `None` = none is configured.
     pub token: Option<Token>,
     /// When the process ends: event streams end with it.

@@ -14,11 +14,12 @@ use crate::telemetry::activity::Reload;
 use super::Api;
 
 /// Families that would be as many as there are rules.
-const PER_RULE: [&str; 4] = [
+const PER_RULE: [&str; 5] = [
     "sluicegate_decisions_total",
     "sluicegate_near_limit_total",
     "sluicegate_limit",
     "sluicegate_candidate_decisions_total",
+    "sluicegate_rlqs_hits_total",
 ];
 
 #[derive(Serialize)]

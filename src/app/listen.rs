@@ -21,6 +21,22 @@ pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> R
     })
 }
 
+/// The admin port.
+pub(super) fn admin(settings: &ListenSettings) -> Result<TcpListener, AppError> {
+    tcp(
+        settings.admin_addr,
+        "admin HTTP",
+        "--admin-addr, or DEBUG_HOST and DEBUG_PORT",
+    )
+}
+
+/// The port of metrics alone, if there is one.
+pub(super) fn prometheus(settings: &ListenSettings) -> Result<Option<TcpListener>, AppError> {
+    let flag = "--prometheus-addr, or PROMETHEUS_ADDR";
+    let settings = settings.prometheus.as_ref();
+    settings.map(|at| tcp(at.addr, "metrics", flag)).transpose()
+}
+
 /// The gRPC port.
 pub(super) struct GrpcListener {
     listener: Listener,

@@ -21,7 +21,7 @@ use crate::admin::Health;
 use crate::admin::http::{self, Admin};
 use crate::admin::json::JsonService;
 use crate::api::{self, Api, Token};
-use crate::config::settings::{AnswerSettings, Settings, TelemetrySettings};
+use crate::config::settings::{AnswerSettings, Settings, StoreSettings, TelemetrySettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
@@ -67,6 +67,7 @@ pub struct App {
     grpc: GrpcServer,
     shares: files::Shares,
     json: JsonService,
+    quota: QuotaService,
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
@@ -91,10 +92,8 @@ impl App {
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
         let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr, or HOST and PORT")?;
-        let flags = "--admin-addr, or DEBUG_HOST and DEBUG_PORT";
-        let admin_listener = listen::tcp(listen.admin_addr, "admin HTTP", flags)?;
-        let prometheus = listen.prometheus.as_ref();
-        let prometheus = prometheus.map(|at| listen::tcp(at.addr, "metrics", "--prometheus-addr, or PROMETHEUS_ADDR"));
+        let admin_listener = listen::admin(listen)?;
+        let prometheus_listener = listen::prometheus(listen)?;
         let token = listen.admin_token_file.as_deref().map(open_token).transpose()?;
         let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
         let open_redis = stores::opener(&settings.store);
@@ -108,11 +107,8 @@ impl App {
             Arc::clone(&metrics),
         );
         let engine = Arc::new(engine.observed(Arc::clone(&activity)));
-        let redis = settings.store.redis.as_ref();
-        let health = Health::new(redis.is_some_and(|redis| redis.health_needs_connection));
-        let traces = settings.telemetry.traces.as_ref();
-        let started = traces.map(|traces| Traces::start(traces, &metrics)).transpose()?;
-        let (traces, spans) = started.unzip();
+        let health = health(&settings.store, &metrics);
+        let (traces, spans) = traces(&settings.telemetry, &metrics)?;
         let answers = Arc::new(answer_options(&settings.answers));
         let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
         let rls = rls.traced(traces.clone());
@@ -126,19 +122,25 @@ impl App {
         let authz = authz.traced(traces);
         let json = JsonService::new(rls.clone()).map_err(descriptors)?;
         let stop = CancellationToken::new();
-        let quota = (redis.is_some(), stop.clone());
+        let quota = (settings.store.redis.is_some(), stop.clone());
         let quota = QuotaService::new(Arc::clone(&engine), Arc::clone(&clock), Arc::clone(&metrics), quota);
-        let grpc = GrpcServer::new(grpc_options(&settings, shares.grpc, &metrics), rls, authz, Some(quota))
-            .await
-            .map_err(descriptors)?;
+        let grpc = GrpcServer::new(
+            grpc_options(&settings, shares.grpc, &metrics),
+            rls,
+            authz,
+            Some(quota.clone()),
+        )
+        .await
+        .map_err(descriptors)?;
         Ok(Self {
             grpc_listener,
             http_listener,
             admin_listener,
-            prometheus_listener: prometheus.transpose()?,
+            prometheus_listener,
             grpc,
             shares,
             json,
+            quota,
             engine,
             metrics,
             activity,
@@ -191,6 +193,7 @@ impl App {
                 activity: self.activity,
                 clock: self.clock,
                 token: self.token,
+                quota: self.quota,
                 stop: stop.clone(),
             },
             &self.settings,
@@ -234,8 +237,23 @@ impl App {
     }
 }
 
+fn health(store: &StoreSettings, metrics: &Metrics) -> Health {
+    let redis = store.redis.as_ref();
+    let health = Health::new(redis.is_some_and(|redis| redis.health_needs_connection));
+    health.counting(metrics.rlqs.undecided_streams.clone())
+}
+
 fn open_token(file: &std::path::Path) -> Result<Token, AppError> {
     Token::open(file).map_err(|error| AppError::AdminToken(error.to_string()))
+}
+
+/// Where spans are recorded, and what sends them; nothing where they are not asked for.
+fn traces(telemetry: &TelemetrySettings, metrics: &Metrics) -> Result<(Option<Traces>, Option<Export>), AppError> {
+    let settings = telemetry.traces.as_ref();
+    Ok(settings
+        .map(|settings| Traces::start(settings, metrics))
+        .transpose()?
+        .unzip())
 }
 
 /// The binary's own descriptors are broken.

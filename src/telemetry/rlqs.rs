@@ -16,12 +16,15 @@ pub struct RlqsMetrics {
     pub buckets: IntGauge,
     /// Streams whose Envoy has not reported in time, at this moment.
     pub late_streams: IntGauge,
+    /// Streams whose quotas are what `on_store_error` says, because the store does not answer, at this moment.
+    pub undecided_streams: IntGauge,
     /// Usage reports of a bucket that were taken in.
     pub reports: IntCounter,
     /// Those that were left out, by why.
     pub left_out: IntCounterVec,
     /// Time to take in a message of reports and to answer it.
     pub duration: Histogram,
+    undecided: IntCounterVec,
     hits: IntCounterVec,
     logged: AtomicBool,
 }
@@ -56,6 +59,15 @@ impl RlqsMetrics {
                 "sluicegate_rlqs_late_streams",
                 "RLQS streams whose Envoy has not reported for six seconds: what it holds stays counted",
             )?,
+            undecided_streams: r.gauge(
+                "sluicegate_rlqs_streams_without_store",
+                "RLQS streams whose quotas on_store_error decides, because the store does not answer",
+            )?,
+            undecided: r.counters(
+                "sluicegate_rlqs_decided_without_store_total",
+                "Answers to the need of an RLQS bucket that on_store_error gave, because the store did not",
+                &["mode"],
+            )?,
             reports: r.counter("sluicegate_rlqs_reports_total", "Usage reports of buckets")?,
             left_out: r.counters(
                 "sluicegate_rlqs_reports_left_out_total",
@@ -84,6 +96,12 @@ impl RlqsMetrics {
             returned: of("returned"),
             written_off: of("written_off"),
         }
+    }
+
+    /// Answers that `on_store_error` gave in this mode.
+    #[must_use]
+    pub fn undecided(&self, mode: &str) -> IntCounter {
+        self.undecided.with_label_values(&[mode])
     }
 
     /// Marks that a report was left out; whether it is the first one.

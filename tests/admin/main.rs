@@ -10,6 +10,7 @@ mod cost;
 mod events;
 mod explain;
 mod guard;
+mod leases;
 mod reading;
 mod reset;
 

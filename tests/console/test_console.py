@@ -1,10 +1,14 @@
 """The console in a real Chromium: what it shows, in each state, to whom, and that nothing is wrong with it on the way."""
 
+import os
 import shutil
+import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import RULES, TOKEN, Server
+from conftest import ROOT, RULES, TOKEN, Server, free_port
 from playwright.sync_api import expect, sync_playwright
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e{{7*7}}"
@@ -76,7 +80,7 @@ def test_every_page_is_accessible_and_fits(server, open_page, scheme, width):
     page.get_by_role("link", name="onerror").click()
     expect(page.get_by_text("20 of 20")).to_be_visible()
     accessible(page), fits(page)
-    for name, text in [("Rules", "path_/login.remote_address"), ("Replica", "Loads of rules")]:
+    for name, text in [("Rules", "path_/login.remote_address"), ("Replica", "Loads of rules"), ("Leases", "No Envoy enforces")]:
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_text(text).first).to_be_visible()
         accessible(page), fits(page)
@@ -102,6 +106,60 @@ def test_an_empty_server_says_what_to_do_and_hostile_values_are_text(server, ope
     expect(page.get_by_text("6 rules, generation 1")).to_be_visible()
 
 
+def test_leases_say_which_envoy_holds_how_much(browser, tmp_path):
+    server = Server(tmp_path, rules=(ROOT / "deploy/rlqs/rules.yaml").read_text())
+    envoy = None
+    try:
+        context = browser.new_context(color_scheme="light")
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{server.base}/console/#/leases")
+        expect(page.get_by_text("No Envoy enforces quotas itself")).to_be_visible()
+        accessible(page)
+        port, envoy = start_rlqs_envoy(tmp_path, server.grpc)
+        # Counters in memory are leased from some seconds after they began; each request asks again for a new user.
+        server.wait(lambda: asked(port, HOSTILE.encode("ascii", "ignore").decode()))
+        row = page.get_by_role("row", name="onerror")
+        expect(row).to_be_visible()
+        expect(row).to_contain_text("user=<img src=x")
+        expect(row).to_contain_text("edge-1")
+        accessible(page)
+        page.set_viewport_size({"width": 360, "height": 900})
+        fits(page)
+        page.get_by_label("Filter leases").fill("nobody")
+        expect(page.get_by_text("No lease fits the filter")).to_be_visible()
+        envoy.terminate()
+        expect(page.get_by_text("No Envoy enforces quotas itself")).to_be_visible()
+    finally:
+        if envoy:
+            envoy.kill()
+        server.stop()
+
+
+def start_rlqs_envoy(directory, service):
+    """An Envoy with the shipped configuration; its port, and the process."""
+    port, admin, upstream = free_port(), free_port(), free_port()
+    config = (ROOT / "deploy/rlqs/envoy.yaml").read_text()
+    for before, after in [(10003, port), (9903, admin), (10004, upstream), (8081, service)]:
+        config = config.replace(f"port_value: {before}", f"port_value: {after}")
+    file = directory / "envoy.yaml"
+    file.write_text(config)
+    binary = os.environ.get("ENVOY_BIN", ROOT / ".venv/bin/envoy")
+    log = (directory / "envoy.log").open("w")
+    command = [binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error"]
+    return port, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def asked(port, user):
+    """Whether a request of this user was answered 200."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"x-user": user})
+    try:
+        return urllib.request.urlopen(request, timeout=5).status == 200
+    except urllib.error.HTTPError as error:
+        assert error.code == 429, error
+        return False
+
+
 def test_everything_is_reached_by_the_keyboard(server, open_page):
     attack(server)
     page = open_page(color_scheme="light")
@@ -112,7 +170,7 @@ def test_everything_is_reached_by_the_keyboard(server, open_page):
     expect(page.get_by_role("link", name="Skip")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
-    for key, name, text in [("3", "Replica", "Loads of rules"), ("2", "Rules", "6 rules"), ("1", "Now", "Who is denied")]:
+    for key, name, text in [("3", "Replica", "Loads of rules"), ("2", "Rules", "6 rules"), ("4", "Leases", "No Envoy enforces"), ("1", "Now", "Who is denied")]:
         page.keyboard.press(key)
         expect(page.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "page")
         expect(page.get_by_text(text).first).to_be_visible()

@@ -145,6 +145,16 @@ impl Envoy {
         admitted
     }
 
+    /// Requests that it can still admit without another assignment, in whole tokens.
+    pub fn left(&self) -> u64 {
+        let left = |bucket: &Bucket| match bucket.rule {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+            Rule::Tokens(left, ..) => left as u64,
+            _ => 0,
+        };
+        self.buckets.values().map(left).sum()
+    }
+
     /// What the main thread does: takes in assignments, reports, connects at its ticks.
     pub fn turn(&mut self, now_us: u64, connect: impl FnOnce() -> Option<Stream>) {
         if let Some(stream) = &mut self.stream {

@@ -11,6 +11,7 @@ mod bounds;
 mod cost;
 mod envoy;
 mod faults;
+mod leases;
 mod shares;
 mod upstream;
 mod world;

@@ -3,12 +3,13 @@
 import { Refused, events, get, setToken } from "./api.js";
 import { duration, fill, h, visible } from "./dom.js";
 import * as key from "./key.js";
+import * as leases from "./leases.js";
 import * as now from "./now.js";
 import * as replica from "./replica.js";
 import * as rules from "./rules.js";
 
 const REFRESH_MS = 2000;
-const PAGES = { now, rules, replica, key };
+const PAGES = { now, rules, replica, leases, key };
 
 /** What pages share: the newest status, rates since the tab was opened, what the event stream said. */
 const state = { status: null, rates: [], lost: false, refresh: () => refresh(), change };
@@ -181,7 +182,7 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const page = { 1: "#/", 2: "#/rules", 3: "#/replica" }[event.key];
+  const page = { 1: "#/", 2: "#/rules", 3: "#/replica", 4: "#/leases" }[event.key];
   if (page) location.hash = page;
   else if (event.key === "t") theme();
   else if (event.key === "/") {

@@ -10,7 +10,7 @@ use axum::routing::get;
 use super::guard::strict;
 
 /// Names, types and texts.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("", "text/html; charset=utf-8", include_str!("index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str, &str); 11] = [
         "text/javascript; charset=utf-8",
         include_str!("replica.js"),
     ),
+    ("leases.js", "text/javascript; charset=utf-8", include_str!("leases.js")),
 ];
 
 /// `/` and `/console` lead to `/console/`.

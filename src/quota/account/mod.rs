@@ -11,5 +11,5 @@ mod state;
 mod step;
 mod words;
 
-pub use self::state::Account;
+pub use self::state::{Account, LeaseStand};
 pub use self::words::{Assignment, Ends, QuotaFailure, QuotaStand, QuotaStep, UnusedHits};

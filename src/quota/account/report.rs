@@ -39,7 +39,7 @@ impl Account {
     fn used_of_live(&mut self, most: u64, least: u64, now_us: u64) {
         let mut owed = small(least);
         if let Some(live) = &mut self.live {
-            live.used = live.used.saturating_add(small(most)).min(live.held);
+            live.used = live.used.saturating_add(small(most)).min(live.sent);
             if self.frozen {
                 // What waited in it while it stood still is on its way: the reports to come will tell.
                 (live.end_us, live.sent) = (now_us + life_us(REPORT_TTL_S), live.held);

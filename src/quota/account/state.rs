@@ -39,7 +39,7 @@ pub(super) struct LiveLease {
     pub(super) sent: u32,
     pub(super) sent_us: u64,
     pub(super) end_us: u64,
-    /// Of a short one: most that it may have used before the last report.
+    /// Most that it may have used before the last report.
     pub(super) used: u32,
     /// It is settled in full when it ends; others when a report says what was used.
     pub(super) is_short: bool,
@@ -52,6 +52,19 @@ pub(super) struct PreviousLease {
     pub(super) hits: u32,
     /// Most that it may have used before the last report.
     pub(super) used: u32,
+}
+
+/// What is leased to a bucket, as others may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseStand {
+    /// Requests of the newest assignment.
+    pub granted: u64,
+    /// Requests that were reported since, of this lease or of the one before it.
+    pub used: u64,
+    /// Requests that may still be used; they count as held.
+    pub held: u64,
+    /// When it is over; what it holds stays held until a report says what was used.
+    pub end_us: u64,
 }
 
 /// What a lease had left when another was sent: void once that has arrived.
@@ -136,12 +149,25 @@ impl Account {
         self.live.is_none() && self.previous.is_none() && self.ended.is_empty() && self.owed == 0
     }
 
-    /// Tokens of the lease in force, and when it ends; 0 and 0 without one.
+    /// What is leased; `None` = nothing.
     #[must_use]
-    pub fn lease(&self) -> (u64, u64) {
-        let previous = self.previous.map_or(0, |previous| u64::from(previous.hits));
-        self.live
-            .map_or((previous, 0), |live| (previous + u64::from(live.held), live.end_us))
+    pub fn lease(&self) -> Option<LeaseStand> {
+        let before = self.previous.map_or(0, |previous| u64::from(previous.hits));
+        match (&self.live, &self.previous) {
+            (Some(live), _) => Some(LeaseStand {
+                granted: live.sent.into(),
+                used: live.used.into(),
+                held: before + u64::from(live.held),
+                end_us: live.end_us,
+            }),
+            (None, Some(previous)) => Some(LeaseStand {
+                granted: before,
+                used: previous.used.into(),
+                held: before,
+                end_us: 0,
+            }),
+            (None, None) => None,
+        }
     }
 
     /// Its Envoy may have stopped: all that it may still use stays held, also what has been settled since its last report.

@@ -68,6 +68,18 @@ pub enum QuotaFailure {
     Deny,
 }
 
+impl QuotaFailure {
+    /// Its name in metrics: that of `on_store_error`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// What Envoy is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assignment {

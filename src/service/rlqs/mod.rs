@@ -4,14 +4,19 @@
 //! |---|---|
 //! | `session` | one stream: reports in, assignments out |
 //! | `steps` | the steps of a stream's accounts: asked of the store, and answered |
+//! | `blanket` | what does not depend on a counter; the end of idle buckets |
+//! | `leases`, `listing` | who holds what, for operators |
 //! | `table` | the buckets of one stream |
 //! | `buckets` | the buckets as all streams share them |
 //! | `parts` | what the streams share |
 //! | `bucket_id`, `actions` | the wire |
 
 mod actions;
+mod blanket;
 mod bucket_id;
 mod buckets;
+mod leases;
+mod listing;
 mod parts;
 mod session;
 mod steps;
@@ -21,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -35,6 +40,8 @@ use crate::model::Clock;
 use crate::proto::envoy::service::rate_limit_quota::v3 as wire;
 use crate::telemetry::Metrics;
 use crate::telemetry::labels::bounded;
+
+pub use self::leases::{LeaseEntry, LeaseFilter, LeaseList};
 
 pub use self::bucket_id::{MAX_BYTES as MAX_ID_BYTES, MAX_ENTRIES as MAX_ID_ENTRIES};
 
@@ -72,8 +79,16 @@ impl QuotaService {
             shared: SharedBuckets::default(),
             streams: AtomicU64::new(0),
             buckets: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            questions: watch::Sender::new(None),
+            asking: Mutex::new(()),
             stop,
         }))
+    }
+
+    /// The leases of all streams of this process, the largest first.
+    pub async fn leases(&self, filter: LeaseFilter) -> LeaseList {
+        self.0.leases(filter).await
     }
 
     /// Serves one stream of reports until it ends.

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::buckets::SharedBuckets;
+use super::leases::{LeaseFilter, LeaseList, LeaseQuestion};
 use crate::engine::Engine;
 use crate::model::Clock;
 use crate::telemetry::Metrics;
 
+/// Streams that have not answered a question by then are left out: they wait for the store, or for their Envoy.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Buckets of all streams.
 const MAX_BUCKETS: u64 = 5_000_000;
 
@@ -21,12 +26,34 @@ pub(super) struct QuotaParts {
     pub(super) shared: SharedBuckets,
     pub(super) streams: AtomicU64,
     pub(super) buckets: AtomicU64,
+    /// Streams that have been opened so far.
+    pub(super) opened: AtomicU64,
+    /// What the streams are asked for the operator.
+    pub(super) questions: watch::Sender<Option<Arc<LeaseQuestion>>>,
+    /// Held by whoever asks.
+    pub(super) asking: Mutex<()>,
     /// When counters began that this process alone keeps; `None` where they outlive it.
     pub(super) began_us: Option<u64>,
     pub(super) stop: CancellationToken,
 }
 
 impl QuotaParts {
+    /// The leases of all streams, the largest first. One question at a time is under way.
+    pub(super) async fn leases(&self, filter: LeaseFilter) -> LeaseList {
+        let _turn = self.asking.lock().await;
+        let streams = self.streams();
+        let question = Arc::new(LeaseQuestion::new(filter));
+        self.questions.send_replace(Some(Arc::clone(&question)));
+        // Who is late is left out, and counted.
+        let _ = tokio::time::timeout(PATIENCE, question.wait(streams)).await;
+        self.questions.send_replace(None);
+        let list = question.take();
+        LeaseList {
+            streams: streams.max(list.answered),
+            ..list
+        }
+    }
+
     /// Streams at this moment.
     pub(super) fn streams(&self) -> u64 {
         self.streams.load(Relaxed)

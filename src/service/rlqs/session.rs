@@ -3,22 +3,25 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::actions::Actions;
 use super::bucket_id;
+use super::leases::LeaseQuestion;
 use super::parts::QuotaParts;
 use super::table::{Applies, BucketEntry, BucketTable};
 use crate::algorithms::quota;
 use crate::engine::{Active, QuotaRule};
 use crate::model::time::SECOND_US;
 use crate::proto::envoy::service::rate_limit_quota::v3 as wire;
-use crate::quota::account::{Account, Assignment};
-use crate::quota::terms::{LATE_US, REPORT_US};
+use crate::quota::account::Account;
+use crate::quota::terms::LATE_US;
 use wire::rate_limit_quota_usage_reports::BucketQuotaUsage;
 
 /// Longest time that Envoy may take over reading a message.
@@ -27,27 +30,28 @@ const MAX_SEND: Duration = Duration::from_secs(10);
 const MAX_LATE_US: u64 = 600 * SECOND_US;
 /// What is due within this time is done together.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// Ttl of what does not depend on a counter, in seconds.
-const BLANKET_TTL_S: u64 = 300;
 /// Longest domain, in bytes.
 const MAX_DOMAIN: usize = 4 << 10;
 /// A report covers time, and is not that of a bucket's first request, from here on, in microseconds.
 const COVERS_US: u64 = SECOND_US;
-/// A bucket is not used for so long, or for a window, before it is abandoned, in microseconds.
-const IDLE_US: u64 = 60 * SECOND_US;
 
 /// One stream of an Envoy.
 pub(super) struct Session {
     pub(super) parts: Arc<QuotaParts>,
-    name: String,
-    domain: String,
+    /// Its number in this process.
+    pub(super) number: u64,
+    pub(super) name: String,
+    pub(super) domain: String,
     sender: Sender<Result<wire::RateLimitQuotaResponse, Status>>,
     pub(super) table: BucketTable,
     pub(super) actions: Actions,
     /// When to come back to a bucket without a report.
     pub(super) due: BinaryHeap<Reverse<(u64, u32)>>,
     last_report_us: u64,
-    is_late: bool,
+    pub(super) is_late: bool,
+    /// The store does not answer: quotas are what `on_store_error` says.
+    is_undecided: bool,
+    asked: watch::Receiver<Option<Arc<LeaseQuestion>>>,
 }
 
 /// Why a stream ends.
@@ -66,6 +70,8 @@ impl Session {
     ) -> Self {
         Self {
             last_report_us: parts.clock.now_us(),
+            asked: parts.questions.subscribe(),
+            number: parts.opened.fetch_add(1, Relaxed) + 1,
             parts,
             name,
             domain: String::new(),
@@ -74,6 +80,7 @@ impl Session {
             actions: Actions::default(),
             due: BinaryHeap::new(),
             is_late: false,
+            is_undecided: false,
         }
     }
 
@@ -92,6 +99,11 @@ impl Session {
                     Some(Ok(report)) => self.reported(report).await,
                     Some(Err(_)) | None => Err(StreamEnd::Gone),
                 },
+                Ok(()) = self.asked.changed() => {
+                    let question = self.asked.borrow_and_update().clone();
+                    question.iter().for_each(|question| self.answer(question));
+                    Ok(())
+                }
                 () = tokio::time::sleep(wait) => self.came_due().await,
             };
             match result {
@@ -308,49 +320,15 @@ impl Session {
         self.is_late = is_late;
     }
 
-    /// Tells Envoy what does not depend on a counter, or abandons a bucket that is not used. Whether that is all.
-    pub(super) fn blanket(&mut self, place: u32, now_us: u64) -> bool {
-        let Some(entry) = self.table.get_mut(place) else {
-            return true;
-        };
-        let idle_us = now_us.saturating_sub(entry.account.used_us());
-        let (assignment, is_done, is_idle) = match &entry.applies {
-            Applies::Unlimited => (Assignment::Allow { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),
-            Applies::NotLeasable => (Assignment::Deny { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),
-            Applies::Counted(shared) => {
-                let is_idle = idle_us >= idle_after_us(shared.counter.limit.window_us) && entry.account.is_bare();
-                let ban = quota(&shared.counter.limit) == 0;
-                match (ban, shared.counter.is_shadow) {
-                    (_, true) => (Assignment::Allow { ttl_s: BLANKET_TTL_S }, false, is_idle),
-                    (true, _) => (Assignment::Deny { ttl_s: BLANKET_TTL_S }, true, is_idle),
-                    _ => (Assignment::Nothing, false, is_idle),
-                }
-            }
-        };
-        if is_idle {
-            self.abandon(place);
-            return true;
+    /// Whether quotas are what `on_store_error` says now.
+    pub(super) fn undecided(&mut self, is_undecided: bool) {
+        let gauge = &self.parts.metrics.rlqs.undecided_streams;
+        match (self.is_undecided, is_undecided) {
+            (false, true) => gauge.inc(),
+            (true, false) => gauge.dec(),
+            _ => {}
         }
-        if assignment != Assignment::Nothing && entry.told_until_us < now_us + 2 * REPORT_US {
-            entry.told_until_us = now_us + BLANKET_TTL_S * SECOND_US;
-            self.actions.assign(&entry.id, &assignment);
-        }
-        is_done
-    }
-
-    fn abandon(&mut self, place: u32) {
-        if let Some(entry) = self.table.remove(place) {
-            self.actions.abandon(&entry.id);
-            self.forget(&entry);
-        }
-    }
-
-    fn forget(&self, entry: &BucketEntry) {
-        self.parts.drop_bucket();
-        if let Applies::Counted(shared) = &entry.applies {
-            shared.hits.written_off.inc_by(entry.account.lease().0);
-            self.parts.shared.leave(shared, entry.account.demand().unwrap_or(0));
-        }
+        self.is_undecided = is_undecided;
     }
 
     async fn send(&mut self) -> Result<(), StreamEnd> {
@@ -367,16 +345,11 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.late(false);
+        self.undecided(false);
         let table = std::mem::take(&mut self.table);
         table.iter().for_each(|entry| self.forget(entry));
         self.parts.closed();
     }
-}
-
-/// How long a bucket of this window is not used before it is abandoned. Never less than a window: Envoy has forgotten it
-/// then, and tells it as new if it comes again.
-pub(super) fn idle_after_us(window_us: u64) -> u64 {
-    window_us.max(IDLE_US)
 }
 
 /// A duration of the wire; a negative one counts as none.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
+use super::blanket::idle_after_us;
 use super::buckets::SharedBucket;
-use super::session::{Session, idle_after_us};
+use super::session::Session;
 use super::table::Applies;
 use crate::model::time::SECOND_US;
 use crate::quota::account::{Assignment, QuotaStand, QuotaStep};
@@ -55,6 +56,7 @@ impl Session {
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
+            self.undecided(answers.iter().any(|answered| answered.stand.failure.is_some()));
             for answered in &answers {
                 if self.answered(answered, is_last) {
                     places.push(answered.place);
@@ -94,7 +96,9 @@ impl Session {
         let Some(entry) = self.table.get_mut(*place) else {
             return false;
         };
-        if stand.failure.is_none() {
+        if let Some(failure) = stand.failure {
+            self.parts.metrics.rlqs.undecided(failure.name()).inc();
+        } else {
             shared.remains(stand.remaining, *sent_us);
         }
         let poll_us = poll_us(shared.counter.limit.window_us, entry.account.demand());
