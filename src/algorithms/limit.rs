@@ -75,6 +75,9 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
         1..=MAX_WINDOW_SECONDS => {}
         _ => return Err(LimitError::WindowTooLong(spec.window)),
     }
+    if spec.window.zone.is_some() && spec.algorithm != AlgorithmKind::FixedWindow {
+        return Err(LimitError::Calendar(spec.algorithm));
+    }
     refuse_foreign(spec)?;
     match spec.hold_us {
         Some(_) if !spec.algorithm.can_hold() => return Err(LimitError::Hold(spec.algorithm)),
@@ -92,7 +95,10 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
             AlgorithmKind::SlidingLog => Algorithm::SlidingLog,
             AlgorithmKind::TokenBucket => token_bucket(spec)?,
             AlgorithmKind::LeakyBucket => leaky_bucket(spec)?,
-            AlgorithmKind::FixedWindow => Algorithm::FixedWindow,
+            AlgorithmKind::FixedWindow => spec
+                .window
+                .calendar()
+                .map_or(Algorithm::FixedWindow, Algorithm::CalendarWindow),
             AlgorithmKind::Concurrency => Algorithm::Concurrency,
         },
         hold_us: spec.hold_us.unwrap_or(0).min(spec.window.micros()),
@@ -253,10 +259,7 @@ mod tests {
     }
 
     fn seconds(multiplier: u32) -> Window {
-        Window {
-            unit: Unit::Second,
-            multiplier,
-        }
+        Window::times(Unit::Second, multiplier)
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | [`sliding_log`] | the same, with no denial too many | an entry for each request |
 //! | [`token_bucket`] | never more than burst + rate × T hits in any T | one time and its pace |
 //! | [`leaky_bucket`] | admitted requests leave evenly spaced | one time and its pace |
-//! | [`fixed_window`] | at most L hits in an epoch-aligned window (2 L in the worst window) | one count |
+//! | [`fixed_window`] | at most L hits in an epoch-aligned window, or one of a calendar (2 L in the worst window) | one count |
 //! | [`concurrency`] | at most L in flight | counts of slices |
 //!
 //! [`held`] keeps holds beside any of them but the leaky bucket. Here is the sum over all of them; [`transaction`] decides several checks as one, [`limit`] builds limits.
@@ -123,7 +123,7 @@ impl Params {
                 hit_units,
                 unit_rate,
             } => Self::Bucket(leaky_bucket::params(limit, max_delay_us, hit_units, unit_rate)),
-            Algorithm::FixedWindow => Self::Fixed(fixed_window::Params::new(limit)),
+            Algorithm::FixedWindow | Algorithm::CalendarWindow(_) => Self::Fixed(fixed_window::Params::new(limit)),
         }
     }
 }
@@ -263,7 +263,7 @@ pub const fn slice_full_at(limit: &Limit, full_at_us: u64) -> u64 {
         Params::Slices(params) => (full_at_us / params.slice_us).saturating_sub(params.slices + 1),
         Params::Log(params) => full_at_us.saturating_sub(params.window_us),
         Params::Bucket(_) => full_at_us,
-        Params::Fixed(params) => (full_at_us / params.window_us).saturating_sub(1),
+        Params::Fixed(params) => (full_at_us / params.number_us()).saturating_sub(1),
     }
 }
 
@@ -276,7 +276,7 @@ pub const fn lease_left_us(limit: &Limit, slice: u64, now_us: u64) -> Option<u64
     }
     let length_us = match (limit.algorithm, Params::new(limit)) {
         (Algorithm::SlidingWindow { .. }, Params::Slices(params)) => params.slice_us,
-        (Algorithm::FixedWindow, Params::Fixed(params)) => params.window_us,
+        (_, Params::Fixed(params)) => params.number_us(),
         (Algorithm::TokenBucket { .. }, _) => return Some(u64::MAX),
         _ => return None,
     };

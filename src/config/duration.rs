@@ -29,7 +29,7 @@ pub(super) fn window(text: &str) -> Result<Window, Problem> {
         .find(|unit| seconds % unit.seconds() == 0)
         .and_then(|unit| {
             let multiplier = u32::try_from(seconds / unit.seconds()).ok()?;
-            Some(Window { unit, multiplier })
+            Some(Window::times(unit, multiplier))
         })
         .ok_or_else(|| bad("it is too long".into()))
 }
@@ -100,7 +100,7 @@ mod tests {
             ("365d", Unit::Year, 1),
             ("2000ms", Unit::Second, 2),
         ] {
-            assert_eq!(window(text), Ok(Window { unit, multiplier }), "{text}");
+            assert_eq!(window(text), Ok(Window::times(unit, multiplier)), "{text}");
         }
     }
 

@@ -87,6 +87,7 @@ fn status(entry: &PlanEntry, descriptor: usize, outcomes: &[Outcome]) -> Status 
             limit_hits,
             requests_per_unit,
             window,
+            window_seconds,
             enforcement,
             ..
         } => {
@@ -98,6 +99,7 @@ fn status(entry: &PlanEntry, descriptor: usize, outcomes: &[Outcome]) -> Status 
                 rule,
                 requests_per_unit,
                 window,
+                window_seconds,
                 limit_hits,
                 denied,
                 is_quota: matches!(enforcement, Enforcement::Quota(_)),

@@ -75,6 +75,7 @@ pub(super) enum PlanEntry {
         limit_hits: u64,
         requests_per_unit: u32,
         window: Window,
+        window_seconds: u64,
         /// Without the global shadow mode.
         enforcement: Enforcement,
         /// Its hits have happened, and are forgotten if they are denied.
@@ -212,6 +213,7 @@ impl Plan {
             limit_hits: limit.hits,
             requests_per_unit: amount.requests_per_unit,
             window: amount.window,
+            window_seconds: amount.window.seconds_at(|| asking.clock.now_us()),
             enforcement,
             forgets: is_afterwards && !is_charge,
             by_default,
@@ -282,6 +284,7 @@ impl Plan {
             limit_hits: limit.hits,
             requests_per_unit: wanted.requests_per_unit,
             window: wanted.window,
+            window_seconds: wanted.window.seconds(),
             enforcement,
             forgets: is_afterwards && !is_charge,
             by_default: false,

@@ -58,6 +58,8 @@ pub struct Counted {
     pub requests_per_unit: u32,
     /// As configured.
     pub window: Window,
+    /// How long the present one is, in seconds.
+    pub window_seconds: u64,
     /// The counter's limit in hits.
     pub limit_hits: u64,
     /// Whether the hits were over, whatever the reported code.

@@ -112,7 +112,8 @@ impl fmt::Display for Tag {
 /// The algorithm is part of it, so that a rule that changes it starts clean. Numbers are not: a rule whose numbers change
 /// keeps its counters, and their states say under which numbers they were written. With three exceptions: the window of a
 /// limit that a request brings, since it can bring two for the same entries, one for a second and one for a day; the window
-/// of a log, since nothing in its state says how long entries are kept; and the time to live of holds.
+/// of a log, since nothing in its state says how long entries are kept; and the time to live of holds. A calendar is part of
+/// it, too: its windows are others than those of any other calendar.
 #[must_use]
 pub fn counter_key<'a>(
     prefix: &str,
@@ -219,6 +220,9 @@ fn push_state(key: &mut String, owner: Owner, limit: &Limit) {
     if owner == Owner::Override || limit.algorithm == Algorithm::SlidingLog {
         let _ = write!(key, ":{}", Length(limit.window_us));
     }
+    if let Algorithm::CalendarWindow(calendar) = limit.algorithm {
+        let _ = write!(key, ":{}:{}", calendar.unit().name(), calendar.zone());
+    }
     if limit.hold_us > 0 {
         let _ = write!(key, "+h{}", Length(limit.hold_us));
     }
@@ -234,7 +238,7 @@ const fn state_name(algorithm: Algorithm) -> &'static str {
         Algorithm::SlidingLog => "sl",
         Algorithm::TokenBucket { .. } => "tb",
         Algorithm::LeakyBucket { .. } => "lb",
-        Algorithm::FixedWindow => "fw",
+        Algorithm::FixedWindow | Algorithm::CalendarWindow(_) => "fw",
         Algorithm::Concurrency => "cc",
     }
 }

@@ -3,93 +3,55 @@
 
 use std::fmt;
 
+use super::calendar::{Calendar, Zone};
 use super::time::SECOND_US;
+use super::unit::Unit;
 
-/// A time unit as the API names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Unit {
-    /// 1 s
-    Second,
-    /// 60 s
-    Minute,
-    /// 3600 s
-    Hour,
-    /// 86,400 s
-    Day,
-    /// 7 days
-    Week,
-    /// 30 days
-    Month,
-    /// 365 days
-    Year,
-}
-
-impl Unit {
-    /// All of them, shortest first.
-    pub const ALL: [Self; 7] = [
-        Self::Second,
-        Self::Minute,
-        Self::Hour,
-        Self::Day,
-        Self::Week,
-        Self::Month,
-        Self::Year,
-    ];
-
-    /// Length in seconds.
-    #[must_use]
-    pub const fn seconds(self) -> u64 {
-        match self {
-            Self::Second => 1,
-            Self::Minute => 60,
-            Self::Hour => 3600,
-            Self::Day => 86_400,
-            Self::Week => 7 * 86_400,
-            Self::Month => 30 * 86_400,
-            Self::Year => 365 * 86_400,
-        }
-    }
-
-    /// The name in rules files, lower case.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Second => "second",
-            Self::Minute => "minute",
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Week => "week",
-            Self::Month => "month",
-            Self::Year => "year",
-        }
-    }
-
-    /// Reads a name in any case.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|unit| unit.name().eq_ignore_ascii_case(name))
-    }
-}
-
-/// A window: a unit times a multiplier, so that 30 s is `Second × 30`, as Envoy prints it.
+/// A window: a unit times a multiplier, so that 30 s is `Second × 30`, as Envoy prints it; or a unit of a calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// The unit.
     pub unit: Unit,
     /// How many of them; at least 1.
     pub multiplier: u32,
+    /// Of whose calendar it is a day, week, month or year; `None` = it is as long as the unit says.
+    pub zone: Option<Zone>,
 }
 
 impl Window {
     /// One unit.
     #[must_use]
     pub const fn of(unit: Unit) -> Self {
-        Self { unit, multiplier: 1 }
+        Self::times(unit, 1)
     }
 
-    /// Length in seconds.
+    /// Several units.
+    #[must_use]
+    pub const fn times(unit: Unit, multiplier: u32) -> Self {
+        Self {
+            unit,
+            multiplier,
+            zone: None,
+        }
+    }
+
+    /// The calendar that it is of.
+    #[must_use]
+    pub fn calendar(&self) -> Option<Calendar> {
+        Calendar::new(self.unit, self.zone?)
+    }
+
+    /// Length in seconds of the one that a time is in.
+    #[must_use]
+    pub fn seconds_at(&self, now_us: impl FnOnce() -> u64) -> u64 {
+        let Some(calendar) = self.calendar() else {
+            return self.seconds();
+        };
+        let window = calendar.window_at(now_us());
+        window.end_s - window.start_s
+    }
+
+    /// Length in seconds; of a calendar's, what the unit says.
     #[must_use]
     pub const fn seconds(self) -> u64 {
         self.unit.seconds() * self.multiplier as u64
@@ -104,9 +66,10 @@ impl Window {
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.multiplier {
-            1 => f.write_str(self.unit.name()),
-            n => write!(f, "{n} {}s", self.unit.name()),
+        match (self.multiplier, self.zone) {
+            (_, Some(zone)) => write!(f, "{} ({zone})", self.unit.name()),
+            (1, None) => f.write_str(self.unit.name()),
+            (n, None) => write!(f, "{n} {}s", self.unit.name()),
         }
     }
 }
@@ -123,7 +86,7 @@ pub enum AlgorithmKind {
     TokenBucket,
     /// Delays instead of denying.
     LeakyBucket,
-    /// Epoch-aligned windows, for compatibility.
+    /// Epoch-aligned windows, for compatibility; or windows of a calendar.
     FixedWindow,
     /// At most so many in flight.
     Concurrency,
@@ -227,6 +190,8 @@ pub enum Algorithm {
     },
     /// See [`AlgorithmKind::FixedWindow`].
     FixedWindow,
+    /// See [`AlgorithmKind::FixedWindow`], in windows of a calendar; `window_us` is about how long they are.
+    CalendarWindow(Calendar),
     /// See [`AlgorithmKind::Concurrency`]; `window_us` is the time after which a lost slot frees itself.
     Concurrency,
 }
@@ -240,7 +205,7 @@ impl Algorithm {
             Self::SlidingLog => AlgorithmKind::SlidingLog,
             Self::TokenBucket { .. } => AlgorithmKind::TokenBucket,
             Self::LeakyBucket { .. } => AlgorithmKind::LeakyBucket,
-            Self::FixedWindow => AlgorithmKind::FixedWindow,
+            Self::FixedWindow | Self::CalendarWindow(_) => AlgorithmKind::FixedWindow,
             Self::Concurrency => AlgorithmKind::Concurrency,
         }
     }

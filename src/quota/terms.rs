@@ -56,7 +56,11 @@ pub fn leased(limit: &Limit) -> Option<Limit> {
         return None;
     }
     let windows = quota(limit).div_ceil(limit.hits.max(1)).max(1);
-    let counts_us = limit.window_us.saturating_mul(windows);
+    let window_us = match limit.algorithm {
+        Algorithm::CalendarWindow(calendar) => calendar.longest_us(),
+        _ => limit.window_us,
+    };
+    let counts_us = window_us.saturating_mul(windows);
     // A late stream is noticed, and its holds are renewed, within another second.
     let lease_us = life_us(longest_ttl_s(limit)) + LATE_US;
     Some(Limit {
@@ -69,7 +73,8 @@ pub fn leased(limit: &Limit) -> Option<Limit> {
 mod tests {
     use super::*;
     use crate::algorithms::limit::{LimitSpec, build};
-    use crate::model::{AlgorithmKind, Unit, Window};
+    use crate::model::calendar::CALENDAR_UNITS;
+    use crate::model::{AlgorithmKind, Unit, Window, Zone};
 
     #[test]
     fn a_hold_outlasts_its_lease_by_a_window() {
@@ -83,6 +88,20 @@ mod tests {
                 assert!(leased.hold_us >= limit.window_us + life_us(longest_ttl_s(&limit)));
                 assert_eq!(super::leased(&leased), None, "a limit that has holds already");
             }
+        }
+    }
+
+    #[test]
+    fn a_hold_outlasts_its_lease_by_the_longest_window_of_a_calendar() {
+        for unit in CALENDAR_UNITS {
+            let window = Window {
+                zone: Zone::named("Europe/Berlin"),
+                ..Window::of(unit)
+            };
+            let limit = build(&LimitSpec::new(AlgorithmKind::FixedWindow, 10, window)).unwrap();
+            let longest_us = window.calendar().unwrap().longest_us();
+            assert!(longest_us > limit.window_us);
+            assert!(leased(&limit).unwrap().hold_us >= longest_us + life_us(longest_ttl_s(&limit)));
         }
     }
 }

@@ -106,7 +106,7 @@ fn policy<'a>(decision: &'a Decision, index: usize, status: &Status, counted: &C
         name: public_name(decision, index, status),
         limit: counted.requests_per_unit,
         window: counted.window.to_string(),
-        window_seconds: counted.window.seconds(),
+        window_seconds: counted.window_seconds,
         remaining: counted.outcome.remaining,
         retry_after: counted.retry_after_us().map(whole_seconds),
     }

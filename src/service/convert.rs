@@ -220,10 +220,7 @@ fn limit_override(
         Some(0) => Err(ConvertError::ZeroMultiplier(index)),
         multiplier => Ok(LimitOverride {
             requests_per_unit: wire.requests_per_unit,
-            window: Window {
-                unit,
-                multiplier: multiplier.unwrap_or(1),
-            },
+            window: Window::times(unit, multiplier.unwrap_or(1)),
         }),
     }
 }

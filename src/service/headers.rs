@@ -67,7 +67,7 @@ fn limit_headers(names: &LimitHeaders, decision: &Decision) -> Vec<Header> {
 /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): one item for each counted limit.
 fn ietf_policy(decision: &Decision) -> Option<String> {
     list(decision, |out, counted| {
-        write!(out, ";q={};w={}", counted.requests_per_unit, counted.window.seconds())
+        write!(out, ";q={};w={}", counted.requests_per_unit, counted.window_seconds)
     })
 }
 

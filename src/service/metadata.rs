@@ -218,7 +218,7 @@ fn about(fields: &mut Fields, decision: &Decision, status: &Status, counted: &Co
     fields.set("rule", Value::String(policy_name(decision, status)));
     fields.set("path", Value::String(path));
     fields.set("limit", Value::Number(counted.requests_per_unit.into()));
-    fields.set("window_seconds", Value::Number(counted.window.seconds()));
+    fields.set("window_seconds", Value::Number(counted.window_seconds));
     fields.set("remaining", Value::Number(counted.outcome.remaining));
     if let (true, Some(us)) = (counted.denied, counted.retry_after_us()) {
         fields.set("retry_after_seconds", Value::Number(us.div_ceil(SECOND_US).max(1)));

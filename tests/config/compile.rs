@@ -93,7 +93,7 @@ fn windows_are_units_multiples_or_durations() {
         ("window: 1d", Unit::Day, 1),
     ] {
         let rules = limited(fields);
-        assert_eq!(only(&rules).window, Window { unit, multiplier }, "{fields}");
+        assert_eq!(only(&rules).window, Window::times(unit, multiplier), "{fields}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! One limit by its definition: every admitted hit is remembered, and times are found by trying.
 
 use sluicegate::algorithms::limit::MAX_HITS;
+use sluicegate::model::time::SECOND_US;
 use sluicegate::model::{Algorithm, Holds, Limit, Outcome, RetryAfter};
 
 /// One counter.
@@ -124,6 +125,8 @@ impl Counter {
             Algorithm::SlidingWindow { .. } | Algorithm::Concurrency => self.newest.max(now / self.slices().1),
             Algorithm::SlidingLog => last.max(now),
             Algorithm::FixedWindow => self.newest.max(now / self.limit.window_us),
+            // By the last second of it.
+            Algorithm::CalendarWindow(calendar) => self.newest.max(calendar.window_at(now).end_s - 1),
             Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket { .. } => now,
         }
     }
@@ -364,6 +367,7 @@ impl Counter {
         match self.limit.algorithm {
             Algorithm::SlidingWindow { .. } => Some(((slice + 1) * self.slices().1).saturating_sub(now)),
             Algorithm::FixedWindow => Some(((slice + 1) * self.limit.window_us).saturating_sub(now)),
+            Algorithm::CalendarWindow(_) => Some(((slice + 1) * SECOND_US).saturating_sub(now)),
             Algorithm::TokenBucket { .. } => Some(u64::MAX),
             _ => None,
         }

@@ -64,10 +64,7 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
     let mut spec = LimitSpec {
         algorithm,
         hits: 5,
-        window: Window {
-            unit: Unit::Second,
-            multiplier: 10,
-        },
+        window: Window::times(Unit::Second, 10),
         burst: None,
         precision: None,
         max_delay_us: None,

@@ -8,6 +8,7 @@
 mod support;
 
 mod adaptive;
+mod calendar;
 mod changes;
 mod counter;
 mod exact;
@@ -42,6 +43,14 @@ macro_rules! conformance {
             #[test]
             fn permits() {
                 crate::promises::permits($open);
+            }
+            #[test]
+            fn days_of_23_and_25_hours() {
+                crate::calendar::days_of_23_and_25_hours($open);
+            }
+            #[test]
+            fn another_zone_is_another_counter() {
+                crate::calendar::another_zone_is_another_counter($open);
             }
             #[test]
             fn holds_all_or_nothing() {

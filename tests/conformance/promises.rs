@@ -82,6 +82,13 @@ fn check_promise(limit: &Limit, admitted: &Admitted) -> Result<(), TestCaseError
             prop_assert!(windows.values().all(|hits| *hits <= limit.hits), "{windows:?}");
             prop_assert!(worst(admitted, window) <= limit.hits * 2);
         }
+        Algorithm::CalendarWindow(calendar) => {
+            let mut windows = std::collections::HashMap::new();
+            for (at, hits) in admitted {
+                *windows.entry(calendar.window_at(*at).end_s).or_insert(0) += hits;
+            }
+            prop_assert!(windows.values().all(|hits| *hits <= limit.hits), "{windows:?}");
+        }
         Algorithm::TokenBucket { burst, .. } => {
             // In any interval that starts and ends with an admission: burst + rate * T.
             for (index, (start, _)) in admitted.iter().enumerate() {

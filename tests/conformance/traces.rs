@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::algorithms::op::Op;
-use sluicegate::model::{Algorithm, AlgorithmKind, Enforcement, Limit, Unit, Window};
+use sluicegate::model::calendar::CALENDAR_UNITS;
+use sluicegate::model::{Algorithm, AlgorithmKind, Enforcement, Limit, Unit, Window, Zone};
 
 /// One question to a store.
 #[derive(Debug, Clone)]
@@ -27,20 +28,14 @@ pub struct Trace {
 
 /// A limit with its defaults.
 pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {
-    let window = Window {
-        unit: Unit::Second,
-        multiplier: seconds,
-    };
+    let window = Window::times(Unit::Second, seconds);
     let spec = LimitSpec::new(algorithm, hits, window);
     build(&spec).expect("a good limit")
 }
 
 /// A token bucket.
 pub fn bucket(hits: u64, seconds: u32, burst: u64) -> Limit {
-    let window = Window {
-        unit: Unit::Second,
-        multiplier: seconds,
-    };
+    let window = Window::times(Unit::Second, seconds);
     let spec = LimitSpec {
         burst: Some(burst),
         ..LimitSpec::new(AlgorithmKind::TokenBucket, hits, window)
@@ -50,7 +45,30 @@ pub fn bucket(hits: u64, seconds: u32, burst: u64) -> Limit {
 
 /// Any limit of an algorithm: mostly small ones, whose edges are met often.
 pub fn any_limit(algorithm: AlgorithmKind) -> impl Strategy<Value = Limit> {
-    any_seconds().prop_flat_map(move |seconds| any_limit_in(algorithm, seconds))
+    let of_seconds = any_seconds().prop_flat_map(move |seconds| any_limit_in(algorithm, seconds));
+    if algorithm == AlgorithmKind::FixedWindow {
+        return prop_oneof![3 => of_seconds, 2 => any_calendar_limit()].boxed();
+    }
+    of_seconds.boxed()
+}
+
+/// Any limit in windows of a calendar.
+fn any_calendar_limit() -> impl Strategy<Value = Limit> {
+    let zones: Vec<_> = Zone::all().collect();
+    let window = (
+        proptest::sample::select(CALENDAR_UNITS.to_vec()),
+        proptest::sample::select(zones),
+    );
+    (0..=12_u64, window).prop_map(|(hits, (unit, zone))| calendar_limit(hits, unit, zone))
+}
+
+/// A limit in windows of a calendar.
+pub fn calendar_limit(hits: u64, unit: Unit, zone: Zone) -> Limit {
+    let window = Window {
+        zone: Some(zone),
+        ..Window::of(unit)
+    };
+    build(&LimitSpec::new(AlgorithmKind::FixedWindow, hits, window)).expect("a good limit")
 }
 
 fn any_seconds() -> impl Strategy<Value = u32> {
@@ -68,10 +86,7 @@ fn any_limit_in(algorithm: AlgorithmKind, seconds: u32) -> impl Strategy<Value =
         let spec = LimitSpec {
             algorithm,
             hits,
-            window: Window {
-                unit: Unit::Second,
-                multiplier: seconds,
-            },
+            window: Window::times(Unit::Second, seconds),
             burst: burst.filter(|_| is(AlgorithmKind::TokenBucket) && hits > 0),
             precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
             max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),

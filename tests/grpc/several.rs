@@ -10,7 +10,8 @@ use prost_types::{Struct, value::Kind};
 use sluicegate::config::settings::{LimitHeaders, RedisSettings, Settings, StoreKind};
 use sluicegate::config::{Text, load};
 use sluicegate::engine::{Engine, EngineOptions};
-use sluicegate::model::{Clock, Descriptor, Entry, ManualClock, Request};
+use sluicegate::model::time::SECOND_US;
+use sluicegate::model::{Calendar, Clock, Descriptor, Entry, ManualClock, MonotonicClock, Request, Unit, Zone};
 use sluicegate::proto::envoy::service::ratelimit::v3 as wire;
 use sluicegate::rules::{Defaults, OnStoreError};
 use sluicegate::store::MemoryStore;
@@ -39,6 +40,8 @@ descriptors:
     rate_limits:
       - { name: 'near, it', requests_per_unit: 2, unit: day, on_limit: mark }
       - { name: hard, requests_per_unit: 3, unit: day }
+  - key: contract
+    rate_limit: { name: monthly, requests_per_unit: 4, window: { calendar: month, time_zone: Asia/Tokyo } }
   - key: ready
     rate_limit: { requests_per_unit: 1000000, unit: minute }
   - key: work
@@ -137,6 +140,27 @@ async fn permits_come_back_alone(server: &Server) {
     assert_eq!(ask(server, "work", 1).await.overall_code(), Code::Ok);
     let denied = ask(server, "work", 1).await;
     assert_eq!(told(&denied, "violated"), ["in-flight", "per-hour"]);
+}
+
+/// A month is as long as it is, and everything counts to its end.
+async fn a_month_of_a_calendar(server: &Server) {
+    let zone = Zone::named("Asia/Tokyo").expect("a zone");
+    let calendar = Calendar::new(Unit::Month, zone).expect("a month");
+    let month = calendar.window_at(MonotonicClock::new().now_us());
+    let passed = ask(server, "contract", 4).await;
+    assert_eq!(status(&passed), (4, 0, Code::Ok));
+    let denied = ask(server, "contract", 1).await;
+    let policy = header(&denied, "ratelimit-policy").expect("a policy");
+    assert_eq!(policy, format!("\"monthly\";q=4;w={}", month.end_s - month.start_s));
+    let limit = denied.statuses[0].current_limit.as_ref().expect("a limit");
+    assert_eq!(limit.unit(), wire::rate_limit_response::rate_limit::Unit::Month);
+    let until = denied.statuses[0].duration_until_reset.as_ref().expect("a time");
+    let left_s = month.end_s.saturating_sub(MonotonicClock::new().now_us() / SECOND_US);
+    // Minutes for a machine that stands still, and not the hours that another zone would be off.
+    assert!(
+        u64::try_from(until.seconds).expect("ahead").abs_diff(left_s) < 600,
+        "{until:?}, {left_s} s"
+    );
 }
 
 /// Nothing that a client sees tells of a hidden limit; what operators see does.
@@ -245,6 +269,7 @@ async fn limits_are_taken_together_or_not_at_all_in_memory() {
     let server = Server::start_with(RULES, ietf).await;
     all_or_nothing(&server).await;
     permits_come_back_alone(&server).await;
+    a_month_of_a_calendar(&server).await;
     server.stop().await;
 }
 
@@ -267,6 +292,7 @@ async fn limits_are_taken_together_or_not_at_all_in_redis() {
     }
     all_or_nothing(&server).await;
     permits_come_back_alone(&server).await;
+    a_month_of_a_calendar(&server).await;
     server.stop().await;
 }
 

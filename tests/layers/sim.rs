@@ -141,10 +141,7 @@ pub fn pipeline(
 }
 
 pub fn limit(algorithm: AlgorithmKind, hits: u64, seconds: u32) -> Limit {
-    let window = Window {
-        unit: Unit::Second,
-        multiplier: seconds,
-    };
+    let window = Window::times(Unit::Second, seconds);
     let spec = LimitSpec::new(algorithm, hits, window);
     limit::build(&spec).expect("a limit")
 }

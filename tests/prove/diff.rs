@@ -20,6 +20,7 @@ descriptors:
   - { key: several, rate_limit: { unit: day, requests_per_unit: 250 } }
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5 } }
   - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 10m } } }
+  - { key: calls, rate_limit: { window: { calendar: month, time_zone: UTC }, requests_per_unit: 5 } }
 ";
 const NEW: &str = "
 domain: shop
@@ -39,6 +40,7 @@ descriptors:
   - { key: new, rate_limit: { unlimited: true }, candidate: { unit: day, requests_per_unit: 2 } }
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5, on_limit: mark, headers: false, body: false } }
   - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 20m } } }
+  - { key: calls, rate_limit: { window: { calendar: month, time_zone: Asia/Tokyo }, requests_per_unit: 5 } }
   - { key: several, rate_limits: [{ unit: second, requests_per_unit: 10 }, { unit: day, requests_per_unit: 200 }] }
 ";
 
@@ -51,6 +53,8 @@ fn a_change_is_told_in_words() {
     let expected = [
         "shop / added: new, 5 at the same time",
         "shop / bucket: looser: 5 per second by sliding_window → 5 per second by token_bucket, burst 9; its counters start anew",
+        "shop / calls: counted otherwise: 5 per month (UTC) by fixed_window → 5 per month (Asia/Tokyo) by fixed_window; its \
+         counters start anew",
         "shop / fewer (f): tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its counters go on",
         "shop / finer: counted otherwise: 5 per minute by sliding_window → 5 per minute by sliding_window, precision 64; its \
          counters go on",

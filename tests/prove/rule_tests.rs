@@ -255,3 +255,29 @@ fn the_projects_own_rules_are_tested() {
     assert!(output.status.success(), "{out}{err}");
     assert!(!out.contains("not reached"), "{out}");
 }
+
+/// Limits of a calendar, in the night in which clocks are set forward.
+#[test]
+fn a_calendar_day_ends_at_the_local_midnight() {
+    let rules = "domain: d
+descriptors:
+  - key: user
+    rate_limit: { name: daily, requests_per_unit: 2, window: { calendar: day, time_zone: Europe/Berlin } }
+";
+    let tests = "rules: [rules.yaml]
+start: 2026-03-28T22:59:00Z
+tests:
+  - name: the day of 23 hours
+    steps:
+      - { times: 2, request: { descriptors: [[user: a]] }, expect: allowed }
+      - { request: { descriptors: [[user: a]] }, expect: { denied_by: daily, retry_after: 60s } }
+      - { at: 60s, times: 2, request: { descriptors: [[user: a]] }, expect: allowed }
+      - { at: 60s, request: { descriptors: [[user: a]] }, expect: { denied_by: daily, retry_after: 23h } }
+      - { at: 23h, request: { descriptors: [[user: a]] }, expect: { denied_by: daily, retry_after: 60s } }
+      - { at: 23h1m, request: { descriptors: [[user: a]] }, expect: { allowed: true, remaining: 1 } }
+";
+    let directory = directory(&[("rules.yaml", rules), ("t.yaml", tests)]);
+    let output = sluicegate(directory.path(), &["test", "t.yaml"]);
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{out}{}", text(&output.stderr));
+}

@@ -34,11 +34,6 @@ impl State {
     }
 }
 
-/// When the window of this time ends.
-const fn end_us(params: &Params, now_us: u64) -> u64 {
-    (now_us / params.window_us + 1) * params.window_us
-}
-
 /// See [`crate::algorithms::is_foreign`].
 #[must_use]
 pub fn is_foreign(params: &Params, state: &State) -> bool {
@@ -57,13 +52,13 @@ fn adopted(params: &Params, state: &State, now_us: u64) -> State {
         return *state;
     }
     let count = if state.end_us() > now_us { state.count } else { 0 };
-    State::new(params, end_us(params, now_us), count)
+    State::new(params, params.end_us(now_us), count)
 }
 
 /// When the window that is counted at `now_us` ends, and the hits in it.
 fn current(params: &Params, state: &State, now_us: u64) -> (u64, u64) {
     let state = adopted(params, state, now_us);
-    let end_us = state.end_us().max(end_us(params, now_us));
+    let end_us = state.end_us().max(params.end_us(now_us));
     let count = if end_us == state.end_us() { state.count } else { 0 };
     (end_us, u64::from(count))
 }
@@ -104,7 +99,7 @@ pub fn refund(params: &Params, state: &mut State, now_us: u64, hits: u64) {
 /// See [`crate::algorithms::return_to`].
 pub fn return_to(params: &Params, state: &mut State, now_us: u64, window: u64, hits: u64) {
     adopt(params, state, now_us);
-    if window == current(params, state, now_us).0 / params.window_us - 1 {
+    if window == current(params, state, now_us).0 / params.number_us() - 1 {
         refund(params, state, now_us, hits);
     }
 }

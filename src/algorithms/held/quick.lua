@@ -8,7 +8,8 @@ local data, call, pack, unpack_from, sub = ARGV[1], redis.call, struct.pack, str
 while #data == 120 and #ARGV == 1 do
   local now, _, number, limit, p2, p3, p4, hold_us, _, _, _, kind, _, hits, record_at =
     unpack_from("<ddddddddddddddd", data)
-  if number == 1 or kind < 6 or kind == 8 or hits == 0 and (kind == 6 or kind == 10) then break end
+  -- A log, a calendar, and what is no hold and no settlement.
+  if number == 1 or number == 4 and p3 > 0 or kind < 6 or kind == 8 or hits == 0 and (kind == 6 or kind == 10) then break end
   -- What a hold is worth, where they are counted.
   local each = kind >= 9 and record_at or 1
   local spare_ms = 3600000

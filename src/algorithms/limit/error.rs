@@ -18,6 +18,11 @@ pub enum LimitError {
     /// Longer than can be counted.
     #[error("a window of {0} is too long: the longest is 10 years (3650 days)")]
     WindowTooLong(Window),
+    /// Windows of a calendar are counted one by one.
+    #[error(
+        "a window of a calendar starts over at its end, which {0} does not: remove `algorithm`, or set `algorithm: fixed_window`"
+    )]
+    Calendar(AlgorithmKind),
     /// A setting of another algorithm.
     #[error("`{setting}` has no meaning for {algorithm}: remove it, or set `algorithm: {owner}`")]
     NotForThis {

@@ -9,8 +9,9 @@ use crate::rules::{Candidate, Defaults};
 use super::super::duration;
 use super::super::error::{ConfigErrors, Place};
 use super::super::field::{Field, Placed};
-use super::super::options::Options;
+use super::super::options::{Options, WrittenWindow};
 use super::super::problem::Problem;
+use super::calendar;
 use super::scope::Scope;
 
 /// What a rule counts.
@@ -87,8 +88,8 @@ pub(super) fn compile(
             hold_first: None,
         });
     }
-    let algorithm = step.algorithm(&options.algorithm, defaults);
     let window = step.window(&options, metadata, rate_limit.place);
+    let algorithm = step.algorithm(&options.algorithm, window, defaults);
     let delay = options.max_delay.given();
     let max_delay_us = delay.and_then(|text| {
         let parsed = duration::delay_us(&text.value);
@@ -169,9 +170,19 @@ impl Step<'_, '_> {
         }
     }
 
-    fn algorithm(&mut self, field: &Field<String>, defaults: &Defaults) -> Option<AlgorithmKind> {
+    fn algorithm(
+        &mut self,
+        field: &Field<String>,
+        window: Option<Window>,
+        defaults: &Defaults,
+    ) -> Option<AlgorithmKind> {
         if !field.is_there() {
-            return Some(defaults.algorithm);
+            let is_of_calendar = window.is_some_and(|window| window.zone.is_some());
+            return Some(if is_of_calendar {
+                AlgorithmKind::FixedWindow
+            } else {
+                defaults.algorithm
+            });
         }
         self.scope
             .word(self.errors, "algorithm", field, &ALGORITHMS, AlgorithmKind::parse)
@@ -182,18 +193,22 @@ impl Step<'_, '_> {
     fn window(&mut self, options: &Options, metadata: &Options, whole: Option<Place>) -> Option<Window> {
         match &options.window {
             Field::Broken => return None,
-            Field::Given(text) => {
+            Field::Given(written) => {
                 for (other, there) in [
                     ("unit", options.unit.is_there() && !metadata.window.is_there()),
                     ("unit_multiplier", options.unit_multiplier.is_there()),
                 ] {
                     if there {
                         let field = "window";
-                        self.report(Problem::Conflict { field, other }, text.place);
+                        self.report(Problem::Conflict { field, other }, written.place);
                     }
                 }
-                let parsed = duration::window(&text.value);
-                return self.keep(parsed, text.place);
+                return match &written.value {
+                    WrittenWindow::Length(text) => self.keep(duration::window(text), written.place),
+                    WrittenWindow::Calendar { calendar, time_zone } => {
+                        calendar::window(self.scope, self.errors, (calendar, time_zone), written.place)
+                    }
+                };
             }
             Field::Absent => {}
         }
@@ -213,7 +228,7 @@ impl Step<'_, '_> {
             }
             Field::Given(given) => given.value,
         };
-        Some(Window { unit, multiplier })
+        Some(Window::times(unit, multiplier))
     }
 
     fn unit(&mut self, field: &Field<String>, whole: Option<Place>) -> Option<Unit> {
@@ -294,6 +309,7 @@ impl Step<'_, '_> {
                 LimitError::CountDenied(_) => "count_denied",
                 LimitError::Hold(_) | LimitError::HoldEmpty => "hold",
                 LimitError::Hits(_) | LimitError::LogHits(_) | LimitError::Rate { .. } => "hits",
+                LimitError::Calendar(_) => "algorithm",
                 LimitError::WindowEmpty | LimitError::WindowTooLong(_) => "window",
             };
             let (place, more) = match option {
@@ -302,6 +318,7 @@ impl Step<'_, '_> {
                 "max_delay" => (options.max_delay.place(), spec.max_delay_us.take().is_some()),
                 "hold" => (options.hold.place(), spec.hold_us.take().is_some()),
                 "hits" => (options.requests_per_unit.place(), false),
+                "algorithm" => (options.algorithm.place(), false),
                 _ => (options.window.place().or(options.unit.place()), false),
             };
             self.report(Problem::Limit(error), place.or(whole));

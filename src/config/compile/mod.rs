@@ -12,6 +12,7 @@
 //! | `effect` | warnings about options that affect no rule |
 //! | `sections` | the `ext_authz` sections of all files |
 
+mod calendar;
 mod effect;
 mod limits;
 mod plans;

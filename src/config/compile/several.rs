@@ -90,7 +90,7 @@ pub(super) fn tag(scope: &Scope<'_>, limits: &[&Placed<Options>], rules: &mut [R
             continue;
         };
         let (algorithm, window) = (limit.algorithm.kind(), rule.window);
-        let kind = (algorithm, window.seconds(), rule.marks);
+        let kind = (algorithm, window.seconds(), window.zone, rule.marks);
         if kinds.contains(&kind) {
             scope.report(errors, Problem::SameLimit { window, algorithm }, written.place);
         }

@@ -119,10 +119,7 @@ impl Reader<'_> {
             entries,
             plain,
         };
-        let window = Window {
-            unit: Unit::Second,
-            multiplier: limit.seconds,
-        };
+        let window = Window::times(Unit::Second, limit.seconds);
         let spec = LimitSpec::new(AlgorithmKind::SlidingWindow, limit.max_value.into(), window);
         if let Err(error) = build(&spec) {
             self.report(Problem::Limit(error), node.place);

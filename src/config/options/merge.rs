@@ -22,6 +22,7 @@ impl RuleOption {
             Kind::Truth(slot) => fill(slot, own, other),
             Kind::Number(slot) => fill(slot, own, other),
             Kind::LargeNumber(slot) => fill(slot, own, other),
+            Kind::Window(slot) => fill(slot, own, other),
             Kind::Hold(slot) => fill(slot, own, other),
         }
     }

@@ -24,7 +24,7 @@ mod shapes;
 mod table;
 
 pub(super) use option::Shown;
-pub use option::{Hold, Level, METADATA_KEY, Options, Rlqs, RuleOption};
+pub use option::{Hold, Level, METADATA_KEY, Options, Rlqs, RuleOption, WrittenWindow};
 pub(super) use read::misplaced;
 pub(super) use shapes::limit_label;
 pub use table::TABLE;

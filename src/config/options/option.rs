@@ -20,7 +20,7 @@ pub struct Options {
     pub requests_per_unit: Field<u32>,
     pub unit: Field<String>,
     pub unit_multiplier: Field<u32>,
-    pub window: Field<String>,
+    pub window: Field<WrittenWindow>,
     pub algorithm: Field<String>,
     pub precision: Field<u32>,
     pub burst: Field<u64>,
@@ -56,6 +56,20 @@ pub struct Options {
 pub struct Rlqs {
     /// The keys of a bucket in the order of the rules' tree.
     pub bucket: Field<Vec<Field<String>>>,
+}
+
+/// `window`, as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WrittenWindow {
+    /// A length.
+    Length(String),
+    /// A unit of a calendar.
+    Calendar {
+        /// The unit.
+        calendar: Field<String>,
+        /// Whose days.
+        time_zone: Field<String>,
+    },
 }
 
 /// `hold`, as it is written.
@@ -118,6 +132,8 @@ pub(in super::super) enum Kind {
     Number(FieldAccess<u32>),
     /// A whole number up to `u64::MAX`.
     LargeNumber(FieldAccess<u64>),
+    /// `window`.
+    Window(FieldAccess<WrittenWindow>),
     /// `hold`.
     Hold(FieldAccess<Hold>),
     /// A mapping or a list, read by a function of its own.
@@ -187,6 +203,7 @@ impl RuleOption {
             }
             Kind::Number(slot) => there((slot.get)(options)),
             Kind::LargeNumber(slot) => there((slot.get)(options)),
+            Kind::Window(slot) => there((slot.get)(options)),
             Kind::Hold(slot) => there((slot.get)(options)),
             Kind::Shaped { given, .. } => given(options),
         }

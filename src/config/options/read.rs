@@ -98,6 +98,11 @@ impl Reader<'_> {
             Kind::Truth(slot) => *(slot.get_mut)(into) = self.truth(fields, name),
             Kind::Number(slot) => *(slot.get_mut)(into) = self.number(fields, name, u32::MAX.into()),
             Kind::LargeNumber(slot) => *(slot.get_mut)(into) = self.number(fields, name, u64::MAX),
+            Kind::Window(slot) => {
+                if let Some(node) = fields.get(name) {
+                    *(slot.get_mut)(into) = shapes::window(self, node);
+                }
+            }
             Kind::Hold(slot) => {
                 if let Some(node) = fields.get(name) {
                     *(slot.get_mut)(into) = shapes::hold(self, node);

@@ -6,10 +6,11 @@ use super::super::field::Field;
 use super::super::fields::Reader;
 use super::super::node::{Node, Value};
 use super::super::problem::Problem;
-use super::option::{Hold, Level, Options, Rlqs};
+use super::option::{Hold, Level, Options, Rlqs, WrittenWindow};
 
 const REPLACES: [&str; 1] = ["name"];
 const HOLD: [&str; 2] = ["ttl", "adaptive"];
+const WINDOW: [&str; 2] = ["calendar", "time_zone"];
 const ADAPTIVE: [&str; 1] = ["first"];
 const RLQS: [&str; 1] = ["bucket"];
 
@@ -116,6 +117,28 @@ pub(super) fn rlqs(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
         },
     };
     into.rlqs = Field::at(Rlqs { bucket }, node.place);
+}
+
+/// `window`: a length, or a unit of a calendar.
+pub(super) fn window(reader: &mut Reader<'_>, node: &Node) -> Field<WrittenWindow> {
+    if let Some(text) = node.text() {
+        return Field::at(WrittenWindow::Length(text), node.place);
+    }
+    let Value::Map(_) = &node.value else {
+        reader.wrong(
+            "`window`".to_owned(),
+            "a text, or `{ calendar: …, time_zone: … }`",
+            node,
+        );
+        return Field::Broken;
+    };
+    match reader.table_fields(node, "`window`", &WINDOW) {
+        Some(fields) => {
+            let (calendar, time_zone) = (reader.text(&fields, "calendar"), reader.text(&fields, "time_zone"));
+            Field::at(WrittenWindow::Calendar { calendar, time_zone }, node.place)
+        }
+        None => Field::Broken,
+    }
 }
 
 /// `hold`: how long, and whether by an estimate of our own.

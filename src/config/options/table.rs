@@ -179,8 +179,12 @@ pub static TABLE: &[RuleOption] = &[
         Supported),
     entry("unit_multiplier", COUNTING, Kind::Number(slot!(unit_multiplier)), "`1`", "that many units are the window", Native)
         .shown(|shown, out| out.extend(shown.rule.limit.map(|_| shown.rule.window.multiplier.to_string()))),
-    entry("window", COUNTING, Kind::Text(slot!(window)), "none",
-        "in place of `unit`: `30s`, `5m`, `1h30m`, `7d`; whole seconds, at most 3650 days", Native),
+    entry("window", COUNTING, Kind::Window(slot!(window)), "none",
+        "in place of `unit`: `30s`, `5m`, `1h30m`, `7d`; whole seconds, at most 3650 days. Or `{ calendar: month, time_zone: Europe/Berlin }`: the `day`, `week`, `month` or `year` of a time zone ([below](#calendar-windows))",
+        Native)
+        .shown(|shown, out| if shown.rule.window.zone.is_some() {
+            out.push(shown.rule.window.to_string());
+        }),
     entry("algorithm", COUNTING, Kind::Text(slot!(algorithm)), "`sliding_window`",
         "`sliding_window` `sliding_log` `token_bucket` `leaky_bucket` `fixed_window` `concurrency`; `--default-algorithm` changes the default",
         Native)

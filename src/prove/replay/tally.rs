@@ -118,11 +118,11 @@ impl Tally {
         };
         tally.requests += 1;
         tally.series.add(at_us, denies);
-        let window_us = tally.rule.window.micros().max(SECOND_US);
-        tally.keys += u64::from(
-            self.keys
-                .ask(key, at_us / window_us, tally.rule.index, &mut tally.demand),
-        );
+        let number = match tally.rule.window.calendar() {
+            Some(calendar) => calendar.window_at(at_us).end_s,
+            None => at_us / tally.rule.window.micros().max(SECOND_US),
+        };
+        tally.keys += u64::from(self.keys.ask(key, number, tally.rule.index, &mut tally.demand));
         if denies {
             tally.denied += 1;
             tally.first_denied_us.get_or_insert(at_us);

@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::client::store_error;
 use super::evaluate::evaluate;
 use super::link::Link;
-use super::script;
+use super::script::{self, CallTime};
 use crate::algorithms::op::Op;
 use crate::model::Transaction;
 use crate::store::StoreError;
@@ -26,16 +26,16 @@ pub(super) enum Failure {
     Sent(StoreError),
 }
 
-/// Decides transactions whose keys may stand in one call, by virtual time `now_us` (0 = Redis' own).
+/// Decides transactions whose keys may stand in one call.
 pub(super) async fn decide(
     link: &Link,
     transactions: &[Transaction<Op>],
     budget: &Budget,
-    now_us: u64,
+    time: CallTime,
     mode: Mode,
 ) -> Result<Vec<Answers>, Failure> {
     let client = link.client().map_err(Failure::NotSent)?;
-    let reply = watch(budget, link, evaluate(&client, transactions, budget, now_us, mode));
+    let reply = watch(budget, link, evaluate(&client, transactions, budget, time, mode));
     match reply.await {
         Ok(reply) => {
             link.answered(&client);

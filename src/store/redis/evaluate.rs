@@ -14,7 +14,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::budget::Budget;
-use super::script::{self, Call, ScriptId};
+use super::script::{self, Call, CallTime, ScriptId};
 use crate::algorithms::op::Op;
 use crate::model::{AlgorithmKind, Transaction};
 
@@ -27,15 +27,15 @@ pub(super) enum Mode {
     Asking,
 }
 
-/// Runs the script that decides these transactions, by virtual time `now_us` (0 = Redis' own).
+/// Runs the script that decides these transactions.
 pub(super) async fn evaluate(
     client: &Client,
     transactions: &[Transaction<Op>],
     budget: &Budget,
-    now_us: u64,
+    time: CallTime,
     mode: Mode,
 ) -> Result<Bytes, Error> {
-    let call = script::encode(transactions, now_us);
+    let call = script::encode(transactions, time);
     let reply: Result<Bytes, Error> = match mode {
         Mode::Plain if budget.touch() => {
             let argument = vec![Value::Bytes(Bytes::from(call.argument))];
@@ -52,7 +52,7 @@ pub(super) async fn evaluate(
         // The server has lost the script (a restart, SCRIPT FLUSH) or never had it: send it along, which also makes
         // it known. Nothing was counted yet.
         Err(error) if error.details().starts_with("NOSCRIPT") => {
-            let call = script::encode(transactions, now_us);
+            let call = script::encode(transactions, time);
             let (command, arguments) = evaluation("EVAL", text(call.script), call);
             let client = client.with_options(&budget.options());
             client.custom(command, arguments).await
@@ -64,7 +64,7 @@ pub(super) async fn evaluate(
 /// Runs each algorithm's script once without anything to decide, so that a server and a connection that are new have the
 /// scripts, and have been used, before a request's 15 ms count. What fails here fails again where it matters.
 pub(super) async fn warm(client: &Client, patience: Duration) {
-    let nothing = script::encode::<Op>(&[], 0);
+    let nothing = script::encode::<Op>(&[], CallTime::of_virtual(0));
     let held = AlgorithmKind::ALL.into_iter().filter(|kind| kind.can_hold());
     let scripts = AlgorithmKind::ALL
         .into_iter()

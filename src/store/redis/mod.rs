@@ -31,12 +31,13 @@ use self::cluster::Cluster;
 pub use self::events::{RedisChange, RedisEvent, RedisObserver};
 pub use self::hash::HashPage;
 use self::link::Server;
+use self::script::CallTime;
 use super::StoreError;
 use super::remote::transport::{BreakerScope, Delivery, Transport};
 use super::reset::{Cursor, NamePage};
 use crate::algorithms::op::Op;
 use crate::config::settings::{RedisSettings, Topology};
-use crate::model::{Clock, CounterKey, Transaction};
+use crate::model::{Clock, CounterKey, MonotonicClock, Transaction};
 use crate::tls::TlsError;
 
 /// Counters in Redis, shared by all replicas.
@@ -45,6 +46,8 @@ pub struct RedisTransport {
     timeout: Duration,
     /// Virtual time, for tests.
     clock: Option<Arc<dyn Clock>>,
+    /// About what Redis' own clock says.
+    own_clock: MonotonicClock,
     /// Ends the supervisors, and with them the connections.
     _stop: DropGuard,
 }
@@ -91,6 +94,7 @@ impl RedisTransport {
             servers,
             timeout,
             clock,
+            own_clock: MonotonicClock::new(),
             _stop: stop.drop_guard(),
         })
     }
@@ -129,17 +133,23 @@ impl Transport for RedisTransport {
     }
 
     async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
-        let now_us = self.clock.as_ref().map_or(0, |clock| clock.now_us());
+        let time = match &self.clock {
+            Some(clock) => CallTime::of_virtual(clock.now_us()),
+            None => CallTime {
+                decides_us: 0,
+                near_us: self.own_clock.now_us(),
+            },
+        };
         let budget = Budget::new(self.timeout);
         match &self.servers {
-            Servers::Cluster(cluster) => cluster.send(shard, calls, &budget, now_us).await,
+            Servers::Cluster(cluster) => cluster.send(shard, calls, &budget, time).await,
             Servers::One(server) => {
                 let links = server.links();
                 let link = match links.next() {
                     Ok(link) => link,
                     Err(error) => return Delivery::NotSent(error),
                 };
-                match call::decide(link, calls, &budget, now_us, Mode::Plain).await {
+                match call::decide(link, calls, &budget, time, Mode::Plain).await {
                     Ok(answers) => Delivery::Answered(Ok(answers)),
                     Err(failure) => failure.into(),
                 }

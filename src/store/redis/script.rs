@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
+use crate::algorithms::fixed_window::WindowGrid;
 use crate::algorithms::op::{Answer, Grant, Op};
 use crate::algorithms::transaction::{Answers, complete};
 use crate::algorithms::{MAX_CHECK_HITS, Params, held};
@@ -34,9 +35,29 @@ pub struct Call<'a> {
     pub argument: Vec<u8>,
 }
 
-/// Puts transactions, to be decided in this order, into one call. `now_us` is virtual time; 0 is Redis' own clock.
+/// When a call is made.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTime {
+    /// The virtual time to decide by; 0 = Redis' own clock.
+    pub decides_us: u64,
+    /// The caller's clock, which says what windows of a calendar are near.
+    pub near_us: u64,
+}
+
+impl CallTime {
+    /// Virtual time.
+    #[must_use]
+    pub const fn of_virtual(now_us: u64) -> Self {
+        Self {
+            decides_us: now_us,
+            near_us: now_us,
+        }
+    }
+}
+
+/// Puts transactions, to be decided in this order, into one call.
 #[must_use]
-pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us: u64) -> Call<'a> {
+pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], time: CallTime) -> Call<'a> {
     let mut keys = ScriptKeys::default();
     let mut limits = Positions::default();
     let mut script = ScriptId::NONE;
@@ -50,10 +71,10 @@ pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], now_us
         .collect();
     let doubles = 2 + LIMIT_LEN * limits.list.len() + transactions.len() + CHECK_LEN * places.len();
     let mut argument = Vec::with_capacity(doubles * DOUBLE);
-    push(&mut argument, now_us);
+    push(&mut argument, time.decides_us);
     push(&mut argument, limits.list.len() as u64);
     for limit in limits.list {
-        push_limit(&mut argument, limit);
+        push_limit(&mut argument, limit, time.near_us);
     }
     let mut places = places.into_iter();
     for transaction in transactions {
@@ -170,7 +191,7 @@ impl<'a, T: Eq + std::hash::Hash> Positions<'a, T> {
     }
 }
 
-fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
+fn push_limit(out: &mut Vec<u8>, limit: &Limit, near_us: u64) {
     let parameters = match Params::new(limit) {
         Params::Slices(params) => [params.hits, params.slice_us, params.slices, 0],
         Params::Log(params) => [params.hits, params.window_us, 0, 0],
@@ -180,7 +201,13 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit) {
             params.unit_rate,
             u64::from(params.pace) * 2 + u64::from(params.hold),
         ],
-        Params::Fixed(params) => [params.hits, params.window_us, 0, 0],
+        Params::Fixed(params) => match params.windows {
+            WindowGrid::Even(window_us) => [params.hits, window_us, 0, 0],
+            WindowGrid::Calendar(calendar) => {
+                let [before, own, next] = calendar.ends_near(near_us);
+                [params.hits, before, own, next]
+            }
+        },
     };
     push(out, limit.algorithm.kind() as u64);
     for parameter in parameters {

@@ -25,6 +25,7 @@ use super::call::{self, Failure, Mode};
 use super::client::Tls;
 use super::events::{LinkWatch, RedisObserver};
 use super::link::Links;
+use super::script::CallTime;
 use super::sentinel::Master;
 use crate::algorithms::op::Op;
 use crate::config::settings::redis::HostPort;
@@ -125,7 +126,7 @@ impl Cluster {
     }
 
     /// Sends transactions whose counters are all in this slot to its master, and follows redirections.
-    pub async fn send(&self, slot: u16, transactions: &[Transaction<Op>], budget: &Budget, now_us: u64) -> Delivery {
+    pub async fn send(&self, slot: u16, transactions: &[Transaction<Op>], budget: &Budget, time: CallTime) -> Delivery {
         let routes = self.map.load_full();
         let Some(mut node) = routes.slots.owner(slot).cloned() else {
             return Delivery::NotSent(self.nobody(&routes));
@@ -137,7 +138,7 @@ impl Cluster {
                 None => self.links(&node),
             };
             let sent = match links.next() {
-                Ok(link) => call::decide(link, transactions, budget, now_us, mode).await,
+                Ok(link) => call::decide(link, transactions, budget, time, mode).await,
                 Err(error) => Err(Failure::NotSent(error)),
             };
             match sent {

@@ -288,6 +288,6 @@ fn life_us(limit: &Limit) -> u64 {
 pub(super) const fn leasable(limit: &Limit) -> bool {
     matches!(
         limit.algorithm,
-        Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow
+        Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow | Algorithm::CalendarWindow(_)
     )
 }
