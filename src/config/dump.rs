@@ -35,7 +35,8 @@ impl RuleSet {
         }
         for domain in domains {
             if let Some(quota) = &domain.quota {
-                let text = format!("{}: bucket {:?}", domain.name, quota.bucket);
+                let refill = if quota.refill { ", refill" } else { "" };
+                let text = format!("{}: bucket {:?}{refill}", domain.name, quota.bucket);
                 let _ = writeln!(out, "# rlqs: {}", Escaped(&text));
             }
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::algorithms::limit::horizon_us;
-use crate::model::{Check, CounterKey, Descriptor, Enforcement, Hits, HoldId, Limit, Request, RetryAfter, Transaction};
+use crate::model::{
+    Algorithm, Check, CounterKey, Descriptor, Enforcement, Hits, HoldId, Limit, Request, RetryAfter, Transaction,
+};
 use crate::quota::account::{QuotaFailure, QuotaStand, QuotaStep, UnusedHits};
 use crate::rules::OnStoreError;
 use crate::store::correction::{Cause, Correction, signed};
@@ -38,6 +40,8 @@ pub struct QuotaCounter {
     pub limit: Limit,
     /// Index of the rule.
     pub rule: usize,
+    /// Leases refill by the second.
+    pub refills: bool,
     /// Everything passes, and is counted.
     pub is_shadow: bool,
     on_store_error: OnStoreError,
@@ -78,6 +82,7 @@ impl Engine {
             key: rule_key(&self.options, rule.owner(), &limit, &request, &descriptor, &matched),
             limit,
             rule: rule.index,
+            refills: mapping.refill && matches!(limit.algorithm, Algorithm::TokenBucket { .. }),
             is_shadow: rule.shadow_mode || self.options.shadow_mode,
             on_store_error: rule.on_store_error.unwrap_or(self.options.on_store_error),
         }))

@@ -43,6 +43,8 @@ pub struct Domain {
 pub struct QuotaMapping {
     /// The keys that make the descriptor, in its order; empty = all of them, sorted.
     pub bucket: Box<[Box<str>]>,
+    /// Leases of token buckets refill by the second.
+    pub refill: bool,
 }
 
 impl QuotaMapping {

@@ -64,7 +64,7 @@ fn every_option_changes_the_dump() {
         assert!(dump.contains(&format!("{name}: true")), "{dump}");
     }
     let quota = |rlqs: &str| rules(&format!("rlqs: {rlqs}\n{}", yaml("rate_limit: {unit: day}"))).dump();
-    let dumps = [plain, quota("{}"), quota("{bucket: [a]}")];
+    let dumps = [plain, quota("{}"), quota("{bucket: [a]}"), quota("{refill: true}")];
     assert_eq!(dumps.iter().collect::<BTreeSet<_>>().len(), dumps.len(), "{dumps:?}");
     covered.insert("rlqs");
     // The tree is in every line; `unit` begins each.

@@ -126,13 +126,18 @@ impl Envoy {
     }
 
     /// Requests that waited in a stopped process and are admitted before its main thread notices the time.
-    pub fn thawed(&mut self, id: &[u8], count: u32) -> u32 {
+    pub fn thawed(&mut self, id: &[u8], count: u32, now_us: u64) -> u32 {
         let Some(bucket) = self.buckets.get_mut(id) else {
             return 0;
         };
-        let Rule::Tokens(left, ..) = &mut bucket.rule else {
+        let Rule::Tokens(left, most, per_second, at_us) = &mut bucket.rule else {
             return 0;
         };
+        if count > 0 {
+            #[allow(clippy::cast_precision_loss, reason = "a few seconds")]
+            let passed = (now_us - *at_us) as f64 / 1e6;
+            (*left, *at_us) = ((*left + passed * *per_second).min(*most), now_us);
+        }
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

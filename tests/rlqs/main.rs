@@ -12,6 +12,7 @@ mod cost;
 mod envoy;
 mod faults;
 mod leases;
+mod refill;
 mod shares;
 mod upstream;
 mod world;

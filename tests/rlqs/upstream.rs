@@ -20,16 +20,33 @@ impl Upstream {
 
     /// The most in any window of this length.
     pub fn worst(&self, window_us: u64) -> u64 {
+        self.worst_since(0, window_us)
+    }
+
+    /// The same from this step on.
+    pub fn worst_since(&self, first: usize, window_us: u64) -> u64 {
         let steps = usize::try_from(window_us / STEP_US).expect("a few");
         let (mut sum, mut worst) = (0_u64, 0);
-        for (at, requests) in self.admitted.iter().enumerate() {
+        let admitted = self.admitted.get(first..).unwrap_or_default();
+        for (at, requests) in admitted.iter().enumerate() {
             sum += u64::from(*requests);
             if at >= steps {
-                sum -= u64::from(self.admitted[at - steps]);
+                sum -= u64::from(admitted[at - steps]);
             }
             worst = worst.max(sum);
         }
         worst
+    }
+
+    /// The least that a bucket of this size and rate would have had left; below 0, its promise was broken.
+    #[allow(clippy::cast_precision_loss, reason = "a step is a hundredth of a second")]
+    pub fn least(&self, burst: u64, per_second: f64) -> f64 {
+        let (mut left, mut least) = (burst as f64, burst as f64);
+        for requests in &self.admitted {
+            left = (left + per_second * STEP_US as f64 / 1e6).min(burst as f64) - f64::from(*requests);
+            least = least.min(left);
+        }
+        least
     }
 
     /// All from this step on.

@@ -134,7 +134,7 @@ impl World {
                     continue;
                 }
                 let waited = std::mem::take(&mut self.waiting[at]);
-                let thawed = self.envoys[at].thawed(&self.bucket, waited);
+                let thawed = self.envoys[at].thawed(&self.bucket, waited, now_us);
                 let (servers, reachable, rng) = (&self.servers, &self.reachable, &mut self.rng);
                 self.envoys[at].turn(now_us, || connect(servers, reachable, rng));
                 let admitted = self.envoys[at].requests(&self.bucket, count, now_us);

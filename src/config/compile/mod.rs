@@ -83,6 +83,7 @@ fn quota(file: &File) -> Option<QuotaMapping> {
         bucket: keys
             .filter_map(|key| key.value().map(|key| key.as_str().into()))
             .collect(),
+        refill: rlqs.refill.is_true(),
     })
 }
 

@@ -56,6 +56,8 @@ pub struct Options {
 pub struct Rlqs {
     /// The keys of a bucket in the order of the rules' tree.
     pub bucket: Field<Vec<Field<String>>>,
+    /// Whether token buckets are leased as rates.
+    pub refill: Field<bool>,
 }
 
 /// `window`, as it is written.

@@ -12,7 +12,7 @@ const REPLACES: [&str; 1] = ["name"];
 const HOLD: [&str; 2] = ["ttl", "adaptive"];
 const WINDOW: [&str; 2] = ["calendar", "time_zone"];
 const ADAPTIVE: [&str; 1] = ["first"];
-const RLQS: [&str; 1] = ["bucket"];
+const RLQS: [&str; 2] = ["bucket", "refill"];
 
 /// `replaces`: the names in it.
 pub(super) fn replaces(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
@@ -116,7 +116,17 @@ pub(super) fn rlqs(reader: &mut Reader<'_>, node: &Node, into: &mut Options) {
             }
         },
     };
-    into.rlqs = Field::at(Rlqs { bucket }, node.place);
+    let refill = match fields.get("refill") {
+        None => Field::Absent,
+        Some(node) => match &node.value {
+            Value::Bool(refill) => Field::at(*refill, node.place),
+            _ => {
+                reader.wrong("`refill`".to_owned(), "true or false", node);
+                Field::Broken
+            }
+        },
+    };
+    into.rlqs = Field::at(Rlqs { bucket, refill }, node.place);
 }
 
 /// `window`: a length, or a unit of a calendar.

@@ -141,7 +141,7 @@ pub static TABLE: &[RuleOption] = &[
             read: shapes::rlqs,
             given: |options| options.rlqs.is_there().then(|| options.rlqs.place()),
         }, "none",
-        "`rlqs: {}`: these rules may also be enforced by Envoys themselves (`rate_limit_quota`): [rlqs.md](rlqs.md). `bucket: [name, user]` says which keys of a bucket id make its descriptor, in this order (all of them, sorted, where it is left out)",
+        "`rlqs: {}`: these rules may also be enforced by Envoys themselves (`rate_limit_quota`): [rlqs.md](rlqs.md). `bucket: [name, user]` says which keys of a bucket id make its descriptor, in this order (all of them, sorted, where it is left out); `refill: true`: leases of `token_bucket` rules refill by the second",
         Native),
     entry("key", &[Descriptor], Kind::Tree, "required", "the key of the descriptor entry that it matches",
         Extended("it is never joined with the value, so that no two rules collide, and a `*` in it is a character; envoyproxy/ratelimit matches keys and values joined")),

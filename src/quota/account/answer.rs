@@ -75,10 +75,8 @@ impl Account {
 
     /// There is a new lease.
     fn leased(&mut self, step: &QuotaStep, stand: &QuotaStand, kept: Option<&LiveLease>, sent_us: u64) -> Assignment {
-        let size = LeaseSize {
-            hits: stand.got,
-            ..step.more
-        };
+        let size = step.more.granted(stand.got);
+        let goes_on = kept.is_some_and(|live| live.per_second == size.per_second && size.per_second > 0);
         let held = small(stand.kept + stand.got);
         let rest = kept.map_or(0, |live| live.held).min(small(stand.kept));
         self.rest(rest, sent_us);
@@ -91,8 +89,13 @@ impl Account {
             end_us: sent_us + life_us(size.ttl_s),
             used: 0,
             is_short: size.is_short() && stand.kept == 0,
+            per_second: size.per_second,
         });
-        Assignment::Lease(size)
+        if goes_on {
+            Assignment::Extend(size)
+        } else {
+            Assignment::Lease(size)
+        }
     }
 
     /// The lease before goes on, with a new hold of what it may still use.
@@ -107,6 +110,7 @@ impl Account {
             end_us: sent_us + life_us(REPORT_TTL_S),
             used: 0,
             is_short: false,
+            per_second: 0,
         });
         self.live = Some(LiveLease {
             id: stand.id,
@@ -132,11 +136,9 @@ impl Account {
                 end_us: sent_us + life_us(SHORT_TTL_S),
                 used: 0,
                 is_short: true,
+                per_second: 0,
             });
-            return Assignment::Lease(LeaseSize {
-                hits: stand.got,
-                ttl_s: SHORT_TTL_S,
-            });
+            return Assignment::Lease(LeaseSize::at_once(stand.got, SHORT_TTL_S));
         }
         self.retry_us = sent_us + stand.retry_after_us.clamp(1, SECOND_US);
         if failure != QuotaFailure::Local {

@@ -43,7 +43,7 @@ impl Account {
             if self.frozen {
                 // What waited in it while it stood still is on its way: the reports to come will tell.
                 (live.end_us, live.sent) = (now_us + life_us(REPORT_TTL_S), live.held);
-                live.is_short = false;
+                (live.is_short, live.per_second) = (false, 0);
             }
             if live.is_short {
                 // All of it is going to be settled.

@@ -43,6 +43,8 @@ pub(super) struct LiveLease {
     pub(super) used: u32,
     /// It is settled in full when it ends; others when a report says what was used.
     pub(super) is_short: bool,
+    /// Requests a second that it lets go; 0 = all of it was there at once.
+    pub(super) per_second: u64,
 }
 
 /// A short lease that another has taken the place of; it has a hold of its own.
@@ -120,6 +122,12 @@ impl Account {
     #[must_use]
     pub fn demand(&self) -> Option<u64> {
         self.has_demand.then_some(self.demand.into())
+    }
+
+    /// Requests a second that the lease in force lets go; 0 = it has no rate, or there is none.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.per_second)
     }
 
     /// When to come again without a report; `None` = not before one.

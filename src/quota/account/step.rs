@@ -25,7 +25,7 @@ impl Account {
             hits: size.hits.max(1),
             ..size
         };
-        let none = LeaseSize { hits: 0, ttl_s: 0 };
+        let none = LeaseSize::NONE;
         let new = if may_lease { wanted } else { none };
         let Some(live) = &self.live else {
             return (self.owed > 0 || new.hits > 0).then_some(QuotaStep {
@@ -110,7 +110,7 @@ impl Account {
             settles: self.live.map(|live| live.id),
             used: self.owed.into(),
             keep: held + ended,
-            more: LeaseSize { hits: 0, ttl_s: 0 },
+            more: LeaseSize::NONE,
             ends: Ends::Nothing,
         })
     }

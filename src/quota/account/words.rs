@@ -87,6 +87,8 @@ pub enum Assignment {
     Nothing,
     /// So many requests, and what is left of earlier ones is void.
     Lease(LeaseSize),
+    /// The lease in force, a rate, goes on: in time it is prolonged, else it begins anew.
+    Extend(LeaseSize),
     /// None for so many seconds.
     Deny {
         /// Seconds.

@@ -11,6 +11,7 @@ use crate::proto::envoy::service::rate_limit_quota::v3::rate_limit_quota_respons
 use crate::proto::envoy::r#type::v3::rate_limit_strategy::{BlanketRule, Strategy};
 use crate::proto::envoy::r#type::v3::{RateLimitStrategy, TokenBucket};
 use crate::quota::account::Assignment;
+use crate::quota::size::LeaseSize;
 
 /// Buckets of one message: Envoy's main thread takes in a few hundred actions without a delay that anybody notices.
 const BUCKETS_A_MESSAGE: usize = 100;
@@ -36,8 +37,10 @@ impl Actions {
             Assignment::Lease(size) => {
                 // In one message and in this order: it drops what the lease before had left, and opens a full bucket.
                 self.push(id, blanket(BlanketRule::DenyAll, size.ttl_s));
-                self.push(id, assigned(Strategy::TokenBucket(tokens(size.hits)), size.ttl_s));
+                self.push(id, assigned(Strategy::TokenBucket(tokens(&size)), size.ttl_s));
             }
+            // What it has left stays.
+            Assignment::Extend(size) => self.push(id, assigned(Strategy::TokenBucket(tokens(&size)), size.ttl_s)),
         }
         self.end_bucket(id);
     }
@@ -93,10 +96,15 @@ fn blanket(rule: BlanketRule, ttl_s: u64) -> Kind {
 }
 
 /// Without a refill it is a number of requests; an interval under a second, or none, would be no limit at all.
-fn tokens(hits: u64) -> TokenBucket {
+fn tokens(size: &LeaseSize) -> TokenBucket {
+    let at_once = if size.per_second > 0 {
+        size.per_second
+    } else {
+        size.hits
+    };
     TokenBucket {
-        max_tokens: u32::try_from(hits).unwrap_or(u32::MAX),
-        tokens_per_fill: Some(0),
+        max_tokens: u32::try_from(at_once).unwrap_or(u32::MAX),
+        tokens_per_fill: Some(u32::try_from(size.per_second).unwrap_or(u32::MAX)),
         fill_interval: Some(seconds(1)),
     }
 }

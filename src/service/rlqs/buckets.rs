@@ -54,6 +54,8 @@ impl SharedBucket {
         let demand = account.demand();
         Situation {
             limit: self.counter.limit,
+            refills: self.counter.refills,
+            rate_now: account.rate(),
             remaining: self.remaining.load(Relaxed),
             is_fresh: now_us < self.answered_us.load(Relaxed) + FRESH_US,
             demand,

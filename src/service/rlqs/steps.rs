@@ -112,7 +112,7 @@ impl Session {
             self.due.push(Reverse((due_us, *place)));
         }
         match assignment {
-            Assignment::Lease(_) => {
+            Assignment::Lease(_) | Assignment::Extend(_) => {
                 shared.hits.granted.inc_by(stand.got);
                 entry.told_until_us = 0;
             }

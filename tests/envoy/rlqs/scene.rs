@@ -1,6 +1,8 @@
 //! Envoys with the shipped configuration, and an upstream that notes when requests come.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -11,22 +13,135 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::support::envoy::{command, project_file};
+use crate::support::envoy::{binary, command, project_file};
 use crate::support::http::Client;
 use crate::support::process::{Process, free_port};
+use crate::support::sluicegate::Sluicegate;
 
-/// The window of the limits under test.
-pub const WINDOW: Duration = Duration::from_secs(10);
+/// The window of most limits under test.
+const WINDOW: Duration = Duration::from_secs(10);
 
-/// Rules of one limit for each user.
-pub fn rules(limit: u64) -> String {
-    let shipped = project_file("deploy/rlqs/rules.yaml");
-    let from = "requests_per_unit: 600, unit: minute";
-    assert!(shipped.contains(from), "the rules have another limit");
-    shipped.replace(
-        from,
-        &format!("requests_per_unit: {limit}, window: {}s", WINDOW.as_secs()),
-    )
+/// A limit for each user.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub limit: u64,
+    pub window: Duration,
+    /// A token bucket of so many seconds of the rate, whose leases refill.
+    pub refills: bool,
+}
+
+impl Terms {
+    /// So many in a window of 10 s.
+    pub const fn short(limit: u64) -> Self {
+        Self {
+            limit,
+            window: WINDOW,
+            refills: false,
+        }
+    }
+
+    /// The shipped rules with this limit.
+    pub fn rules(&self) -> String {
+        let shipped = project_file("deploy/rlqs/rules.yaml");
+        let (from, section) = ("requests_per_unit: 600, unit: minute", "rlqs:\n");
+        assert!(
+            shipped.contains(from) && shipped.contains(section),
+            "the rules are others"
+        );
+        let to = format!("requests_per_unit: {}, window: {}s", self.limit, self.window.as_secs());
+        if self.refills {
+            let to = format!("{to}, algorithm: token_bucket");
+            return shipped.replace(from, &to).replace(section, "rlqs:\n  refill: true\n");
+        }
+        shipped.replace(from, &to)
+    }
+}
+
+/// Envoys, servers that share a limit out to them, and their upstream.
+pub struct Scene {
+    pub terms: Terms,
+    pub services: Vec<Sluicegate>,
+    pub envoys: Vec<QuotaEnvoy>,
+    pub upstream: Recorder,
+}
+
+impl Scene {
+    /// So many Envoys, and servers that share them out.
+    pub async fn start(terms: Terms, envoys: usize, servers: usize, arguments: &[&str]) -> Self {
+        let upstream = Recorder::start().await;
+        let (envoys, services) = tokio::task::block_in_place(|| {
+            let rules = terms.rules();
+            let services: Vec<_> = (0..servers).map(|_| Sluicegate::start(&rules, arguments)).collect();
+            let envoy = |at: usize| QuotaEnvoy::start(services[at % servers].grpc_port, upstream.port);
+            ((0..envoys).map(envoy).collect(), services)
+        });
+        Self {
+            terms,
+            services,
+            envoys,
+            upstream,
+        }
+    }
+
+    /// Kills the first server, and starts another on its port.
+    pub fn kill_and_start_again(&mut self, arguments: &[&str]) {
+        tokio::task::block_in_place(|| {
+            let port = self.services[0].grpc_port;
+            self.services[0].process.signal("KILL");
+            self.services[0].process.wait_for_exit();
+            let again = Sluicegate::start_again(port, &self.terms.rules(), arguments);
+            self.services.push(again);
+        });
+    }
+
+    /// Load on every Envoy: as much on each, or nine tenths on the first.
+    pub fn load(&self, rate: u64, skewed: bool) -> Vec<Load> {
+        let envoys = self.envoys.len() as u64;
+        let tenth = if skewed { (rate / 10 / (envoys - 1)).max(1) } else { 0 };
+        let rest = if skewed { tenth } else { rate / envoys };
+        let rate_at = |at| if at == 0 { rate - rest * (envoys - 1) } else { rest };
+        let ports = self.envoys.iter().map(|envoy| envoy.port);
+        (0..)
+            .zip(ports)
+            .map(|(at, port)| Load::start(port, "anna", rate_at(at)))
+            .collect()
+    }
+
+    /// The promise, and that it is not kept by denying everything.
+    pub async fn ends(self, load: Vec<Load>, windows: f64, what: &str) {
+        self.ends_within(Duration::ZERO, load, windows, what).await;
+    }
+
+    /// The same for windows that are so much shorter.
+    pub async fn ends_within(self, shorter: Duration, load: Vec<Load>, windows: f64, what: &str) {
+        let (allowed, denied) = stop(load).await;
+        let (worst, count) = (
+            self.upstream.worst(self.terms.window.saturating_sub(shorter)),
+            self.upstream.count(),
+        );
+        let (limit, window) = (self.terms.limit, self.terms.window);
+        #[allow(clippy::cast_precision_loss, reason = "small")]
+        let share = 100.0 * count as f64 / (limit as f64 * windows);
+        println!(
+            "{what}: {count} requests in {windows} windows of {window:?} ({share:.0} %), at most {worst} of {limit} in one; \
+             {allowed} / {denied}"
+        );
+        assert!(
+            worst as u64 <= limit,
+            "{worst} requests in {window:?}, where {limit} may be"
+        );
+        assert!(count as u64 >= limit / 2, "{count} requests only");
+    }
+}
+
+/// Ends all load: requests that passed, and those that did not.
+pub async fn stop(load: Vec<Load>) -> (u64, u64) {
+    let (mut allowed, mut denied) = (0, 0);
+    for load in load {
+        let (more, less) = load.stop().await;
+        (allowed, denied) = (allowed + more, denied + less);
+    }
+    (allowed, denied)
 }
 
 /// An upstream that notes when each request comes.
@@ -50,14 +165,38 @@ impl Recorder {
         self.times.lock().len()
     }
 
-    /// The most requests in any window that is so much shorter than that of the limit.
-    pub fn worst(&self, shorter: Duration) -> usize {
+    fn sorted(&self) -> Vec<Instant> {
         let mut times = self.times.lock().clone();
         times.sort_unstable();
+        times
+    }
+
+    /// Requests since then.
+    pub fn since(&self, time: Instant) -> usize {
+        self.times.lock().iter().filter(|at| **at >= time).count()
+    }
+
+    /// The least that a bucket of these terms would have had left; below 0, its promise was broken.
+    #[allow(clippy::cast_precision_loss, reason = "small")]
+    pub fn least(&self, terms: Terms) -> f64 {
+        let burst = terms.limit as f64;
+        let per_second = burst / terms.window.as_secs_f64();
+        let (mut left, mut least, mut before) = (burst, burst, None::<Instant>);
+        for time in self.sorted() {
+            let passed = before.map_or(Duration::ZERO, |before| time - before);
+            left = (left + per_second * passed.as_secs_f64()).min(burst) - 1.0;
+            (least, before) = (least.min(left), Some(time));
+        }
+        least
+    }
+
+    /// The most requests in any window of this length.
+    pub fn worst(&self, window: Duration) -> usize {
+        let times = self.sorted();
         let mut first = 0;
         let mut worst = 0;
         for (at, time) in times.iter().enumerate() {
-            while *time - times[first] >= WINDOW - shorter {
+            while *time - times[first] >= window {
                 first += 1;
             }
             worst = worst.max(at + 1 - first);
@@ -70,12 +209,51 @@ impl Recorder {
 pub struct QuotaEnvoy {
     pub process: Process,
     pub port: u16,
+    file: PathBuf,
     _dir: TempDir,
 }
 
 impl QuotaEnvoy {
     /// The shipped configuration, in front of `upstream`, with its quotas from `service`.
     pub fn start(service: u16, upstream: u16) -> Self {
+        let (file, [port, admin], dir) = Self::configure(service, upstream);
+        let mut command = command(&file, 2);
+        let mut process = Process::spawn("envoy", command.args(["--log-level", "warning"]));
+        process.wait_for_port(port);
+        process.wait_for_port(admin);
+        Self {
+            process,
+            port,
+            file,
+            _dir: dir,
+        }
+    }
+
+    /// One that another may take the place of: see [`Self::restarted`].
+    pub fn start_restartable(service: u16, upstream: u16, base: u32) -> Self {
+        let (file, [port, admin], dir) = Self::configure(service, upstream);
+        let mut process = Process::spawn("envoy", &mut restartable(&file, base, 0));
+        process.wait_for_port(port);
+        process.wait_for_port(admin);
+        Self {
+            process,
+            port,
+            file,
+            _dir: dir,
+        }
+    }
+
+    /// A new process that takes over its listeners, while this one lives for some seconds more.
+    pub fn restarted(&self, base: u32) -> Process {
+        let mut process = Process::spawn("envoy", &mut restartable(&self.file, base, 1));
+        process.wait_until("taking over", |process| {
+            process.log().contains("starting main dispatch loop")
+        });
+        process
+    }
+
+    /// The shipped configuration in a file of its own, and its ports.
+    fn configure(service: u16, upstream: u16) -> (PathBuf, [u16; 2], TempDir) {
         let [port, admin, spare] = std::array::from_fn(|_| free_port());
         let config = project_file("deploy/rlqs/envoy.yaml");
         let (listeners, clusters) = config.split_once("  clusters:\n").expect("clusters");
@@ -89,16 +267,20 @@ impl QuotaEnvoy {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("envoy.yaml");
         fs::write(&file, format!("{listeners}  clusters:\n{clusters}")).expect("a file");
-        let mut command = command(&file, 2);
-        let mut process = Process::spawn("envoy", command.args(["--log-level", "warning"]));
-        process.wait_for_port(port);
-        process.wait_for_port(admin);
-        Self {
-            process,
-            port,
-            _dir: dir,
-        }
+        (file, [port, admin], dir)
     }
+}
+
+/// An Envoy of a family of processes that take over from each other.
+fn restartable(file: &Path, base: u32, epoch: u32) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .arg("-c")
+        .arg(file)
+        .args(["--log-level", "info", "--concurrency", "2"]);
+    command.args(["--base-id", &base.to_string(), "--restart-epoch", &epoch.to_string()]);
+    command.args(["--drain-time-s", "6", "--parent-shutdown-time-s", "12"]);
+    command
 }
 
 /// Requests that are sent all the time.
