@@ -17,7 +17,7 @@ MODE ?= ratelimit
 PORTS ?= default
 DEMO_ONCE ?=
 
-.PHONY: help setup demo demo-compose test test-deploy test-console stores chaos soak fuzz image-steps test-containers bench ablation fmt lint deny simulate
+.PHONY: help setup demo demo-compose test test-deploy test-console stores chaos quotas soak fuzz image-steps test-containers bench ablation fmt lint deny simulate
 
 help: ## lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ chaos: ## every fault, one after the other, on real processes; writes the table 
 
 simulate: ## whole installations on virtual time with every fault, SEEDS=10000 from FIRST=0 on
 	SEEDS=$(or $(SEEDS),10000) FIRST=$(or $(FIRST),0) $(CARGO) test --locked --profile simulate --test simulate -- --ignored --exact many::seeds --nocapture
+
+quotas: ## RLQS for minutes: 16 real Envoys, failover, hot restart, stores away; windows of an hour on virtual time
+	@scripts/setup redis envoy
+	$(CARGO) test --locked --release --test envoy -- --ignored --nocapture --test-threads 1 rlqs::long
+	$(CARGO) test --locked --release --test rlqs -- --ignored --nocapture hours
 
 soak: ## a steady load for MINUTES=5; fails when memory or open files grow
 	@scripts/setup faults

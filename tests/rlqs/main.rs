@@ -11,6 +11,7 @@ mod bounds;
 mod cost;
 mod envoy;
 mod faults;
+mod hours;
 mod leases;
 mod refill;
 mod shares;

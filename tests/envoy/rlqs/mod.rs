@@ -1,6 +1,7 @@
 //! Envoys that enforce quotas themselves, with the shipped configuration: no window at the upstream is ever over the limit,
 //! whatever dies or stands still.
 
+mod long;
 mod scene;
 
 use std::time::Duration;
