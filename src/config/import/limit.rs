@@ -182,7 +182,6 @@ impl Reader<'_> {
     /// The entries of a limit's conditions and variables, each key once.
     fn entries(&mut self, fields: &Fields<'_>) -> (Vec<LimitEntry>, bool) {
         let mut entries: Vec<LimitEntry> = Vec::new();
-        let mut lists: Vec<(String, String, Option<Place>)> = Vec::new();
         let mut plain = false;
         for (text, place) in self.texts(fields, "conditions") {
             let asked = match condition::condition(&text) {
@@ -194,9 +193,6 @@ impl Reader<'_> {
             };
             for asked in asked {
                 plain |= asked.plain;
-                if matches!(asked.values, WantedValues::OneOf(_)) {
-                    lists.push((asked.key.clone(), text.clone(), place));
-                }
                 match entries.iter().find(|known| known.key == asked.key) {
                     None => entries.push(LimitEntry {
                         key: asked.key,
@@ -225,13 +221,6 @@ impl Reader<'_> {
                         }),
                     }
                 }
-            }
-        }
-        for (key, text, place) in lists {
-            if entries.iter().any(|entry| entry.key == key && !entry.alone) {
-                let reason = "all values of the list share one counter there, and each has its own here: let Envoy send one \
-                              value for all of them (`header_value_match`), or name the entry in `variables`, too";
-                self.refuse("conditions", text, reason.to_owned(), place);
             }
         }
         for entry in &mut entries {

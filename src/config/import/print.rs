@@ -97,36 +97,28 @@ fn level(out: &mut String, depth: usize, paths: &[(&[LimitEntry], &LimitadorLimi
                 below.push((rest, limit));
             }
         }
-        for value in written(&head.values) {
-            node(out, depth, head, value.as_deref(), &below)?;
-        }
+        node(out, depth, head, &below)?;
     }
     Ok(())
 }
 
-/// The values of the nodes that stand for an entry; `None` = the key alone.
-fn written(values: &WantedValues) -> Vec<Option<String>> {
+/// The field of a node that says which values of its key it stands for; `None` = any.
+fn written(values: &WantedValues) -> Option<String> {
     match values {
-        WantedValues::Any => vec![None],
-        WantedValues::Exact(text) => vec![Some(text.clone())],
-        WantedValues::OneOf(list) => list.iter().cloned().map(Some).collect(),
-        WantedValues::Prefix(prefix) => vec![Some(format!("{prefix}*"))],
+        WantedValues::Any => None,
+        WantedValues::Exact(text) => Some(format!("value: {}", YamlText(text))),
+        WantedValues::OneOf(list) => Some(format!("value_in: {}", serde_json::Value::from(list.as_slice()))),
+        WantedValues::Prefix(prefix) => Some(format!("value: {}", YamlText(&format!("{prefix}*")))),
     }
 }
 
-fn node(
-    out: &mut String,
-    depth: usize,
-    entry: &LimitEntry,
-    value: Option<&str>,
-    below: &[(&[LimitEntry], &LimitadorLimit)],
-) -> fmt::Result {
+fn node(out: &mut String, depth: usize, entry: &LimitEntry, below: &[(&[LimitEntry], &LimitadorLimit)]) -> fmt::Result {
     let indent = "  ".repeat(2 * depth);
     writeln!(out, "{}- key: {}", "  ".repeat(2 * depth - 1), YamlText(&entry.key))?;
-    if let Some(value) = value {
-        writeln!(out, "{indent}value: {}", YamlText(value))?;
+    if let Some(values) = written(&entry.values) {
+        writeln!(out, "{indent}{values}")?;
     }
-    if matches!(entry.values, WantedValues::Prefix(_)) {
+    if matches!(entry.values, WantedValues::Prefix(_) | WantedValues::OneOf(_)) {
         writeln!(out, "{indent}share_threshold: {}", !entry.alone)?;
     }
     if let Some((_, limit)) = below.iter().find(|(rest, _)| rest.is_empty()) {

@@ -146,6 +146,7 @@ pub const CASES: &[Case] = &[
 - {namespace: n, max_value: 1, seconds: 7, conditions: ["descriptors[0].user == 'alice'", "descriptors[0].path.startsWith(\"/ab\")"], variables: []}
 - {namespace: n, max_value: 2, seconds: 60, conditions: ["descriptors[0].path in ['/x', '/y']"], variables: ["descriptors[0].path"]}
 - {namespace: n, max_value: 3, seconds: 60, conditions: ["descriptors[0].path.startsWith('/')"], variables: ["descriptors[0].path", "descriptors[0].user"]}
+- {namespace: n, max_value: 4, seconds: 60, conditions: ["descriptors[0].path in ['/y', 'z', '/a']"], variables: []}
 "#,
         limits: || {
             vec![
@@ -172,6 +173,7 @@ pub const CASES: &[Case] = &[
                 ),
                 Limit::new(2, 60, &[("path", |value| value == "/x" || value == "/y")], &["path"]),
                 Limit::new(3, 60, &[("path", |value| value.starts_with('/'))], &["path", "user"]),
+                Limit::new(4, 60, &[("path", |value| ["/y", "z", "/a"].contains(&value))], &[]),
             ]
         },
         entries: &[
@@ -195,7 +197,6 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("limit.name == 'x'", "ask for an entry"),
     ("'x' == descriptors[0].a", "write the entry first"),
     ("'a' in descriptors[0]", "apart from its value"),
-    ("descriptors[0].a in ['x', 'y']", "share one counter"),
     ("descriptors[0].a in ['x', 1]", "a list of texts"),
     ("descriptors[0].a in []", "a list of texts"),
     ("descriptors[0].a == 5", "one text in quotes"),
