@@ -35,6 +35,7 @@ CASES = [
     Case("memory denied", "memory", load("spent=user-{key}-0123456789")),
     Case("memory zipf", "memory", load(keys=10_000, distribution="zipf:1.0")),
     Case("memory 10 descriptors", "memory", load(descriptors_per_request=10)),
+    Case("memory 2 limits", "memory", load("both=user-{key}-0123456789")),
     Case("memory 1 rule", "memory", load("path=path-{key}", keys=10_000, domain="one-rule")),
     Case("memory 10k rules", "memory", load("path=path-{key}", keys=10_000, domain="many-rules")),
     Case("check 1k", "memory", load(service="ext_authz")),
@@ -52,6 +53,7 @@ CASES = [
     Case("memory tls", "memory-tls", load(keys=100_000, tls=False)),
     Case("memory mtls", "memory-mtls", load(keys=100_000, tls=True)),
     Case("redis 1k", "redis-direct", load(), "redis"),
+    Case("redis 2 limits", "redis-direct", load("both=user-{key}-0123456789"), "redis"),
     Case("redis 10 descriptors", "redis-direct", load(descriptors_per_request=10), "redis"),
 ]
 

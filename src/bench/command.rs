@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{BenchArgs, ablation, memory, noop};
+use super::{BenchArgs, ablation, memory, noop, plans};
 use crate::cli::output::{block_on, fail, print, print_json};
 
 /// Measures servers with Envoy's gRPC interface for rate limits or for external authorization.
@@ -26,6 +26,8 @@ enum Command {
     Serve(Box<ablation::AblationArgs>),
     /// Fill a store with counters and report what one costs in memory
     Memory(Box<memory::MemoryArgs>),
+    /// Read a source of plans for many tenants, change it, and report memory, delay and what decisions notice
+    Plans(plans::PlansArgs),
 }
 
 /// Does what the command line says.
@@ -39,6 +41,7 @@ pub fn run(cli: BenchCli) -> ExitCode {
         }
         Command::Noop(args) => block_on(noop::serve(&args)).map(|served| served.map(|()| ExitCode::SUCCESS)),
         Command::Serve(args) => return ablation::serve(*args),
+        Command::Plans(args) => Ok(plans::run(&args).map(|report| print_json(&report))),
         Command::Memory(args) => block_on(memory::run(&args)).map(|report| report.map(|report| print_json(&report))),
     };
     match result {

@@ -140,7 +140,7 @@ fn key(number: u64, limit: &Limit) -> CounterKey {
 }
 
 /// Resident memory of this process (proc_pid_statm(5), field 2), on systems with pages of 4 KiB.
-fn resident_bytes() -> Result<u64, BenchError> {
+pub(super) fn resident_bytes() -> Result<u64, BenchError> {
     let refuse = |reason: String| BenchError::Runtime(format!("/proc/self/statm: {reason}"));
     let text = fs::read_to_string("/proc/self/statm").map_err(|error| refuse(error.to_string()))?;
     let pages = text

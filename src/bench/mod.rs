@@ -21,6 +21,7 @@
 //! | [`cpu`] | CPU time of local processes, from the operating system |
 //! | [`report`] | counts and latencies, as text and JSON |
 //! | [`memory`] | what a counter costs in memory |
+//! | [`plans`] | what a large source of plans costs |
 //! | [`ablation`] | the server, without some of its parts |
 //! | [`noop`] | the floor: a server that decodes, answers OK, and does nothing else |
 
@@ -38,6 +39,7 @@ pub mod load;
 pub mod memory;
 pub mod noop;
 pub mod pace;
+pub mod plans;
 pub mod report;
 pub mod service;
 pub mod target;

@@ -29,19 +29,17 @@ pub enum PlanWord {
 /// No end.
 const NEVER: u32 = u32::MAX;
 
-/// One entry. Its value reaches up to where the next one's begins.
-#[derive(Debug, Clone, Copy)]
-struct PlanRow {
-    start: u32,
-    word: u32,
-    /// Seconds since the Unix epoch.
-    expires_s: u32,
-}
-
-/// The entries of a source, as they were read.
+/// The entries of a source, as they were read. Each has a number, in the order of the source.
 pub struct PlanRows {
+    /// All values, one behind the other.
     values: Vec<u8>,
-    rows: Vec<PlanRow>,
+    /// Where each begins; it reaches up to where the next one does.
+    starts: Vec<u32>,
+    /// The number of each one's word.
+    word_numbers: Vec<u16>,
+    /// In seconds since the Unix epoch; none at all while no entry has one.
+    expiries_s: Vec<u32>,
+    /// Numbers of entries by their value.
     index: HashTable<u32>,
     hash: RandomState,
     words: Vec<PlanWord>,
@@ -49,7 +47,7 @@ pub struct PlanRows {
 
 impl fmt::Debug for PlanRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PlanRows({})", self.rows.len())
+        write!(f, "PlanRows({})", self.len())
     }
 }
 
@@ -71,7 +69,9 @@ impl Default for PlanRows {
     fn default() -> Self {
         Self {
             values: Vec::new(),
-            rows: Vec::new(),
+            starts: Vec::new(),
+            word_numbers: Vec::new(),
+            expiries_s: Vec::new(),
             index: HashTable::new(),
             hash: RandomState::new(),
             words: Vec::new(),
@@ -80,23 +80,41 @@ impl Default for PlanRows {
 }
 
 impl PlanRows {
+    /// An empty table with room for what the one before had, and an eighth more: it does not grow by copies while the one
+    /// before is in memory, too.
+    #[must_use]
+    pub fn after(before: Option<&Self>) -> Self {
+        let mut rows = Self::default();
+        if let Some(before) = before {
+            let room = |len: usize| len + len / 8;
+            rows.values.reserve_exact(room(before.values.len()));
+            rows.starts.reserve_exact(room(before.len()));
+            rows.word_numbers.reserve_exact(room(before.len()));
+            rows.expiries_s.reserve_exact(room(before.expiries_s.len()));
+            // Its sizes are powers of two: more room could be twice as much.
+            rows.index.reserve(before.len(), |_| 0);
+        }
+        rows
+    }
+
     /// How many entries there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.rows.len()
+        self.starts.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.starts.is_empty()
     }
 
     /// Memory that it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let index = self.index.allocation_size();
-        self.values.capacity() + self.rows.capacity() * std::mem::size_of::<PlanRow>() + index
+        let numbers = size_of::<u32>() * (self.starts.capacity() + self.expiries_s.capacity())
+            + size_of::<u16>() * self.word_numbers.capacity();
+        self.values.capacity() + numbers + self.index.allocation_size()
     }
 
     /// The number of a word, which is added where it is new.
@@ -124,38 +142,48 @@ impl PlanRows {
         last_wins: bool,
     ) -> Result<(), PlanRowError> {
         let start = u32::try_from(self.values.len()).map_err(|_| PlanRowError::Full)?;
-        if self.rows.len() >= MAX_ENTRIES || self.values.len() + value.len() > MAX_VALUE_BYTES {
+        if self.len() >= MAX_ENTRIES || self.values.len() + value.len() > MAX_VALUE_BYTES {
             return Err(PlanRowError::Full);
         }
-        let number = u32::try_from(self.rows.len()).map_err(|_| PlanRowError::Full)?;
+        let word = u16::try_from(word).map_err(|_| PlanRowError::TooManyWords)?;
         let expires_s = expires_s.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER));
-        let row = PlanRow { start, word, expires_s };
-        let (values, rows, hash) = (&self.values, &mut self.rows, &self.hash);
-        let known = self
-            .index
-            .find(hash.hash_one(value), |at| text(values, rows, *at) == value)
-            .copied();
-        if let Some(at) = known {
-            let known = rows
-                .get_mut(at as usize)
-                .filter(|_| last_wins)
-                .ok_or(PlanRowError::Twice)?;
-            (known.word, known.expires_s) = (word, expires_s);
+        if let Some(known) = self.find(value) {
+            let known_word = self.word_numbers.get_mut(known).filter(|_| last_wins);
+            *known_word.ok_or(PlanRowError::Twice)? = word;
+            self.set_expiry(known, expires_s);
             return Ok(());
         }
+        let number = u32::try_from(self.len()).map_err(|_| PlanRowError::Full)?;
         self.values.extend_from_slice(value);
-        rows.push(row);
-        let (values, rows) = (&self.values, &self.rows);
+        self.starts.push(start);
+        self.word_numbers.push(word);
+        self.set_expiry(number as usize, expires_s);
+        let (values, starts, hash) = (&self.values, &self.starts, &self.hash);
         self.index.insert_unique(hash.hash_one(value), number, |at| {
-            hash.hash_one(text(values, rows, *at))
+            hash.hash_one(text(values, starts, *at))
         });
         Ok(())
     }
 
-    /// Gives back what was allocated ahead.
+    fn set_expiry(&mut self, number: usize, expires_s: u32) {
+        if expires_s == NEVER && self.expiries_s.is_empty() {
+            return;
+        }
+        self.expiries_s.resize(self.starts.len(), NEVER);
+        if let Some(known) = self.expiries_s.get_mut(number) {
+            *known = expires_s;
+        }
+    }
+
+    /// Gives back what was allocated ahead, where that is much: it takes a copy.
     pub fn finish(&mut self) {
-        self.values.shrink_to_fit();
-        self.rows.shrink_to_fit();
+        let is_roomy = self.values.capacity() > self.values.len() / 4 * 5;
+        if is_roomy || self.starts.capacity() > self.len() / 4 * 5 {
+            self.values.shrink_to_fit();
+            self.starts.shrink_to_fit();
+            self.word_numbers.shrink_to_fit();
+            self.expiries_s.shrink_to_fit();
+        }
     }
 
     /// The words, each at its number.
@@ -167,24 +195,31 @@ impl PlanRows {
     /// The number of the word of a value's entry, unless that has expired.
     #[must_use]
     pub fn word_of(&self, value: &[u8], now_us: u64) -> Option<usize> {
-        let row = self.find(value)?;
-        let is_over = row.expires_s != NEVER && u64::from(row.expires_s) * SECOND_US <= now_us;
-        usize::try_from(row.word).ok().filter(|_| !is_over)
+        let number = self.find(value)?;
+        let expires_s = self.expires_s(number);
+        let is_over = expires_s != NEVER && u64::from(expires_s) * SECOND_US <= now_us;
+        let word = self.word_numbers.get(number).filter(|_| !is_over)?;
+        Some(usize::from(*word))
     }
 
-    fn find(&self, value: &[u8]) -> Option<&PlanRow> {
-        let is_it = |at: &u32| text(&self.values, &self.rows, *at) == value;
+    fn expires_s(&self, number: usize) -> u32 {
+        self.expiries_s.get(number).copied().unwrap_or(NEVER)
+    }
+
+    /// The number of a value's entry.
+    fn find(&self, value: &[u8]) -> Option<usize> {
+        let is_it = |at: &u32| text(&self.values, &self.starts, *at) == value;
         let at = self.index.find(self.hash.hash_one(value), is_it)?;
-        self.rows.get(*at as usize)
+        Some(*at as usize)
     }
 }
 
 /// The value of the entry of a number.
-fn text<'v>(values: &'v [u8], rows: &[PlanRow], number: u32) -> &'v [u8] {
+fn text<'v>(values: &'v [u8], starts: &[u32], number: u32) -> &'v [u8] {
     let at = number as usize;
-    let Some(row) = rows.get(at) else { return &[] };
-    let end = rows.get(at + 1).map_or(values.len(), |next| next.start as usize);
-    values.get(row.start as usize..end).unwrap_or_default()
+    let Some(start) = starts.get(at) else { return &[] };
+    let end = starts.get(at + 1).map_or(values.len(), |next| *next as usize);
+    values.get(*start as usize..end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -200,11 +235,42 @@ mod tests {
             rows.add(value.as_bytes(), word, Some(at), false).unwrap();
         }
         for (at, value) in (0_u32..).zip(values) {
-            assert_eq!(rows.find(value.as_bytes()).unwrap().expires_s, at, "{value}");
+            assert_eq!(rows.expires_s(rows.find(value.as_bytes()).unwrap()), at, "{value}");
             assert_eq!(rows.add(value.as_bytes(), word, None, false), Err(PlanRowError::Twice));
         }
         assert!(rows.find(b"abc").is_none() && rows.find(b"\0").is_none());
         rows.add(b"ab", word, None, true).unwrap();
-        assert_eq!((rows.find(b"ab").unwrap().expires_s, rows.len()), (NEVER, values.len()));
+        let expires_s = rows.expires_s(rows.find(b"ab").unwrap());
+        assert_eq!((expires_s, rows.len()), (NEVER, values.len()));
+    }
+
+    #[test]
+    fn an_expiry_costs_those_tables_that_have_one() {
+        let mut rows = PlanRows::default();
+        let words = ["free", "pro"].map(|name| rows.word(PlanWord::Plan(name.into())).unwrap());
+        for number in 0..1000_u32 {
+            let (word, value) = (words[number as usize % 2], number.to_string());
+            rows.add(value.as_bytes(), word, None, false).unwrap();
+        }
+        assert!(rows.expiries_s.is_empty());
+        let mut next = PlanRows::after(Some(&rows));
+        for name in ["free", "pro"] {
+            next.word(PlanWord::Plan(name.into())).unwrap();
+        }
+        let room = (next.values.capacity(), next.starts.capacity(), next.index.capacity());
+        for number in 0..1000_u32 {
+            let expires_s = (number == 900).then_some(5);
+            next.add(number.to_string().as_bytes(), number % 2, expires_s, false)
+                .unwrap();
+        }
+        next.finish();
+        let now = (next.values.capacity(), next.starts.capacity(), next.index.capacity());
+        assert_eq!(now, room, "it has grown by a copy, or given little back by one");
+        let word_of = |rows: &PlanRows, number: u32| rows.word_of(number.to_string().as_bytes(), 5 * SECOND_US);
+        for number in (0..1000).filter(|number| *number != 900) {
+            assert_eq!(word_of(&rows, number), Some(number as usize % 2));
+            assert_eq!(word_of(&next, number), Some(number as usize % 2));
+        }
+        assert_eq!((word_of(&rows, 900), word_of(&next, 900)), (Some(0), None));
     }
 }

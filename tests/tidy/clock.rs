@@ -15,6 +15,7 @@ const MAY_READ: &[(&str, &str)] = &[
     ("src/app/link_log.rs", "how long a connection was lost, for a log line"),
     ("src/bench/load.rs", "measures"),
     ("src/bench/pace.rs", "measures"),
+    ("src/bench/plans.rs", "measures"),
     ("src/cli/prove.rs", "how often progress is shown"),
     (
         "src/config/watch/quiet.rs",

@@ -42,7 +42,7 @@ impl<'s> SourceLines<'s> {
         Self {
             source,
             origin: Origin { name, text: None },
-            rows: PlanRows::default(),
+            rows: PlanRows::after(source.rows().as_deref()),
             words: HashMap::new(),
             rest: Vec::new(),
             line: 0,
