@@ -96,6 +96,8 @@ fn string(text: &str) -> Value {
 }
 
 fn everything() -> Vec<RateLimitDescriptor> {
+    let window = object(&[("calendar", string("month")), ("time_zone", string("Europe/Berlin"))]);
+    let calendar = object(&[("window", value(Kind::StructValue(window)))]);
     let options = object(&[
         ("algorithm", string("token_bucket")),
         ("window", string("30s")),
@@ -143,6 +145,10 @@ fn everything() -> Vec<RateLimitDescriptor> {
                 }),
             )
         },
+        RateLimitDescriptor {
+            metadata: Some(object(&[("sluicegate", value(Kind::StructValue(calendar)))])),
+            ..descriptor("tenant", "", Some(policy(RateLimitUnit::Second, 5)))
+        },
     ]
 }
 
@@ -162,6 +168,7 @@ descriptors:
     descriptors:
       - {key: path, value: /x, rate_limit: {unit: week, requests_per_unit: 0}}
       - {key: path, rate_limit: {unlimited: true}}
+  - {key: tenant, rate_limit: {requests_per_unit: 5, window: {calendar: month, time_zone: Europe/Berlin}}}
 "#;
 
 fn text(yaml: &str) -> Text {
@@ -187,10 +194,10 @@ async fn a_resource_means_what_the_same_file_means() {
         rules.iter().map(without).collect()
     };
     assert_eq!(unplaced(&loaded.rules.rules), unplaced(&from_file.rules));
-    assert_eq!(loaded.rules.rules.len(), 4);
+    assert_eq!(loaded.rules.rules.len(), 5);
     assert_eq!(
         (loaded.generation, loaded.summary.domains, loaded.summary.rules),
-        (1, 1, 4)
+        (1, 1, 5)
     );
     assert_eq!(plane.next_answer().await, Ok("1".into()));
 }

@@ -91,6 +91,12 @@ fn what_is_wrong_is_said_with_its_place_and_cure() {
         ("name: t,", "burst: 5,", "9:", "`burst` beside `plan_from`"),
         ("name: t,", "unlimited: true,", "9:", "`unlimited` beside `plan_from`"),
         ("plans:", "plan:", "2:", "unknown field"),
+        (
+            "rate_limit: { name: t, plan_from: tenants, default: free }",
+            "rate_limit: { unit: day }\n    metadata: { sluicegate: { plan_from: tenants } }",
+            "10:",
+            "`plan_from` has no effect in `metadata.sluicegate`",
+        ),
     ];
     for (from, to, place, expected) in cases {
         let yaml = GOOD.replacen(from, to, 1);

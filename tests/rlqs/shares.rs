@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use sluicegate::model::{Calendar, Unit, Zone};
+
 use crate::world::World;
 
 /// Rules of one limit.
@@ -100,6 +102,30 @@ async fn limits_are_used_up_however_demand_is_spread() {
                 share.used
             );
         }
+    }
+}
+
+/// Over the end of a day of a calendar: what is leased before it is used or given back after it, and each day has its own.
+#[tokio::test(start_paused = true)]
+async fn a_day_of_a_calendar_is_never_passed() {
+    const LIMIT: u64 = 3000;
+    let rules = rules(LIMIT, "{ calendar: day, time_zone: Europe/Berlin }");
+    let mut world = World::new(11, &rules, 4);
+    let zone = Zone::named("Europe/Berlin").expect("a zone");
+    let day = Calendar::new(Unit::Day, zone).expect("a day");
+    let left_us = day.end_us(world.clock.now_us()) - world.clock.now_us();
+    tokio::time::sleep(std::time::Duration::from_micros(left_us - 30_000_000)).await;
+    let demand = demand(4, 300.0, false);
+    world.run(30, &demand).await;
+    let midnight = world.now();
+    world.run(60, &demand).await;
+    let (all, after) = (world.upstream.since(0), world.upstream.since(midnight));
+    let before = all - after;
+    for admitted in [before, after] {
+        assert!(
+            (LIMIT * 9 / 10..=LIMIT).contains(&admitted),
+            "{before} before the end of the day, {after} after it"
+        );
     }
 }
 
