@@ -13,6 +13,7 @@ mod envoy;
 mod faults;
 mod hours;
 mod leases;
+mod properties;
 mod refill;
 mod shares;
 mod upstream;

@@ -4,24 +4,25 @@ use super::state::{Account, EndedLease, LiveLease, PreviousLease, Rest, small};
 use super::words::{Assignment, Ends, QuotaFailure, QuotaStand, QuotaStep};
 use crate::model::time::SECOND_US;
 use crate::quota::size::LeaseSize;
-use crate::quota::terms::{REPORT_TTL_S, SHORT_TTL_S, life_us};
+use crate::quota::terms::{REPORT_TTL_S, REPORT_US, SHORT_TTL_S, life_us};
 
 /// Leases that ended since the last report and are kept apart; what more of them leave unused is not returned.
 const MAX_ENDED: usize = 8;
 /// Rests that are kept apart; more of them are proven void together.
 const MAX_RESTS: usize = 4;
-/// The hold of an Envoy that does not report is renewed this often, in microseconds.
-const FROZEN_RENEWED_US: u64 = 5 * SECOND_US;
 
 impl Account {
     /// Takes in what the store has made of a step, which was sent at `sent_us`. `poll_us`: the longest wait after a denial, in
     /// which others may give something back.
     pub fn answered(&mut self, step: &QuotaStep, stand: &QuotaStand, sent_us: u64, poll_us: u64) -> Assignment {
-        // Only where a limit was lowered meanwhile: what may still be used counts as used.
         self.owed = small(step.keep.saturating_sub(stand.kept));
         let before = self.live.take();
         if let Some(failure) = stand.failure {
             return self.failed(step, stand, failure, sent_us);
+        }
+        if !self.is_frozen() && (self.owed > 0 || self.is_unheld) {
+            self.unheld(step, stand, before, sent_us);
+            return Assignment::Nothing;
         }
         let got = step.more.hits > 0 && stand.got > 0;
         let is_denied = step.more.hits > 0 && !got;
@@ -55,9 +56,9 @@ impl Account {
                 None
             }
         };
-        if self.frozen {
-            (self.previous, self.retry_us) = (None, sent_us + FROZEN_RENEWED_US);
-            self.ended.clear();
+        if self.is_frozen() {
+            self.renewed(step, stand, kept, sent_us);
+            return Assignment::Nothing;
         }
         if got {
             self.leased(step, stand, kept.as_ref(), sent_us)
@@ -70,6 +71,45 @@ impl Account {
             Assignment::Deny {
                 ttl_s: stand.retry_after_us / SECOND_US + 2 * REPORT_TTL_S,
             }
+        }
+    }
+
+    /// What an Envoy holds that does not report was renewed: its hold, or what had been settled.
+    fn renewed(&mut self, step: &QuotaStep, stand: &QuotaStand, kept: Option<LiveLease>, sent_us: u64) {
+        if step.keep > 0 {
+            // What the store did not keep is counted instead.
+            self.settled = self.settled.saturating_add(std::mem::take(&mut self.owed));
+            if stand.kept > 0 {
+                self.kept(stand, kept, sent_us);
+            }
+            (self.is_held, self.retry_us) = (true, sent_us);
+            if self.settled > 0 {
+                return;
+            }
+        } else {
+            self.live = kept;
+            self.end(small(step.used), 0, stand.slice);
+        }
+        (self.is_held, self.retry_us) = (false, sent_us + self.renewed_every_us);
+    }
+
+    /// The store has no room to hold what may still be used, since more than the limit is counted, or the limit was lowered:
+    /// it is counted as used, at once and in place of a new lease. Later steps try to hold it again.
+    fn unheld(&mut self, step: &QuotaStep, stand: &QuotaStand, before: Option<LiveLease>, sent_us: u64) {
+        self.is_unheld = !self.is_unheld && self.owed > 0;
+        self.live = before.map(|live| LiveLease {
+            id: stand.id,
+            stored: if self.is_unheld {
+                small(stand.kept + stand.got)
+            } else {
+                0
+            },
+            is_short: false,
+            ..live
+        });
+        self.retry_us = sent_us + if self.is_unheld { 0 } else { REPORT_US };
+        if step.ends != Ends::Nothing {
+            self.previous = None;
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a report of Envoy says of a bucket.
 
-use super::state::{Account, small};
+use super::state::{Account, LiveLease, small};
 use super::words::UnusedHits;
+use crate::model::HoldId;
 use crate::model::time::SECOND_US;
 use crate::quota::size::PER_KS;
 use crate::quota::terms::{PROVEN_US, REPORT_TTL_S, life_us};
@@ -11,7 +12,10 @@ impl Account {
     pub fn report(&mut self, elapsed_us: u64, allowed: u64, denied: u64, now_us: u64) -> Vec<UnusedHits> {
         self.demanded(elapsed_us, allowed + denied, now_us);
         let ended: u64 = self.ended.iter().map(|ended| u64::from(ended.hits)).sum();
-        let mut unused = ended.saturating_sub(allowed + u64::from(self.ended_used));
+        // What a stopped one has used may be later than it was counted: it is counted now.
+        let is_frozen = self.is_frozen();
+        let known = u64::from(self.ended_used) + if is_frozen { 0 } else { allowed };
+        let mut unused = ended.saturating_sub(known);
         let mut returned = Vec::new();
         // The oldest first: what stays must not count for less long than it may have been used.
         for ended in self.ended.drain(..) {
@@ -29,10 +33,38 @@ impl Account {
             previous.used = previous.used.saturating_add(small(allowed)).min(previous.hits);
             previous.hits
         });
-        let others = ended + u64::from(previous);
+        let others = if is_frozen { 0 } else { ended + u64::from(previous) };
+        self.regain(now_us);
         self.used_of_live(allowed, allowed.saturating_sub(others), now_us);
-        self.frozen = false;
+        (self.renewed_every_us, self.is_held) = (0, false);
         returned
+    }
+
+    /// An Envoy that stood still may have leases on their way to it that were settled meanwhile: they are held again, and the
+    /// reports to come will tell.
+    fn regain(&mut self, now_us: u64) {
+        if !self.is_frozen() {
+            return;
+        }
+        self.retry_us = 0;
+        let settled = std::mem::take(&mut self.settled);
+        match &mut self.live {
+            Some(live) => live.held = live.held.saturating_add(settled),
+            None if settled == 0 => {}
+            None => {
+                self.live = Some(LiveLease {
+                    id: HoldId::new(now_us, [0; 9]),
+                    stored: 0,
+                    held: settled,
+                    sent: settled,
+                    sent_us: now_us,
+                    end_us: now_us,
+                    used: 0,
+                    is_short: false,
+                    per_second: 0,
+                });
+            }
+        }
     }
 
     /// Notes what the lease in force has used: at most `most`, at least `least` requests.
@@ -40,9 +72,9 @@ impl Account {
         let mut owed = small(least);
         if let Some(live) = &mut self.live {
             live.used = live.used.saturating_add(small(most)).min(live.sent);
-            if self.frozen {
+            if self.renewed_every_us > 0 {
                 // What waited in it while it stood still is on its way: the reports to come will tell.
-                (live.end_us, live.sent) = (now_us + life_us(REPORT_TTL_S), live.held);
+                (live.end_us, live.sent) = (live.end_us.max(now_us + life_us(REPORT_TTL_S)), live.held);
                 (live.is_short, live.per_second) = (false, 0);
             }
             if live.is_short {

@@ -1,7 +1,12 @@
 //! What is kept of a bucket.
 
 use crate::model::HoldId;
+use crate::model::time::SECOND_US;
 use crate::quota::terms::SHORT_RENEWED_US;
+
+/// What an Envoy that does not report may still use is renewed after half a window, within these bounds, in microseconds.
+const MIN_RENEWED_US: u64 = 5 * SECOND_US;
+const MAX_RENEWED_US: u64 = 300 * SECOND_US;
 
 /// The account of one bucket on one stream. Hits fit 32 bits, as those of any limit do.
 #[derive(Debug, Default)]
@@ -19,8 +24,15 @@ pub struct Account {
     /// Requests per 1,000 s, denied ones too.
     pub(super) demand: u32,
     pub(super) has_demand: bool,
-    /// Its Envoy may have stopped: what it has been given stays held.
-    pub(super) frozen: bool,
+    /// Its Envoy may have stopped: what it has been given stays held, and is renewed this often, in microseconds; 0 = it
+    /// reports.
+    pub(super) renewed_every_us: u64,
+    /// Of a stopped one, what it may still use of leases that were settled: counted as used anew in each round.
+    pub(super) settled: u32,
+    /// What may still be used is not held, and is to be counted at once: it is in `owed`.
+    pub(super) is_unheld: bool,
+    /// Of a stopped one: the hold has been renewed in this round.
+    pub(super) is_held: bool,
     /// When a request was last reported.
     pub(super) used_us: u64,
     /// When to ask again after a denial; 0 = it was not denied.
@@ -45,6 +57,13 @@ pub(super) struct LiveLease {
     pub(super) is_short: bool,
     /// Requests a second that it lets go; 0 = all of it was there at once.
     pub(super) per_second: u64,
+}
+
+impl LiveLease {
+    /// Its hold, unless the store has none.
+    pub(super) fn hold(&self) -> Option<HoldId> {
+        (self.stored > 0).then_some(self.id)
+    }
 }
 
 /// A short lease that another has taken the place of; it has a hold of its own.
@@ -134,13 +153,20 @@ impl Account {
     #[must_use]
     pub fn due_us(&self) -> Option<u64> {
         let retry_us = (self.retry_us > 0).then_some(self.retry_us);
+        if self.is_unheld {
+            return retry_us;
+        }
         match &self.live {
-            Some(live) if live.is_short && !self.frozen => {
+            Some(live) if live.is_short && !self.is_frozen() => {
                 let next_us = self.retry_us.max(live.sent_us + SHORT_RENEWED_US);
                 Some(next_us.min(live.end_us))
             }
             // One that is over stays held until a report says what was used.
-            Some(live) if !self.frozen => Some(self.retry_us.max(live.end_us)),
+            Some(live) if !self.is_frozen() => {
+                let last_short_us = self.previous.map(|_| live.sent_us + SHORT_RENEWED_US);
+                let over_us = self.retry_us.max(live.end_us);
+                Some(last_short_us.map_or(over_us, |at_us| at_us.min(over_us)))
+            }
             _ => retry_us,
         }
     }
@@ -154,36 +180,58 @@ impl Account {
     /// Whether nothing is leased that could be lost.
     #[must_use]
     pub fn is_bare(&self) -> bool {
-        self.live.is_none() && self.previous.is_none() && self.ended.is_empty() && self.owed == 0
+        let is_settled = self.previous.is_none() && self.ended.is_empty() && self.settled == 0;
+        self.live.is_none() && is_settled && self.owed == 0
     }
 
     /// What is leased; `None` = nothing.
     #[must_use]
     pub fn lease(&self) -> Option<LeaseStand> {
-        let before = self.previous.map_or(0, |previous| u64::from(previous.hits));
-        match (&self.live, &self.previous) {
+        let before = self.settled + self.previous.map_or(0, |previous| previous.hits);
+        let before = u64::from(before);
+        match (&self.live, before) {
             (Some(live), _) => Some(LeaseStand {
                 granted: live.sent.into(),
                 used: live.used.into(),
                 held: before + u64::from(live.held),
                 end_us: live.end_us,
             }),
-            (None, Some(previous)) => Some(LeaseStand {
+            (None, 1..) => Some(LeaseStand {
                 granted: before,
-                used: previous.used.into(),
+                used: self.previous.map_or(0, |previous| previous.used.into()),
                 held: before,
                 end_us: 0,
             }),
-            (None, None) => None,
+            _ => None,
         }
     }
 
     /// Its Envoy may have stopped: all that it may still use stays held, also what has been settled since its last report.
-    pub fn freeze(&mut self, now_us: u64) {
-        let has_something = self.live.is_some() || self.previous.is_some() || !self.ended.is_empty();
-        if has_something && !self.frozen {
-            self.frozen = true;
-            self.retry_us = now_us;
+    /// Holds outlast a window by more than half of one.
+    pub fn freeze(&mut self, window_us: u64, now_us: u64) {
+        if self.is_bare() || self.is_frozen() {
+            return;
         }
+        self.renewed_every_us = (window_us / 2).clamp(MIN_RENEWED_US, MAX_RENEWED_US);
+        self.retry_us = now_us;
+        // The hold of the one before lasts on by itself.
+        let previous = self.previous.take().map_or(0, |previous| previous.hits);
+        self.settled = self
+            .ended
+            .iter()
+            .map(|ended| ended.hits)
+            .fold(previous, u32::saturating_add);
+    }
+
+    /// Whether its Envoy may have stopped.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        self.renewed_every_us > 0
+    }
+
+    /// Whether something is to be counted at once, so that nobody leases it meanwhile.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        self.is_unheld || self.is_frozen() && self.is_held && self.settled > 0
     }
 }

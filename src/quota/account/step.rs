@@ -16,8 +16,17 @@ impl Account {
     /// What to ask the store for now; `None` = nothing. `is_idle`: what it has is not renewed.
     #[must_use]
     pub fn step(&self, situation: &Situation, is_idle: bool, now_us: u64) -> Option<QuotaStep> {
-        if self.frozen {
+        if self.is_frozen() {
             return self.hold_on(now_us);
+        }
+        if self.is_unheld {
+            return Some(QuotaStep {
+                settles: self.live.and_then(|live| live.hold()),
+                used: self.owed.into(),
+                keep: 0,
+                more: LeaseSize::NONE,
+                ends: Ends::Nothing,
+            });
         }
         let may_lease = !is_idle && now_us >= self.retry_us;
         let size = situation.size();
@@ -40,13 +49,17 @@ impl Account {
         if live.is_short {
             return self.short_step(live, new, now_us);
         }
+        if let Some(step) = self.last_short(live, now_us) {
+            return Some(step);
+        }
         let renews = may_lease && (is_over || self.renews(live, &size, now_us));
         let more = if renews { wanted } else { none };
         // What is held for nothing is let go.
         let spare = live.stored.saturating_sub(live.held.saturating_add(self.owed));
+        let lacks = live.stored < live.held && now_us >= self.retry_us;
         let frees = u64::from(spare) > WORTH_SHRINKING || live.held == 0;
-        (self.owed > 0 || renews || frees).then_some(QuotaStep {
-            settles: Some(live.id),
+        (self.owed > 0 || renews || frees || lacks).then_some(QuotaStep {
+            settles: live.hold(),
             used: self.owed.into(),
             keep: live.held.into(),
             more,
@@ -88,6 +101,18 @@ impl Account {
         })
     }
 
+    /// The last short lease before one that is not: settled like the others, or reports would be taken for its hits for ever.
+    fn last_short(&self, live: &LiveLease, now_us: u64) -> Option<QuotaStep> {
+        let previous = self.previous.filter(|_| now_us >= live.sent_us + SHORT_RENEWED_US)?;
+        Some(QuotaStep {
+            settles: Some(previous.id),
+            used: u64::from(self.owed) + u64::from(previous.hits),
+            keep: 0,
+            more: LeaseSize::NONE,
+            ends: Ends::Previous,
+        })
+    }
+
     /// Whether a lease that is not short is replaced before it ends.
     fn renews(&self, live: &LiveLease, size: &LeaseSize, now_us: u64) -> bool {
         let held = u64::from(live.held);
@@ -101,17 +126,21 @@ impl Account {
         size.hits > 0 && !is_new && ((is_small || ends) && is_better || is_large)
     }
 
-    /// Renews the hold of an Envoy that does not report.
+    /// Renews what an Envoy holds that does not report: first the hold, which takes its own place; then what was settled, which
+    /// is counted even where nothing is left, since it may be used later than it was counted.
     fn hold_on(&self, now_us: u64) -> Option<QuotaStep> {
-        let ended: u64 = self.ended.iter().map(|ended| u64::from(ended.hits)).sum();
-        let live = self.live.map_or(0, |live| u64::from(live.held));
-        let held = live + self.previous.map_or(0, |previous| u64::from(previous.hits));
-        (now_us >= self.retry_us && held + ended > 0).then_some(QuotaStep {
-            settles: self.live.map(|live| live.id),
-            used: self.owed.into(),
-            keep: held + ended,
+        if now_us < self.retry_us {
+            return None;
+        }
+        let live = self.live.filter(|live| live.held > 0 && !self.is_held);
+        let used = if live.is_some() { 0 } else { self.settled };
+        let step = QuotaStep {
+            settles: live.and_then(|live| live.hold()),
+            used: u64::from(self.owed) + u64::from(used),
+            keep: live.map_or(0, |live| live.held.into()),
             more: LeaseSize::NONE,
             ends: Ends::Nothing,
-        })
+        };
+        (live.is_some() || step.used > 0).then_some(step)
     }
 }

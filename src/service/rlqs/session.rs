@@ -284,8 +284,10 @@ impl Session {
             self.late(true);
             let due = &mut self.due;
             for (place, entry) in self.table.iter_mut() {
-                entry.account.freeze(now_us);
-                due.push(Reverse((now_us, place)));
+                if let Applies::Counted(shared) = &entry.applies {
+                    entry.account.freeze(shared.counter.limit.window_us, now_us);
+                    due.push(Reverse((now_us, place)));
+                }
             }
         } else if silent_us >= LATE_US {
             self.is_late = true;

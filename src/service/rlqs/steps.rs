@@ -108,6 +108,9 @@ impl Session {
             entry.account.wait_until(0);
             return true;
         }
+        if entry.account.is_urgent() && !is_last {
+            return true;
+        }
         if let Some(due_us) = entry.account.due_us() {
             self.due.push(Reverse((due_us, *place)));
         }
