@@ -18,18 +18,18 @@ use super::Api;
 use super::problem::Problem;
 
 /// Events that wait for a reader beside what its connection holds.
-const AHEAD: usize = 16;
+const QUEUE_EVENTS: usize = 16;
 /// A reader that takes nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(15);
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// What keeps a quiet connection, and shows a reader that is gone.
-const BEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
 
 pub(super) async fn events(State(api): State<Api>) -> Response {
     let Ok(permit) = api.0.readers.clone().try_acquire_owned() else {
         let detail = "too many readers of the event stream; close another console";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     };
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
     let events = api.0.parts.activity.events.subscribe();
     let stop = api.0.parts.stop.clone();
     tokio::spawn(async move {
@@ -46,7 +46,7 @@ async fn feed(
     sender: mpsc::Sender<Result<Sse, Infallible>>,
     _permit: OwnedSemaphorePermit,
 ) {
-    let mut beat = tokio::time::interval(BEAT);
+    let mut beat = tokio::time::interval(HEARTBEAT_PERIOD);
     loop {
         let next = tokio::select! {
             _ = beat.tick() => Sse::default().comment("beat"),
@@ -59,7 +59,7 @@ async fn feed(
                 Err(RecvError::Closed) => return,
             },
         };
-        if sender.send_timeout(Ok(next), PATIENCE).await.is_err() {
+        if sender.send_timeout(Ok(next), SEND_TIMEOUT).await.is_err() {
             return;
         }
     }
@@ -67,9 +67,13 @@ async fn feed(
 
 fn view(api: &Api, event: Event) -> Option<Sse> {
     let (name, data) = match event {
-        Event::Denied { key, count } => {
+        Event::Denied {
+            key,
+            denials_since_last,
+        } => {
             let counter = api.0.masker.counter(&key, api.0.parts.engine.active().as_deref());
-            ("denied", json!({ "counter": counter, "count": count }))
+            let data = json!({ "counter": counter, "denials_since_last": denials_since_last });
+            ("denied", data)
         }
         Event::Reload(reload) => ("reload", json!(reload)),
         Event::Circuit { store, open } => ("circuit", json!({ "store": store, "open": open })),
@@ -89,9 +93,9 @@ mod tests {
         let places = Arc::new(Semaphore::new(2));
         let place = || Arc::clone(&places).try_acquire_owned().unwrap();
         let events = broadcast::Sender::<Event>::new(4);
-        let (sender, stalled) = mpsc::channel(AHEAD);
+        let (sender, stalled) = mpsc::channel(QUEUE_EVENTS);
         tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
-        let (sender, mut reader) = mpsc::channel(AHEAD);
+        let (sender, mut reader) = mpsc::channel(QUEUE_EVENTS);
         tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
         let reads = async { while reader.recv().await.is_some() {} };
         let begin = Instant::now();
@@ -100,8 +104,8 @@ mod tests {
             permit = timeout(Duration::from_secs(3600), places.acquire()) => permit.unwrap().unwrap(),
         };
         // Beats fill what waits for it; then it has its patience.
-        let filled = BEAT * u32::try_from(AHEAD).unwrap();
-        assert_eq!(begin.elapsed(), filled + PATIENCE);
+        let filled = HEARTBEAT_PERIOD * u32::try_from(QUEUE_EVENTS).unwrap();
+        assert_eq!(begin.elapsed(), filled + SEND_TIMEOUT);
         drop(free);
         assert_eq!(places.available_permits(), 1, "only that one");
         drop(stalled);

@@ -75,7 +75,6 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
     let conditions = shared.parts.health.conditions();
     let active = shared.parts.engine.active();
     let reloads = shared.parts.activity.events.reloads();
-    let hash = reloads.iter().rev().find(|reload| reload.ok);
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: shared.started.elapsed().as_secs(),
@@ -96,7 +95,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
         rules: RulesInForce {
             loaded: active.is_some(),
             generation: active.as_ref().map_or(0, |active| active.generation),
-            hash: hash.map(|reload| reload.hash.clone()).unwrap_or_default(),
+            hash: reloads.last().map(|reload| reload.hash.clone()).unwrap_or_default(),
             domains: active.as_ref().map_or(0, |active| active.rules.domains.len()),
             rules: active.as_ref().map_or(0, |active| active.rules.rules.len()),
         },

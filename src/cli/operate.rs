@@ -129,16 +129,17 @@ async fn top(args: TopArgs) -> Result<(), ClientError> {
     query.extend(args.rule.as_deref().map(|rule| ("rule", rule)));
     query.extend(args.domain.as_deref().map(|domain| ("domain", domain)));
     let path = client::with_query("/api/v1/top", query);
+    let is_filtered = args.rule.is_some() || args.domain.is_some();
     let client = args.common.open()?;
     let refreshes = !args.once && args.common.output == Output::Table && std::io::stdout().is_terminal();
     loop {
         let top = client.get(&path).await?;
         if !refreshes {
-            args.common.show(&top, table::top);
+            args.common.show(&top, |top| table::top(top, is_filtered));
             return Ok(());
         }
         // Home, the text with each line's rest cleared, and what stood below.
-        let text = table::top(&top).replace('\n', "\x1b[K\n");
+        let text = table::top(&top, is_filtered).replace('\n', "\x1b[K\n");
         let mut out = std::io::stdout();
         // A closed terminal ends it.
         if write!(out, "\x1b[H{text}\x1b[J").and_then(|()| out.flush()).is_err() {

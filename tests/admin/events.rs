@@ -60,6 +60,14 @@ async fn denials_and_reloads_are_told_as_they_happen() {
     .expect("an event");
     let denied: serde_json::Value = serde_json::from_str(denied.trim_start_matches("data: ")).expect("JSON");
     assert_eq!(denied["counter"]["rule"], "user");
+    assert!(
+        (1..=2).contains(&denied["denials_since_last"].as_u64().unwrap_or(0)),
+        "{denied}"
+    );
+    let document = admin.api.get("/api/v1/openapi.json", &[]).await.json();
+    let described = &document["components"]["schemas"]["DeniedEvent"]["properties"];
+    let fields = |of: &serde_json::Value| of.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields(&denied), fields(described));
     assert_eq!(denied["counter"]["descriptor"][0]["value"], "<script>alert(1)</script>");
     std::fs::write(&admin.server.rules, "domain: [").expect("the rules");
     let refused = tokio::task::spawn_blocking(move || {

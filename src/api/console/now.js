@@ -32,7 +32,9 @@ export function open(main, state) {
     if (!counters.length) {
       const empty = needle && top.counters.length ? "No key fits the filter."
         : top.hits === 0 ? "No decisions in this window. Is Envoy's rate limit filter pointed at this server's gRPC port?"
-        : choice.by === "denied" ? `Nobody was denied: ${count(top.hits)} decisions, all passed.` : "Nothing to show.";
+        : choice.by === "hits" ? `${count(top.hits)} decisions, spread over so many keys that none stands out.`
+        : top.denied > 0 ? `${count(top.denied)} denied, spread over so many keys that none stands out.`
+        : `Nobody was denied: ${count(top.hits)} decisions, all passed.`;
       return fill(list, h("p", { class: "empty" }, empty));
     }
     const most = Math.max(...counters.map((counter) => counter.share));

@@ -91,7 +91,8 @@ fn percent(share: &Value) -> String {
     format!("{:.1}%", share.as_f64().unwrap_or(0.0) * 100.0)
 }
 
-pub(in crate::cli) fn top(top: &Value) -> String {
+/// `is_filtered`: only keys of one rule or domain were asked for.
+pub(in crate::cli) fn top(top: &Value, is_filtered: bool) -> String {
     let rows: Vec<Vec<String>> = list(&top["counters"])
         .map(|counter| {
             vec![
@@ -117,11 +118,16 @@ pub(in crate::cli) fn top(top: &Value) -> String {
         cell(&top["by"])
     );
     if rows.is_empty() {
-        out.push_str(if top["by"] == "denied" {
-            "Nobody is denied.\n"
-        } else {
-            "No requests.\n"
-        });
+        let (sum, what, nothing) = match top["by"] == "denied" {
+            true => (&top["denied"], "denied", "Nobody is denied."),
+            false => (&top["hits"], "decisions", "No requests."),
+        };
+        // The sums are those of all keys.
+        let _ = match sum.as_u64().unwrap_or(0) {
+            0 => writeln!(out, "{nothing}"),
+            _ if is_filtered => writeln!(out, "No such key is among those that stand out."),
+            sum => writeln!(out, "{sum} {what}, spread over so many keys that none stands out."),
+        };
     } else {
         out.push_str(&columns(
             &[">DENIED", ">HITS", ">SHARE", "DOMAIN", "RULE", "DESCRIPTOR"],
@@ -357,3 +363,6 @@ pub(in crate::cli) fn reset(done: &Value) -> String {
 fn plural(counters: u64) -> &'static str {
     if counters == 1 { "counter" } else { "counters" }
 }
+
+#[cfg(test)]
+mod tests;

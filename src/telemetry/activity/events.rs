@@ -19,6 +19,8 @@ pub const MAX_RELOADS: usize = 20;
 const SAMPLE_EVERY_US: u64 = 100_000;
 /// Longest text of a reload's errors that is remembered, in bytes.
 const MAX_ERRORS_BYTES: usize = 16 << 10;
+/// What stands where a longer one ends.
+const CUT: &str = "\n… cut; `sluicegate check` prints all";
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -27,8 +29,8 @@ pub enum Event {
     Denied {
         /// The counter's key, as it is.
         key: String,
-        /// Denials since the last sample, this one included.
-        count: u64,
+        /// Denials of any counter since the last sample, this one included.
+        denials_since_last: u64,
     },
     /// A configuration came into force, or was refused.
     Reload(Reload),
@@ -105,20 +107,26 @@ impl Events {
                 .compare_exchange(next, now + SAMPLE_EVERY_US, Relaxed, Relaxed)
                 .is_ok();
         if won {
-            let count = self.denials.swap(0, Relaxed);
             self.send(Event::Denied {
                 key: key.to_owned(),
-                count,
+                denials_since_last: self.denials.swap(0, Relaxed),
             });
         }
     }
 
-    /// Tells of an attempt to load rules, and remembers it. The time is filled in here.
+    /// Tells of an attempt to load rules, and remembers it. Filled in here are the time, and for a refused one the hash
+    /// that stays in force.
     pub fn reloaded(&self, mut reload: Reload) {
         reload.at_ms = self.clock.now_us() / 1_000;
-        let cut = reload.errors.floor_char_boundary(MAX_ERRORS_BYTES);
-        reload.errors.truncate(cut);
+        if reload.errors.len() > MAX_ERRORS_BYTES {
+            let cut = reload.errors.floor_char_boundary(MAX_ERRORS_BYTES);
+            reload.errors.truncate(cut);
+            reload.errors.push_str(CUT);
+        }
         let mut reloads = self.reloads.lock();
+        if reload.hash.is_empty() {
+            reload.hash = reloads.back().map(|last| last.hash.clone()).unwrap_or_default();
+        }
         if reloads.len() == MAX_RELOADS {
             reloads.pop_front();
         }
@@ -137,5 +145,44 @@ impl Events {
     #[must_use]
     pub fn reloads(&self) -> Vec<Reload> {
         self.reloads.lock().iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ManualClock;
+
+    #[test]
+    fn the_hash_in_force_outlasts_any_number_of_refused_loads() {
+        let events = Events::new(Arc::new(ManualClock::new(0)));
+        events.reloaded(Reload::default());
+        assert_eq!(events.reloads().last().unwrap().hash, "", "nothing was in force yet");
+        events.reloaded(Reload {
+            ok: true,
+            hash: "abc".to_owned(),
+            ..Reload::default()
+        });
+        for _ in 0..=MAX_RELOADS {
+            events.reloaded(Reload::default());
+        }
+        let reloads = events.reloads();
+        assert_eq!(reloads.len(), MAX_RELOADS);
+        assert!(reloads.iter().all(|reload| !reload.ok && reload.hash == "abc"));
+    }
+
+    #[test]
+    fn errors_that_are_cut_say_so() {
+        let events = Events::new(Arc::new(ManualClock::new(0)));
+        for (bytes, is_cut) in [(MAX_ERRORS_BYTES, false), (MAX_ERRORS_BYTES + 1, true)] {
+            let errors = "e".repeat(bytes);
+            events.reloaded(Reload {
+                errors: errors.clone(),
+                ..Reload::default()
+            });
+            let kept = events.reloads().pop().unwrap().errors;
+            assert_eq!(kept.ends_with(CUT), is_cut);
+            assert_eq!(kept == errors, !is_cut);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Heavy hitters: which counters were asked, and denied, most.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 use super::sketch::{Hasher, Sketch};
 use super::window::{SLICE_US, Summary, Windows};
 
-/// Sketches of a process, at most: 8 of them with all windows stay below 8 MB.
+/// Sketches of a process, at most: 8 of them with all windows and their sums stay below 8 MB.
 const MAX_SHARDS: usize = 8;
 /// Between two collections, at least, in microseconds: reading often must not cost the request path.
 const COLLECT_EVERY_US: u64 = 1_000_000;
@@ -35,6 +34,9 @@ pub enum Span {
     Hour,
 }
 
+/// How many spans there are.
+const SPANS: usize = 3;
+
 impl Span {
     /// Its length in microseconds, to which the open slice comes on top.
     #[must_use]
@@ -43,6 +45,15 @@ impl Span {
             Self::Minute => 60_000_000,
             Self::TenMinutes => 600_000_000,
             Self::Hour => 3_600_000_000,
+        }
+    }
+
+    /// Which rings of slices it reaches into, and its place in lists of all spans.
+    const fn depth(self) -> usize {
+        match self {
+            Self::Minute => 0,
+            Self::TenMinutes => 1,
+            Self::Hour => 2,
         }
     }
 }
@@ -106,40 +117,84 @@ struct Collected {
     /// When the open slice began, and when threads were last asked.
     began_us: u64,
     asked_us: u64,
-    /// The window that was asked for last, until threads are asked again: whoever asks often costs no more sums.
-    summed: Option<(Span, Arc<Sums>)>,
+    /// By span, until threads are asked again: whoever asks often costs no more sums.
+    summed: [Option<Arc<Sums>>; SPANS],
 }
 
 /// What was counted in one window.
 struct Sums {
+    /// Without keys, which have a list of their own: each stands in it once, whatever it is listed by.
     hits: Summary,
     denied: Summary,
-    /// Keys, heaviest first.
-    by_hits: Vec<String>,
-    by_denied: Vec<String>,
+    keys: Vec<KeyCounts>,
+    /// Places in that list, heaviest first.
+    by_hits: Vec<usize>,
+    by_denied: Vec<usize>,
+}
+
+/// A key in one window; never more of it than there were.
+struct KeyCounts {
+    key: Box<str>,
+    hits: u64,
+    denied: u64,
 }
 
 impl Collected {
     fn sums(&mut self, span: Span) -> Arc<Sums> {
-        if let Some((_, sums)) = self.summed.as_ref().filter(|(of, _)| *of == span) {
-            return Arc::clone(sums);
-        }
-        let (hits, denied) = (sum(&self.hits, span), sum(&self.denied, span));
-        let sums = Arc::new(Sums {
-            by_hits: ordered(&hits),
-            by_denied: ordered(&denied),
-            hits,
-            denied,
-        });
-        self.summed = Some((span, Arc::clone(&sums)));
-        sums
+        let make = || Arc::new(Sums::new(sum(&self.hits, span), sum(&self.denied, span)));
+        Arc::clone(self.summed[span.depth()].get_or_insert_with(make))
     }
 }
 
-fn ordered(counts: &Summary) -> Vec<String> {
-    let mut keys: Vec<(&String, u64)> = counts.keys.iter().map(|(key, count)| (key, *count)).collect();
-    keys.sort_unstable_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
-    keys.into_iter().map(|(key, _)| key.clone()).collect()
+impl Sums {
+    fn new(mut hits: Summary, mut denied: Summary) -> Self {
+        let mut denied_of = std::mem::take(&mut denied.keys);
+        let hits_of = std::mem::take(&mut hits.keys).into_iter();
+        let mut keys: Vec<KeyCounts> = hits_of
+            .map(|(key, hits)| KeyCounts {
+                denied: denied_of.remove(&key).unwrap_or(0),
+                key: key.into(),
+                hits,
+            })
+            .collect();
+        keys.extend(denied_of.into_iter().map(|(key, denied)| KeyCounts {
+            key: key.into(),
+            hits: 0,
+            denied,
+        }));
+        keys.shrink_to_fit();
+        Self {
+            by_hits: ordered(&keys, |counted| counted.hits),
+            by_denied: ordered(&keys, |counted| counted.denied),
+            hits,
+            denied,
+            keys,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Sums {
+    /// What it takes, in bytes.
+    fn bytes(&self) -> usize {
+        let keys: usize = self
+            .keys
+            .iter()
+            .map(|counted| counted.key.len() + size_of::<KeyCounts>())
+            .sum();
+        let orders = (self.by_hits.len() + self.by_denied.len()) * size_of::<usize>();
+        keys + orders + self.hits.bytes() + self.denied.bytes()
+    }
+}
+
+/// Places of those that count at all, heaviest first.
+fn ordered(keys: &[KeyCounts], count: impl Fn(&KeyCounts) -> u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..keys.len()).filter(|at| count(&keys[*at]) > 0).collect();
+    order.sort_unstable_by(|a, b| {
+        let (a, b) = (&keys[*a], &keys[*b]);
+        (count(b), &a.key).cmp(&(count(a), &b.key))
+    });
+    order
 }
 
 thread_local! {
@@ -187,7 +242,7 @@ impl Top {
             return;
         }
         collected.asked_us = now_us;
-        collected.summed = None;
+        collected.summed = Default::default();
         for Shard(shard) in &self.shards {
             if shard.lock().is_none() {
                 continue;
@@ -223,30 +278,32 @@ impl Top {
         let open_us = now_us.saturating_sub(collected.began_us);
         // Nothing below needs what threads write to.
         drop(collected);
-        let Sums { hits, denied, .. } = &*sums;
         let order = match by {
             By::Denied => &sums.by_denied,
             By::Hits => &sums.by_hits,
         };
-        let hitters = order.iter().filter(|key| of(key)).take(limit);
-        let hitter = |key: &String| {
-            let cell = self.hasher.cell(key);
-            let [(hits, hits_error), (denied, denied_error)] = [hits, denied].map(|counts| bounds(counts, key, cell));
+        let counted = order.iter().filter_map(|at| sums.keys.get(*at));
+        let hitter = |counted: &KeyCounts| {
+            let cell = self.hasher.cell(&counted.key);
             // What was denied was asked, too, however little of that is known.
-            let raised = hits.max(denied);
+            let hits = counted.hits.max(counted.denied);
             Hitter {
-                key: key.clone(),
-                hits: raised,
-                hits_error: (hits + hits_error).saturating_sub(raised),
-                denied,
-                denied_error,
+                key: counted.key.to_string(),
+                hits,
+                hits_error: most(&sums.hits, cell).saturating_sub(hits),
+                denied: counted.denied,
+                denied_error: most(&sums.denied, cell).saturating_sub(counted.denied),
             }
         };
         TopList {
-            hitters: hitters.map(hitter).collect(),
-            hits: hits.total,
-            denied: denied.total,
-            covers_us: hits.length_us + open_us,
+            hitters: counted
+                .filter(|counted| of(&counted.key))
+                .take(limit)
+                .map(hitter)
+                .collect(),
+            hits: sums.hits.total,
+            denied: sums.denied.total,
+            covers_us: sums.hits.length_us + open_us,
         }
     }
 
@@ -280,26 +337,16 @@ impl Top {
 }
 
 fn sum(windows: &Windows, span: Span) -> Summary {
-    let depth = match span {
-        Span::Minute => 0,
-        Span::TenMinutes => 1,
-        Span::Hour => 2,
-    };
-    let mut sum = Summary {
-        keys: HashMap::new(),
-        ..Summary::default()
-    };
-    for slice in windows.slices(depth) {
+    let mut sum = Summary::default();
+    for slice in windows.slices(span.depth()) {
         sum.add(slice);
     }
     sum
 }
 
-/// At least, and how many more at most.
-fn bounds(counts: &Summary, key: &str, cell: usize) -> (u64, u64) {
-    let least = counts.keys.get(key).copied().unwrap_or(0);
-    let most = counts.row.get(cell).copied().map_or(0, u64::from);
-    (least, most.saturating_sub(least))
+/// No key of this cell counts more.
+fn most(counts: &Summary, cell: usize) -> u64 {
+    counts.row.get(cell).copied().map_or(0, u64::from)
 }
 
 impl fmt::Debug for Top {

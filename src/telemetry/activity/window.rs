@@ -34,6 +34,13 @@ impl Default for Summary {
 }
 
 impl Summary {
+    /// What it takes, in bytes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        let keys: usize = self.keys.keys().map(|key| key.capacity() + 48).sum();
+        keys + self.row.len() * 4
+    }
+
     /// Adds what a thread has counted.
     pub fn add_counts(&mut self, counts: &Counts) {
         for (key, count) in counts.list() {
@@ -65,13 +72,19 @@ impl Summary {
         }
     }
 
-    /// Forgets all but the heaviest keys.
+    /// Forgets all but the heaviest keys. Of keys that count the same some stay: many that are denied once each must
+    /// not leave an empty list.
     pub fn trim(&mut self) {
         if self.keys.len() > KEYS {
             let mut counts: Vec<u64> = self.keys.values().copied().collect();
             counts.sort_unstable_by(|a, b| b.cmp(a));
-            let least = counts.get(KEYS).copied().unwrap_or(0);
-            self.keys.retain(|_, count| *count > least);
+            let least = counts.get(KEYS - 1).copied().unwrap_or(0);
+            let mut ties = KEYS - counts.iter().take_while(|count| **count > least).count();
+            self.keys.retain(|_, count| {
+                let is_tie = *count == least && ties > 0;
+                ties -= usize::from(is_tie);
+                *count > least || is_tie
+            });
         }
         self.keys.shrink_to_fit();
     }
@@ -88,14 +101,11 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// What the rings take, in bytes.
+    /// What the slices take, in bytes.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let of = |slice: &Summary| {
-            let keys: usize = slice.keys.keys().map(|key| key.capacity() + 48).sum();
-            keys + slice.row.len() * 4
-        };
-        self.rings.iter().flatten().map(of).sum()
+        let slices = self.rings.iter().flatten().chain([&self.open]);
+        slices.map(Summary::bytes).sum()
     }
 
     /// Ends the open slice.

@@ -116,8 +116,39 @@ fn a_million_keys_stay_in_eight_megabytes() {
             top.collect(now);
         }
     }
+    let spans = [Span::Minute, Span::TenMinutes, Span::Hour];
+    for span in spans {
+        assert_eq!(top.list(By::Denied, span, 10, now, all).hitters.len(), 10);
+    }
     let collected = top.collected.lock();
     let windows: usize = [&collected.hits, &collected.denied].map(Windows::bytes).iter().sum();
+    let summed: usize = collected.summed.iter().flatten().map(|sums| sums.bytes()).sum();
     let sketches = MAX_SHARDS * Sketch::new(&top.hasher).bytes();
-    assert!(windows + sketches <= 8 << 20, "{windows} + {sketches} bytes");
+    let bytes = windows + summed + sketches;
+    assert!(bytes <= 8 << 20, "{windows} + {summed} + {sketches} bytes");
+}
+
+#[test]
+fn an_attack_from_many_keys_lists_some_of_them() {
+    let top = Top::default();
+    for second in 1..=4 {
+        for key in 0..1_000 {
+            top.record(&format!("{second}-{key}"), true);
+        }
+        top.collect(second * SECOND_US);
+    }
+    let list = top.list(By::Denied, Span::Minute, 1_000, 5 * SECOND_US, all);
+    assert_eq!((list.denied, list.hitters.len()), (4_000, super::super::sketch::KEYS));
+}
+
+#[test]
+fn a_window_is_summed_once_until_threads_are_asked_again_whatever_else_is_asked_for() {
+    let top = Top::default();
+    top.record("key", true);
+    top.collect(SECOND_US);
+    let sums = |span| top.collected.lock().sums(span);
+    let (minute, hour) = (sums(Span::Minute), sums(Span::Hour));
+    assert!(Arc::ptr_eq(&minute, &sums(Span::Minute)) && Arc::ptr_eq(&hour, &sums(Span::Hour)));
+    top.collect(2 * SECOND_US);
+    assert!(!Arc::ptr_eq(&minute, &sums(Span::Minute)), "one more second");
 }
