@@ -97,6 +97,8 @@ pub(super) struct CounterState {
     algorithm: &'static str,
     limit: u64,
     window: String,
+    /// What an unused counter lets pass at once: the size of a bucket, else the limit.
+    quota: u64,
     used: u64,
     /// Hits of open holds.
     held: u64,
@@ -294,16 +296,15 @@ fn matched_rule(rule: &Rule) -> MatchedRule {
 }
 
 fn state(api: &Api, counter: &Counter) -> CounterState {
-    let remaining = counter.outcome.remaining.min(counter.limit.hits);
-    let held = counter.outcome.holds.open.min(counter.limit.hits - remaining);
     CounterState {
         key: counter.key.to_string(),
         algorithm: counter.limit.algorithm.kind().name(),
         limit: counter.limit.hits,
         window: counter.window.to_string(),
-        used: counter.limit.hits - remaining - held,
-        held,
-        remaining,
+        quota: counter.quota(),
+        used: counter.used(),
+        held: counter.held(),
+        remaining: counter.outcome.remaining.min(counter.quota()),
         resets_in_ms: counter.outcome.reset_after_us.div_ceil(1_000),
         hits: match counter.hits {
             Hits::Acquire(hits) | Hits::Debit(hits) | Hits::Hold { hits, .. } | Hits::SettleOldest { hits, .. } => hits,

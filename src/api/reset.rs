@@ -124,10 +124,9 @@ async fn select_one(api: &Api, exact: Exact) -> Result<ResetAnswer, Problem> {
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     if counters.iter().any(|counter| counter.failure.is_some()) {
-        return Err(away("it does not answer"));
+        return Err(store_unavailable("it does not answer"));
     }
-    let used = first.limit.hits.saturating_sub(first.outcome.remaining);
-    let used = (counters.len() == 1).then_some(used);
+    let used = (counters.len() == 1).then(|| first.used());
     let shown = api.0.masker.counter(first.key.as_str(), Some(&look.active));
     let what = shown.to_string();
     let counters = counters.iter().map(|counter| (counter.key.clone(), counter.limit));
@@ -152,7 +151,7 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Rese
     let found = found.map_err(|error| match error {
         FindError::Unlimited => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
         FindError::NoNames => Problem::new(StatusCode::CONFLICT, error.to_string()),
-        FindError::Store(error) => away(&error.to_string()),
+        FindError::Store(error) => store_unavailable(&error.to_string()),
     })?;
     let pattern = if api.0.masker.masks() {
         "(masked)"
@@ -217,7 +216,7 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnsw
         } else {
             ""
         };
-        return Err(away(&format!(
+        return Err(store_unavailable(&format!(
             "{} of {wanted} counters were reset{fate}; {error}",
             done.counters
         )));
@@ -230,7 +229,7 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnsw
 }
 
 /// 503: nothing can be reset while what is decided is not the store's.
-fn away(why: &str) -> Problem {
+fn store_unavailable(why: &str) -> Problem {
     let detail = format!("the store cannot reset counters now: {why}; try again when it answers");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::algorithms::quota;
 use crate::model::{Check, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::Outcomes;
@@ -75,8 +76,9 @@ const fn as_refused(hits: Hits) -> Hits {
     }
 }
 
-const fn passed(limit: &Limit) -> Outcome {
-    Outcome::admitted(limit.hits, 0)
+/// As if its counter were unused.
+fn passed(limit: &Limit) -> Outcome {
+    Outcome::admitted(quota(limit), 0)
 }
 
 const fn turned_away() -> Outcome {

@@ -87,6 +87,28 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// What it has left when it is unused: not the limit's number where a bucket's size differs from its rate.
+    #[must_use]
+    pub fn quota(&self) -> u64 {
+        quota(&self.limit)
+    }
+
+    /// Hits of open holds.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.outcome.holds.open.min(self.taken())
+    }
+
+    /// Hits in use, but for those that are held.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.taken() - self.held()
+    }
+
+    fn taken(&self) -> u64 {
+        self.quota().saturating_sub(self.outcome.remaining)
+    }
+
     /// Whether the request's hits would be admitted now.
     #[must_use]
     pub fn would_pass(&self) -> bool {
@@ -95,7 +117,7 @@ impl Counter {
             // More than the limit could ever admit passes alone.
             Hits::Hold { hits, .. } => {
                 self.outcome.allowed
-                    && (self.outcome.remaining >= hits || hits > quota(&self.limit) && self.outcome.holds.open == 0)
+                    && (self.outcome.remaining >= hits || hits > self.quota() && self.outcome.holds.open == 0)
             }
             Hits::Peek | Hits::HoldMean(_) => self.outcome.allowed,
             Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => true,
@@ -188,7 +210,7 @@ impl Engine {
                 (failure::answer(fallback, &transaction, &[mode]), Some(mode))
             }
         };
-        let unknown = || Outcome::admitted(asked.limit.hits, 0);
+        let unknown = || Outcome::admitted(quota(&asked.limit), 0);
         let mut outcome = outcomes.into_iter().next().unwrap_or_else(unknown);
         if let Hits::HoldMean(mean) | Hits::SettleOldest { mean, .. } = asked.hits {
             // Such holds are counted, and each is worth the mean.

@@ -35,7 +35,7 @@ async fn tables_for_people_and_json_for_scripts() {
     let (ok, explained) = sluicegate(&admin, &["explain", "--domain", "shop", &entry]);
     assert!(ok && explained.contains("counted by rule user ("), "{explained}");
     assert!(
-        explained.contains("used       3 of 3 a hour") && explained.contains("would be denied"),
+        explained.contains("used       3 of 3\n  limit      3 per hour, sliding_window") && explained.contains("would be denied"),
         "{explained}"
     );
     let (ok, counter) = sluicegate(&admin, &["counters", "--domain", "shop", &entry]);

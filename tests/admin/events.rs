@@ -87,6 +87,8 @@ async fn denials_and_reloads_are_told_as_they_happen() {
     let status = admin.api.get("/api/v1/status", &[]).await.json();
     assert_eq!(status["reloads"].as_array().map(Vec::len), Some(2));
     assert_eq!(status["rules"]["rules"], 4);
+    assert_eq!(status["rules"]["hash"], status["reloads"][0]["hash"]);
+    assert_ne!(status["rules"]["hash"], "");
 }
 
 #[tokio::test]

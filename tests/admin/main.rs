@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod guard;
 mod leases;
+mod quotas;
 mod reading;
 mod reset;
 

@@ -47,11 +47,11 @@ function standing(counter, explained) {
     return card;
   }
   const fullness = h("div", {});
-  fullness.style.width = `${Math.min(100, (state.used / Math.max(1, state.limit)) * 100)}%`;
+  fullness.style.width = `${Math.min(100, (state.used / Math.max(1, state.quota)) * 100)}%`;
   const verdict = state.would_pass ? h("b", { class: "good" }, "passes")
     : h("b", { class: "bad" }, state.retry_in_ms === null ? "denied; waiting does not help" : `denied for another ${duration(state.retry_in_ms / 1000)}`);
-  card.append(h("p", { class: "number" }, h("b", {}, `${count(state.used)} of ${count(state.limit)}`), h("span", {}, `used; the limit is ${count(state.limit)} ${each(state.window)}`)),
-    h("div", { class: state.remaining ? "meter" : "meter full", role: "img", "aria-label": `${state.used} of ${state.limit} used` }, fullness),
+  card.append(h("p", { class: "number" }, h("b", {}, `${count(state.used)} of ${count(state.quota)}`), h("span", {}, `used; the limit is ${count(state.limit)} ${each(state.window)}`)),
+    h("div", { class: state.remaining ? "meter" : "meter full", role: "img", "aria-label": `${state.used} of ${state.quota} used` }, fullness),
     h("dl", {}, h("dt", {}, "Next request"), h("dd", {}, verdict, state.enforced ? "" : " (shadow: never denied)"),
       ...(state.held ? [h("dt", {}, "Held"), h("dd", {}, count(state.held))] : []),
       h("dt", {}, "Remaining"), h("dd", {}, count(state.remaining)),
@@ -59,7 +59,7 @@ function standing(counter, explained) {
       h("dt", {}, "Algorithm"), h("dd", {}, state.algorithm),
       h("dt", {}, "Read from"), h("dd", { class: ["fallback", "none"].includes(state.read_from) ? "bad" : "" }, FROM[state.read_from], state.cached ? " (a cached denial)" : "")));
   for (const { rule, counter: other } of explained.descriptors[0].others ?? []) {
-    if (other) card.append(h("p", {}, `also ${visible(rule.path)}: ${count(other.used)} of ${count(other.limit)} ${each(other.window)} used, `,
+    if (other) card.append(h("p", {}, `also ${visible(rule.path)}: ${count(other.used)} of ${count(other.quota)} used; the limit is ${count(other.limit)} ${each(other.window)}, `,
       other.would_pass ? h("b", { class: "good" }, "passes") : h("b", { class: "bad" }, "denied")));
   }
   return card;

@@ -195,15 +195,9 @@ pub(in crate::cli) fn counter(state: &Value) -> String {
     let mut line = |name: &str, text: String| {
         let _ = writeln!(out, "  {name:<10} {text}");
     };
-    let (used, limit) = (cell(&state["used"]), cell(&state["limit"]));
-    line(
-        "used",
-        format!(
-            "{used} of {limit} a {}, {}",
-            cell(&state["window"]),
-            cell(&state["algorithm"])
-        ),
-    );
+    line("used", format!("{} of {}", cell(&state["used"]), cell(&state["quota"])));
+    let (limit, window) = (cell(&state["limit"]), cell(&state["window"]));
+    line("limit", format!("{limit} per {window}, {}", cell(&state["algorithm"])));
     if state["held"] != 0 {
         line("held", cell(&state["held"]));
     }
