@@ -33,6 +33,23 @@ impl Conditions {
     pub const fn healthy(&self) -> bool {
         self.configured && !self.draining && (self.store_answers || !self.needs_store)
     }
+
+    /// What is not as it should be, in words. Where the process is not healthy, the first says why.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let stale = self.stale_plan_sources.join(", ");
+        let said = [
+            (self.draining, "draining".to_owned()),
+            (!self.configured, "no rate limit configuration loaded".to_owned()),
+            (!self.store_answers, "the store does not answer".to_owned()),
+            (!stale.is_empty(), format!("plans are stale: {stale}")),
+            (
+                self.quotas_without_store,
+                "quotas are given to Envoys without the store".to_owned(),
+            ),
+        ];
+        said.into_iter().filter_map(|(is, text)| is.then_some(text)).collect()
+    }
 }
 
 /// Shared by all who know a condition and all who are asked.
@@ -91,5 +108,39 @@ impl Health {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.verdict.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_condition_has_its_words_and_the_first_says_why_it_is_unhealthy() {
+        let health = Health::new(true);
+        health.update(|conditions| conditions.configured = true);
+        assert_eq!(health.conditions().reasons(), ["the store does not answer"]);
+        health.update(|conditions| {
+            conditions.store_answers = true;
+            conditions.stale_plan_sources = vec!["shop/tiers".to_owned(), "shop/keys".to_owned()];
+        });
+        assert!(health.conditions().healthy());
+        assert_eq!(
+            health.conditions().reasons(),
+            ["plans are stale: shop/tiers, shop/keys"]
+        );
+        health.update(|conditions| {
+            conditions.configured = false;
+            conditions.draining = true;
+            conditions.quotas_without_store = true;
+        });
+        assert!(!health.conditions().healthy());
+        let expected = [
+            "draining",
+            "no rate limit configuration loaded",
+            "plans are stale: shop/tiers, shop/keys",
+        ];
+        // Quotas without a store are counted by streams, of which there are none.
+        assert_eq!(health.conditions().reasons(), expected);
     }
 }

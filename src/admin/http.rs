@@ -53,7 +53,7 @@ struct HealthQuery {
     details: Option<String>,
 }
 
-/// `OK` or the reasons; `?details` gives every condition as JSON.
+/// `OK` or the reason; `?details` gives every condition as JSON.
 async fn healthcheck(State(health): State<Health>, Query(query): Query<HealthQuery>) -> Response {
     let conditions = health.conditions();
     let status = if conditions.healthy() {
@@ -64,13 +64,9 @@ async fn healthcheck(State(health): State<Health>, Query(query): Query<HealthQue
     if query.details.is_some() {
         return (status, axum::Json(conditions)).into_response();
     }
-    let text = match () {
-        () if conditions.healthy() => "OK",
-        () if conditions.draining => "draining",
-        () if !conditions.configured => "no rate limit configuration loaded",
-        () => "the store does not answer",
-    };
-    (status, text).into_response()
+    let reason = conditions.reasons().into_iter().next();
+    let text = reason.filter(|_| !conditions.healthy());
+    (status, text.unwrap_or_else(|| "OK".to_owned())).into_response()
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {

@@ -27,6 +27,8 @@ pub(super) struct Status {
     version: &'static str,
     uptime_seconds: u64,
     healthy: bool,
+    /// What is not as it should be, in words; the first says why the process is not healthy.
+    reasons: Vec<String>,
     conditions: Conditions,
     store: &'static str,
     on_store_error: &'static str,
@@ -79,6 +81,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: shared.started.elapsed().as_secs(),
         healthy: conditions.healthy(),
+        reasons: conditions.reasons(),
         conditions,
         store: match settings.store.kind {
             StoreKind::Memory => "memory",

@@ -214,7 +214,7 @@ def test_a_key_is_explained(server, open_page):
 
 def test_bad_rules_are_told_at_once_with_their_place(server, open_page):
     page = open_page()
-    expect(page.get_by_text("healthy")).to_be_visible()
+    expect(page.get_by_text("healthy", exact=True)).to_be_visible()
     server.rules.write_text(RULES.replace("unit: hour", "unit: fortnight"))
     expect(page.get_by_text("New rules were refused")).to_be_visible()
     page.get_by_role("link", name="All errors").click()
@@ -264,12 +264,12 @@ def test_a_key_is_let_through_again(server, open_page):
 
 def test_it_comes_back_after_the_server_restarts(server, open_page):
     page = open_page(expected=["ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE"])
-    expect(page.get_by_text("healthy")).to_be_visible()
+    expect(page.get_by_text("healthy", exact=True)).to_be_visible()
     server.stop()
     expect(page.get_by_text("The server does not answer")).to_be_visible()
     accessible(page)
     server.start()
-    expect(page.get_by_text("healthy")).to_be_visible()
+    expect(page.get_by_text("healthy", exact=True)).to_be_visible()
     expect(page.get_by_text("The server does not answer")).to_have_count(0)
 
 

@@ -110,6 +110,9 @@ impl Shop {
         assert_eq!(health.status, 200);
         let names: &[&str] = if stale { &["shop/tenants"] } else { &[] };
         assert_eq!(health.json()["stale_plan_sources"], serde_json::json!(names));
+        let status = self.admin.get("/api/v1/status", &[]).await.json();
+        let reasons: Vec<String> = names.iter().map(|name| format!("plans are stale: {name}")).collect();
+        assert_eq!(status["reasons"], serde_json::json!(reasons));
     }
 }
 

@@ -105,6 +105,9 @@ function frame() {
     }
     if (!status.rules.loaded) banners.push(h("p", { class: "bad" }, "No rules are in force: every request is answered with an error."));
     if (status.conditions.draining) banners.push(h("p", { class: "warn" }, "This process is told to end; it finishes what is under way."));
+    if (!status.healthy && !banners.length) banners.push(h("p", { class: "bad" }, `Not healthy: ${status.reasons.map(visible).join("; ")}.`));
+    const stale = status.conditions.stale_plan_sources;
+    if (stale.length) banners.push(h("p", { class: "warn" }, `Plans are stale, what was read last stays in force: ${stale.map(visible).join(", ")}.`));
     if (status.shadow_mode) banners.push(h("p", { class: "warn" }, "Shadow mode: decisions are counted, nothing is denied."));
     const last = status.reloads.at(-1);
     if (last && !last.ok) {

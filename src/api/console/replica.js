@@ -32,7 +32,8 @@ export function open(main, state) {
       const yes = (is, good, bad) => h("dd", { class: is ? "good" : "bad" }, is ? good : bad);
       fill(about, h("h2", {}, "This replica"), h("dl", {},
         h("dt", {}, "Version"), h("dd", {}, `${status.version}, up ${duration(status.uptime_seconds)}`),
-        h("dt", {}, "Health"), yes(status.healthy, "healthy", "not healthy"),
+        h("dt", {}, "Health"), h("dd", { class: status.healthy && !status.reasons.length ? "good" : "bad" },
+          [status.healthy ? "healthy" : "not healthy", ...status.reasons].map(visible).join("; ")),
         h("dt", {}, "Rules"), h("dd", {}, `${status.rules.rules} in ${status.rules.domains} ${status.rules.domains === 1 ? "domain" : "domains"}, generation ${status.rules.generation}, hash ${status.rules.hash || "none"}`),
         h("dt", {}, "Store"), h("dd", {}, status.store),
         ...status.stores.flatMap((store) => [h("dt", {}, store.name), yes(!store.failing, "answers", "does not answer")]),

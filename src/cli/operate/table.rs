@@ -147,7 +147,13 @@ pub(in crate::cli) fn status(status: &Value) -> String {
         "version",
         format!("{}, up {} s", cell(&status["version"]), cell(&status["uptime_seconds"])),
     );
-    line("healthy", cell(&status["healthy"]));
+    line(
+        "healthy",
+        if status["healthy"] == true { "yes" } else { "NO" }.to_owned(),
+    );
+    for reason in list(&status["reasons"]).filter_map(Value::as_str) {
+        line("", shown(reason));
+    }
     let (count, domains) = (cell(&rules["rules"]), cell(&rules["domains"]));
     let (generation, hash) = (cell(&rules["generation"]), cell(&rules["hash"]));
     line(
