@@ -35,7 +35,8 @@ async fn tables_for_people_and_json_for_scripts() {
     let (ok, explained) = sluicegate(&admin, &["explain", "--domain", "shop", &entry]);
     assert!(ok && explained.contains("counted by rule user ("), "{explained}");
     assert!(
-        explained.contains("used       3 of 3\n  limit      3 per hour, sliding_window") && explained.contains("would be denied"),
+        explained.contains("used       3 of 3\n  limit      3 per hour, sliding_window")
+            && explained.contains("would be denied"),
         "{explained}"
     );
     let (ok, counter) = sluicegate(&admin, &["counters", "--domain", "shop", &entry]);
@@ -73,13 +74,19 @@ async fn a_reset_is_shown_first_and_done_when_told() {
     let arguments = ["reset", "--domain", "shop", "user=mallory", "--token-file", path];
     let (ok, said) = sluicegate(&admin, &arguments[..4]);
     assert!(!ok && said.contains("401") && said.contains("admin token"), "{said}");
-    // No terminal, nobody to ask.
-    let (ok, said) = sluicegate(&admin, &arguments);
-    assert!(ok && said.contains("shop  user=mallory  3 used"), "{said}");
-    assert!(
-        said.contains("1 counter would be reset") && said.contains("nothing was reset"),
-        "{said}"
-    );
+    // No terminal, nobody to ask: a script must not take that for done.
+    for format in ["table", "json"] {
+        let (ok, said) = sluicegate(&admin, &[&arguments[..], &["-o", format]].concat());
+        assert!(
+            !ok && said.contains("nothing was reset: no terminal to ask at"),
+            "{said}"
+        );
+        let shown = match format {
+            "table" => said.contains("shop  user=mallory  3 used") && said.contains("1 counter would be reset"),
+            _ => said.contains("\"used\": 3"),
+        };
+        assert!(shown, "{said}");
+    }
     let (ok, said) = sluicegate(&admin, &[&arguments[..], &["--yes", "-o", "json"]].concat());
     let done: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert!(ok && done["counters"] == 1 && done["hits"] == 3, "{said}");

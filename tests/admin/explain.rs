@@ -118,6 +118,19 @@ async fn an_http_request_is_explained_through_the_ext_authz_section() {
     let explained = explain(&api, &question).await;
     assert_eq!(explained["domain"], "tree");
     assert_eq!(explained["descriptors"][0]["rule"]["path"], "user_alice");
+    let said = |headers: &[&str]| {
+        let url = format!("http://127.0.0.1:{}", server.admin_port);
+        let arguments = ["explain", "--admin", &url, "--http", "GET", "/"];
+        let headers = headers.iter().flat_map(|header| ["-H", *header]);
+        let arguments: Vec<&str> = arguments.into_iter().chain(headers).collect();
+        let output = crate::support::sluicegate::run(std::path::Path::new("."), &arguments);
+        String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8")
+    };
+    // Values of one name are one header's, whatever its case.
+    let twice = said(&["x-user: alice", "X-User: bob"]);
+    assert!(twice.contains("user=alice,bob: counted by rule user_al*"), "{twice}");
+    let wrong = said(&["x-user alice"]);
+    assert!(wrong.contains("a header is NAME: VALUE"), "{wrong}");
     let without = explain(&api, &json!({ "http": { "method": "GET", "path": "/" } })).await;
     assert_eq!(
         (&without["descriptors"], &without["would_pass"]),

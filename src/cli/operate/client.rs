@@ -36,6 +36,8 @@ pub(in crate::cli) enum ClientError {
     Refused { status: StatusCode, detail: String },
     #[error("--envoy {0}: {1}")]
     Envoy(PathBuf, String),
+    #[error("nothing was reset: no terminal to ask at; --yes resets without asking")]
+    Unconfirmed,
     #[error("the answer is not JSON; is this sluicegate's admin port?")]
     NotJson,
 }

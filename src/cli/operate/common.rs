@@ -41,8 +41,8 @@ impl Common {
     }
 }
 
-/// The two parts of `key=value`.
-pub fn pair(text: &str, sign: char) -> Value {
-    let (key, value) = text.split_once(sign).unwrap_or((text, ""));
-    json!([key, value])
+/// `key=value`, or a key alone, as an entry of a descriptor.
+pub fn entry(text: &str) -> Value {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    json!({ "key": key, "value": value })
 }

@@ -1,5 +1,6 @@
 //! `sluicegate explain`: which rule counts a request, and whether it would pass.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::ClientError;
-use super::common::{Common, pair};
+use super::common::{Common, entry};
 use super::table;
+use crate::mapping::Attributes;
 use crate::model::Descriptor;
 use crate::prove::envoy::{FilterCall, Routes};
 use crate::prove::http::HttpRequest;
@@ -32,9 +34,9 @@ pub(in crate::cli) struct ExplainArgs {
     /// An HTTP request instead, through the rules' ext_authz section or Envoy's routes
     #[arg(long, num_args = 2, value_names = ["METHOD", "PATH"], conflicts_with_all = ["entries", "hits"])]
     http: Option<Vec<String>>,
-    /// A header of it; may stand more than once
-    #[arg(short = 'H', long, value_name = "NAME: VALUE", requires = "http")]
-    header: Vec<String>,
+    /// A header of it; may stand more than once, also with the same name
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", requires = "http", value_parser = header)]
+    header: Vec<(String, String)>,
     /// Its host
     #[arg(long, value_name = "HOST", requires = "http")]
     host: Option<String>,
@@ -51,47 +53,53 @@ pub(in crate::cli) struct ExplainArgs {
     common: Common,
 }
 
+/// A header's name, in lower case, and its value.
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        }
+        _ => Err("a header is NAME: VALUE".to_owned()),
+    }
+}
+
 impl ExplainArgs {
-    fn question(&self) -> Value {
-        let Some([method, path]) = self.http.as_deref() else {
-            let entries: Vec<Value> = self.entries.iter().map(|entry| pair(entry, '=')).collect();
-            let entries = entries.iter().map(|pair| json!({ "key": pair[0], "value": pair[1] }));
-            let entries: Vec<Value> = entries.collect();
-            let descriptor = json!({ "entries": entries, "hits_addend": self.hits });
-            return json!({ "domain": self.domain, "descriptors": [descriptor] });
+    /// The HTTP request, if it is one that is asked about.
+    fn request(&self) -> Option<HttpRequest> {
+        let [method, path] = self.http.as_deref()? else {
+            return None;
         };
-        let headers = self.headers().map(|(name, value)| (name.to_owned(), value.into()));
-        let headers: serde_json::Map<String, Value> = headers.collect();
-        let host = self.host.as_deref().unwrap_or_default();
-        let http = json!({ "method": method, "path": path, "host": host, "headers": headers, "client": self.client });
-        json!({ "http": http, "domain": self.domain })
-    }
-
-    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.header.iter().map(|header| {
-            let (name, value) = header.split_once(':').unwrap_or((header, ""));
-            (name.trim(), value.trim())
-        })
-    }
-
-    /// What the routes of an Envoy ask about the request, filter by filter.
-    fn by_routes(&self, file: &Path) -> Result<Vec<Value>, String> {
-        let [method, path] = self.http.as_deref().unwrap_or_default() else {
-            return Err("give the request: --http METHOD PATH".to_owned());
-        };
-        let routes = Routes::read(file, self.listener.as_deref()).map_err(|error| error.to_string())?;
-        let request = HttpRequest {
+        Some(HttpRequest {
             method: method.clone(),
             path: path.clone(),
             host: self.host.clone().unwrap_or_default(),
-            headers: self
-                .headers()
-                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-                .collect(),
+            headers: self.header.clone(),
             client: self.client,
             extensions: Vec::new(),
+        })
+    }
+
+    fn question(&self, request: Option<&HttpRequest>) -> Value {
+        let Some(request) = request else {
+            let entries: Vec<Value> = self.entries.iter().map(|text| entry(text)).collect();
+            let descriptor = json!({ "entries": entries, "hits_addend": self.hits });
+            return json!({ "domain": self.domain, "descriptors": [descriptor] });
         };
-        let calls = routes.calls(&request, false, MAX_VALUE_BYTES);
+        // A name that stands more than once is told as one header, as Envoy tells it.
+        let value = |name: &str| request.header(name).unwrap_or_default().into_owned();
+        let names = request.headers.iter().map(|(name, _)| name);
+        let headers: BTreeMap<&String, String> = names.map(|name| (name, value(name))).collect();
+        let (method, path, host) = (&request.method, &request.path, &request.host);
+        let http =
+            json!({ "method": method, "path": path, "host": host, "headers": headers, "client": request.client });
+        json!({ "http": http, "domain": self.domain })
+    }
+
+    /// What the routes of an Envoy ask about the request, filter by filter.
+    fn by_routes(&self, file: &Path, request: Option<&HttpRequest>) -> Result<Vec<Value>, String> {
+        let request = request.ok_or("give the request: --http METHOD PATH")?;
+        let routes = Routes::read(file, self.listener.as_deref()).map_err(|error| error.to_string())?;
+        let calls = routes.calls(request, false, MAX_VALUE_BYTES);
         let calls = calls.map_err(|error| error.to_string())?;
         calls.iter().map(question).collect()
     }
@@ -118,12 +126,13 @@ fn asked(descriptor: &Descriptor) -> Value {
 }
 
 pub(super) async fn run(args: ExplainArgs) -> Result<(), ClientError> {
+    let request = args.request();
     let questions = match &args.envoy {
         Some(file) => {
-            let made = args.by_routes(file);
+            let made = args.by_routes(file, request.as_ref());
             made.map_err(|reason| ClientError::Envoy(file.clone(), reason))?
         }
-        None => vec![args.question()],
+        None => vec![args.question(request.as_ref())],
     };
     if questions.is_empty() {
         let nothing = json!({ "descriptors": [] });

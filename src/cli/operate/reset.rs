@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::ClientError;
-use super::common::{Common, Output, pair};
+use super::common::{Common, Output, entry};
 use super::table;
 
 const PATH: &str = "/api/v1/counters/reset";
@@ -38,10 +38,7 @@ impl ResetArgs {
         if let Some(rule) = &self.rule {
             return json!({ "domain": self.domain, "rule": rule, "match": self.pattern });
         }
-        let entries = self.entries.iter().map(|entry| pair(entry, '='));
-        let entries: Vec<Value> = entries
-            .map(|pair| json!({ "key": pair[0], "value": pair[1] }))
-            .collect();
+        let entries: Vec<Value> = self.entries.iter().map(|text| entry(text)).collect();
         json!({ "domain": self.domain, "entries": entries })
     }
 }
@@ -55,28 +52,27 @@ pub(super) async fn run(args: ResetArgs) -> Result<(), ClientError> {
             .show(&selection, |_| "no counter fits: nothing was reset".to_owned());
         return Ok(());
     }
-    if is_table {
+    // For a script that says yes the answer is one JSON document: what was done.
+    if is_table || !args.yes {
         args.common.show(&selection, table::selection);
     }
-    if !args.yes && !is_table {
-        args.common.show(&selection, table::selection);
-        return Ok(());
-    }
-    if !args.yes && !asked() {
-        crate::cli::print(&"nothing was reset; --yes resets without asking");
-        return Ok(());
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(ClientError::Unconfirmed);
+        }
+        if !says_yes() {
+            let _ = writeln!(std::io::stderr(), "nothing was reset");
+            return Ok(());
+        }
     }
     let done = client.post(PATH, &json!({ "token": selection["token"] })).await?;
     args.common.show(&done, table::reset);
     Ok(())
 }
 
-/// Whether there is a person at a terminal who says yes.
-fn asked() -> bool {
-    if !std::io::stdin().is_terminal() {
-        return false;
-    }
-    let mut out = std::io::stdout();
+/// Asks beside the answer, which may be JSON for a file.
+fn says_yes() -> bool {
+    let mut out = std::io::stderr();
     let mut answer = String::new();
     let asked = write!(out, "Reset? [y/N] ").and_then(|()| out.flush());
     asked.is_ok()
