@@ -51,7 +51,6 @@ impl Api {
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(rates::SAMPLE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut stores = Vec::new();
         loop {
             ticks.tick().await;
             let now_us = self.0.parts.clock.now_us();
@@ -59,20 +58,6 @@ impl Api {
             if let Some(top) = &self.0.parts.activity.top {
                 top.collect(now_us);
             }
-            let stores_now = status::stores(&self.0.parts.metrics);
-            for store in &stores_now {
-                if !stores.contains(store) && (store.failing || !stores.is_empty()) {
-                    self.0
-                        .parts
-                        .activity
-                        .events
-                        .send(crate::telemetry::activity::Event::Circuit {
-                            store: store.name.clone(),
-                            open: store.failing,
-                        });
-                }
-            }
-            stores = stores_now;
         }
     }
 

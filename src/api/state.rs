@@ -1,4 +1,4 @@
-//! What the API shows.
+//! What the API's routes share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,11 +20,11 @@ use crate::telemetry::{Activity, Metrics};
 /// Readers of the event stream at the same time.
 const MAX_READERS: usize = 16;
 
-/// What the API shows.
+/// A handle on the API: what its routes and its sampling share.
 #[derive(Clone)]
 pub struct Api(pub(super) Arc<Shared>);
 
-/// Everything that is asked.
+/// What the composition root passes in.
 pub struct Parts {
     /// The rules in force and their counters.
     pub engine: Arc<Engine>,

@@ -13,15 +13,6 @@ use crate::telemetry::activity::Reload;
 
 use super::Api;
 
-/// Families that would be as many as there are rules.
-const PER_RULE: [&str; 5] = [
-    "sluicegate_decisions_total",
-    "sluicegate_near_limit_total",
-    "sluicegate_limit",
-    "sluicegate_candidate_decisions_total",
-    "sluicegate_rlqs_hits_total",
-];
-
 #[derive(Serialize)]
 pub(super) struct Status {
     version: &'static str,
@@ -47,11 +38,11 @@ pub(super) struct Status {
     metrics: Vec<Metric>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct StoreView {
-    pub name: String,
+#[derive(Serialize)]
+struct StoreView {
+    name: String,
     /// The failure mode answers for it.
-    pub failing: bool,
+    failing: bool,
 }
 
 #[derive(Serialize)]
@@ -108,7 +99,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
 }
 
 /// The shared stores and whether they answer.
-pub(super) fn stores(metrics: &Metrics) -> Vec<StoreView> {
+fn stores(metrics: &Metrics) -> Vec<StoreView> {
     let failing = metrics.failing_stores();
     failing
         .into_iter()
@@ -119,10 +110,12 @@ pub(super) fn stores(metrics: &Metrics) -> Vec<StoreView> {
 fn metrics(metrics: &Metrics) -> Vec<Metric> {
     let mut all = Vec::new();
     for family in metrics.gather() {
-        if !family.name().starts_with("sluicegate_") || PER_RULE.contains(&family.name()) {
+        if !family.name().starts_with("sluicegate_") {
             continue;
         }
-        for metric in family.get_metric() {
+        // What would be as many as there are rules is told by `/rules`.
+        let is_of_rule = |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|of| of.name() == "rule");
+        for metric in family.get_metric().iter().filter(|metric| !is_of_rule(metric)) {
             let value = match family.get_field_type() {
                 prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
                 prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::tls::reload::{EVERY, Reloaded};
 
 /// Longest token file, in bytes.
-const MAX_TOKEN_BYTES: u64 = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 /// Shortest token, in bytes.
 const MIN_TOKEN_BYTES: usize = 16;
 /// Why a token file cannot be used.
@@ -45,11 +45,11 @@ fn read(path: &Path) -> Result<blake3::Hash, TokenError> {
     let unreadable = |error| TokenError::Unreadable(path.to_owned(), error);
     let mut text = String::new();
     let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_TOKEN_BYTES + 1)
+    file.take(MAX_TOKEN_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(unreadable)?;
     let token = text.trim();
-    let fits = (MIN_TOKEN_BYTES..=4096).contains(&token.len());
+    let fits = (MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len());
     if fits && token.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(blake3::hash(token.as_bytes()))
     } else {

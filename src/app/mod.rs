@@ -181,7 +181,7 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
         self.background
-            .spawn(&mut background, &self.metrics, &self.health, &stop);
+            .spawn(&mut background, &self.metrics, &self.activity, &self.health, &stop);
         self.rules
             .start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
         drain::mirror_health(&mut background, self.health.watch(), self.grpc.health());

@@ -21,8 +21,9 @@ use crate::store::Store;
 use crate::store::memory::{self, MemoryStore};
 use crate::store::redis::RedisTransport;
 use crate::store::remote::{Bounds, CircuitState, Fallback, Local, MAX_CHECKS, Options, Remote};
+use crate::telemetry::activity::Event;
 use crate::telemetry::store_meter::StoreMeter;
-use crate::telemetry::{Metrics, PipelineCollector};
+use crate::telemetry::{Activity, Metrics, PipelineCollector};
 
 use super::{AppError, link_log};
 
@@ -176,6 +177,7 @@ impl Background {
         self,
         tasks: &mut JoinSet<()>,
         metrics: &Arc<Metrics>,
+        activity: &Arc<Activity>,
         health: &Health,
         stop: &CancellationToken,
     ) {
@@ -197,13 +199,13 @@ impl Background {
                 tasks.spawn(wait_for_answer(remote, server, probe.clone(), health, away));
             }
             let gauge = metrics.failure_mode.with_label_values(&[name]);
-            tasks.spawn(tell_failure_mode(
-                circuit,
-                name,
+            let told = Told {
                 gauge,
-                health.clone(),
-                Arc::clone(&away),
-            ));
+                health: health.clone(),
+                activity: Arc::clone(activity),
+                away: Arc::clone(&away),
+            };
+            tasks.spawn(tell_failure_mode(circuit, name, told));
         }
     }
 }
@@ -240,15 +242,23 @@ async fn wait_for_answer(
     health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
 }
 
-/// Logs, counts and shows when the failure mode takes over and when it ends; once each. `away` counts the servers that
-/// do not answer.
-async fn tell_failure_mode(
-    mut state: watch::Receiver<CircuitState>,
-    server: &'static str,
+/// Who hears of the failure mode.
+struct Told {
     gauge: IntGauge,
     health: Health,
+    activity: Arc<Activity>,
+    /// Servers that do not answer.
     away: Arc<AtomicUsize>,
-) {
+}
+
+/// Logs, counts and shows when the failure mode takes over and when it ends; once each.
+async fn tell_failure_mode(mut state: watch::Receiver<CircuitState>, server: &'static str, told: Told) {
+    let Told {
+        gauge,
+        health,
+        activity,
+        away,
+    } = told;
     gauge.set(0);
     loop {
         let state_now = state.borrow_and_update().clone();
@@ -262,6 +272,10 @@ async fn tell_failure_mode(
             }
             // Read under health's lock, so that whoever comes last sees all.
             health.update(|conditions| conditions.store_answers = away.load(Ordering::SeqCst) == 0);
+            activity.events.send(Event::Circuit {
+                store: server.to_owned(),
+                open: failing,
+            });
             match state_now {
                 CircuitState::Open { why, .. } => {
                     tracing::error!(server, error = %why, "Redis does not answer: the failure mode takes over");
@@ -273,6 +287,41 @@ async fn tell_failure_mode(
         }
         if state.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ManualClock;
+    use crate::store::StoreError;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shortest_outage_is_told_when_it_begins_and_when_it_ends() {
+        let closed = CircuitState::Closed { failures: 0 };
+        let (circuit, state) = watch::channel(closed.clone());
+        let activity = Arc::new(Activity::new(false, Arc::new(ManualClock::new(0))));
+        let mut events = activity.events.subscribe();
+        let told = Told {
+            gauge: IntGauge::new("failing", "failing").unwrap(),
+            health: Health::new(false),
+            activity,
+            away: Arc::default(),
+        };
+        tokio::spawn(tell_failure_mode(state, REDIS, told));
+        let open = CircuitState::Open {
+            failed: tokio::time::Instant::now(),
+            why: StoreError::Timeout(SLOW),
+        };
+        for (state, is_open) in [(open, true), (CircuitState::Reconciling, true), (closed, false)] {
+            let is_news = state != CircuitState::Reconciling;
+            circuit.send_replace(state);
+            let told = tokio::time::timeout(SLOW, events.recv()).await;
+            assert_eq!(told.is_ok(), is_news, "{is_open}");
+            if let Ok(told) = told {
+                assert!(matches!(told, Ok(Event::Circuit { store, open }) if store == REDIS && open == is_open));
+            }
         }
     }
 }

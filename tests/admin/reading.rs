@@ -159,8 +159,14 @@ async fn limits_in_force_are_a_metric_and_follow_the_rules() {
         "unlimited has none"
     );
     // As many as there are rules: not among the numbers of the status.
-    let status = admin.api.get("/api/v1/status", &[]).await.body;
-    assert!(!status.contains("sluicegate_limit"), "{status}");
+    admin.ask("user", "alice", 1).await;
+    let status = admin.api.get("/api/v1/status", &[]).await.json();
+    let numbers = status["metrics"].as_array().expect("numbers");
+    assert!(!numbers.is_empty());
+    assert!(
+        numbers.iter().all(|metric| metric["labels"].get("rule").is_none()),
+        "{status}"
+    );
     let rules = RULES.replace("unit: hour, requests_per_unit: 3", "unit: minute, requests_per_unit: 5");
     std::fs::write(&admin.server.rules, rules).expect("the rules");
     admin

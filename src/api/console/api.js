@@ -39,9 +39,9 @@ export function post(path, body) {
   return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
-/** Calls `hear(name, data)` for each event until the stream ends. Not EventSource: that cannot send a token. */
-export async function events(hear, signal) {
-  const answer = await fetch("/api/v1/events", { headers: headers(), signal });
+/** Calls `hear(name)` for each event until the stream ends. Not EventSource: that cannot send a token. */
+export async function events(hear) {
+  const answer = await fetch("/api/v1/events", { headers: headers() });
   if (!answer.ok) throw new Refused(answer.status, answer.statusText);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -54,8 +54,7 @@ export async function events(hear, signal) {
       const lines = text.slice(0, end).split("\n");
       text = text.slice(end + 2);
       const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-      const data = field("data");
-      if (data) hear(field("event") ?? "message", JSON.parse(data));
+      if (field("data")) hear(field("event") ?? "message");
     }
   }
 }

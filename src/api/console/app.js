@@ -55,13 +55,11 @@ async function refresh() {
       state.lost = true;
       frame();
     }
-  }
-  running = false;
-  if (again) {
+  } finally {
+    running = false;
+    timer = setTimeout(refresh, again ? 0 : REFRESH_MS);
     again = false;
-    return refresh();
   }
-  timer = setTimeout(refresh, REFRESH_MS);
 }
 
 /** Rates come from two looks at the same process; a restart begins anew. */
@@ -159,12 +157,10 @@ document.getElementById("token").addEventListener("close", () => {
 /** Reloads and changes of the failure mode are shown at once, not at the next look. */
 async function listen() {
   for (;;) {
-    const aborted = new AbortController();
     try {
-      await events((name, data) => {
-        if (name === "denied") state.denied = data;
-        else if (name !== "missed") refresh();
-      }, aborted.signal);
+      await events((name) => {
+        if (name === "reload" || name === "circuit") refresh();
+      });
     } catch {
       // The next look says what is wrong.
     }
