@@ -18,6 +18,12 @@ pub(super) fn asks(descriptor: &Descriptor) -> bool {
     descriptor.hits_addend.is_none_or(|hits| hits == 0)
 }
 
+/// The same on a rule whose callers cannot carry an id: some of them (Kuadrant's wasm-shim) bring costs with the request, 1
+/// where they ask.
+pub(super) fn asks_for_mean(request: &Request, descriptor: &Descriptor) -> bool {
+    asks(descriptor) && (descriptor.hits_addend.is_some() || request.hits_addend <= 1)
+}
+
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).
 pub(super) fn hits(request: &Request, descriptor: &Descriptor, limit: &Limit, is_charge: bool) -> Hits {
     let addend = descriptor

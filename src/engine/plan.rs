@@ -13,7 +13,7 @@ use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
 use super::candidate::Trial;
-use super::hits::{asks, gives_back_permits_only, hits, is_afterwards, of_mean};
+use super::hits::{asks_for_mean, gives_back_permits_only, hits, is_afterwards, of_mean};
 use super::keys::rule_key;
 use super::options::EngineOptions;
 use super::status::{Status, StatusLimit};
@@ -192,7 +192,11 @@ impl Plan {
         let hits = hits(request, descriptor, &asked, is_charge);
         let hits = match (amount.hold_first, active.usage(rule.index)) {
             (Some(first), Some(usage)) => of_mean(
-                if asks(descriptor) && !settles { Hits::Peek } else { hits },
+                if asks_for_mean(request, descriptor) && !settles {
+                    Hits::Peek
+                } else {
+                    hits
+                },
                 usage.mean_cost(first),
             ),
             _ => self.held(hits, &asked, asking.clock),

@@ -85,7 +85,13 @@ fn files_of_the_reference_load_unchanged() {
 }
 
 /// How blocks begin that are no rules.
-const ENVOYS: [&str; 3] = ["typed_per_filter_config:", "http_filters:", "apiVersion:"];
+const ENVOYS: [&str; 5] = [
+    "typed_per_filter_config:",
+    "http_filters:",
+    "apiVersion:",
+    "remoteRateLimit:",
+    "services:",
+];
 
 /// Every YAML block of the documentation is a rules file, or its `descriptors`.
 #[test]

@@ -284,6 +284,38 @@ async fn a_hold_of_one_replica_is_settled_by_another() {
     two.stop().await;
 }
 
+/// What agentgateway, Agent Router and Kuadrant's wasm-shim send: a question without a number of its own or with 0, and a charge
+/// by the descriptor or by the request.
+#[tokio::test]
+async fn a_cost_is_charged_whichever_field_brings_it() {
+    for (user, question, charge) in [
+        // agentgateway: by the descriptor, and always one.
+        ("agentgateway", (Some(0), 0), (Some(500), 0)),
+        // Agent Router: none of its own before the request.
+        ("router", (None, 0), (Some(500), 0)),
+        // wasm-shim: by the request, which says 1 where it asks.
+        ("shim", (None, 1), (None, 500)),
+    ] {
+        let server = Server::start(RULES).await;
+        let call = async |(own, of_all): (Option<u64>, u32)| {
+            let mut request = request("llm", &[&[("gateway", user)]]);
+            (request.descriptors[0].hits_addend, request.hits_addend) = (own, of_all);
+            ask(&server, request).await
+        };
+        let mut passed = 0;
+        for _ in 0..20 {
+            passed += u64::from(call(question).await.passes);
+        }
+        assert_eq!(passed, 4, "{user}: each holds the first estimate of 250");
+        for _ in 0..2 {
+            call(charge).await;
+        }
+        let denied = call(question).await;
+        assert_eq!((denied.passes, denied.remaining), (false, 0), "{user}");
+        server.stop().await;
+    }
+}
+
 /// A gateway that checks with 0 and charges later, and carries no id: the first burst passes by the estimate of the rule, the
 /// second by what requests have cost.
 #[tokio::test]
