@@ -51,18 +51,18 @@ impl Master {
         let Topology::Sentinel { master, sentinels } = &settings.topology else {
             return Self::fixed();
         };
-        let (tell, told) = watch::channel(None);
+        let (answers, newest) = watch::channel(None);
         let failure = SentinelFailure::default();
         let asker = Asker {
             name: master.clone(),
             sentinels: sentinels.iter().map(|sentinel| as_server(settings, sentinel)).collect(),
-            tell,
+            answers,
             tls: tls.of_sentinels(),
             failure: Arc::clone(&failure),
         };
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(asker.run()).await });
-        Self(Some(told), failure)
+        Self(Some(newest), failure)
     }
 
     /// An error of connecting, with what the driver leaves out: why the sentinels are of no use, such as their certificates.
@@ -75,8 +75,8 @@ impl Master {
 
     /// Completes when something else is said than when it was last asked here.
     pub async fn changed(&mut self) {
-        if let Some(told) = &mut self.0
-            && told.changed().await.is_ok()
+        if let Some(newest) = &mut self.0
+            && newest.changed().await.is_ok()
         {
             return;
         }
@@ -85,11 +85,11 @@ impl Master {
 
     /// Completes when another one is named than at the time of the call.
     pub async fn replaced(&mut self) {
-        if let Some(told) = &mut self.0 {
-            let named = |told: &Option<SentinelAnswer>| told.as_ref().map(|told| told.master.clone());
-            let before = named(&told.borrow_and_update());
-            if told
-                .wait_for(|told| before.is_some() && named(told) != before)
+        if let Some(newest) = &mut self.0 {
+            let named = |answer: &Option<SentinelAnswer>| answer.as_ref().map(|answer| answer.master.clone());
+            let before = named(&newest.borrow_and_update());
+            if newest
+                .wait_for(|answer| before.is_some() && named(answer) != before)
                 .await
                 .is_ok()
             {
@@ -113,7 +113,7 @@ impl Master {
     /// connecting may take.
     pub fn ask_first(&self, settings: &RedisSettings) -> RedisSettings {
         let mut settings = settings.clone();
-        let by = self.0.as_ref().and_then(|told| Some(told.borrow().as_ref()?.by));
+        let by = self.0.as_ref().and_then(|newest| Some(newest.borrow().as_ref()?.by));
         if let (Some(by), Topology::Sentinel { sentinels, .. }) = (by, &mut settings.topology)
             && by < sentinels.len()
         {
@@ -137,7 +137,7 @@ fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
 struct Asker {
     name: String,
     sentinels: Vec<RedisSettings>,
-    tell: watch::Sender<Option<SentinelAnswer>>,
+    answers: watch::Sender<Option<SentinelAnswer>>,
     tls: Tls,
     failure: SentinelFailure,
 }
@@ -180,13 +180,13 @@ impl Asker {
             let words = vec!["get-master-addr-by-name", &self.name];
             let (host, port) = in_time(PATIENCE, client.custom(question, words)).await?;
             *self.failure.lock() = None;
-            let told = SentinelAnswer {
+            let answer = SentinelAnswer {
                 master: HostPort { host, port },
                 by,
             };
-            self.tell.send_if_modified(|before| {
-                let is_news = before.as_ref() != Some(&told);
-                *before = Some(told);
+            self.answers.send_if_modified(|before| {
+                let is_news = before.as_ref() != Some(&answer);
+                *before = Some(answer);
                 is_news
             });
             sleep(ASK_EVERY).await;
