@@ -279,6 +279,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         quota_mode: settings.answers.quota_mode,
         charge_after_peek: settings.rules.charge_after_peek,
         near_limit_ppm: ppm(settings.answers.near_limit_ratio),
+        max_noted: EngineOptions::MAX_NOTED,
         max_waiting: settings.limits.max_delayed,
         holds_back: true,
         max_concurrent: settings.limits.max_concurrent,

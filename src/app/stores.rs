@@ -115,8 +115,8 @@ fn open_redis(
         join: settings.coalesce,
         lease_keys: settings.lease.then_some(settings.memory_max_keys),
         denial_keys: settings.deny_cache.then_some(settings.deny_cache_max_keys),
-        // No counter's key goes on like this.
         bounds,
+        // No counter's key goes on like this.
         reset_log: Some(CounterKey::from_raw(&format!("{}resets", settings.key_prefix))),
         ..Options::plain(settings.timeout)
     };

@@ -84,7 +84,7 @@ impl Engine {
             active,
             store,
             fallback,
-            releases: ReleaseFilter::default(),
+            releases: ReleaseFilter::new(options.max_noted),
             waiting,
             permits,
             options,

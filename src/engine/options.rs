@@ -22,6 +22,8 @@ pub struct EngineOptions {
     pub charge_after_peek: bool,
     /// `NEAR_LIMIT_RATIO` in millionths.
     pub near_limit_ppm: u32,
+    /// Counters of which the release filter notes what they have denied, at most.
+    pub max_noted: usize,
     /// Leaky-bucket answers held back at the same time, at most.
     pub max_waiting: usize,
     /// Whether a leaky bucket's answers wait for their turn; without, `Outcome::delay_us` only says how long they would:
@@ -34,6 +36,9 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// Counters that the release filter notes, unless a simulation wants it to be full.
+    pub const MAX_NOTED: usize = 100_000;
+
     /// What a check's verdict means under the global modes.
     pub(super) const fn in_force(&self, enforcement: Enforcement) -> Enforcement {
         if self.shadow_mode {
@@ -54,6 +59,7 @@ impl Default for EngineOptions {
             quota_mode: false,
             charge_after_peek: false,
             near_limit_ppm: 800_000,
+            max_noted: Self::MAX_NOTED,
             max_waiting: 10_000,
             holds_back: true,
             max_concurrent: 10_000,

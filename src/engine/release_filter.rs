@@ -21,15 +21,15 @@ use super::status::{Status, StatusLimit};
 /// number above 10^9.
 pub const PERMIT_TAG: u64 = 1 << 29;
 
-/// Counters with notes at most; what is denied on more is not noted.
-const MAX_KEYS: usize = 100_000;
 /// Microseconds between two looks for notes that have ended, while there are as many as can be: each looks at all.
 const SWEEP_PAUSE_US: u64 = SECOND_US;
 
 /// The notes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ReleaseFilter {
     notes: Mutex<DenialNotes>,
+    /// Counters with notes at most; what is denied on more is not noted.
+    max_keys: usize,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +41,8 @@ struct DenialNotes {
 
 impl DenialNotes {
     /// Whether one more can be kept; drops what has ended if there are too many.
-    fn has_room(&mut self, now_us: u64) -> bool {
-        if self.by_key.len() < MAX_KEYS {
+    fn has_room(&mut self, max_keys: usize, now_us: u64) -> bool {
+        if self.by_key.len() < max_keys {
             return true;
         }
         if self
@@ -52,7 +52,7 @@ impl DenialNotes {
             self.swept_us = Some(now_us);
             self.by_key.retain(|_, note| note.until_us > now_us);
         }
-        self.by_key.len() < MAX_KEYS
+        self.by_key.len() < max_keys
     }
 }
 
@@ -64,6 +64,13 @@ struct Note {
 }
 
 impl ReleaseFilter {
+    pub(super) fn new(max_keys: usize) -> Self {
+        Self {
+            notes: Mutex::default(),
+            max_keys,
+        }
+    }
+
     /// Notes the permits that a request asked for and did not get, since its caller will release them all the same; `false`
     /// if there was no room for all: the release of the others will free a permit that another request holds.
     pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) -> bool {
@@ -85,7 +92,7 @@ impl ReleaseFilter {
     fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) -> bool {
         let until_us = now_us.saturating_add(window_us);
         let mut notes = self.notes.lock();
-        if !notes.by_key.contains_key(key) && !notes.has_room(now_us) {
+        if !notes.by_key.contains_key(key) && !notes.has_room(self.max_keys, now_us) {
             return false;
         }
         let note = notes.by_key.entry(key.clone()).or_insert(Note { hits: 0, until_us });
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn as_many_releases_as_denials_are_left_out_and_no_more() {
-        let filter = ReleaseFilter::default();
+        let filter = ReleaseFilter::new(100);
         let key = CounterKey::from_raw("a");
         filter.add(&key, 2, 0, 60 * SECOND_US);
         filter.add(&key, 1, 0, 60 * SECOND_US);
@@ -171,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_note_ends_with_the_window() {
-        let filter = ReleaseFilter::default();
+        let filter = ReleaseFilter::new(100);
         let key = CounterKey::from_raw("a");
         filter.add(&key, 2, 0, SECOND_US);
         filter.add(&key, 1, SECOND_US, SECOND_US);
@@ -182,12 +189,12 @@ mod tests {
 
     #[test]
     fn notes_are_bounded_and_those_that_have_ended_make_room() {
-        let filter = ReleaseFilter::default();
-        for n in 0..MAX_KEYS + 10 {
+        let filter = ReleaseFilter::new(100);
+        for n in 0..110 {
             let noted = filter.add(&CounterKey::from_raw(&n.to_string()), 1, 0, SECOND_US);
-            assert_eq!(noted, n < MAX_KEYS, "{n}");
+            assert_eq!(noted, n < 100, "{n}");
         }
-        assert_eq!(filter.notes.lock().by_key.len(), MAX_KEYS);
+        assert_eq!(filter.notes.lock().by_key.len(), 100);
         filter.add(&CounterKey::from_raw("a"), 1, SECOND_US, SECOND_US);
         assert_eq!(filter.notes.lock().by_key.len(), 1);
     }

@@ -19,6 +19,10 @@ pub struct Bounds {
     pub in_flight: usize,
     /// Counters whose corrections the flusher has in flight at the same time.
     pub flushed: usize,
+    /// Counters that a reset has in flight at the same time; the dispatcher puts those of one shard into one call.
+    pub reset: usize,
+    /// Entries of the log of resets that are read at a time.
+    pub log_entries: usize,
 }
 
 impl Default for Bounds {
@@ -29,6 +33,8 @@ impl Default for Bounds {
             joined: 1024,
             in_flight: 4096,
             flushed: 64,
+            reset: 64,
+            log_entries: 1000,
         }
     }
 }
@@ -48,6 +54,10 @@ pub enum Bound {
     InFlight,
     /// [`Bounds::flushed`]: what else is owed waited for the next turn.
     Flushed,
+    /// [`Bounds::reset`]: the others were reset after them.
+    Reset,
+    /// [`Bounds::log_entries`]: the log was read once more.
+    LogEntries,
     /// Counters that the lease stage knows: another one gets no lease.
     LeaseKeys,
     /// Numbers of hits whose denial is cached for one counter: the oldest was forgotten.
@@ -58,13 +68,15 @@ pub enum Bound {
 
 impl Bound {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Corrections,
         Self::Checks,
         Self::Waiting,
         Self::Joined,
         Self::InFlight,
         Self::Flushed,
+        Self::Reset,
+        Self::LogEntries,
         Self::LeaseKeys,
         Self::DenialSizes,
         Self::Grace,
@@ -80,6 +92,8 @@ impl Bound {
             Self::Joined => "joined",
             Self::InFlight => "in_flight",
             Self::Flushed => "flushed",
+            Self::Reset => "reset",
+            Self::LogEntries => "log_entries",
             Self::LeaseKeys => "lease_keys",
             Self::DenialSizes => "denial_sizes",
             Self::Grace => "grace",

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use smallvec::smallvec;
 use tokio::time::timeout;
 
+use super::bounds::Bound;
 use super::transport::Transport;
 use super::{Location, Remote, no_answer};
 use crate::algorithms::op::Op;
@@ -21,12 +22,8 @@ use crate::store::StoreError;
 use crate::store::reset::{Cursor, NamePage, Named, Reset};
 use crate::store::ticker::Ticker;
 
-/// Counters that are reset at the same time; the dispatcher puts those of one shard into one call.
-const AT_ONCE: usize = 64;
 /// Between two looks at the log.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Entries of the log that are read at a time.
-const ENTRIES: usize = 1000;
 /// Longest that a look at the log, an entry or a page of names may take. Nobody's decision waits for them.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -43,7 +40,10 @@ impl<T: Transport> Remote<T> {
     /// Makes counters as new, and tells other processes. Stops at the first that fails.
     pub(super) async fn reset_all(&self, counters: &[Named]) -> Reset {
         let mut done = Reset::default();
-        for chunk in counters.chunks(AT_ONCE) {
+        for chunk in counters.chunks(self.bounds.reset.max(1)) {
+            if chunk.len() < counters.len() {
+                self.reached.reached(Bound::Reset);
+            }
             let replies = chunk.iter().map(|(key, limit)| self.reset_one(key, limit));
             let replies = join_all(replies).await;
             let mut fresh: Vec<Vec<CounterKey>> = vec![Vec::new(); self.servers.len()];
@@ -124,9 +124,10 @@ impl<T: Transport> Remote<T> {
         let (Some(log), Some(server)) = (&self.reset_log, self.servers.get(server)) else {
             return;
         };
+        let most = self.bounds.log_entries;
         // While the server is away nobody resets.
         while server.context.circuit.admit().is_ok() {
-            let entries = match in_time(server.context.transport.resets(log, reader.newest, ENTRIES)).await {
+            let entries = match in_time(server.context.transport.resets(log, reader.newest, most)).await {
                 Ok(entries) => entries,
                 Err(error) => {
                     // Whatever else is wrong with a server is told by its circuit.
@@ -144,9 +145,10 @@ impl<T: Transport> Remote<T> {
                 self.forget(counter);
                 reader.newest = reader.newest.max(*at);
             }
-            if entries.len() < ENTRIES {
+            if entries.len() < most {
                 return;
             }
+            self.reached.reached(Bound::LogEntries);
         }
     }
 }
