@@ -17,6 +17,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use reached::Reached;
 use script::{EDITION, Script};
 use world::run;
 
@@ -25,10 +26,11 @@ const FEW: u64 = 200;
 /// Seeds that have failed once.
 const REGRESSIONS: &str = include_str!("regressions.txt");
 
-/// Runs a script; if something is violated, shrinks it and says everything about it.
-fn must_hold(script: &Script) {
-    let Some(violation) = run(script, false).violation else {
-        return;
+/// Runs a script; if something is violated, shrinks it and says everything about it. The bounds that it reached.
+fn must_hold(script: &Script) -> Reached {
+    let outcome = run(script, false);
+    let Some(violation) = outcome.violation else {
+        return outcome.reached;
     };
     let small = shrink::shrink(script);
     let shown = run(&small, true);
@@ -69,8 +71,10 @@ fn what_failed_once_holds() {
 }
 
 #[test]
-fn the_first_seeds_hold() {
+fn the_first_seeds_hold_and_reach_every_bound() {
+    let mut reached = Reached::default();
     for seed in 0..FEW {
-        must_hold(&Script::of(seed, EDITION));
+        reached.merge(&must_hold(&Script::of(seed, EDITION)));
     }
+    assert_eq!(reached.missing(), [""; 0], "bounds that no seed reached");
 }

@@ -1,18 +1,20 @@
 //! What must hold, kept by somebody who sees everything: every answer, and what became of every message.
 
 mod bound;
+mod end;
 mod holds;
+mod resets;
 mod seen;
 mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluicegate::algorithms::quota;
 use sluicegate::engine::{Counted, Decision, StatusLimit};
 use sluicegate::model::{Algorithm, CounterKey, Limit};
 use sluicegate::rules::OnStoreError;
 
 use self::holds::HoldBook;
+use self::resets::Heard;
 pub use self::seen::{Asked, How, Permits, Sent, others_gave_back};
 use self::seen::{Changed, changes, signed};
 use crate::rules::{Known, versions};
@@ -49,6 +51,8 @@ struct Counter {
     gone: i64,
     /// When it was reset.
     resets: Vec<u64>,
+    /// Who has heard of the last time.
+    heard: Option<Heard>,
     /// Hits of calls that were carried out and not heard of.
     unheard: u64,
     /// Messages that were under way while fallback counters admitted something, each with the last time of that.
@@ -69,6 +73,8 @@ pub struct Oracle {
     pub dropped: bool,
     /// What fallback counters had counted was forgotten: a counter, or a correction that charges it, found no room.
     pub forgotten: bool,
+    /// Permits that releases of denied requests may have freed, since their denials could not be noted.
+    pub unnoted: u64,
 }
 
 impl Oracle {
@@ -90,6 +96,7 @@ impl Oracle {
                     fewer: 0,
                     gone: 0,
                     resets: Vec::new(),
+                    heard: None,
                     unheard: 0,
                     under_way: BTreeMap::new(),
                 });
@@ -109,6 +116,7 @@ impl Oracle {
             owed: BTreeMap::new(),
             dropped: false,
             forgotten: false,
+            unnoted: 0,
         }
     }
 
@@ -206,6 +214,8 @@ impl Oracle {
             counter.under_way.extend(under_way);
             let by_fallback = self.by_fallback.entry((process.0, process.1, key.clone()));
             *by_fallback.or_default() += signed(hits);
+        } else if let Some(heard) = &mut counter.heard {
+            heard.count(asked.asked_ms, signed(hits));
         }
         Ok(())
     }
@@ -239,6 +249,7 @@ impl Oracle {
             ms: now_ms,
             server,
             sent,
+            unnoted: self.unnoted,
         };
         bound::check(key, counter, &now, allowance, self.replicas)
     }
@@ -260,11 +271,12 @@ impl Oracle {
 
     /// A server has made a counter as new. What it had counted before is gone, whoever hears of it later; leases on it are
     /// used up, and corrections of it take effect, until their processes hear of the reset.
-    pub fn reset(&mut self, key: &CounterKey, now_ms: u64, sent: &[Sent]) {
+    pub fn reset(&mut self, key: &CounterKey, now_ms: u64, at_us: u64, processes: Vec<u64>, sent: &[Sent]) {
         let Some(counter) = self.counters.get_mut(key) else {
             return;
         };
         counter.resets.push(now_ms);
+        counter.heard = Some(Heard::new(at_us, processes));
         let carried_out = sent.iter().filter(|message| message.answers.is_some());
         let of_key = carried_out.flat_map(changes).filter(|changed| changed.key == *key);
         let by_fallback = self.by_fallback.iter().filter(|((_, _, of), _)| of == key);
@@ -324,63 +336,6 @@ impl Oracle {
                 counter.unheard += hits.unsigned_abs();
             }
         }
-    }
-
-    /// After the faults and the load have ended and everything had its time.
-    ///
-    /// # Errors
-    /// A counter that is not what it must be.
-    pub fn settled(&mut self, sent: &[Sent], servers: &[Server], now_ms: u64) -> Result<(), String> {
-        for message in sent.iter().filter(|message| !message.refused) {
-            let in_doubt = message.heard.at_ms().is_none() || message.failed;
-            for Changed { key, hits, leased, .. } in changes(message) {
-                if let Some(counter) = self.counters.get_mut(&key)
-                    // A process that hears of a reset drops its lease, also one that was granted after the reset.
-                    && (in_doubt || leased && !counter.resets.is_empty())
-                {
-                    counter.more += hits;
-                }
-            }
-        }
-        for (key, counter) in &self.counters {
-            let server = &servers[counter.server];
-            let lasts = counter.limit.window_us >= 60_000_000;
-            if counter.allow || server.lost_data {
-                continue;
-            }
-            self.holds_are_told(key, counter, sent, server, now_ms)?;
-            if lasts {
-                self.uses_are_told(key, counter, server, now_ms)?;
-            }
-            slices::check(key, counter, server, now_ms, self.dropped)?;
-        }
-        Ok(())
-    }
-
-    /// What a counter has in use is what was admitted, and what is in doubt at most.
-    fn uses_are_told(&self, key: &CounterKey, counter: &Counter, server: &Server, now_ms: u64) -> Result<(), String> {
-        let (in_use, held) = server.look(now_ms, key, &counter.limit);
-        let (in_use, held) = (signed(in_use), signed(held));
-        let most = signed(quota(&counter.limit));
-        let least = ((counter.expected - counter.fewer).max(0) + held).min(most);
-        if in_use < least && !(self.forgotten && counter.local) {
-            return Err(format!(
-                "{key}: {in_use} hits are in use ({held} of them held), {least} were admitted: too few"
-            ));
-        }
-        // A release that overtakes the charge of its permit, which another replica still owes, finds nothing to free:
-        // the permit stays counted until its ttl.
-        let overtaken = counter.local && matches!(counter.limit.algorithm, Algorithm::Concurrency);
-        let largest = ((counter.expected - counter.gone + counter.more).max(0) + held).min(most);
-        if in_use > largest && !self.dropped && !overtaken {
-            return Err(format!(
-                "{key}: {in_use} hits are in use ({held} of them held), {} were admitted since it was as new and {} are in \
-                 doubt: too many",
-                counter.expected - counter.gone,
-                counter.more
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use sluicegate::store::remote::Bound;
 
 /// What has a bound and is not counted by the pipeline as a [`Bound`].
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 6] = [
     "denied counters",
     "fallback counters",
     "failures in a row",
     "requests under way",
     "answers held back",
+    "denials noted",
 ];
 
 /// Times that bounds were reached, in one run or in all.

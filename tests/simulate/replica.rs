@@ -1,8 +1,8 @@
 //! A simulated process: the real engine and pipeline in a runtime of its own, whose time only the world moves.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -54,15 +54,11 @@ pub struct Replica {
     outbox: Arc<Outbox>,
     answers: Arc<Mutex<Vec<Answered>>>,
     circuits: usize,
+    leavers_hear_nothing: bool,
+    metrics: Arc<Metrics>,
     /// Whether each server is known to be away.
     pub away: Arc<Vec<AtomicBool>>,
     pub is_paused: bool,
-}
-
-/// Shared by all: no simulation reads it.
-fn metrics() -> Arc<Metrics> {
-    static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new().expect("metrics")));
-    Arc::clone(&METRICS)
 }
 
 /// With two servers that are no cluster: which of them has a limit's counters.
@@ -129,11 +125,13 @@ impl Replica {
             key_prefix: PREFIX.into(),
             max_concurrent: setup.small.max_concurrent,
             max_waiting: setup.small.max_waiting,
+            max_noted: setup.small.max_noted,
             ..EngineOptions::default()
         };
         let fallback = remote.fallback().cloned();
         let store = Arc::clone(&remote) as Arc<dyn sluicegate::store::Store>;
-        let engine = Arc::new(Engine::new(store, fallback, options, clock, metrics()));
+        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let engine = Arc::new(Engine::new(store, fallback, options, clock, Arc::clone(&metrics)));
         engine.activate(Arc::clone(&versions()[version].rules), 1);
         drop(inside);
         Self {
@@ -146,6 +144,8 @@ impl Replica {
             outbox,
             answers: Arc::default(),
             circuits,
+            leavers_hear_nothing: setup.leavers_hear_nothing,
+            metrics,
             away,
             is_paused: false,
         }
@@ -184,11 +184,12 @@ impl Replica {
     /// A caller asks.
     pub fn ask(&self, call: usize, request: Request, deadline_ms: Option<u64>, leaves_ms: Option<u64>) {
         let (engine, answers) = (Arc::clone(&self.engine), Arc::clone(&self.answers));
-        let time = self.time;
+        let (time, hears_nothing) = (self.time, self.leavers_hear_nothing);
         self.runtime.spawn(async move {
             let deadline = deadline_ms.map(|ms| (Instant::now() + Duration::from_millis(ms)).into_std());
             let decide = engine.decide(&request, deadline);
             let decision = match leaves_ms {
+                Some(ms) if hears_nothing => while_there(ms, decide).await,
                 Some(ms) => timeout(Duration::from_millis(ms), decide).await.ok(),
                 None => Some(decide.await),
             };
@@ -200,11 +201,10 @@ impl Replica {
         });
     }
 
-    /// An operator makes a counter as new.
-    pub fn reset(&self, counter: CounterKey, limit: Limit) {
+    /// An operator makes counters as new.
+    pub fn reset(&self, counters: Vec<(CounterKey, Limit)>) {
         let engine = Arc::clone(&self.engine);
-        self.runtime
-            .spawn(async move { engine.reset(&[(counter, limit)]).await });
+        self.runtime.spawn(async move { engine.reset(&counters).await });
     }
 
     /// Puts a version of the rules in force.
@@ -221,10 +221,25 @@ impl Replica {
         self.memory.stats().evicted
     }
 
+    /// Denials that the release filter could not note.
+    pub fn unnoted(&self) -> u64 {
+        self.metrics.edges.unnoted_denials.get()
+    }
+
     /// The state of each circuit.
     pub fn circuits(&self) -> Vec<CircuitState> {
         let of = |server| Some(self.remote.circuit(server)?.borrow().clone());
         (0..self.circuits).filter_map(of).collect()
+    }
+}
+
+/// The answer, unless its caller is gone: what carries it out looks for that whenever the answer is not ready.
+async fn while_there<F: Future>(ms: u64, decide: F) -> Option<F::Output> {
+    let gone = Instant::now() + Duration::from_millis(ms);
+    tokio::select! {
+        biased;
+        () = sleep_until(gone) => None,
+        answer = decide => (Instant::now() < gone).then_some(answer),
     }
 }
 

@@ -113,6 +113,12 @@ const SPECS: [Spec; 23] = [
 pub const RULES: usize = SPECS.len();
 /// Those of the first editions.
 pub const FIRST_RULES: usize = 16;
+/// Of the first editions' rules, those that scenarios need.
+pub const WINDOW_EXACT: usize = 2;
+pub const LEAKY: usize = 7;
+pub const PERMITS: [usize; 2] = [10, 11];
+pub const HOUR_LOCAL: usize = 12;
+pub const DAY_FIXED: usize = 13;
 /// Rules whose hits are held.
 pub const HOLDS: [usize; 4] = [16, 17, 18, 19];
 /// Quotas.

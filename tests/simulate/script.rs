@@ -1,6 +1,7 @@
 //! What a run does: everything that a seed decides in advance, as a list that can be shortened.
 
 mod bounds;
+mod endings;
 mod holds;
 
 use std::fmt;
@@ -32,6 +33,10 @@ pub struct Setup {
     pub releases_all: bool,
     /// Replicas hear of resets by others.
     pub resets: bool,
+    /// A caller that has gone hears no answer, also one that is ready in the moment in which this shows; as over HTTP/2.
+    pub leavers_hear_nothing: bool,
+    /// What comes beside a release: this rule, often with more hits than it can admit.
+    pub denied_beside: Option<usize>,
     pub timeout_ms: u64,
     /// A message travels for so long at least, and at most.
     pub delay_ms: (u64, u64),
@@ -51,6 +56,8 @@ pub struct Small {
     pub max_concurrent: usize,
     /// Answers that it holds back.
     pub max_waiting: usize,
+    /// Counters whose denials its release filter notes.
+    pub max_noted: usize,
 }
 
 impl Default for Small {
@@ -60,6 +67,7 @@ impl Default for Small {
             fallback_keys: 1024,
             max_concurrent: 10_000,
             max_waiting: 10_000,
+            max_noted: 10_000,
         }
     }
 }
@@ -124,11 +132,10 @@ pub enum What {
     Rules {
         version: usize,
     },
-    /// An operator makes a counter as new.
+    /// An operator makes counters as new, each of a rule and a value.
     Reset {
         replica: usize,
-        rule: usize,
-        value: usize,
+        counters: Vec<(usize, usize)>,
     },
     /// The time of day of a replica's machine is set; a process reads it once, when it starts.
     StepReplica {
@@ -171,7 +178,7 @@ pub struct Script {
 pub const VALUES: [&str; 3] = ["a", "b", "last"];
 
 /// What seeds decide was added to in steps; a seed means the same run again only in the same edition.
-pub const EDITION: u32 = 4;
+pub const EDITION: u32 = 5;
 
 impl Script {
     /// The script of a seed, as it was in an edition. What is added later is decided by a generator of its own and joins in
@@ -187,6 +194,9 @@ impl Script {
         }
         if edition >= 4 {
             holds::fourth_edition(&mut script);
+        }
+        if edition >= 5 {
+            endings::fifth_edition(&mut script);
         }
         script.events.sort_by_key(|event| event.at_ms);
         script
@@ -209,6 +219,8 @@ impl Script {
             mixed_releases: false,
             releases_all: false,
             resets: false,
+            leavers_hear_nothing: false,
+            denied_beside: None,
             timeout_ms: [15, 15, 40][r.random_range(0..3)],
             delay_ms: [(1, 1), (1, 3), (1, 10), (2, 25)][r.random_range(0..4)],
             connections: r.random_range(1..=3),

@@ -90,6 +90,8 @@ struct World<'s> {
     oracle: Oracle,
     trace: Trace,
     reached: Reached,
+    /// Denials that release filters of processes that have ended could not note.
+    unnoted: u64,
 }
 
 /// Runs a script to its end or its first violation.
@@ -141,6 +143,7 @@ impl<'s> World<'s> {
             oracle: Oracle::new(setup, server_of),
             trace: Trace::new(is_shown),
             reached: Reached::default(),
+            unnoted: 0,
         };
         for replica in 0..setup.replicas {
             world.start(replica);

@@ -14,6 +14,8 @@ pub(super) struct Now<'a> {
     pub ms: u64,
     pub server: &'a Server,
     pub sent: &'a [Sent],
+    /// Permits that releases of denied requests may have freed.
+    pub unnoted: u64,
 }
 
 /// What fallback counters could not know: hits of calls that were under way while they decided, and that the store admitted.
@@ -57,7 +59,7 @@ pub(super) fn check(
         most_in(&counter.limit, over_us) * (1 + losses) + local
     };
     if matches!(counter.limit.algorithm, Algorithm::Concurrency) {
-        let bound = bound(0, losses(0), 0);
+        let bound = bound(0, losses(0), 0) + now.unnoted;
         return if counter.held > bound {
             Err(format!(
                 "{key}: {} permits are held, {bound} at most may be",

@@ -46,9 +46,13 @@ fn small(script: &mut Script, r: &mut SmallRng) {
     maybe(&mut small.fallback_keys, 4);
     maybe(&mut small.max_concurrent, 6);
     maybe(&mut small.max_waiting, MAX_WAITING);
-    if small.max_waiting > MAX_WAITING {
-        return;
+    if small.max_waiting <= MAX_WAITING {
+        patient(script);
     }
+}
+
+/// Callers of a leaky bucket have no deadline.
+pub(super) fn patient(script: &mut Script) {
     for event in &mut script.events {
         if let What::Call(call) = &mut event.what
             && call.parts.iter().any(|(rule, ..)| is_leaky(*rule))

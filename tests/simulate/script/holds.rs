@@ -126,7 +126,10 @@ fn resets(script: &mut Script, r: &mut SmallRng) {
         let replica = r.random_range(0..script.setup.replicas);
         script.events.push(Event {
             at_ms,
-            what: What::Reset { replica, rule, value },
+            what: What::Reset {
+                replica,
+                counters: vec![(rule, value)],
+            },
         });
     }
 }

@@ -7,6 +7,9 @@ use super::World;
 use crate::replica::{Replica, bounds};
 use crate::script::{MAX_WAITING, VALUES};
 
+/// Permits that one request asks for at most, together.
+const MOST_DENIED: u64 = 9;
+
 impl World<'_> {
     /// A process has ended: what it counted of itself.
     pub(super) fn note_end(&mut self, replica: &Replica) {
@@ -23,12 +26,16 @@ impl World<'_> {
         }
         self.reached.add("denied counters", stats.denials.evicted);
         self.reached.add("fallback counters", replica.evicted());
+        self.reached.add("denials noted", replica.unnoted());
+        self.unnoted += replica.unnoted();
     }
 
     pub(super) fn check_bounds(&mut self) -> Result<(), String> {
         let bounds = bounds(self.setup);
+        let mut unnoted = self.unnoted;
         for process in &mut self.processes {
             let Some(replica) = &process.replica else { continue };
+            unnoted += replica.unnoted();
             let stats = replica.stats();
             // Those in flight with a call are no longer among the records.
             let most = bounds.max_corrections + 128 + crate::rules::RULES * VALUES.len();
@@ -55,6 +62,7 @@ impl World<'_> {
                 *was_open = is_open;
             }
         }
+        self.oracle.unnoted = unnoted * MOST_DENIED;
         Ok(())
     }
 

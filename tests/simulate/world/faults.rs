@@ -42,11 +42,12 @@ impl World<'_> {
                     replica.activate(version);
                 }
             }
-            What::Reset { replica, rule, value } => {
+            What::Reset { replica, ref counters } => {
                 let process = &self.processes[replica];
-                let known = &versions()[self.version].known[rule];
+                let known = &versions()[self.version].known;
+                let named = |&(rule, value): &(usize, usize)| (known[rule].key(VALUES[value]), known[rule].limit);
                 if let Some(replica) = process.replica.as_ref().filter(|replica| !replica.is_paused) {
-                    replica.reset(known.key(VALUES[value]), known.limit);
+                    replica.reset(counters.iter().map(named).collect());
                 }
             }
         }

@@ -182,10 +182,12 @@ impl World<'_> {
         let answers = self.servers[server].run(self.now_ms, &sent.calls);
         sent.answers = Some(answers.clone());
         let resets = |check: &&Check<Op>| check.hits == Op::Reset;
-        let reset = sent.calls.iter().flat_map(|call| &call.checks).find(resets);
-        if let Some(check) = reset {
-            let key = check.key.clone();
-            self.oracle.reset(&key, self.now_ms, &self.sent);
+        let checks = sent.calls.iter().flat_map(|call| &call.checks);
+        let keys: Vec<_> = checks.filter(resets).map(|check| check.key.clone()).collect();
+        let at_us = self.servers[server].time_us(self.now_ms);
+        for key in keys {
+            let processes = self.processes.iter().map(|process| process.number).collect();
+            self.oracle.reset(&key, self.now_ms, at_us, processes, &self.sent);
         }
         Parcel::Delivery(Delivery::Answered(Ok(answers)))
     }
@@ -212,8 +214,17 @@ impl World<'_> {
             .note(self.now_ms, "delivers", &[number as u64, u64::from(is_answer)], || {
                 format!("#{number}: {}", if is_answer { "answered" } else { "failed" })
             });
+        let entries = match &parcel {
+            Parcel::Log(entries) if server.is_steady() => entries.clone(),
+            _ => Vec::new(),
+        };
         if let Some(reply) = flight.reply.take() {
             let taken = reply.send(parcel).is_ok();
+            for entry in entries.iter().filter(|_| taken) {
+                let numbers: Vec<u64> = self.processes.iter().map(|process| process.number).collect();
+                let now = (self.now_ms, self.sent.as_slice(), self.asked.as_slice());
+                self.oracle.hears_of_reset(entry, flight.replica, &numbers, now);
+            }
             if !is_answer || !taken {
                 // What was heard of it says nothing of what was counted.
                 self.sent[number].failed = true;

@@ -33,6 +33,10 @@ impl World<'_> {
         if !self.setup.mixed_releases || is_over || self.random.random_bool(0.5) {
             return None;
         }
+        if let Some(rule) = self.setup.denied_beside {
+            let hits = [1, 100][self.random.random_range(0..2)];
+            return Some((rule, self.random.random_range(0..2), hits));
+        }
         let (rule, value) = (self.random.random_range(0..FIRST_RULES), self.random.random_range(0..2));
         ((rule, value) != (release.0, release.1)).then_some((rule, value, 1))
     }
