@@ -68,7 +68,7 @@ simulate: ## whole installations on virtual time with every fault, SEEDS=10000 f
 quotas: ## RLQS for minutes: 16 real Envoys, failover, hot restart, stores away; windows of an hour on virtual time
 	@scripts/setup redis envoy
 	$(CARGO) test --locked --release --test envoy -- --ignored --nocapture --test-threads 1 rlqs::long
-	$(CARGO) test --locked --release --test rlqs -- --ignored --nocapture hours
+	$(CARGO) test --locked --release --test rlqs -- --ignored --nocapture --test-threads 1 hours many_buckets
 
 soak: ## a steady load for MINUTES=5; fails when memory or open files grow
 	@scripts/setup faults
@@ -78,7 +78,7 @@ fuzz: ## every input that comes from outside, broken at random, for SECONDS=60 e
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --locked --release --test fuzz
 
 bench: ## measures every target of docs/benchmarks.md and writes it anew; about ten minutes on a quiet machine. PEERS=1: beside E_BIN and LIMITADOR_BIN (docs/peers.md)
-	@scripts/setup redis
+	@scripts/setup redis envoy
 	$(CARGO) build --release --locked --features bench --bins
 	@python3 benches/run.py --binary $(TARGET)/release/sluicegate --bench-binary $(TARGET)/release/sluicegate-bench $(if $(PEERS),--peers)
 

@@ -14,6 +14,7 @@ import memory
 import peers
 import plot
 import report
+import rlqs
 import rows
 import startup
 from cases import CASES, CONNECTIONS, STREAMS, USER, Results, Row, load, throughput
@@ -211,7 +212,8 @@ def main():
         bench.progress("a round trip to Redis")
         table += rows.alone(results, stores["redis"].round_trip_us())
         table.append(latency(bench, results, servers))
-        table += startup.rows(bench)
+            table += startup.rows(bench)
+        table += rlqs.rows(bench)
         if args.peers:
             table += peers.rows(results)
             compared = {"sluicegate": servers["redis"], **{name: servers[name] for name in peers.named()}}
