@@ -151,7 +151,7 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Exit code 0, or 2 when the logs cannot be replayed.
+/// Exit code 0, or 2 when the logs cannot be replayed, or have lines and none that can be used.
 pub(super) fn replay(args: ReplayArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -184,11 +184,15 @@ pub(super) fn replay(args: ReplayArgs) -> ExitCode {
     {
         return fail(&format_args!("{}: {error}", path.display()), 2);
     }
-    if args.json {
+    let printed = if args.json {
         print_json(&report)
     } else {
         print(&report.to_string().trim_end())
+    };
+    if report.requests == 0 && report.unreadable.lines() > 0 {
+        return fail(&"no line could be used: the reasons stand in the report", 2);
     }
+    printed
 }
 
 /// Shows how far it is, on a terminal only.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::algorithms::limit::DEFAULT_PRECISION;
+use crate::config::options::{RuleOption, TABLE};
 use crate::config::problem::Clipped;
 use crate::model::{Algorithm, Limit, Window};
 use crate::rules::{Candidate, Rule, RuleSet};
@@ -163,6 +164,16 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
     }
     parts.extend(candidate(old, new));
     parts.extend(plans(old, new));
+    if old.shared != new.shared {
+        parts.push("which values share a counter is different".to_owned());
+    }
+    if old.hold_first != new.hold_first {
+        parts.push("what is held before the mean cost is known is different".to_owned());
+    }
+    if old.metadata != new.metadata {
+        parts.push("its metadata for Envoy is different".to_owned());
+    }
+    parts.extend(TABLE.iter().filter_map(|option| changed_option(option, old, new)));
     if old.replaces != new.replaces {
         parts.push("replaces other rules than before".to_owned());
     }
@@ -183,8 +194,50 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
     Some(format!("{}: {}", RuleName(new), parts.join("; ")))
 }
 
+/// Options whose changes have words of their own; every other one is told by its name and values.
+const IN_WORDS: [&str; 20] = [
+    "window",
+    "unit_multiplier",
+    "algorithm",
+    "precision",
+    "burst",
+    "max_delay",
+    "unlimited",
+    "name",
+    "headers",
+    "body",
+    "on_limit",
+    "replaces",
+    "count_denied",
+    "hold",
+    "plan_from",
+    "default",
+    "on_store_error",
+    "lease",
+    "share_threshold",
+    "candidate",
+];
+
+fn changed_option(option: &RuleOption, old: &Rule, new: &Rule) -> Option<String> {
+    let [was, is] = [old, new].map(|rule| option.values(rule));
+    if was == is || IN_WORDS.contains(&option.name) {
+        return None;
+    }
+    let words = |values: &[String]| match values {
+        [] => "not set".to_owned(),
+        values => Clipped(&values.join(", ")).to_string(),
+    };
+    Some(format!("`{}`: {} → {}", option.name, words(&was), words(&is)))
+}
+
 fn tried(candidate: &Candidate) -> String {
-    amount(candidate.requests_per_unit, candidate.window, &candidate.limit)
+    let denied = if candidate.count_denied {
+        ", denied hits count, too"
+    } else {
+        ""
+    };
+    let amount = amount(candidate.requests_per_unit, candidate.window, &candidate.limit);
+    format!("{amount}{denied}")
 }
 
 /// What becomes of a rule's candidate.

@@ -3,11 +3,27 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use crate::config::problem::Clipped;
 use crate::engine::{Decision, Engine, EngineOptions, Planned, RequestError};
 use crate::model::{Limit, ManualClock, Request};
+use crate::rules::plans::PlanOrigin;
 use crate::rules::{Defaults, RuleSet};
 use crate::store::MemoryStore;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RuleStats};
+
+/// Sources of plans that are not read here, because only a server is there to ask: their values have the default plan.
+#[must_use]
+pub fn unread_plans(rules: &RuleSet) -> Vec<String> {
+    let sources = rules.sources.iter();
+    let unread = sources.filter(|source| !matches!(source.from, PlanOrigin::File(_)));
+    let note = unread.map(|source| {
+        let (domain, name) = (Clipped(&source.domain), Clipped(&source.name));
+        format!(
+            "the plans of {domain}.{name} come from a server, which was not asked: every value had the default plan"
+        )
+    });
+    note.collect()
+}
 
 /// A rate limiter whose time is moved by its caller; its counters start empty.
 pub struct VirtualLimiter {
@@ -75,7 +91,7 @@ impl VirtualLimiter {
     pub fn plans_ahead(&self) -> bool {
         let holds = |limit: &Limit| limit.hold_us > 0;
         let rules = &self.rules.rules;
-        !rules.iter().any(|rule| rule.limit.as_ref().is_some_and(holds))
+        !rules.iter().any(|rule| rule.limits().iter().any(holds))
     }
 
     /// Brings the counters of planned requests near.
@@ -108,6 +124,12 @@ impl VirtualLimiter {
     #[must_use]
     pub const fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
+    }
+
+    /// What was counted of the rule at this index.
+    #[must_use]
+    pub fn stats(&self, rule: usize) -> Option<Arc<RuleStats>> {
+        self.engine.active()?.stats(rule).map(Arc::clone)
     }
 
     /// Counters that were dropped for want of room: above 0, decisions may be more generous than a server's.

@@ -149,7 +149,39 @@ async fn a_request_is_explained_by_the_routes_of_an_envoy() {
     assert!(ok && explained.contains("makes no descriptors"), "{explained}");
     let (ok, said) = explain("/cart", &["--listener", "nobody"]);
     assert!(
-        !ok && said.contains("--envoy") && said.contains("none has an HTTP filter"),
+        !ok && said.contains("--envoy") && said.contains("none is named \"nobody\"; there are front"),
         "{said}"
     );
+}
+
+/// Each filter is explained, up to the one that denies: Envoy asks no further.
+#[tokio::test]
+async fn a_request_is_explained_filter_by_filter() {
+    let admin = Admin::start(false, &[]);
+    let first = ENVOY.find("                  - name: limiter\n").expect("a filter");
+    let end = ENVOY
+        .find("                  - name: router\n")
+        .expect("the last filter");
+    let second = ENVOY[first..end]
+        .replace("name: limiter\n", "name: second\n")
+        .replace("domain: shop", "domain: shop\n                      stage: 1");
+    let limits = "\n                              - { stage: 1, actions: [{ request_headers: { header_name: x-user, \
+                  descriptor_key: seen } }] }\n";
+    let two = [&ENVOY[..end], &second, ENVOY[end..].trim_end(), limits].concat();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), two).expect("a bootstrap");
+    let path = file.path().to_str().expect("a path");
+    let explain = || {
+        sluicegate(
+            &admin,
+            &["explain", "--envoy", path, "--http", "GET", "/", "-H", "x-user: ann"],
+        )
+    };
+    let (ok, explained) = explain();
+    let (user, seen) = (explained.find("user=ann: counted"), explained.find("seen=ann: counted"));
+    assert!(ok && user.is_some() && user < seen, "{explained}");
+    admin.ask("user", "ann", 4).await;
+    let (ok, explained) = explain();
+    assert!(ok && explained.contains("would be denied"), "{explained}");
+    assert!(!explained.contains("seen=ann"), "{explained}");
 }

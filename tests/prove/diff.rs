@@ -21,6 +21,9 @@ descriptors:
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5 } }
   - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 10m } } }
   - { key: calls, rate_limit: { window: { calendar: month, time_zone: UTC }, requests_per_unit: 5 } }
+  - { key: each, value: \"a*\", rate_limit: { unit: day, requests_per_unit: 5 } }
+  - { key: learns, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 10m, adaptive: { first: 7 } } } }
+  - { key: shown, rate_limit: { unit: day, requests_per_unit: 5 } }
 ";
 const NEW: &str = "
 domain: shop
@@ -41,6 +44,9 @@ descriptors:
   - { key: soft, rate_limit: { unit: day, requests_per_unit: 5, on_limit: mark, headers: false, body: false } }
   - { key: held, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 20m } } }
   - { key: calls, rate_limit: { window: { calendar: month, time_zone: Asia/Tokyo }, requests_per_unit: 5 } }
+  - { key: each, value: \"a*\", share_threshold: true, rate_limit: { unit: day, requests_per_unit: 5 } }
+  - { key: learns, rate_limit: { unit: day, requests_per_unit: 5, hold: { ttl: 10m, adaptive: { first: 8 } } } }
+  - { key: shown, detailed_metric: true, rate_limit: { unit: day, requests_per_unit: 5 } }
   - { key: several, rate_limits: [{ unit: second, requests_per_unit: 10 }, { unit: day, requests_per_unit: 200 }] }
 ";
 
@@ -55,6 +61,7 @@ fn a_change_is_told_in_words() {
         "shop / bucket: looser: 5 per second by sliding_window → 5 per second by token_bucket, burst 9; its counters start anew",
         "shop / calls: counted otherwise: 5 per month (UTC) by fixed_window → 5 per month (Asia/Tokyo) by fixed_window; its \
          counters start anew",
+        "shop / each_a*: which values share a counter is different; its counters start anew",
         "shop / fewer (f): tighter: 5 per minute by sliding_window → 3 per minute by sliding_window; its counters go on",
         "shop / finer: counted otherwise: 5 per minute by sliding_window → 5 per minute by sliding_window, precision 64; its \
          counters go on",
@@ -62,12 +69,14 @@ fn a_change_is_told_in_words() {
         "shop / gone: gone, it was 5 per second by sliding_window",
         "shop / held: counted otherwise: 5 per day by sliding_window, held up to 10m → 5 per day by sliding_window, held up to \
          20m; its counters start anew",
+        "shop / learns: what is held before the mean cost is known is different; its counters go on",
         "shop / log: tighter: 5 per minute by sliding_log → 5 per hour by sliding_log; its counters start anew",
         "shop / longer: tighter: 5 per minute by sliding_window → 5 per 2 minutes by sliding_window; its counters go on",
         "shop / new: new, unlimited; tries a candidate: 2 per day by sliding_window",
         "shop / several: tighter: 250 per day by sliding_window → 200 per day by sliding_window; its counters go on",
         "shop / several#1s: new, 10 per second by sliding_window",
         "shop / shadow: denies now (no shadow mode any more); its counters go on",
+        "shop / shown: `detailed_metric`: not set → true; its counters go on",
         "shop / soft: what is over passes with a mark; clients are not told of it in headers any more; denials do not tell of it \
          any more; its counters go on",
         "shop / spread: less at once, more in the long run: 60 per hour by sliding_window → 2 per minute by sliding_window; its \

@@ -1,18 +1,17 @@
 //! `sluicegate replay`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use flate2::write::GzEncoder;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::Value;
+
+mod input;
 
 use crate::{directory, sluicegate, text};
 
 /// Two requests a minute for each client, and a key of its own.
-const RULES: &str = "
+pub(super) const RULES: &str = "
 domain: shop
 ext_authz:
   rate_limits:
@@ -30,7 +29,7 @@ descriptors:
 ";
 
 /// Client 1 comes six times within a minute, client 2 twice.
-fn clf() -> String {
+pub(super) fn clf() -> String {
     let mut log = String::new();
     for second in 0..6 {
         writeln!(
@@ -49,7 +48,7 @@ fn clf() -> String {
     log
 }
 
-fn replay(directory: &Path, args: &[&str]) -> Value {
+pub(super) fn replay(directory: &Path, args: &[&str]) -> Value {
     let args: Vec<&str> = ["replay", "--json", "--rules", "rules.yaml"]
         .into_iter()
         .chain(args.iter().copied())
@@ -95,163 +94,6 @@ fn a_log_is_decided_by_the_rules_at_its_own_times() {
     );
 }
 
-#[test]
-fn every_format_and_compression_says_the_same() {
-    let mut envoy = String::new();
-    let mut json = String::new();
-    for line in clf().lines() {
-        let client = line.split(' ').next().expect("a client");
-        let second = &line[33..35];
-        writeln!(envoy, "[2026-11-28T06:00:{second}.000Z] GET /a 200 {client}:4711 \"k\"").expect("text");
-        writeln!(json, "{{\"at\":\"2026-11-28T06:00:{second}Z\",\"src\":{{\"ip\":\"{client}\"}},\"other\":[1,{{}}],\"h\":{{\"k\":\"k\"}}}}").expect("text");
-    }
-    let format =
-        "[%START_TIME%] %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %DOWNSTREAM_REMOTE_ADDRESS% \"%REQ(X-KEY)%\"";
-    let fields = [
-        "--field",
-        "time=at",
-        "--field",
-        "client=src.ip",
-        "--field",
-        "header.X-Key=h.k",
-    ];
-    let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(clf().as_bytes()).expect("gzip");
-    let zstd = compress_to_vec(clf().as_bytes(), CompressionLevel::Fastest);
-    let directory = directory(&[
-        ("rules.yaml", RULES),
-        ("envoy.log", &envoy),
-        ("json.log", &json),
-        ("clf.log", &clf()),
-    ]);
-    for (name, bytes) in [
-        ("clf.gz", gzip.finish().expect("gzip")),
-        ("clf.zst", zstd.clone()),
-        ("two.zst", [zstd.clone(), zstd].concat()),
-    ] {
-        std::fs::write(directory.path().join(name), bytes).expect("a file");
-    }
-    let denied = |args: &[&str]| {
-        let report = replay(directory.path(), args);
-        assert_eq!(report["unreadable"], serde_json::json!({}), "{args:?}");
-        report["denied"].clone()
-    };
-    for args in [
-        &["clf.log"][..],
-        &["clf.gz"],
-        &["clf.zst"],
-        &["--format", "common", "clf.log"],
-        &["--format", format, "envoy.log"],
-    ] {
-        assert_eq!(denied(args), 4, "{args:?}");
-    }
-    // Two frames in one file: the second begins earlier than the first ended, so only the window's length is set right.
-    assert_eq!(replay(directory.path(), &["two.zst"])["lines"], 16);
-    let with_fields: Vec<&str> = fields.iter().copied().chain(["json.log"]).collect();
-    assert_eq!(denied(&with_fields), 4);
-    let report = replay(directory.path(), &with_fields);
-    assert_eq!(report["rules"][1]["requests"], 8, "{report:#}");
-
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["replay", "--json", "--rules", "rules.yaml", "-"])
-        .current_dir(directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(clf().as_bytes())
-        .expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(report["denied"], 4);
-}
-
-#[test]
-fn logs_are_merged_in_order_of_time_and_small_disorder_is_set_right() {
-    let log = clf();
-    let lines: Vec<&str> = log.lines().collect();
-    let (first, second) = (lines[..4].join("\n"), lines[4..].join("\n"));
-    let directory = directory(&[("rules.yaml", RULES), ("a.log", &second), ("b.log", &first)]);
-    let report = replay(directory.path(), &["a.log", "b.log"]);
-    assert_eq!(
-        (&report["denied"], &report["unreadable"]),
-        (&4.into(), &serde_json::json!({})),
-        "{report:#}"
-    );
-
-    let at = |ms: u32| {
-        format!(
-            "{{\"time\":\"2026-11-28T06:00:{:02}.{:03}Z\",\"client\":\"192.0.2.1\"}}\n",
-            ms / 1000,
-            ms % 1000
-        )
-    };
-    let shuffled: String = [2000, 1500, 1100, 3000, 2100].map(at).concat();
-    std::fs::write(directory.path().join("j.log"), &shuffled).expect("a file");
-    let report = replay(directory.path(), &["j.log"]);
-    assert_eq!(
-        (&report["requests"], &report["unreadable"]),
-        (&5.into(), &serde_json::json!({}))
-    );
-    assert_eq!(report["from"], "2026-11-28T06:00:01.100Z");
-    // 900 ms later than a line that has gone on.
-    std::fs::write(directory.path().join("j.log"), [5000, 7000, 3000].map(at).concat()).expect("a file");
-    let report = replay(directory.path(), &["j.log"]);
-    assert_eq!(
-        report["unreadable"]["later than the reorder window"]["lines"], 1,
-        "{report:#}"
-    );
-    assert_eq!(
-        report["unreadable"]["later than the reorder window"]["example"], "at 2026-11-28T06:00:03.000Z",
-        "{report:#}"
-    );
-    let report = replay(directory.path(), &["--reorder-window", "5s", "j.log"]);
-    assert_eq!(
-        (&report["requests"], &report["unreadable"]),
-        (&3.into(), &serde_json::json!({}))
-    );
-}
-
-#[test]
-fn what_cannot_be_read_is_counted_by_reason_with_an_example() {
-    let mut log = clf().into_bytes();
-    log.extend(b"192.0.2.9 - - [28/Nov/2026:26:00:00 +0000] \"GET / HTTP/1.1\" 200 1\n");
-    log.extend(b"192.0.2.9 - - [28/Nov/2026:06:00:09 +0000] \"-\" 408 0\n\xff\xfe\nnonsense \x1b[31m\n");
-    log.extend(vec![b'x'; 300_000]);
-    log.extend(b"\n192.0.2.1 - - [28/Nov/2026:06:00:09 +0000] \"GET / HTTP/1.1\" 200 1\n");
-    let directory = directory(&[("rules.yaml", RULES)]);
-    std::fs::write(directory.path().join("a.log"), log).expect("a file");
-    let report = replay(directory.path(), &["a.log"]);
-    assert_eq!(
-        (&report["requests"], &report["lines"]),
-        (&9.into(), &14.into()),
-        "{report:#}"
-    );
-    let unreadable = report["unreadable"].as_object().expect("reasons");
-    for reason in [
-        "a time that cannot be read",
-        "a request line without a method and a path",
-        "not UTF-8",
-        "no time in brackets",
-        "longer than 64 KiB",
-    ] {
-        assert_eq!(
-            unreadable.get(reason).map(|reason| &reason["lines"]),
-            Some(&1.into()),
-            "{reason} in {report:#}"
-        );
-    }
-    let output = text(&sluicegate(directory.path(), &["replay", "--rules", "rules.yaml", "a.log"]).stdout);
-    assert!(
-        output.contains("1 × no time in brackets, for instance: nonsense \\u{1b}[31m"),
-        "{output}"
-    );
-}
-
 /// A log without what the rules count by looks like traffic that no rule limits.
 #[test]
 fn what_no_line_has_is_told_when_rules_get_no_request() {
@@ -274,6 +116,74 @@ fn what_no_line_has_is_told_when_rules_get_no_request() {
     let empty = text(&empty.stdout);
     assert!(empty.starts_with("0 lines, no request\n"), "{empty}");
     assert!(!empty.contains("note"), "{empty}");
+    let report = replay(directory.path(), &["--html", "page.html", "empty.log"]);
+    assert_eq!((report.get("from"), report.get("to")), (None, None), "{report:#}");
+    let page = std::fs::read_to_string(directory.path().join("page.html")).expect("a page");
+    assert!(page.contains("<h1>Replay: no request</h1>"), "{page}");
+}
+
+/// A script that looks at the exit code only must not take a log of another format for quiet traffic.
+#[test]
+fn a_log_without_a_usable_line_is_a_failure_and_the_report_says_why() {
+    let directory = directory(&[("rules.yaml", RULES), ("a.log", "{\"client\":\"192.0.2.1\"}\n")]);
+    let output = sluicegate(directory.path(), &["replay", "--rules", "rules.yaml", "a.log"]);
+    assert_eq!(output.status.code(), Some(2));
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        out.starts_with("1 lines, no request\n") && out.contains("1 × "),
+        "{out}"
+    );
+    assert!(err.contains("no line could be used"), "{err}");
+}
+
+#[test]
+fn candidates_are_decided_beside_the_limits_in_force() {
+    let rules = RULES.replace(
+        "unit: minute, requests_per_unit: 2 }",
+        "unit: minute, requests_per_unit: 2 }, candidate: { unit: minute, requests_per_unit: 1 }",
+    );
+    let directory = directory(&[("rules.yaml", &rules), ("a.log", &clf())]);
+    let report = replay(directory.path(), &["--html", "page.html", "a.log"]);
+    let candidate = serde_json::json!({
+        "limit": "1 per minute, sliding_window", "would_deny": 2, "would_allow": 0, "both_deny": 4,
+    });
+    assert_eq!(report["rules"][0]["candidate"], candidate, "{report:#}");
+    assert_eq!(
+        (&report["denied"], report["rules"][1].get("candidate")),
+        (&4.into(), None)
+    );
+    let words = "candidate 1 per minute, sliding_window: 2 more would be denied, 0 fewer; 4 by both";
+    let page = std::fs::read_to_string(directory.path().join("page.html")).expect("a page");
+    assert!(page.contains(words), "{page}");
+    let output = text(&sluicegate(directory.path(), &["replay", "--rules", "rules.yaml", "a.log"]).stdout);
+    assert!(output.contains(words), "{output}");
+}
+
+#[test]
+fn advice_for_limits_by_plan_says_that_it_knows_no_plan() {
+    let rules = "
+domain: shop
+plans: { pro: { unit: minute, requests_per_unit: 5 }, free: { unit: minute, requests_per_unit: 2 } }
+sources: { clients: { file: clients.csv } }
+ext_authz: { rate_limits: [{ actions: [{ remote_address: {} }] }] }
+descriptors:
+  - { key: remote_address, rate_limit: { plan_from: clients, default: free } }
+";
+    let directory = directory(&[
+        ("rules.yaml", rules),
+        ("clients.csv", "192.0.2.1,pro\n"),
+        ("a.log", &clf()),
+    ]);
+    let report = replay(directory.path(), &["a.log"]);
+    assert_eq!(report["denied"], 1, "{report:#}");
+    assert_eq!(
+        report["rules"][0]["limit"],
+        "by plan; without one 2 per minute, sliding_window"
+    );
+    assert!(
+        report["notes"].to_string().contains("whatever their plan"),
+        "{report:#}"
+    );
 }
 
 /// A report that was cut off because the disk is full must not look complete.
@@ -384,4 +294,37 @@ fn durations_free_the_slots_of_concurrency_limits() {
         "{report:#}"
     );
     assert!(!report["notes"].to_string().contains("concurrency"), "{report:#}");
+}
+
+/// A limit counts hits, and so must the limit that is advised.
+#[test]
+fn demand_is_counted_in_hits() {
+    let rules = RULES.replace(
+        "- actions: [{ remote_address: {} }]",
+        "- { hits_addend: 5, actions: [{ remote_address: {} }] }",
+    );
+    let directory = directory(&[("rules.yaml", &rules), ("a.log", &clf())]);
+    let demand = replay(directory.path(), &["a.log"])["rules"][0]["demand"].clone();
+    assert_eq!(
+        (&demand["max"], &demand["limit_for_share"]),
+        (&30.into(), &30.into()),
+        "{demand:#}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_other_rules_is_not_told_of_the_log() {
+    let old = LOOSER
+        .replace(
+            "requests_per_unit: 4",
+            "requests_per_unit: 4, algorithm: concurrency, window: 1h",
+        )
+        .replace("unit: minute, ", "");
+    let directory = directory(&[("rules.yaml", RULES), ("old.yaml", &old), ("a.log", &clf())]);
+    let report = replay(directory.path(), &["--against", "old.yaml", "a.log"]);
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("the other rules: `concurrency` limits: the log does not say"),
+        "{notes}"
+    );
 }

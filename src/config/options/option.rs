@@ -121,6 +121,16 @@ pub struct RuleOption {
     pub(in super::super) effect: Option<Effect>,
 }
 
+impl RuleOption {
+    /// Its values in a rule, as `/rlconfig` shows them, but for what only the tree above the rule knows.
+    #[must_use]
+    pub fn values(&self, rule: &Rule) -> Vec<String> {
+        let mut values = Vec::new();
+        (self.show)(&Shown { rule, shared: &[] }, &mut values);
+        values
+    }
+}
+
 /// The type of a field, with the slot that it fills.
 #[derive(Debug)]
 pub(in super::super) enum Kind {

@@ -13,6 +13,9 @@ use super::json::{field, items, path, text, truth};
 const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
 const FILTER: &str = "filters.http.ratelimit.v3.RateLimit";
 
+/// Names of listeners that an error lists.
+const MAX_NAMES: usize = 20;
+
 /// What is needed of an Envoy's configuration.
 pub(super) struct Found {
     /// The connection manager.
@@ -76,12 +79,8 @@ impl<'v> Parts<'v> {
             for item in items(dump, "dynamic_listeners") {
                 parts.listeners.extend(path(item, &["active_state", "listener"]));
             }
-            for item in [
-                items(dump, "static_route_configs"),
-                items(dump, "dynamic_route_configs"),
-            ]
-            .concat_refs()
-            {
+            let dynamic = items(dump, "dynamic_route_configs");
+            for item in items(dump, "static_route_configs").iter().chain(dynamic) {
                 parts.routes.extend(field(item, "route_config"));
             }
         }
@@ -93,18 +92,6 @@ impl<'v> Parts<'v> {
         if let Some(resources) = field(bootstrap, "static_resources") {
             self.listeners.extend(items(resources, "listeners"));
         }
-    }
-}
-
-/// Two slices, one after the other.
-trait ConcatRefs<'v> {
-    fn concat_refs(self) -> impl Iterator<Item = &'v Value>;
-}
-
-impl<'v> ConcatRefs<'v> for [&'v [Value]; 2] {
-    fn concat_refs(self) -> impl Iterator<Item = &'v Value> {
-        let [one, other] = self;
-        one.iter().chain(other)
     }
 }
 
@@ -121,7 +108,11 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
                 let Some(manager) = field(network, "typed_config").filter(|config| is_type(config, MANAGER)) else {
                     continue;
                 };
-                let filters: Vec<FoundFilter> = items(manager, "http_filters").iter().filter_map(filter).collect();
+                let filters = items(manager, "http_filters");
+                if let Some(discovered) = filters.iter().find(|filter| is_discovered(filter)) {
+                    return Err(EnvoyError::unsupported(&text(discovered, "name"), "config_discovery"));
+                }
+                let filters: Vec<FoundFilter> = filters.iter().filter_map(filter).collect();
                 if !filters.is_empty() {
                     found.push((name.clone(), manager, filters));
                 }
@@ -131,12 +122,7 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
     let names: Vec<String> = found.iter().map(|(name, ..)| name.clone()).collect();
     let (manager, filters) = match (found.pop(), found.is_empty()) {
         (Some((_, manager, filters)), true) => (manager, filters),
-        (None, _) => {
-            return Err(EnvoyError::wrong(
-                "listeners",
-                "none has an HTTP filter of the type RateLimit",
-            ));
-        }
+        (None, _) => return Err(EnvoyError::wrong("listeners", none_found(parts, wanted))),
         _ => {
             let reason = format!(
                 "several connection managers with a rate limit filter, in the listeners {}: name one listener",
@@ -175,6 +161,26 @@ fn find(parts: &Parts<'_>, wanted: Option<&str>) -> Result<Found, EnvoyError> {
     })
 }
 
+/// Why there is no rate limit filter.
+fn none_found(parts: &Parts<'_>, wanted: Option<&str>) -> String {
+    let Some(wanted) = wanted else {
+        return "none has an HTTP filter of the type RateLimit".to_owned();
+    };
+    let mut names: Vec<String> = parts.listeners.iter().map(|listener| text(listener, "name")).collect();
+    if names.iter().any(|name| name == wanted) {
+        return format!("{wanted:?} has no HTTP filter of the type RateLimit");
+    }
+    names.truncate(MAX_NAMES);
+    format!("none is named {wanted:?}; there are {}", names.join(", "))
+}
+
+/// A rate limit filter whose configuration comes by ECDS, which is not in the file.
+fn is_discovered(filter: &Value) -> bool {
+    let types = path(filter, &["config_discovery", "type_urls"]).and_then(Value::as_array);
+    let is_ours = |name: &Value| name.as_str().is_some_and(|name| ends_with_type(name, FILTER));
+    types.is_some_and(|types| types.iter().any(is_ours))
+}
+
 /// An HTTP filter, if it is a rate limit filter.
 fn filter(filter: &Value) -> Option<FoundFilter> {
     let config = field(filter, "typed_config").filter(|config| is_type(config, FILTER))?;
@@ -187,5 +193,9 @@ fn filter(filter: &Value) -> Option<FoundFilter> {
 
 pub(super) fn is_type(config: &Value, suffix: &str) -> bool {
     let name = config.get("@type").and_then(Value::as_str).unwrap_or_default();
+    ends_with_type(name, suffix)
+}
+
+fn ends_with_type(name: &str, suffix: &str) -> bool {
     name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
 }

@@ -9,7 +9,7 @@ use crate::mapping::{Answers, ClientAddress, HitsFrom, List, Mapping, RequestMat
 use super::EnvoyError;
 use super::actions::{self, Around};
 use super::bootstrap::{FoundFilter, is_type};
-use super::json::{field, items, number, text, truth, unknown};
+use super::json::{field, items, number, path, text, truth, unknown};
 
 /// A filter as the connection manager has it.
 pub(super) struct Filter<'v> {
@@ -43,6 +43,14 @@ pub(super) fn of_route(
         // A redirect or a direct response: the filter finds no cluster and asks nobody.
         return Ok(None);
     };
+    let clusters = path(action, &["weighted_clusters"]).map_or(&[][..], |weighted| items(weighted, "clusters"));
+    let is_configured = |cluster: &Value| path(cluster, &["typed_per_filter_config", &filter.found.name]).is_some();
+    if clusters.iter().any(is_configured) {
+        return Err(EnvoyError::unsupported(
+            place,
+            "typed_per_filter_config of weighted clusters",
+        ));
+    }
     let per_route = per_route(filter, levels);
     if per_route.disabled {
         return Ok(None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::mapping::{Attributes, ClientAddress, Mapping, Subject};
-use crate::model::Descriptor;
+use crate::model::{Descriptor, Request, Settles};
 
 use super::EnvoyError;
 use super::bootstrap;
@@ -30,6 +30,24 @@ pub struct FilterCall {
     pub domain: Arc<str>,
     /// At least one.
     pub descriptors: Vec<Descriptor>,
+}
+
+impl FilterCall {
+    /// The request; through the rate limit service (`by_service`) an entry may settle a hold, through `ext_authz` not.
+    #[must_use]
+    pub fn into_request(mut self, by_service: bool) -> Request {
+        if by_service {
+            for descriptor in &mut self.descriptors {
+                descriptor.settles = Settles::take(&mut descriptor.entries);
+            }
+        }
+        Request {
+            domain: String::from(&*self.domain),
+            descriptors: self.descriptors,
+            hits_addend: 1,
+            releases_all: false,
+        }
+    }
 }
 
 struct Host {

@@ -3,12 +3,17 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Requests of one key in one window of its rule, over all keys and windows.
+/// Digits of the histogram: an advice is off by at most 0.1 %.
+const DIGITS: u8 = 3;
+
+/// Hits that one key asked for in one window of its rule, over all keys and windows.
+#[derive(Default)]
 pub struct Demand {
-    windows: Histogram<u64>,
+    /// Made when the first window is over: most of many rules may never be asked.
+    windows: Option<Histogram<u64>>,
 }
 
-/// Quantiles of a rule's demand, in requests of one key in one window.
+/// Quantiles of a rule's demand, in hits that one key asked for in one window.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Quantiles {
     /// Windows in which a key asked at all.
@@ -28,68 +33,67 @@ pub struct Quantiles {
 }
 
 impl Demand {
-    /// Nothing asked yet. `None` if the histogram cannot be made.
-    #[must_use]
-    pub fn new() -> Option<Self> {
-        // Three digits: an advice off by at most 0.1 %.
-        Some(Self {
-            windows: Histogram::new(3).ok()?,
-        })
-    }
-
     /// A window of a key is over.
-    pub fn add(&mut self, requests: u32) {
-        self.windows.saturating_record(requests.into());
+    pub fn add(&mut self, hits: u32) {
+        if self.windows.is_none() {
+            // No failure: these digits are among those that the histogram takes.
+            self.windows = Histogram::new(DIGITS).ok();
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.saturating_record(hits.into());
+        }
     }
 
     /// The quantiles, and the limit for a share of denied requests between 0 and 1.
     #[must_use]
     pub fn quantiles(&self, share: f64) -> Quantiles {
-        let at = |quantile| self.windows.value_at_quantile(quantile);
+        let Some(windows) = &self.windows else {
+            return Quantiles::default();
+        };
+        let at = |quantile| windows.value_at_quantile(quantile);
         Quantiles {
-            windows: self.windows.len(),
+            windows: windows.len(),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
-            max: self.windows.max(),
-            limit_for_share: self.limit_for(share),
+            max: windows.max(),
+            limit_for_share: limit_for(windows, share),
         }
     }
+}
 
-    /// What is above the limit in each window is denied.
-    fn limit_for(&self, share: f64) -> u64 {
-        let steps: Vec<(u64, u64)> = self
-            .windows
-            .iter_recorded()
-            .map(|step| (step.value_iterated_to(), step.count_at_value()))
-            .collect();
-        let asked: u128 = steps
-            .iter()
-            .map(|(value, count)| u128::from(*value) * u128::from(*count))
-            .sum();
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a count"
-        )]
-        let budget = (asked as f64 * share) as u128;
-        // From the largest value down: windows above it, and what of them is over it.
-        let (mut windows, mut denied, mut limit) = (0_u128, 0_u128, self.windows.max());
-        for (at, (value, count)) in steps.iter().enumerate().rev() {
-            windows += u128::from(*count);
-            limit = *value;
-            let next = if at == 0 { 0 } else { steps[at - 1].0 };
-            let room = (budget.saturating_sub(denied)) / windows.max(1);
-            let step = u128::from(value - next);
-            if room < step {
-                return limit.saturating_sub(u64::try_from(room).unwrap_or(0)).max(1);
-            }
-            denied += step * windows;
+/// The smallest limit that denies at most the share: what is above it in each window is denied.
+fn limit_for(windows: &Histogram<u64>, share: f64) -> u64 {
+    let steps: Vec<(u64, u64)> = windows
+        .iter_recorded()
+        .map(|step| (step.value_iterated_to(), step.count_at_value()))
+        .collect();
+    let asked: u128 = steps
+        .iter()
+        .map(|(value, count)| u128::from(*value) * u128::from(*count))
+        .sum();
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    let budget = (asked as f64 * share) as u128;
+    // From the largest value down: windows above it, and what of them is over it.
+    let (mut above, mut denied, mut limit) = (0_u128, 0_u128, windows.max());
+    for (at, (value, count)) in steps.iter().enumerate().rev() {
+        above += u128::from(*count);
+        limit = *value;
+        let next = if at == 0 { 0 } else { steps[at - 1].0 };
+        let room = (budget.saturating_sub(denied)) / above.max(1);
+        let step = u128::from(value - next);
+        if room < step {
+            return limit.saturating_sub(u64::try_from(room).unwrap_or(0)).max(1);
         }
-        limit
+        denied += step * above;
     }
+    limit
 }
 
 #[cfg(test)]
@@ -98,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_the_smallest_that_denies_at_most_the_share() {
-        let mut demand = Demand::new().unwrap();
+        let mut demand = Demand::default();
         // 10,000 requests: 990 windows of 10, and one of 100.
         for _ in 0..990 {
             demand.add(10);

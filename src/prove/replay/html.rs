@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::prove::explain::Micros;
 
-use super::report::{Against, Report, RuleReport};
+use super::report::{Against, ReplaySpan, Report, RuleReport};
 use super::series::Series;
 use super::text::percent;
 
@@ -32,11 +32,11 @@ impl fmt::Display for Page<'_> {
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Replay of an access log</title>",
         )?;
         f.write_str("<meta name=\"viewport\" content=\"width=device-width\">")?;
-        write!(
-            f,
-            "<style>{STYLE}</style></head><body><h1>Replay: {} to {}</h1>",
-            report.from, report.to
-        )?;
+        write!(f, "<style>{STYLE}</style></head><body><h1>Replay: ")?;
+        match report.span {
+            Some(ReplaySpan { from, to }) => write!(f, "{from} to {to}</h1>")?,
+            None => f.write_str("no request</h1>")?,
+        }
         let denied = percent(report.denied, report.requests);
         let (requests, unlimited) = (report.requests, report.unlimited);
         write!(
@@ -140,12 +140,15 @@ fn section(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt::Re
         Escaped(&rule.rule),
         Escaped(rule.limit.as_deref().unwrap_or("unlimited"))
     )?;
+    if let Some(candidate) = &rule.candidate {
+        write!(f, "<p>{}</p>", Escaped(&candidate.to_string()))?;
+    }
     chart(f, &rule.series, &rule.rule)?;
     let demand = &rule.demand;
     if rule.limit.is_some() {
         write!(
             f,
-            "<table><tr><th>a key's requests in a window<th>half<th>90 %<th>99 %<th>99.9 %<th>most<th>limit for at most {} % denied\
+            "<table><tr><th>a key's hits in a window<th>half<th>90 %<th>99 %<th>99.9 %<th>most<th>limit for at most {} % denied\
              <tr><td class=dim>at most<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</table>",
             share * 100.0,
             demand.p50,

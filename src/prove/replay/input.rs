@@ -55,18 +55,59 @@ struct Open {
     next: Box<Record>,
 }
 
-/// The first line of the first log that is not empty, to tell the format by; nothing for the standard input.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn first_line(paths: &[PathBuf]) -> Result<String, InputError> {
-    for path in paths.iter().filter(|path| path.as_os_str() != STDIN) {
-        let mut lines = Lines::open(path, Arc::default())?;
-        if let Some(line) = lines.next().map_err(|error| failed(path, error))? {
-            return Ok(String::from_utf8_lossy(line.unwrap_or_default()).into_owned());
-        }
+/// Logs that nothing has been read of yet.
+pub struct LogFiles {
+    logs: Vec<Log>,
+    read_bytes: Arc<AtomicU64>,
+}
+
+struct Log {
+    path: PathBuf,
+    /// What can be read only once: the standard input, a pipe; `None` = a file, which can be opened again.
+    stream: Option<Lines>,
+}
+
+impl LogFiles {
+    /// Opens what can be read only once.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, InputError> {
+        let read_bytes = Arc::default();
+        let open = |path: &PathBuf| {
+            let is_file = path.as_os_str() != STDIN && size(path)?.is_some();
+            let stream = (!is_file).then(|| Lines::open(path, Arc::clone(&read_bytes)));
+            let stream = stream.transpose()?;
+            let path = path.clone();
+            Ok(Log { path, stream })
+        };
+        let logs = paths.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { logs, read_bytes })
     }
-    Ok(String::new())
+
+    /// The first line of the first log that is not empty, to tell the format by. It is read again.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn first_line(&mut self) -> Result<String, InputError> {
+        for Log { path, stream } in &mut self.logs {
+            let line = match stream {
+                Some(lines) => lines.peek().map(ToOwned::to_owned),
+                None => Lines::open(path, Arc::default())?.peek().map(ToOwned::to_owned),
+            };
+            let line = line.map_err(|error| failed(path, error))?;
+            if !line.is_empty() {
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+        }
+        Ok(String::new())
+    }
+}
+
+/// Bytes of a file; `None` for what is none.
+fn size(path: &Path) -> Result<Option<u64>, InputError> {
+    let metadata = std::fs::metadata(path).map_err(|error| failed(path, error))?;
+    Ok(metadata.is_file().then_some(metadata.len()))
 }
 
 impl<'f> Merged<'f> {
@@ -74,25 +115,25 @@ impl<'f> Merged<'f> {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn open(paths: &[PathBuf], format: &'f Format) -> Result<Self, InputError> {
+    pub fn open(logs: LogFiles, format: &'f Format) -> Result<Self, InputError> {
         let mut merged = Self {
             format,
             waiting: Vec::new(),
             open: Vec::new(),
-            read_bytes: Arc::default(),
+            read_bytes: logs.read_bytes,
             total_bytes: Some(0),
             unreadable: Unreadable::default(),
             lines: 0,
         };
-        for path in paths {
-            if path.as_os_str() == STDIN {
+        for Log { path, stream } in logs.logs {
+            if let Some(lines) = stream {
                 merged.total_bytes = None;
-                merged.start(path)?;
+                merged.start(path, lines)?;
                 continue;
             }
-            let size = std::fs::metadata(path).map_err(|error| failed(path, error))?.len();
+            let size = size(&path)?.unwrap_or_default();
             merged.total_bytes = merged.total_bytes.map(|total| total + size);
-            merged.waiting.push((first_time(path, format)?, path.clone()));
+            merged.waiting.push((first_time(&path, format)?, path));
         }
         merged.waiting.sort_by(|one, other| other.cmp(one));
         Ok(merged)
@@ -116,7 +157,8 @@ impl<'f> Merged<'f> {
                 && earliest.is_none_or(|(_, at_us)| *first_us <= at_us)
                 && let Some((_, path)) = self.waiting.pop()
             {
-                self.start(&path)?;
+                let lines = Lines::open(&path, Arc::clone(&self.read_bytes))?;
+                self.start(path, lines)?;
                 continue;
             }
             let Some((at, _)) = earliest else {
@@ -134,14 +176,14 @@ impl<'f> Merged<'f> {
         }
     }
 
-    fn start(&mut self, path: &Path) -> Result<(), InputError> {
+    fn start(&mut self, path: PathBuf, lines: Lines) -> Result<(), InputError> {
         if self.open.len() >= MAX_OPEN {
             let reason = format!("more than {MAX_OPEN} logs overlap in time: replay them in parts");
-            return Err(failed(path, io::Error::other(reason)));
+            return Err(failed(&path, io::Error::other(reason)));
         }
         let mut open = Open {
-            path: path.to_owned(),
-            lines: Lines::open(path, Arc::clone(&self.read_bytes))?,
+            path,
+            lines,
             next: Box::default(),
         };
         if advance(&mut open, self.format, &mut self.lines, &mut self.unreadable)? {
@@ -216,6 +258,21 @@ impl Lines {
             ended: false,
             skipping: false,
         })
+    }
+
+    /// The first line, which stays the next one; nothing if it is longer than any that is read.
+    fn peek(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let end = memchr(b'\n', &self.buffer[self.start..self.end]).map(|at| self.start + at);
+            let end = end.or(self.ended.then_some(self.end));
+            if let Some(end) = end {
+                return Ok(&self.buffer[self.start..end]);
+            }
+            if self.end - self.start > MAX_LINE_BYTES {
+                return Ok(&[]);
+            }
+            self.fill()?;
+        }
     }
 
     /// The next line without its end.

@@ -32,7 +32,7 @@ struct Window {
     key: u64,
     /// Modulo 2^32: a key is not silent for so many windows.
     index: u32,
-    requests: u32,
+    hits: u32,
     rule: u32,
 }
 
@@ -89,16 +89,16 @@ impl Keys {
         hasher.finish()
     }
 
-    /// A request of a key; `true` if it is its first. A window that is over goes into the rule's demand.
-    pub fn ask(&mut self, key: u64, window: u64, rule: usize, demand: &mut Demand) -> bool {
+    /// Hits of a key; `true` if they are its first. A window that is over goes into the rule's demand.
+    pub fn ask(&mut self, key: u64, hits: u32, window: u64, rule: usize, demand: &mut Demand) -> bool {
         let index = u32::try_from(window % (1 << 32)).unwrap_or_default();
         let rule = u32::try_from(rule).unwrap_or(u32::MAX);
         if let Some(known) = self.windows.find_mut(key, |window| window.key == key) {
             if known.index == index {
-                known.requests = known.requests.saturating_add(1);
+                known.hits = known.hits.saturating_add(hits);
             } else {
-                demand.add(known.requests);
-                (known.index, known.requests, known.rule) = (index, 1, rule);
+                demand.add(known.hits);
+                (known.index, known.hits, known.rule) = (index, hits, rule);
             }
             return false;
         }
@@ -106,13 +106,7 @@ impl Keys {
             self.overflowed = true;
             return false;
         }
-        let requests = 1;
-        let window = Window {
-            key,
-            index,
-            requests,
-            rule,
-        };
+        let window = Window { key, index, hits, rule };
         self.windows.insert_unique(key, window, |window| window.key);
         true
     }
@@ -124,11 +118,9 @@ impl Keys {
         }
     }
 
-    /// The keys' last windows: the rule's index, and requests.
+    /// The keys' last windows: the rule's index, and hits.
     pub fn open_windows(&self) -> impl Iterator<Item = (usize, u32)> {
-        self.windows
-            .iter()
-            .map(|window| (window.rule as usize, window.requests))
+        self.windows.iter().map(|window| (window.rule as usize, window.hits))
     }
 
     /// A request of the key passed.
@@ -165,8 +157,14 @@ impl Keys {
     fn thin_out(&mut self) {
         let mut counts: Vec<u64> = self.denied.values().map(|key| key.denied).collect();
         counts.sort_unstable_by(|one, other| other.cmp(one));
-        let least = counts.get(MAX_DENIED / 2).copied().unwrap_or_default();
-        self.denied.retain(|_, key| key.denied > least);
+        let kept = counts.get(..MAX_DENIED / 2).unwrap_or_default();
+        let least = kept.last().copied().unwrap_or_default();
+        let mut ties = kept.iter().filter(|count| **count == least).count();
+        self.denied.retain(|_, key| {
+            let is_tie = key.denied == least && ties > 0;
+            ties -= usize::from(is_tie);
+            key.denied > least || is_tie
+        });
         self.overflowed = true;
     }
 
@@ -177,5 +175,31 @@ impl Keys {
         keys.sort_by(|one, other| other.denied.cmp(&one.denied).then_with(|| one.name.cmp(&other.name)));
         keys.truncate(count);
         keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many keys that are denied once each are an attack, too.
+    #[test]
+    fn of_keys_that_are_denied_alike_half_stay() {
+        let mut keys = Keys::default();
+        let known = |denied| DeniedKey {
+            rule: 0,
+            name: "".into(),
+            denied,
+            first_us: 0,
+            last_us: 0,
+            longest_us: 0,
+            since_us: None,
+        };
+        keys.denied
+            .extend((0..20_001).map(|key| (key, known(1 + u64::from(key == 7)))));
+        keys.thin_out();
+        assert_eq!(keys.denied.len(), MAX_DENIED / 2);
+        assert_eq!(keys.worst(0, 1).first().map(|key| key.denied), Some(2));
+        assert!(keys.overflowed);
     }
 }

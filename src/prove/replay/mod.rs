@@ -8,10 +8,11 @@
 //! | [`order`] | lines that are a little out of order |
 //! | [`options`] | what is asked of a replay |
 //! | [`unreadable`] | lines that could not be used |
-//! | [`mod@run`], `side` | records → descriptors → decisions, by one or two sets of rules |
+//! | [`mod@run`], `side`, `change` | records → descriptors → decisions, by one or two sets of rules, and how these differ |
 //! | [`tally`], [`keys`], [`demand`], [`series`] | what is counted of decisions, in bounded memory |
 //! | [`report`], [`text`], [`html`] | results for people and programs |
 
+mod change;
 pub mod demand;
 pub mod error;
 pub mod format;

@@ -6,6 +6,10 @@ use super::record::Record;
 
 /// Records that are held back at most; above, the earliest go on before the window is over.
 const MAX_HELD: usize = 100_000;
+/// Bytes of their texts, likewise.
+const MAX_HELD_BYTES: usize = 64 << 20;
+/// Records with longer texts are not kept to be used again.
+const MAX_SPARE_BYTES: usize = 4 << 10;
 
 /// When, and which of the same time first.
 type Turn = (u64, u64);
@@ -20,6 +24,9 @@ pub struct Reorder {
     /// Records to be used again.
     #[allow(clippy::vec_box, reason = "records are handed on by their pointers")]
     spare: Vec<Box<Record>>,
+    held_bytes: usize,
+    /// Records went on before the window was over.
+    cut_short: bool,
     arrivals: u64,
     newest_us: u64,
     released_us: u64,
@@ -34,6 +41,8 @@ impl Reorder {
             on_time: VecDeque::new(),
             late: BTreeMap::new(),
             spare: Vec::new(),
+            held_bytes: 0,
+            cut_short: false,
             arrivals: 0,
             newest_us: 0,
             released_us: 0,
@@ -46,6 +55,7 @@ impl Reorder {
             return false;
         }
         let taken = std::mem::replace(record, self.spare.pop().unwrap_or_default());
+        self.held_bytes += taken.text_bytes();
         let turn = (taken.at_us, self.arrivals);
         self.arrivals += 1;
         if taken.at_us >= self.newest_us {
@@ -57,6 +67,15 @@ impl Reorder {
         true
     }
 
+    /// What a record is that [`push`](Self::push) refuses.
+    #[must_use]
+    pub const fn refusal(&self) -> &'static str {
+        match self.cut_short {
+            false => "later than the reorder window",
+            true => "later than the reorder window, which was cut short at 100,000 lines or 64 MiB",
+        }
+    }
+
     /// Swaps the earliest record in, if nothing earlier can come; at the end of the log (`all`) in any case.
     pub fn pop(&mut self, all: bool, record: &mut Box<Record>) -> bool {
         let on_time = self.on_time.front().map(|(turn, _)| *turn);
@@ -65,10 +84,12 @@ impl Reorder {
         let Some((at_us, _)) = (if is_late { late } else { on_time }) else {
             return false;
         };
-        let is_due = self.newest_us - at_us >= self.window_us || self.on_time.len() + self.late.len() > MAX_HELD;
-        if !all && !is_due {
+        let is_full = self.on_time.len() + self.late.len() > MAX_HELD || self.held_bytes > MAX_HELD_BYTES;
+        let is_due = all || self.newest_us - at_us >= self.window_us;
+        if !is_due && !is_full {
             return false;
         }
+        self.cut_short |= !is_due;
         self.released_us = at_us;
         let next = if is_late {
             self.late.pop_first()
@@ -76,7 +97,11 @@ impl Reorder {
             self.on_time.pop_front()
         };
         if let Some((_, next)) = next {
-            self.spare.push(std::mem::replace(record, next));
+            self.held_bytes -= next.text_bytes();
+            let used = std::mem::replace(record, next);
+            if used.text_bytes() <= MAX_SPARE_BYTES {
+                self.spare.push(used);
+            }
         }
         true
     }
@@ -84,6 +109,7 @@ impl Reorder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Target;
     use super::*;
 
     fn at(at_us: u64) -> Box<Record> {
@@ -132,5 +158,22 @@ mod tests {
             tags.push(record.duration_us.unwrap_or_default());
         }
         assert_eq!(tags, [1, 3, 6, 5, 2, 4]);
+    }
+    #[test]
+    fn what_is_held_back_is_bounded_in_bytes() {
+        let mut order = Reorder::new(u64::MAX);
+        let mut out = 0;
+        for time in 0..2000 {
+            let mut record = at(1 + time);
+            record.set(Target::Path, &"x".repeat(64 << 10)).expect("a path");
+            assert!(order.push(&mut record));
+            while order.pop(false, &mut record) {
+                out += 1;
+            }
+        }
+        assert!((900..1100).contains(&out), "of 125 MiB 64 stay: {out}");
+        assert!(order.spare.iter().all(|record| record.text_bytes() <= MAX_SPARE_BYTES));
+        assert!(!order.push(&mut at(1)));
+        assert!(order.refusal().contains("cut short"));
     }
 }

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::mapping::Attributes;
+use crate::model::time::micros;
 
 /// A part of the buffer.
 type Span = (u32, u32);
@@ -48,6 +50,8 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadField(pub &'static str);
 
+/// A duration that is none.
+const BAD_DURATION: BadField = BadField("a duration that is no number of milliseconds");
 /// A time that is none.
 pub const BAD_TIME: BadField = BadField("a time that cannot be read");
 
@@ -68,7 +72,7 @@ impl Record {
     /// Takes a field's text; the first of several for one target counts.
     ///
     /// # Errors
-    /// When a time is none. Other fields that are no good count as absent.
+    /// When a time or a duration is none. Other fields that are no good count as absent.
     pub fn set(&mut self, target: Target, text: &str) -> Result<(), BadField> {
         match target {
             Target::Time => {
@@ -81,7 +85,9 @@ impl Record {
             Target::Host => keep(&mut self.text, &mut self.host, text),
             Target::Client => self.client = self.client.or_else(|| address(text)),
             Target::DurationMs => {
-                self.duration_us = text.parse::<u64>().ok().map(|ms| ms.saturating_mul(1000));
+                if self.duration_us.is_none() {
+                    self.duration_us = duration_us(text)?;
+                }
             }
             Target::Header(number) => {
                 let mut span = (0, 0);
@@ -92,6 +98,11 @@ impl Record {
         Ok(())
     }
 
+    /// What its texts take.
+    pub fn text_bytes(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// Whether the line has a request header that the format knows.
     pub fn has_headers(&self) -> bool {
         !self.headers.is_empty()
@@ -100,6 +111,19 @@ impl Record {
     fn part(&self, (start, end): Span) -> &str {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
+}
+
+/// Milliseconds, whole or not, as microseconds; `-` or nothing = the log does not know.
+fn duration_us(text: &str) -> Result<Option<u64>, BadField> {
+    if matches!(text, "" | "-") {
+        return Ok(None);
+    }
+    if let Ok(ms) = text.parse::<u64>() {
+        return Ok(Some(ms.saturating_mul(1000)));
+    }
+    let ms: f64 = text.parse().map_err(|_| BAD_DURATION)?;
+    let duration = Duration::try_from_secs_f64(ms / 1000.0).map_err(|_| BAD_DURATION)?;
+    Ok(Some(micros(duration)))
 }
 
 /// Lines are bounded far below 4 GiB, so that positions fit.

@@ -1,65 +1,25 @@
 //! What came of a replay, for people and (by serde) for programs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
 use crate::config::problem::Clipped;
+use crate::model::{Limit, Window};
 use crate::prove::explain::RuleName;
 use crate::rules::Rule;
 
+use super::change::Change;
 use super::demand::Quantiles;
 use super::keys::DeniedKey;
 use super::options::Options;
 use super::series::Series;
+use super::side::Side;
 use super::tally::{RuleTally, Tally};
 use super::unreadable::Unreadable;
-
-/// Keys whose change is followed.
-const MAX_CHANGED: usize = 20_000;
-
-/// What one side made of a request: whether it was denied, and by which counters.
-pub struct Answer {
-    /// Whether it was denied.
-    pub denied: bool,
-    /// Names of the counters that denied it.
-    pub by: Vec<Box<str>>,
-}
-
-/// How two sets of rules differ, request by request.
-#[derive(Debug, Default)]
-pub struct Change {
-    newly_denied: u64,
-    newly_allowed: u64,
-    keys: HashMap<Box<str>, (u64, u64)>,
-}
-
-impl Change {
-    /// Compares the two answers to a request.
-    pub fn add(&mut self, new: &Answer, old: &Answer) {
-        let by = match (new.denied, old.denied) {
-            (true, false) => {
-                self.newly_denied += 1;
-                &new.by
-            }
-            (false, true) => {
-                self.newly_allowed += 1;
-                &old.by
-            }
-            _ => return,
-        };
-        for name in by {
-            if self.keys.len() >= MAX_CHANGED && !self.keys.contains_key(name) {
-                continue;
-            }
-            let counts = self.keys.entry(name.clone()).or_default();
-            counts.0 += u64::from(new.denied);
-            counts.1 += u64::from(old.denied);
-        }
-    }
-}
 
 /// A moment, as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +47,9 @@ pub struct Report {
     pub lines: u64,
     /// Lines that could not be used.
     pub unreadable: Unreadable,
-    /// The first request.
-    pub from: Moment,
-    /// The last one.
-    pub to: Moment,
+    /// When requests came, unless none did.
+    #[serde(flatten)]
+    pub span: Option<ReplaySpan>,
     /// Requests that were decided.
     pub requests: u64,
     /// Those that would have been denied.
@@ -109,6 +68,39 @@ pub struct Report {
     pub series: Series,
 }
 
+/// When requests came.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ReplaySpan {
+    /// The first one.
+    pub from: Moment,
+    /// The last one.
+    pub to: Moment,
+}
+
+impl ReplaySpan {
+    /// The span with one more request, which is the latest.
+    pub(super) fn extended(span: Option<Self>, at_us: u64) -> Self {
+        let to = Moment(at_us);
+        Self {
+            from: span.map_or(to, |span| span.from),
+            to,
+        }
+    }
+}
+
+/// What a rule's candidate limit would have decided.
+#[derive(Debug, Serialize)]
+pub struct CandidateReport {
+    /// As configured.
+    pub limit: String,
+    /// Requests that only the candidate denies.
+    pub would_deny: u64,
+    /// Requests that only the rule's own limit denies.
+    pub would_allow: u64,
+    /// Requests that both deny.
+    pub both_deny: u64,
+}
+
 /// One rule.
 #[derive(Debug, Serialize)]
 pub struct RuleReport {
@@ -122,6 +114,9 @@ pub struct RuleReport {
     pub denied: u64,
     /// Those that were over it without being denied by it: in shadow mode, marked, or as one of several quotas.
     pub shadow_denied: u64,
+    /// The limit that is tried beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateReport>,
     /// Distinct counters.
     pub keys: u64,
     /// When it would first have denied.
@@ -193,25 +188,25 @@ impl Report {
         options: &Options,
         lines: u64,
         unreadable: Unreadable,
-        (from, to): (u64, u64),
-        tally: &Tally,
-        old: Option<(&Tally, &Change)>,
+        span: Option<ReplaySpan>,
+        new: &Side,
+        old: Option<(&Side, &Change)>,
         notes: Vec<String>,
     ) -> Self {
+        let tally = &new.tally;
         Self {
             lines,
             unreadable,
-            from: Moment(from),
-            to: Moment(to),
+            span,
             requests: tally.requests,
             denied: tally.denied,
             unlimited: tally.unlimited,
             rules: tally
                 .rules
                 .iter()
-                .map(|rule| RuleReport::new(options, rule, tally))
+                .map(|rule| RuleReport::new(options, rule, new))
                 .collect(),
-            against: old.map(|(old, change)| Against::new(options, old, tally, change)),
+            against: old.map(|(old, change)| Against::new(options, &old.tally, tally, change)),
             deny_share: options.deny_share,
             notes,
             series: tally.series.clone(),
@@ -220,19 +215,21 @@ impl Report {
 }
 
 impl RuleReport {
-    fn new(options: &Options, tally: &RuleTally, all: &Tally) -> Self {
+    fn new(options: &Options, tally: &RuleTally, side: &Side) -> Self {
         let rule = &tally.rule;
-        let every = all.keys.worst(rule.index, usize::MAX);
+        let every = side.tally.keys.worst(rule.index, usize::MAX);
         let worst = every.iter().take(options.top).map(|key| WorstKey::from(*key));
         Self {
             rule: RuleName(rule).to_string(),
             limit: rule.limit.map(|limit| {
-                let (count, window) = (rule.requests_per_unit, rule.window);
-                format!("{count} per {window}, {}", limit.algorithm.kind())
+                let words = in_words(rule.requests_per_unit, rule.window, limit);
+                let from = rule.plan_from.as_ref();
+                from.map_or(words.clone(), |_| format!("by plan; without one {words}"))
             }),
             requests: tally.requests,
             denied: tally.denied,
             shadow_denied: tally.shadow_denied,
+            candidate: CandidateReport::new(rule, side),
             keys: tally.keys,
             first_denied: tally.first_denied_us.map(Moment),
             longest_denial_us: every.iter().map(|key| key.longest_us).max().unwrap_or_default(),
@@ -240,6 +237,25 @@ impl RuleReport {
             demand: tally.demand.quantiles(options.deny_share),
             series: tally.series.clone(),
         }
+    }
+}
+
+/// `5 per minute, sliding_window`
+fn in_words(requests_per_unit: u32, window: Window, limit: Limit) -> String {
+    format!("{requests_per_unit} per {window}, {}", limit.algorithm.kind())
+}
+
+impl CandidateReport {
+    fn new(rule: &Rule, side: &Side) -> Option<Self> {
+        let candidate = rule.candidate.as_ref()?;
+        let stats = side.limiter.stats(rule.index)?;
+        let stats = stats.candidate()?;
+        Some(Self {
+            limit: in_words(candidate.requests_per_unit, candidate.window, candidate.limit),
+            would_deny: stats.would_deny.load(Relaxed),
+            would_allow: stats.would_allow.load(Relaxed),
+            both_deny: stats.both_deny.load(Relaxed),
+        })
     }
 }
 

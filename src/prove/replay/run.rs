@@ -2,13 +2,14 @@
 
 use crate::mapping::Attributes;
 
+use super::change::Change;
 use super::error::ReplayError;
 use super::format::Format;
-use super::input::{Merged, first_line};
+use super::input::{LogFiles, Merged};
 use super::options::Options;
 use super::order::Reorder;
 use super::record::{Record, Target};
-use super::report::{Change, Moment, Report};
+use super::report::{Moment, ReplaySpan, Report};
 use super::side::Side;
 use super::unreadable::Unreadable;
 
@@ -33,9 +34,10 @@ pub struct Progress {
 /// # Errors
 /// [`ReplayError`] when there is nothing to replay by, or a log cannot be read to its end.
 pub async fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Report, ReplayError> {
-    let format = Format::new(options.format.as_deref(), &options.fields, &first_line(&options.logs)?);
+    let mut logs = LogFiles::open(&options.logs)?;
+    let format = Format::new(options.format.as_deref(), &options.fields, &logs.first_line()?);
     let format = format.map_err(ReplayError::Format)?;
-    let mut logs = Merged::open(&options.logs, &format)?;
+    let mut logs = Merged::open(logs, &format)?;
     let mut record = Box::new(Record::default());
     let mut order = Reorder::new(options.window_us);
     let mut replay: Option<Replay> = None;
@@ -52,8 +54,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Resul
                 )?);
             }
             if !order.push(&mut record) {
-                logs.unreadable
-                    .add("later than the reorder window", || format!("at {}", Moment(at_us)));
+                logs.unreadable.add(order.refusal(), || format!("at {}", Moment(at_us)));
             }
             if logs.lines.is_multiple_of(PROGRESS_LINES) {
                 progress(Progress {
@@ -76,6 +77,11 @@ pub async fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Resul
     Ok(replay.finish(options, lines, unreadable))
 }
 
+/// A request that could not be decided.
+fn example(record: &Record) -> String {
+    format!("{} {}", record.method(), record.path())
+}
+
 /// The sides, and how they differ.
 struct Replay {
     new: Side,
@@ -87,8 +93,7 @@ struct Replay {
     #[allow(clippy::vec_box, reason = "records are handed on by their pointers")]
     batch: Vec<Box<Record>>,
     waiting: usize,
-    first_us: u64,
-    last_us: u64,
+    span: Option<ReplaySpan>,
     has_durations: bool,
     seen: FieldsSeen,
 }
@@ -146,8 +151,7 @@ impl Replay {
             change: Change::default(),
             client_is_final,
             host: options.host.clone(),
-            first_us: 0,
-            last_us: 0,
+            span: None,
             has_durations: false,
             seen: FieldsSeen::default(),
         })
@@ -158,10 +162,7 @@ impl Replay {
         if let Some(host) = self.host.as_deref().filter(|_| record.host().is_empty()) {
             let _ = record.set(Target::Host, host);
         }
-        if self.first_us == 0 {
-            self.first_us = record.at_us;
-        }
-        self.last_us = record.at_us;
+        self.span = Some(ReplaySpan::extended(self.span, record.at_us));
         self.seen.add(record);
         self.has_durations |= record.duration_us.is_some();
         if let Some(slot) = self.batch.get_mut(self.waiting) {
@@ -188,8 +189,9 @@ impl Replay {
                 None => None,
             };
             match (new, old) {
-                (Err(reason), _) | (_, Some(Err(reason))) => {
-                    unreadable.add(&reason, || format!("{} {}", record.method(), record.path()));
+                (Err(reason), _) => unreadable.add(&reason, || example(record)),
+                (Ok(_), Some(Err(reason))) => {
+                    unreadable.add(&format!("by the other rules: {reason}"), || example(record));
                 }
                 (Ok(new), Some(Ok(old))) => self.change.add(&new, &old),
                 (Ok(_), None) => {}
@@ -199,35 +201,34 @@ impl Replay {
 
     fn finish(mut self, options: &Options, lines: u64, unreadable: Unreadable) -> Report {
         self.new.tally.finish();
-        let mut notes = Vec::new();
-        if self.new.has_concurrency && !self.has_durations {
-            notes.push(
-                "`concurrency` limits: the log does not say how long requests took, so none was ever full".to_owned(),
+        let mut notes = self.new.notes(self.has_durations);
+        if let Some(old) = &self.old {
+            let of_old = old.notes(self.has_durations).into_iter();
+            notes.extend(
+                of_old
+                    .filter(|note| !notes.contains(note))
+                    .map(|note| format!("the other rules: {note}"))
+                    .collect::<Vec<_>>(),
             );
         }
-        if self.last_us > 0 && self.new.tally.rules.iter().any(|rule| rule.requests == 0) {
+        if self.change.overflowed {
+            notes.push(
+                "more keys are decided otherwise than are followed: those that differ most may be missing".to_owned(),
+            );
+        }
+        if self.span.is_some() && self.new.tally.rules.iter().any(|rule| rule.requests == 0) {
             notes.extend(self.seen.missing());
-        }
-        if self.new.limiter.evicted() > 0 {
-            notes.push(format!(
-                "{} counters were dropped for want of room: give more with --max-keys",
-                self.new.limiter.evicted()
-            ));
-        }
-        if self.new.tally.keys.overflowed {
-            notes.push("more keys than are followed: numbers of keys and worst keys are lower bounds".to_owned());
         }
         let old = self.old.as_mut().map(|old| {
             old.tally.finish();
-            &old.tally
+            &*old
         });
-        let span = (self.first_us, self.last_us);
         Report::new(
             options,
             lines,
             unreadable,
-            span,
-            &self.new.tally,
+            self.span,
+            &self.new,
             old.map(|old| (old, &self.change)),
             notes,
         )

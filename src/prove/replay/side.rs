@@ -1,7 +1,6 @@
 //! One set of rules at work: records → descriptors → decisions, planned together and decided in order.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,17 +9,17 @@ use smallvec::SmallVec;
 
 use crate::config::{Source, read_rules};
 use crate::engine::{Decision, Planned};
-use crate::model::{Algorithm, Descriptor, Limit, Request, Settles};
+use crate::model::{Algorithm, Descriptor, Limit, Request};
 use crate::prove::envoy::FilterCall;
 use crate::prove::explain;
-use crate::prove::limiter::VirtualLimiter;
+use crate::prove::limiter::{VirtualLimiter, unread_plans};
 use crate::prove::map::Mapper;
 
+use super::change::Answer;
 use super::error::ReplayError;
 use super::keys;
 use super::options::Options;
 use super::record::Record;
-use super::report::Answer;
 use super::tally::Tally;
 
 /// Requests under way whose permits of `concurrency` limits are held.
@@ -31,11 +30,12 @@ pub(super) struct Side {
     mapper: Mapper,
     pub limiter: VirtualLimiter,
     pub tally: Tally,
-    /// Releases of permits of `concurrency` limits: when, in which order, what.
-    under_way: BinaryHeap<Reverse<(u64, u64)>>,
-    releases: HashMap<u64, Request>,
+    /// Releases of permits of `concurrency` limits, by when and in which order.
+    under_way: BTreeMap<(u64, u64), Request>,
     count: u64,
-    pub has_concurrency: bool,
+    /// Requests whose permits found no room there.
+    unreleased: u64,
+    has_concurrency: bool,
     /// Descriptors come by the rate limit service, where an entry may settle a hold, and not by `ext_authz`.
     asks_service: bool,
     /// Answers name the keys that denied, for a comparison.
@@ -67,20 +67,17 @@ impl Side {
             path: options.envoy.clone().unwrap_or_default(),
             error,
         })?;
-        let tally = Tally::new(&rules).ok_or_else(|| ReplayError::Engine("no histogram".to_owned()))?;
+        let tally = Tally::new(&rules);
         let is_concurrency = |limit: &Limit| limit.algorithm == Algorithm::Concurrency;
-        let has_concurrency = rules
-            .rules
-            .iter()
-            .any(|rule| rule.limit.as_ref().is_some_and(is_concurrency));
+        let has_concurrency = rules.rules.iter().any(|rule| rule.limits().iter().any(is_concurrency));
         let limiter = VirtualLimiter::new(rules, options.defaults, options.max_keys, start_us);
         Ok(Self {
             mapper,
             limiter: limiter.map_err(|error| ReplayError::Engine(error.to_string()))?,
             tally,
-            under_way: BinaryHeap::new(),
-            releases: HashMap::new(),
+            under_way: BTreeMap::new(),
             count: 0,
+            unreleased: 0,
             has_concurrency,
             asks_service: options.envoy.is_some(),
             names_keys: !options.against.is_empty(),
@@ -109,18 +106,8 @@ impl Side {
         calls.into_iter().map(|call| self.plan_call(call)).collect()
     }
 
-    fn plan_call(&mut self, mut call: FilterCall) -> Result<PlannedCall, String> {
-        if self.asks_service {
-            for descriptor in &mut call.descriptors {
-                descriptor.settles = Settles::take(&mut descriptor.entries);
-            }
-        }
-        let request = Request {
-            domain: String::from(&*call.domain),
-            descriptors: call.descriptors,
-            hits_addend: 1,
-            releases_all: false,
-        };
+    fn plan_call(&mut self, call: FilterCall) -> Result<PlannedCall, String> {
+        let request = call.into_request(self.asks_service);
         let plan = self.limiter.plan(&request).map_err(|error| error.to_string())?;
         let start = self.hashes.len();
         self.tally.hash(&request.descriptors, plan.rules(), &mut self.hashes);
@@ -176,30 +163,66 @@ impl Side {
             })
         };
         let taken: Vec<Descriptor> = permits.into_iter().filter_map(release).collect();
-        if taken.is_empty() || self.under_way.len() >= MAX_UNDER_WAY {
+        if taken.is_empty() {
+            return;
+        }
+        if self.under_way.len() >= MAX_UNDER_WAY {
+            self.unreleased += 1;
             return;
         }
         let end_us = record.at_us.saturating_add(record.duration_us.unwrap_or_default());
         self.count += 1;
-        self.under_way.push(Reverse((end_us, self.count)));
         let release = Request {
             descriptors: taken,
             ..request.clone()
         };
-        self.releases.insert(self.count, release);
+        self.under_way.insert((end_us, self.count), release);
     }
 
     async fn release_until(&mut self, at_us: u64) {
-        while let Some(Reverse((end_us, number))) = self.under_way.peek().copied() {
-            if end_us > at_us {
-                return;
-            }
-            self.under_way.pop();
-            if let Some(release) = self.releases.remove(&number) {
-                // The memory store has no errors, and the request was decided before.
-                let _ = self.limiter.decide_at(end_us, &release).await;
-            }
+        while let Some(next) = self.under_way.first_entry()
+            && next.key().0 <= at_us
+        {
+            let ((end_us, _), release) = next.remove_entry();
+            // The memory store has no errors, and the request was decided before.
+            let _ = self.limiter.decide_at(end_us, &release).await;
         }
+    }
+
+    /// What to know about its numbers.
+    pub fn notes(&self, has_durations: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.has_concurrency && !has_durations {
+            notes.push(
+                "`concurrency` limits: the log does not say how long requests took, so none was ever full".to_owned(),
+            );
+        }
+        if self.unreleased > 0 {
+            notes.push(format!(
+                "`concurrency` limits: more than {MAX_UNDER_WAY} requests were under way; the permits of {} stay taken until \
+                 their windows end, so some denials are none of a server's",
+                self.unreleased
+            ));
+        }
+        if self.limiter.evicted() > 0 {
+            notes.push(format!(
+                "{} counters were dropped for want of room: give more with --max-keys",
+                self.limiter.evicted()
+            ));
+        }
+        if self.tally.keys.overflowed {
+            notes.push("more keys than are followed: numbers of keys and worst keys are lower bounds".to_owned());
+        }
+        let rules = self.limiter.rules();
+        if rules.rules.iter().any(|rule| rule.plan_from.is_some()) {
+            notes.push(
+                "limits by plan: what keys ask for, and the limit that is advised, are of all values together, whatever \
+                 their plan"
+                    .to_owned(),
+            );
+        }
+        notes.extend(unread_plans(rules));
+        notes
     }
 }
 

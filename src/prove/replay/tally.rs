@@ -48,29 +48,27 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing counted yet; `None` when no histogram can be made.
+    /// Nothing counted yet.
     #[must_use]
-    pub fn new(rules: &RuleSet) -> Option<Self> {
-        let tally = |rule: &Arc<Rule>| {
-            Some(RuleTally {
-                rule: Arc::clone(rule),
-                requests: 0,
-                denied: 0,
-                shadow_denied: 0,
-                keys: 0,
-                first_denied_us: None,
-                demand: Demand::new()?,
-                series: Series::default(),
-            })
+    pub fn new(rules: &RuleSet) -> Self {
+        let tally = |rule: &Arc<Rule>| RuleTally {
+            rule: Arc::clone(rule),
+            requests: 0,
+            denied: 0,
+            shadow_denied: 0,
+            keys: 0,
+            first_denied_us: None,
+            demand: Demand::default(),
+            series: Series::default(),
         };
-        Some(Self {
-            rules: rules.rules.iter().map(tally).collect::<Option<_>>()?,
+        Self {
+            rules: rules.rules.iter().map(tally).collect(),
             keys: Keys::default(),
             requests: 0,
             denied: 0,
             unlimited: 0,
             series: Series::default(),
-        })
+        }
     }
 
     /// Hashes of the counters that a request asks about; of each its descriptor, and the rule that counts it.
@@ -122,7 +120,11 @@ impl Tally {
             Some(calendar) => calendar.window_at(at_us).end_s,
             None => at_us / tally.rule.window.micros().max(SECOND_US),
         };
-        tally.keys += u64::from(self.keys.ask(key, number, tally.rule.index, &mut tally.demand));
+        let hits = u32::try_from(descriptor.hits_addend.unwrap_or(1)).unwrap_or(u32::MAX);
+        let is_new = self
+            .keys
+            .ask(key, hits, number, tally.rule.index, &mut tally.demand);
+        tally.keys += u64::from(is_new);
         if denies {
             tally.denied += 1;
             tally.first_denied_us.get_or_insert(at_us);
@@ -135,9 +137,9 @@ impl Tally {
 
     /// The log is over, and so is each key's window.
     pub fn finish(&mut self) {
-        for (rule, requests) in self.keys.open_windows() {
+        for (rule, hits) in self.keys.open_windows() {
             if let Some(tally) = self.rules.get_mut(rule) {
-                tally.demand.add(requests);
+                tally.demand.add(hits);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::config::problem::Clipped;
 use crate::prove::explain::Micros;
 
 use super::demand::Quantiles;
-use super::report::{Against, Moment, Report, RuleReport};
+use super::report::{Against, CandidateReport, ReplaySpan, Report, RuleReport};
 
 /// A part of a whole in per cent.
 #[must_use]
@@ -24,9 +24,9 @@ pub fn percent(part: u64, whole: u64) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.from {
-            Moment(0) => writeln!(f, "{} lines, no request", self.lines)?,
-            from => writeln!(f, "{} lines, {from} to {}", self.lines, self.to)?,
+        match self.span {
+            None => writeln!(f, "{} lines, no request", self.lines)?,
+            Some(ReplaySpan { from, to }) => writeln!(f, "{} lines, {from} to {to}", self.lines)?,
         }
         let denied = percent(self.denied, self.requests);
         writeln!(
@@ -72,6 +72,9 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt:
         write!(f, ", {} over and not denied", rule.shadow_denied)?;
     }
     writeln!(f)?;
+    if let Some(candidate) = &rule.candidate {
+        writeln!(f, "  {candidate}")?;
+    }
     if let Some(first) = rule.first_denied {
         writeln!(
             f,
@@ -92,7 +95,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt:
         } = demand;
         writeln!(
             f,
-            "  a key's requests in a window: half at most {p50}, 90 % {p90}, 99 % {p99}, 99.9 % {p999}, most {max}"
+            "  a key's hits in a window: half at most {p50}, 90 % {p90}, 99 % {p99}, 99.9 % {p999}, most {max}"
         )?;
         writeln!(
             f,
@@ -109,6 +112,17 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &RuleReport, share: f64) -> fmt:
         )?;
     }
     Ok(())
+}
+
+impl fmt::Display for CandidateReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (more, fewer) = (self.would_deny, self.would_allow);
+        write!(
+            f,
+            "candidate {}: {more} more would be denied, {fewer} fewer; {} by both",
+            self.limit, self.both_deny
+        )
+    }
 }
 
 fn write_against(f: &mut fmt::Formatter<'_>, against: &Against) -> fmt::Result {

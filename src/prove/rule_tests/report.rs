@@ -22,6 +22,8 @@ pub struct FileReport {
     pub tests: Vec<TestReport>,
     /// Rules that its requests reached.
     pub coverage: Coverage,
+    /// What was decided otherwise than by a server.
+    pub notes: Vec<String>,
 }
 
 /// Result of one test.
@@ -116,6 +118,9 @@ impl fmt::Display for Report {
             )?;
             for rule in unreached {
                 writeln!(f, "  not reached: {rule}")?;
+            }
+            for note in &file.notes {
+                writeln!(f, "  note: {note}")?;
             }
         }
         match (self.tests(), self.failed()) {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{ConfigErrors, Place, Source, read_rules};
-use crate::model::{Descriptor, Entry, Request, Settles};
+use crate::model::{Descriptor, Entry};
 use crate::prove::envoy::{EnvoyError, FilterCall};
 use crate::prove::explain::{self, Micros};
 use crate::prove::http::HttpRequest;
-use crate::prove::limiter::VirtualLimiter;
+use crate::prove::limiter::{VirtualLimiter, unread_plans};
 use crate::prove::map::{Mapper, NotMapped};
 use crate::rules::{Defaults, RuleSet};
 
@@ -82,6 +82,7 @@ async fn run_file(path: &Path, defaults: &Defaults) -> Result<FileReport, TestEr
         name: file.name.clone(),
         tests,
         coverage: coverage(&rules, &reached),
+        notes: unread_plans(&rules),
     })
 }
 
@@ -172,22 +173,8 @@ impl Running<'_> {
             price(question, &mut call.descriptors);
             answer.descriptors.push(call.descriptors.clone());
         }
-        for FilterCall {
-            domain,
-            mut descriptors,
-        } in calls
-        {
-            if self.asks_service(question) {
-                for descriptor in &mut descriptors {
-                    descriptor.settles = Settles::take(&mut descriptor.entries);
-                }
-            }
-            let request = Request {
-                domain: String::from(&*domain),
-                descriptors,
-                hits_addend: 1,
-                releases_all: false,
-            };
+        for call in calls {
+            let request = call.into_request(self.asks_service(question));
             let decided = self.limiter.decide_at(at_us, &request).await;
             let decision = decided.map_err(|error| error.to_string())?;
             let rules = decision.statuses.iter().filter_map(|status| decision.rule(status));
