@@ -16,6 +16,10 @@ pub struct Conditions {
     pub draining: bool,
     /// The store answers; false while the failure mode does.
     pub store_answers: bool,
+    /// No rules are in force: no request is limited.
+    pub no_rules: bool,
+    /// The newest rules are wrong, or their source is away: older ones, if any, stay in force.
+    pub stale_rules: bool,
     /// Sources of plans whose last good entries stay in force, because they cannot be read: `domain/name`. They do not make
     /// the process unhealthy.
     pub stale_plan_sources: Vec<String>,
@@ -68,6 +72,8 @@ impl Health {
             configured: false,
             draining: false,
             store_answers: !needs_store,
+            no_rules: true,
+            stale_rules: false,
             stale_plan_sources: Vec::new(),
             quotas_without_store: false,
             needs_store,

@@ -102,8 +102,9 @@ fn write(event: &RedisEvent, line: Option<&Line>) {
                 server,
                 %error,
                 "Redis refuses the login, and the failure mode decides: put the password in force into the file of \
-                 REDIS_AUTH_FILE (--redis-auth-file), which is read again when it changes; a password in REDIS_AUTH or in \
-                 the URL needs a restart"
+                 REDIS_AUTH_FILE (--redis-auth-file), which is read again when it changes; a password in \
+                 the URL, or in REDIS_AUTH (which is read only where the server is started as envoyproxy/ratelimit), needs a \
+                 restart"
             );
         }
         (RedisChange::ConnectFailed { error, .. }, Some(_)) => {

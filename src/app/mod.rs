@@ -180,6 +180,7 @@ impl App {
         let _statsd = statsd(&self.settings.telemetry, &self.metrics)?;
         let mut background = JoinSet::new();
         background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
+        self.background.warm_up().await;
         self.background
             .spawn(&mut background, &self.metrics, &self.activity, &self.health, &stop);
         self.rules

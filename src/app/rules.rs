@@ -170,6 +170,7 @@ impl Activator {
             Event::Loaded(loaded) => self.activate(loaded.rules, loaded.generation, &loaded.warnings),
             Event::Failed(errors) => {
                 self.metrics.config.refused();
+                self.health.update(|conditions| conditions.stale_rules = true);
                 let rendered = errors.render(false);
                 let active = self.engine.active();
                 self.activity.events.reloaded(Reload {
@@ -203,7 +204,11 @@ impl Activator {
             ..Reload::default()
         });
         let configured = !self.needs_domain || domains > 0;
-        self.health.update(|conditions| conditions.configured = configured);
+        self.health.update(|conditions| {
+            conditions.configured = configured;
+            conditions.no_rules = count == 0;
+            conditions.stale_rules = false;
+        });
         tracing::info!(
             generation,
             domains,

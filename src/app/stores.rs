@@ -33,6 +33,9 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_ANSWER_EVERY: Duration = Duration::from_millis(100);
 /// Longest call on connections of [`opener`].
 const SLOW: Duration = Duration::from_secs(1);
+/// Longest wait for Redis before the listeners open, and between two looks at it.
+const WARM_UP: Duration = Duration::from_millis(250);
+const WARM_UP_STEP: Duration = Duration::from_millis(2);
 /// Label of the shared store in the metrics.
 const REDIS: &str = "redis";
 /// Label of the one for limits per second.
@@ -98,7 +101,7 @@ fn open_redis(
 ) -> Result<RedisParts, AppError> {
     let connect = |name, redis: &RedisSettings| {
         let transport = RedisTransport::connect(redis, settings.timeout, link_log::observer())
-            .map_err(|error| AppError::Store(format!("TLS to Redis: {error}")))?;
+            .map_err(|error| AppError::Store(format!("Redis: {error}")))?;
         Ok::<_, AppError>(StoreMeter::new(transport, name, settings.timeout, &metrics.store))
     };
     let mut names = vec![REDIS];
@@ -172,6 +175,30 @@ fn probe(prefix: &str) -> Result<Transaction, limit::LimitError> {
 }
 
 impl Background {
+    /// Waits until the servers have answered once, for [`WARM_UP`] at most: the first requests are not to meet connections
+    /// that are still being made. A server that is away delays a start no longer.
+    pub(super) async fn warm_up(&self) {
+        let Some(RedisParts { remote, names, probe }) = &self.redis else {
+            return;
+        };
+        let probe = probe.clone().into_ops();
+        let answered = async {
+            for server in 0..names.len() {
+                let is_connected = || {
+                    remote
+                        .transport(server)
+                        .is_some_and(|transport| transport.inner().is_connected())
+                };
+                while !is_connected() || !remote.probe(server, &probe).await {
+                    tokio::time::sleep(WARM_UP_STEP).await;
+                }
+            }
+        };
+        if tokio::time::timeout(WARM_UP, answered).await.is_err() {
+            tracing::warn!(waited = ?WARM_UP, "Redis has not answered yet: serving without it until it does");
+        }
+    }
+
     /// Starts what must run while the process serves.
     pub(super) fn spawn(
         self,

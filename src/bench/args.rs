@@ -55,7 +55,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub keys: u64,
 
-    /// How keys are drawn: uniform, zipf:<exponent>, single, or fresh (each key once, forever).
+    /// How keys are drawn: uniform, zipf:EXPONENT, single, or fresh (each key once, forever).
     #[arg(long, default_value = "uniform", value_parser = parse::<Distribution>)]
     pub distribution: Distribution,
 

@@ -15,6 +15,7 @@ mod planned;
 mod quota;
 mod release_filter;
 mod reset;
+mod scopes;
 mod status;
 mod wait;
 

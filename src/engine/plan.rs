@@ -6,9 +6,7 @@ use crate::algorithms::held::plain;
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{
-    Check, Clock, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, Request, Settles, Transaction, Window,
-};
+use crate::model::{Check, Clock, Descriptor, Enforcement, Hits, HoldId, Limit, Request, Settles, Transaction, Window};
 use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
@@ -16,6 +14,7 @@ use super::candidate::Trial;
 use super::hits::{asks_for_mean, gives_back_permits_only, hits, is_afterwards, of_mean};
 use super::keys::rule_key;
 use super::options::EngineOptions;
+use super::scopes::QuotaScopes;
 use super::status::{Status, StatusLimit};
 
 /// Why a request gets no decision.
@@ -54,12 +53,8 @@ pub(super) struct Plan {
     pub trial: Option<Box<Trial>>,
     /// The name of all that the request holds, if it asks for that.
     pub hold: Option<HoldId>,
-    /// First entries of the quotas' scopes; empty unless there are quotas.
-    scopes: Vec<SmallVec<[Entry; SCOPE_ENTRIES]>>,
+    scopes: QuotaScopes,
 }
-
-/// Entries by which quotas belong together.
-const SCOPE_ENTRIES: usize = 2;
 
 /// What a descriptor asks for.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +103,7 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
         of: SmallVec::new(),
         trial: None,
         hold: None,
-        scopes: Vec::new(),
+        scopes: QuotaScopes::default(),
     };
     let Some(domain) = active.rules.domains.get(request.domain.as_str()) else {
         (0..request.descriptors.len()).for_each(|index| plan.add(index, PlanEntry::Free));
@@ -139,6 +134,7 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
             plan.add(index, PlanEntry::Free);
         }
     }
+    plan.enforce_common_quotas(&request.descriptors);
     Ok(plan)
 }
 
@@ -180,7 +176,9 @@ impl Plan {
         let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
         let enforcement = match () {
             () if rule.shadow_mode || rule.marks => Enforcement::Shadow,
-            () if options.quota_mode || rule.quota_mode => Enforcement::Quota(self.scope_of(descriptor)),
+            () if options.quota_mode || rule.quota_mode => {
+                Enforcement::Quota(self.scopes.scope_of(&descriptor.entries))
+            }
             () => Enforcement::Enforce,
         };
         self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
@@ -270,7 +268,7 @@ impl Plan {
         let parts = entries.map(|entry| Part::Own(&entry.key, &entry.value));
         let key = counter_key(&options.key_prefix, Owner::Override, &limit, &request.domain, parts);
         let enforcement = match options.quota_mode {
-            true => Enforcement::Quota(self.scope_of(descriptor)),
+            true => Enforcement::Quota(self.scopes.scope_of(&descriptor.entries)),
             false => Enforcement::Enforce,
         };
         let is_afterwards = is_afterwards(&limit, descriptor, active.override_usage(&request.domain));
@@ -295,26 +293,22 @@ impl Plan {
         })
     }
 
-    /// The scope that a descriptor's quota belongs to: descriptors with the same first two entries (backend and model, in
-    /// Envoy AI Gateway's), or the beginning of one, share one. So a tenant's quota of a model denies beside the model's
-    /// own, and another model's quotas stand for themselves.
-    fn scope_of(&mut self, descriptor: &Descriptor) -> u8 {
-        let entries = &descriptor.entries[..descriptor.entries.len().min(SCOPE_ENTRIES)];
-        let shares = |known: &SmallVec<[Entry; SCOPE_ENTRIES]>| known.iter().zip(entries).all(|(a, b)| a == b);
-        let index = match self.scopes.iter().position(shares) {
-            Some(index) => index,
-            None => {
-                self.scopes.push(SmallVec::new());
-                self.scopes.len() - 1
+    /// A quota of what all scopes begin with (a backend's, beside those of several of its models) is part of each of them:
+    /// once it is used up all are, so it denies by itself.
+    fn enforce_common_quotas(&mut self, descriptors: &[Descriptor]) {
+        for (entry, at) in self.entries.iter_mut().zip(&self.of) {
+            let PlanEntry::Counted { check, enforcement, .. } = entry else {
+                continue;
+            };
+            let own = descriptors.get(*at).map_or(&[][..], |descriptor| &descriptor.entries);
+            if matches!(enforcement, Enforcement::Quota(_)) && self.scopes.several_begin_with(own) {
+                *enforcement = Enforcement::Enforce;
+                let check = self.transaction.checks.get_mut(*check);
+                if let Some(check) = check.filter(|check| matches!(check.enforcement, Enforcement::Quota(_))) {
+                    check.enforcement = Enforcement::Enforce;
+                }
             }
-        };
-        if let Some(scope) = self.scopes.get_mut(index)
-            && scope.len() < entries.len()
-        {
-            *scope = entries.iter().cloned().collect();
         }
-        // Requests have up to 256 descriptors.
-        u8::try_from(index).unwrap_or(u8::MAX)
     }
 
     /// Whether these verdicts deny the request, were there no global shadow mode.

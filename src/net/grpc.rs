@@ -108,7 +108,12 @@ impl ServingPort {
             None => Box::pin(http2::serve(io, service, &self.options, &permit, stop)).await,
             Some(tls) => {
                 let io = tokio::select! {
-                    io = Box::pin(tls.accept(io, self.options.client_timeout)) => io,
+                    io = Box::pin(tls.accept(io, self.options.client_timeout)) => {
+                        if io.is_none() {
+                            permit.count_handshake();
+                        }
+                        io
+                    }
                     () = permit.evicted() => None,
                     () = self.stop.cancelled() => None,
                 };

@@ -90,7 +90,7 @@ pub(super) async fn serve<IO, S>(
     let io = TokioIo::new(CoalescingIo::new(
         io,
         permit.activity(),
-        ResetWatch::new(permit.protocol_errors()),
+        ResetWatch::new(permit.metrics()),
     ));
     let mut connection = std::pin::pin!(builder(options).serve_connection(io, service));
     let aged = async {

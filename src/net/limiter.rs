@@ -14,8 +14,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use prometheus::IntCounter;
-
 use crate::telemetry::PortMetrics;
 
 /// Shortest time between two log lines about the bound of one port.
@@ -190,13 +188,17 @@ impl Permit {
         }
     }
 
-    /// Counts streams that are refused as malformed HTTP/2.
+    /// Counts a connection that is closed because its TLS handshake failed.
+    pub fn count_handshake(&self) {
+        if let Some(metrics) = &self.limiter.metrics {
+            metrics.handshake.inc();
+        }
+    }
+
+    /// What its port counts of connections.
     #[must_use]
-    pub fn protocol_errors(&self) -> Option<IntCounter> {
-        self.limiter
-            .metrics
-            .as_ref()
-            .map(|metrics| metrics.protocol_errors.clone())
+    pub fn metrics(&self) -> Option<&PortMetrics> {
+        self.limiter.metrics.as_ref()
     }
 
     /// The handle that records this connection's activity; it starts idle.

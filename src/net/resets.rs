@@ -3,6 +3,8 @@
 
 use prometheus::IntCounter;
 
+use crate::telemetry::PortMetrics;
+
 /// Length of a frame's header (RFC 9113, 4.1), in bytes.
 const HEADER: usize = 9;
 /// Length of an RST_STREAM frame.
@@ -10,11 +12,17 @@ const RESET: usize = HEADER + 4;
 /// Type of an RST_STREAM frame.
 const RST_STREAM: u8 = 3;
 const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+/// What an HTTP/2 client says first (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a TLS client says first: a handshake record (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Follows the frames that a connection writes, whatever pieces they are written in.
 #[derive(Debug)]
 pub(super) struct ResetWatch {
     counter: Option<IntCounter>,
+    /// Connections that speak something else.
+    others: Option<IntCounter>,
     /// The beginning of the frame under way.
     head: [u8; RESET],
     filled: usize,
@@ -23,12 +31,37 @@ pub(super) struct ResetWatch {
 }
 
 impl ResetWatch {
-    pub const fn new(counter: Option<IntCounter>) -> Self {
+    pub fn new(metrics: Option<&PortMetrics>) -> Self {
         Self {
-            counter,
+            counter: metrics.map(|metrics| metrics.protocol_errors.clone()),
+            others: metrics.map(|metrics| metrics.protocol.clone()),
             head: [0; RESET],
             filled: 0,
             skip: 0,
+        }
+    }
+
+    /// Looks at the first bytes that were read: those of another protocol end the connection, and Envoy lets its requests
+    /// pass by default.
+    pub fn began(&self, bytes: &[u8]) {
+        let Some(others) = &self.others else { return };
+        if bytes.iter().zip(PREFACE).all(|(one, other)| one == other) {
+            return;
+        }
+        others.inc();
+        if others.get() == 1 {
+            let speaks = if bytes.first() == Some(&TLS_HANDSHAKE) {
+                "TLS"
+            } else {
+                "no HTTP/2"
+            };
+            tracing::warn!(
+                speaks,
+                "a connection to the gRPC port speaks another protocol and is closed, and Envoy lets its requests pass unless \
+                 failure_mode_deny is set. Envoy's cluster of this server needs http2_protocol_options, and a TLS \
+                 transport_socket only where --tls-cert is set. Further ones are only counted, in \
+                 sluicegate_connections_closed_total{{reason=\"protocol\"}}"
+            );
         }
     }
 
@@ -101,9 +134,23 @@ mod tests {
         .concat();
         for piece in 1..written.len() {
             let counter = IntCounter::new("n", "n").unwrap();
-            let mut watch = ResetWatch::new(Some(counter.clone()));
+            let mut watch = ResetWatch::new(None);
+            watch.counter = Some(counter.clone());
             written.chunks(piece).for_each(|bytes| watch.wrote(bytes));
             assert_eq!(counter.get(), 2, "{piece}");
         }
+    }
+    #[test]
+    fn what_begins_otherwise_than_http2_is_counted() {
+        let others = IntCounter::new("n", "n").unwrap();
+        let mut watch = ResetWatch::new(None);
+        watch.others = Some(others.clone());
+        for bytes in [PREFACE, &PREFACE[..3], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"] {
+            watch.began(bytes);
+        }
+        assert_eq!(others.get(), 0);
+        watch.began(b"POST /envoy HTTP/1.1\r\n");
+        watch.began(&[TLS_HANDSHAKE, 3, 1]);
+        assert_eq!(others.get(), 2);
     }
 }

@@ -54,7 +54,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescingIo<IO> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.preface_missing > 0 {
-            self.record_preface(buf.filled().len() - before);
+            let bytes = buf.filled().get(before..).unwrap_or_default();
+            if self.preface_missing == PREFACE_BYTES && !bytes.is_empty() {
+                self.resets.began(bytes);
+            }
+            self.record_preface(bytes.len());
         }
         if let Some(bytes) = buf.filled_mut().get_mut(before..) {
             self.authority.pass(bytes);

@@ -228,10 +228,10 @@ fn limit_override(
 /// Writes the codes and statuses of an answer: one status a descriptor, of the limit that [answers](Decision::spoken) for it.
 ///
 /// Envoy writes `x-ratelimit-limit`, `-remaining` and `-reset` of the status with the least `limit_remaining` (the first
-/// of several), so that has to be [`Decision::tightest`]; [`announced_remaining`] sees to it.
+/// of several), so that has to be [`Decision::tightest_told`]; [`announced_remaining`] sees to it.
 #[must_use]
 pub fn response(decision: &Decision) -> wire::RateLimitResponse {
-    let denying = decision.tightest_index().map(|at| &decision.statuses[at]);
+    let denying = decision.tightest_told().map(|(status, _)| status);
     let denying = denying
         .filter(|status| status.over_limit)
         .map(|status| status.descriptor);

@@ -15,6 +15,10 @@ pub struct PortMetrics {
     pub evicted: IntCounter,
     /// Closed because the client exceeded a timeout.
     pub slow: IntCounter,
+    /// Closed because its TLS handshake failed.
+    pub handshake: IntCounter,
+    /// Closed because it speaks another protocol than HTTP/2 on the gRPC port.
+    pub protocol: IntCounter,
     /// Streams refused as malformed HTTP/2, of all ports.
     pub protocol_errors: IntCounter,
 }
@@ -32,7 +36,8 @@ impl AllPorts {
             open: r.gauges("sluicegate_connections", "Connections that are open", &["port"])?,
             closed: r.counters(
                 "sluicegate_connections_closed_total",
-                "Connections closed for a bound: refused, evicted (unused, for a new one), slow",
+                "Connections closed for a bound: refused, evicted (unused, for a new one), slow; or for what they speak: handshake (TLS), \
+                 protocol (no HTTP/2)",
                 &["port", "reason"],
             )?,
         })
@@ -45,6 +50,8 @@ impl AllPorts {
             refused: closed("refused"),
             evicted: closed("evicted"),
             slow: closed("slow"),
+            handshake: closed("handshake"),
+            protocol: closed("protocol"),
             protocol_errors,
         }
     }

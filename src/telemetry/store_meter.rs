@@ -56,6 +56,13 @@ pub struct StoreMeter<T> {
     cluster_logged: AtomicBool,
 }
 
+impl<T> StoreMeter<T> {
+    /// What is measured.
+    pub const fn inner(&self) -> &T {
+        &self.inner
+    }
+}
+
 impl<T: Transport> StoreMeter<T> {
     /// Counts calls of `inner` under the label `name`; one that is answered after `timeout` counts as a timeout, too: its
     /// callers did not wait for it.

@@ -10,6 +10,8 @@ domain: d
 descriptors:
   - key: backend
     value: b
+    quota_mode: true
+    rate_limit: { unit: hour, requests_per_unit: 4, name: b }
     descriptors:
       - key: model
         value: m1
@@ -27,6 +29,7 @@ descriptors:
 
 type Entries = &'static [(&'static str, &'static str)];
 
+const B: Entries = &[("backend", "b")];
 const M1: Entries = &[("backend", "b"), ("model", "m1")];
 const TENANT: Entries = &[("backend", "b"), ("model", "m1"), ("tenant", "t")];
 const PLAN: Entries = &[("backend", "b"), ("model", "m1"), ("plan", "p")];
@@ -57,7 +60,7 @@ async fn passing(http: &Client, descriptors: &[Entries]) -> (usize, Value) {
 
 async fn quotas_hold_within_a_model_and_leave_the_others(variables: &[(&str, &str)], redis: Option<&Redis>) {
     // (descriptors of a request, how many pass, what is used up then)
-    let cases: [(&[Entries], usize, Value); 6] = [
+    let cases: [(&[Entries], usize, Value); 9] = [
         (&[M1, TENANT], 3, json!(["m1-tenant"])),
         (&[TENANT, M1], 3, json!(["m1-tenant"])),
         (&[PLAN, ORDINARY, TENANT], 3, json!(["m1-tenant"])),
@@ -65,6 +68,10 @@ async fn quotas_hold_within_a_model_and_leave_the_others(variables: &[(&str, &st
         // m1's own quota is not asked for here; its plan's ends first.
         (&[PLAN, M2], 6, json!(["m1-plan", "m2"])),
         (&[M1, M2, TENANT], 6, json!(["m2", "m1-tenant"])),
+        // The backend's own quota is part of both models' scopes, wherever it stands.
+        (&[B, M1], 4, json!(["b"])),
+        (&[B, M1, M2], 4, Value::Null),
+        (&[M1, M2, B], 4, Value::Null),
     ];
     for (descriptors, passes, exhausted) in cases {
         if let Some(redis) = redis {

@@ -26,3 +26,4 @@ mod scene;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod uncounted;

@@ -326,8 +326,11 @@ impl Compiler<'_> {
             let counts = descriptor.rate_limit.is_there()
                 || limits.iter().any(|limits| limits.is_there())
                 || !descriptor.descriptors.is_empty();
-            if wildcards > 0 && counts && said.iter().all(|share| !share.is_there()) {
-                scope.warn(self.errors, Problem::WildcardUnsaid, descriptor.value.place());
+            let regex = [&descriptor.options.value_regex, &in_metadata.value_regex];
+            let regex = regex.into_iter().find(|regex| regex.is_there());
+            if (wildcards > 0 || regex.is_some()) && counts && said.iter().all(|share| !share.is_there()) {
+                let place = regex.map_or_else(|| descriptor.value.place(), |regex| regex.place());
+                scope.warn(self.errors, Problem::WildcardUnsaid, place);
             }
             return None;
         };

@@ -47,7 +47,7 @@ impl XdsClient {
                 server = settings.server,
                 reason = end.reason,
                 retry_in = ?wait,
-                "no control plane: the last good rules stay in force"
+                "no control plane: the rules that it has sent, if any, stay in force"
             );
             sleep(wait).await;
         }

@@ -121,9 +121,7 @@ impl Tally {
             None => at_us / tally.rule.window.micros().max(SECOND_US),
         };
         let hits = u32::try_from(descriptor.hits_addend.unwrap_or(1)).unwrap_or(u32::MAX);
-        let is_new = self
-            .keys
-            .ask(key, hits, number, tally.rule.index, &mut tally.demand);
+        let is_new = self.keys.ask(key, hits, number, tally.rule.index, &mut tally.demand);
         tally.keys += u64::from(is_new);
         if denies {
             tally.denied += 1;

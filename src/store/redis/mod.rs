@@ -115,6 +115,13 @@ impl RedisTransport {
             Servers::Cluster(cluster) => cluster.connections(),
         }
     }
+
+    /// Whether all of them are up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        let (up, all) = self.connections();
+        all > 0 && up == all
+    }
 }
 
 impl Transport for RedisTransport {
