@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 
-use crate::rules::{Level, RuleSet};
+use crate::rules::{Domain, Level, RuleSet};
 
 use super::options::{Shown, TABLE};
 
@@ -14,31 +14,15 @@ impl RuleSet {
     /// with controls escaped so that a rule cannot forge a line.
     #[must_use]
     pub fn dump(&self) -> String {
-        let mut notes = Notes::default();
-        let mut domains: Vec<_> = self.domains.values().collect();
-        domains.sort_by(|one, other| one.name.cmp(&other.name));
-        for domain in &domains {
-            notes.walk(&domain.root, &domain.name, &mut Vec::new());
-        }
+        let tree = self.tree_notes();
         let mut out = String::new();
         // Writing to a String cannot fail.
         for rule in &self.rules {
-            let shared = notes.shared.get(&rule.index).map_or(&[][..], Vec::as_slice);
+            let shared = tree.shared.get(&rule.index).map_or(&[][..], Vec::as_slice);
             let _ = writeln!(out, "{}", Line(Shown { rule, shared }));
         }
-        out.push_str(&notes.exempt);
-        for source in &self.sources {
-            for plan in &source.plans {
-                let text = format!("{}.{} plan {}: {}", source.domain, source.name, plan.name, plan.amount);
-                let _ = writeln!(out, "# {}", Escaped(&text));
-            }
-        }
-        for domain in domains {
-            if let Some(quota) = &domain.quota {
-                let refill = if quota.refill { ", refill" } else { "" };
-                let text = format!("{}: bucket {:?}{refill}", domain.name, quota.bucket);
-                let _ = writeln!(out, "# rlqs: {}", Escaped(&text));
-            }
+        for note in self.notes_of(tree) {
+            let _ = writeln!(out, "# {note}");
         }
         for (extension, mapping, default) in self.ext_authz.named() {
             let default = if default { ", default" } else { "" };
@@ -46,6 +30,45 @@ impl RuleSet {
             let _ = writeln!(out, "# ext_authz: {}", Escaped(&text));
         }
         out
+    }
+
+    /// What decides beside rules and `ext_authz` sections, a line each: values that are exempt from limits, plans, quotas
+    /// that Envoys may enforce.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes_of(self.tree_notes())
+    }
+
+    fn tree_notes(&self) -> Notes<'_> {
+        let mut notes = Notes::default();
+        for domain in self.sorted_domains() {
+            notes.walk(&domain.root, &domain.name, &mut Vec::new());
+        }
+        notes
+    }
+
+    fn sorted_domains(&self) -> Vec<&Domain> {
+        let mut domains: Vec<_> = self.domains.values().collect();
+        domains.sort_by(|one, other| one.name.cmp(&other.name));
+        domains
+    }
+
+    fn notes_of(&self, tree: Notes<'_>) -> Vec<String> {
+        let mut notes = tree.exempt;
+        for source in &self.sources {
+            for plan in &source.plans {
+                let text = format!("{}.{} plan {}: {}", source.domain, source.name, plan.name, plan.amount);
+                notes.push(Escaped(&text).to_string());
+            }
+        }
+        for domain in self.sorted_domains() {
+            if let Some(quota) = &domain.quota {
+                let refill = if quota.refill { ", refill" } else { "" };
+                let text = format!("{}: bucket {:?}{refill}", domain.name, quota.bucket);
+                notes.push(format!("rlqs: {}", Escaped(&text)));
+            }
+        }
+        notes
     }
 }
 
@@ -55,7 +78,7 @@ struct Notes<'r> {
     /// By a rule's index: patterns on the way to it whose values share a counter.
     shared: HashMap<usize, Vec<&'r str>>,
     /// A line for each node without a rule.
-    exempt: String,
+    exempt: Vec<String>,
 }
 
 impl<'r> Notes<'r> {
@@ -77,8 +100,7 @@ impl<'r> Notes<'r> {
                 };
                 shared.extend(node.shared.as_deref());
                 if node.rules.is_empty() {
-                    // Writing to a String cannot fail.
-                    let _ = writeln!(self.exempt, "# {}: no limit", Escaped(&path));
+                    self.exempt.push(format!("{}: no limit", Escaped(&path)));
                 } else if !shared.is_empty() {
                     let rules = node.rules.iter();
                     self.shared.extend(rules.map(|rule| (rule.index, shared.clone())));

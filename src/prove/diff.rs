@@ -63,14 +63,7 @@ impl fmt::Display for Diff<'_> {
 impl Diff<'_> {
     /// What is no rule: values that are exempt from limits, and `ext_authz` sections.
     fn others(&self) -> Vec<String> {
-        let notes = |rules: &RuleSet| -> BTreeSet<String> {
-            let dump = rules.dump();
-            let exempt = dump
-                .lines()
-                .filter_map(|line| line.strip_prefix("# "))
-                .filter(|line| !line.starts_with("ext_authz: "));
-            exempt.map(ToOwned::to_owned).collect()
-        };
+        let notes = |rules: &RuleSet| -> BTreeSet<String> { rules.notes().into_iter().collect() };
         let (old, new) = (notes(self.old), notes(self.new));
         let mut lines: Vec<String> = old
             .difference(&new)
