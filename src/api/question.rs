@@ -9,6 +9,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use crate::engine::Active;
+use crate::mapping::MAX_VALUE_BYTES;
 use crate::model::time::MAX_EXACT;
 use crate::model::{Descriptor, Entry, Request};
 use crate::prove::http::HttpRequest;
@@ -20,8 +21,6 @@ const MAX_DESCRIPTORS: usize = 16;
 const MAX_ENTRIES: usize = 16;
 /// Longest text, in characters.
 const MAX_CHARS: usize = 4096;
-/// Longest value that a mapping makes, in bytes; as the service bounds it.
-const MAX_VALUE_BYTES: usize = 4096;
 /// Headers of an HTTP request, and context extensions.
 const MAX_HEADERS: usize = 100;
 /// Most hits of a descriptor: what every part of the pipeline counts exactly.

@@ -11,6 +11,9 @@ pub const MAX_LISTS: usize = 256;
 /// Most actions of a list.
 pub const MAX_ACTIONS: usize = 32;
 
+/// Longest value of a descriptor's entry in bytes; longer ones are refused, whoever asks.
+pub const MAX_VALUE_BYTES: usize = 128 << 10;
+
 /// How the requests of one domain become descriptors.
 #[derive(Debug, Clone)]
 pub struct Mapping {

@@ -32,7 +32,7 @@ pub use action::{Absent, Action, Source};
 pub use address::{ClientAddress, Masks, Network, Networks, NotNamed};
 pub use attributes::Attributes;
 pub use hits::HitsFrom;
-pub use lists::{Answers, FailureMode, List, Mapped, Mapping, TooLong};
+pub use lists::{Answers, FailureMode, List, MAX_VALUE_BYTES, Mapped, Mapping, TooLong};
 pub use matcher::{HeaderMatcher, RequestMatcher, StringMatcher};
 pub use path::PathShape;
 pub use subject::Subject;

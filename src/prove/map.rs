@@ -3,13 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::mapping::{Attributes, NoMapping, TooLong};
+use crate::mapping::{Attributes, MAX_VALUE_BYTES, NoMapping, TooLong};
 use crate::rules::RuleSet;
 
 use super::envoy::{EnvoyError, FilterCall, Routes};
-
-/// Longest value of an entry in bytes, as the service bounds it.
-const MAX_VALUE_BYTES: usize = 4096;
 
 /// Turns HTTP requests into descriptors.
 pub struct Mapper {

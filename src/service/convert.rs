@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::engine::{Counted, Decision, Status, StatusLimit};
+use crate::mapping::MAX_VALUE_BYTES;
 use crate::model::time::SECOND_US;
 use crate::model::{Descriptor, Entry, LimitOverride, Request, Settles, Unit, Window};
 use crate::proto::envoy::extensions::common::ratelimit::v3 as common;
@@ -35,7 +36,7 @@ impl Default for RequestBounds {
             descriptors: 256,
             entries: 64,
             key_bytes: 4 << 10,
-            value_bytes: 128 << 10,
+            value_bytes: MAX_VALUE_BYTES,
             headers: 1000,
         }
     }

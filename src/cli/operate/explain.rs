@@ -10,14 +10,12 @@ use serde_json::{Value, json};
 use super::client::ClientError;
 use super::common::{Common, entry};
 use super::table;
-use crate::mapping::Attributes;
+use crate::mapping::{Attributes, MAX_VALUE_BYTES};
 use crate::model::Descriptor;
 use crate::prove::envoy::{FilterCall, Routes};
 use crate::prove::http::HttpRequest;
 
 const PATH: &str = "/api/v1/explain";
-/// Longest value of an entry in bytes, as the service bounds it.
-const MAX_VALUE_BYTES: usize = 4096;
 
 /// Flags of `explain`.
 #[derive(Debug, Args)]
