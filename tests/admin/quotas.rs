@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::TOKEN;
 use crate::support::http::Client;
+use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;
 
 /// The first lets 100 pass at once, the second two (one of them a minute late), the third 50.
@@ -20,10 +21,22 @@ descriptors:
 
 #[tokio::test]
 async fn what_is_used_is_told_of_the_quota_and_is_what_a_reset_gives_back() {
+    quotas_are_told_and_reset(&[]).await;
+}
+
+#[tokio::test]
+async fn the_same_in_redis() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let patient = ["--store-timeout", "1s", "--on-store-error", "deny", "--lease", "false"];
+    quotas_are_told_and_reset(&[&["--store", "redis", "--redis-url", &url][..], &patient].concat()).await;
+}
+
+async fn quotas_are_told_and_reset(arguments: &[&str]) {
     let token_file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(token_file.path(), TOKEN).expect("the token");
     let path = token_file.path().to_str().expect("a path");
-    let server = Sluicegate::start(RULES, &["--admin-token-file", path]);
+    let server = Sluicegate::start(RULES, &[arguments, &["--admin-token-file", path]].concat());
     let (api, json) = (Client::new(server.admin_port), Client::new(server.http_port));
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];

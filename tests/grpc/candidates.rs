@@ -112,18 +112,23 @@ async fn in_redis_too_and_in_the_same_call() {
         settings.store.deny_cache = false;
     };
     let server = Server::start_with(RULES, store).await;
+    // Calls of scripts since it was asked before.
     let calls = || {
         let stats = redis.cli(&["INFO", "commandstats"]);
         redis.cli(&["CONFIG", "RESETSTAT"]);
-        stats
+        let calls = stats
+            .split_once("cmdstat_evalsha:calls=")
+            .and_then(|(_, rest)| rest.split_once(','));
+        calls.map_or(0, |(calls, _)| calls.parse::<u32>().expect("a number"))
     };
-    // Until there are connections and the circuit is closed, local counters decide.
+    // Until there are connections and the circuit is closed, local counters decide. Once a second the server calls by itself.
     let decides = async {
-        calls();
-        while !calls().contains("cmdstat_evalsha:calls=1,") {
+        while calls() < 4 {
             tokio::time::sleep(POLL).await;
             calls();
-            passes(&server, &["plain"]).await;
+            for _ in 0..4 {
+                passes(&server, &["plain"]).await;
+            }
         }
     };
     tokio::time::timeout(PATIENCE, decides).await.expect("Redis decides");
@@ -131,7 +136,10 @@ async fn in_redis_too_and_in_the_same_call() {
         passes(&server, &["tighter"]).await;
     }
     let calls = calls();
-    assert!(calls.contains("cmdstat_evalsha:calls=3,"), "{calls}");
+    assert!(
+        (3..6).contains(&calls),
+        "{calls}, where candidates of their own would make 6"
+    );
     assert_eq!(decided(&server).await, expected(&[("tighter both_allow", 3)]));
     server.stop().await;
 }
