@@ -336,3 +336,31 @@ proptest! {
         World::new(hits, window_s, delay_us).happens(&events);
     }
 }
+
+/// What is used where a lease that is not short follows short ones may be of either.
+#[test]
+fn what_is_used_after_short_leases_is_counted_when_it_was_used() {
+    // None of the short ones are used: they were settled earlier, and leave the window while what was used is still in it.
+    World::new(537, 20, 0).happens(&[
+        Event::Load([0, 0, 14], 135),
+        Event::Load([1, 0, 0], 213),
+        Event::Load([1, 0, 0], 249),
+        Event::Load([0, 7, 1], 20),
+    ]);
+    // The last of the short ones is in force until the other one has arrived: its hold is not of what was used before.
+    World::new(697, 60, 200_001).happens(&[
+        Event::Stop(0, 186),
+        Event::Load([12, 2, 1], 140),
+        Event::Load([0, 0, 0], 105),
+        Event::Load([0, 1, 0], 219),
+        Event::Load([1, 0, 0], 293),
+        Event::Stop(0, 396),
+        Event::Stop(1, 128),
+    ]);
+}
+
+/// A lease that waited for its Envoy while that stood still begins when the Envoy goes on: its hold lasts as long as it does.
+#[test]
+fn a_lease_that_waited_is_held_until_it_has_ended() {
+    World::new(836, 60, 100_001).happens(&[Event::Load([0, 5, 1], 100), Event::Stop(0, 240)]);
+}

@@ -12,9 +12,11 @@ impl Account {
     pub fn report(&mut self, elapsed_us: u64, allowed: u64, denied: u64, now_us: u64) -> Vec<UnusedHits> {
         self.demanded(elapsed_us, allowed + denied, now_us);
         let ended: u64 = self.ended.iter().map(|ended| u64::from(ended.hits)).sum();
-        // What a stopped one has used may be later than it was counted: it is counted now.
+        // What a stopped one has used may be later than it was counted: it is counted now. So is what was used where a lease that
+        // is not short has followed short ones: it may all be of that lease, and those were settled before.
         let is_frozen = self.is_frozen();
-        let known = u64::from(self.ended_used) + if is_frozen { 0 } else { allowed };
+        let is_late = is_frozen || self.live.as_ref().is_some_and(|live| !live.is_short);
+        let known = u64::from(self.ended_used) + if is_late { 0 } else { allowed };
         let mut unused = ended.saturating_sub(known);
         let mut returned = Vec::new();
         // The oldest first: what stays must not count for less long than it may have been used.
@@ -29,13 +31,13 @@ impl Account {
             unused -= hits;
         }
         self.ended_used = 0;
-        let previous = self.previous.as_mut().map_or(0, |previous| {
+        if let Some(previous) = self.previous.as_mut().filter(|_| !is_late) {
             previous.used = previous.used.saturating_add(small(allowed)).min(previous.hits);
-            previous.hits
-        });
-        let others = if is_frozen { 0 } else { ended + u64::from(previous) };
+        }
+        let previous = self.previous.map_or(0, |previous| u64::from(previous.hits));
+        let least = allowed.saturating_sub(if is_frozen { 0 } else { ended + previous });
         self.regain(now_us);
-        self.used_of_live(allowed, allowed.saturating_sub(others), now_us);
+        self.used_of_live(allowed, least, if is_late { allowed } else { least }, now_us);
         (self.renewed_every_us, self.is_held) = (0, false);
         returned
     }
@@ -59,6 +61,7 @@ impl Account {
                     sent: settled,
                     sent_us: now_us,
                     end_us: now_us,
+                    late_end_us: 0,
                     used: 0,
                     is_short: false,
                     per_second: 0,
@@ -67,13 +70,15 @@ impl Account {
         }
     }
 
-    /// Notes what the lease in force has used: at most `most`, at least `least` requests.
-    fn used_of_live(&mut self, most: u64, least: u64, now_us: u64) {
-        let mut owed = small(least);
+    /// Notes what the lease in force has used: at most `most`, at least `least` requests; `owed` of all are not counted yet.
+    fn used_of_live(&mut self, most: u64, least: u64, owed: u64, now_us: u64) {
+        let mut owed = small(owed);
         if let Some(live) = &mut self.live {
             live.used = live.used.saturating_add(small(most)).min(live.sent);
             if self.renewed_every_us > 0 {
-                // What waited in it while it stood still is on its way: the reports to come will tell.
+                // What waited in it while it stood still is on its way: the reports to come will tell. This may be the lease
+                // itself, which then lasts as long as ever; it is renewed as if it had not waited.
+                live.late_end_us = now_us + live.end_us.saturating_sub(live.sent_us);
                 (live.end_us, live.sent) = (live.end_us.max(now_us + life_us(REPORT_TTL_S)), live.held);
                 (live.is_short, live.per_second) = (false, 0);
             }
@@ -81,10 +86,14 @@ impl Account {
                 // All of it is going to be settled.
                 owed = owed.saturating_sub(live.held);
             } else {
-                live.held = live.held.saturating_sub(owed);
+                live.held = live.held.saturating_sub(small(least));
                 self.rests.retain(|rest| now_us < rest.sent_us + PROVEN_US);
                 let rests = self.rests.iter().map(|rest| rest.hits).fold(0, u32::saturating_add);
-                let sent = if now_us < live.end_us { live.sent } else { 0 };
+                let sent = if now_us < live.end_us.max(live.late_end_us) {
+                    live.sent
+                } else {
+                    0
+                };
                 live.held = live.held.min(sent.saturating_add(rests));
             }
         }

@@ -51,6 +51,8 @@ pub(super) struct LiveLease {
     pub(super) sent: u32,
     pub(super) sent_us: u64,
     pub(super) end_us: u64,
+    /// Where its Envoy stood still, it may have come to it only then: it is in force until this time at most; 0 = `end_us`.
+    pub(super) late_end_us: u64,
     /// Most that it may have used before the last report.
     pub(super) used: u32,
     /// It is settled in full when it ends; others when a report says what was used.
