@@ -212,7 +212,7 @@ def main():
         bench.progress("a round trip to Redis")
         table += rows.alone(results, stores["redis"].round_trip_us())
         table.append(latency(bench, results, servers))
-            table += startup.rows(bench)
+        table += startup.rows(bench)
         table += rlqs.rows(bench)
         if args.peers:
             table += peers.rows(results)
