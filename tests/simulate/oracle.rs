@@ -65,8 +65,10 @@ pub struct Oracle {
     /// Processes that died.
     crashed: BTreeSet<(usize, u64)>,
     holds: HoldBook,
-    /// What each process has admitted by fallback counters.
+    /// What each process has admitted by fallback counters and may have to tell.
     by_fallback: BTreeMap<(usize, u64, CounterKey), i64>,
+    /// What it was asked and the store did not decide in time: what is counted of it all the same, it gives back.
+    failed: BTreeMap<(usize, u64, CounterKey), i64>,
     /// What it was given back and could not tell the store at once.
     owed: BTreeMap<(usize, u64, CounterKey), i64>,
     /// Corrections that give back were dropped.
@@ -113,6 +115,7 @@ impl Oracle {
             crashed: BTreeSet::new(),
             holds: HoldBook::default(),
             by_fallback: BTreeMap::new(),
+            failed: BTreeMap::new(),
             owed: BTreeMap::new(),
             dropped: false,
             forgotten: false,
@@ -166,6 +169,10 @@ impl Oracle {
             let rule_known = &known[rule];
             let key = rule_known.key(VALUES[value]);
             let part = (rule, value, hits.unsigned_abs());
+            if hits > 0 && decision.failure.is_some() {
+                let failed = self.failed.entry((asked.replica, asked.process, key.clone()));
+                *failed.or_default() += hits;
+            }
             if hits < 0 {
                 // Nobody holds it any longer since the release was asked for; the process must still tell the store, unless
                 // it dies.
@@ -279,9 +286,10 @@ impl Oracle {
         counter.heard = Some(Heard::new(at_us, processes));
         let carried_out = sent.iter().filter(|message| message.answers.is_some());
         let of_key = carried_out.flat_map(changes).filter(|changed| changed.key == *key);
-        let by_fallback = self.by_fallback.iter().filter(|((_, _, of), _)| of == key);
         counter.fewer += of_key.map(|changed| changed.hits).sum::<i64>();
-        counter.fewer += by_fallback.map(|(_, hits)| hits).sum::<i64>();
+        // Taken out, since each of these hits is lost once at most: now, or when its process hears of the reset or dies.
+        let by_fallback = self.by_fallback.iter_mut().filter(|((_, _, of), _)| of == key);
+        counter.fewer += by_fallback.map(|(_, hits)| std::mem::take(hits)).sum::<i64>();
         // Permits are released by those who hold them all the same, and what fallback counters have admitted is charged.
         if !counter.local && !matches!(counter.limit.algorithm, Algorithm::Concurrency) {
             counter.gone = counter.expected.max(0);

@@ -55,6 +55,19 @@ impl Heard {
 }
 
 impl Oracle {
+    /// A process forgets what it keeps of a counter, since it has reset it or heard of a reset. That may be some time after the
+    /// reset, and whatever it owes the counter by then goes, too: charges of its fallback counters, so that fewer hits are
+    /// counted; and what it gives back of calls that were answered too late, so that more are. It cannot know which of that
+    /// is older than the reset, which was carried out by another clock (docs/operate.md, "Letting a key through again").
+    pub fn forgets(&mut self, key: &CounterKey, replica: usize, process: u64) {
+        let Some(counter) = self.counters.get_mut(key) else {
+            return;
+        };
+        let of = (replica, process, key.clone());
+        counter.fewer += self.by_fallback.remove(&of).unwrap_or_default();
+        counter.more += self.failed.remove(&of).unwrap_or_default();
+    }
+
     /// A replica reads an entry of the log of resets. `numbers` says which process each replica is.
     pub fn hears_of_reset(
         &mut self,

@@ -206,6 +206,10 @@ impl World<'_> {
                 // Which ends their denials, and no others.
                 continue;
             }
+            if server.lost_data {
+                // What was denied before stands until it is asked again, 10 s later at most: nobody need notice a loss.
+                continue;
+            }
             if counted.denied && counted.outcome.cached && known.lasts() && fits {
                 return Err(format!(
                     "?{number}: {key} is denied from memory, and {in_use} hits are in use"

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 use sluicegate::algorithms::op::Op;
-use sluicegate::model::{Check, Transaction};
+use sluicegate::model::{Check, CounterKey, Transaction};
 use sluicegate::store::StoreError;
 use sluicegate::store::remote::transport::Delivery;
 use tokio::sync::oneshot;
@@ -194,7 +194,8 @@ impl World<'_> {
 
     pub(super) fn delivers(&mut self, number: usize, parcel: Parcel) {
         let flight = &mut self.flights[number];
-        let process = &self.processes[flight.replica];
+        let replica = flight.replica;
+        let process = &self.processes[replica];
         if process.resumes_ms > self.now_ms && !process.messages_first {
             let later_ms = process.resumes_ms + 1;
             self.at(later_ms, Happens::Delivers(number, Box::new(parcel)));
@@ -215,21 +216,43 @@ impl World<'_> {
                 format!("#{number}: {}", if is_answer { "answered" } else { "failed" })
             });
         let entries = match &parcel {
-            Parcel::Log(entries) if server.is_steady() => entries.clone(),
+            Parcel::Log(entries) => entries.clone(),
             _ => Vec::new(),
         };
+        // The times in the log say when only by a clock that was never set.
+        let is_steady = server.is_steady();
         if let Some(reply) = flight.reply.take() {
             let taken = reply.send(parcel).is_ok();
-            for entry in entries.iter().filter(|_| taken) {
+            if is_answer && taken {
+                self.forgets(number, &entries);
+            }
+            for entry in entries.iter().filter(|_| taken && is_steady) {
                 let numbers: Vec<u64> = self.processes.iter().map(|process| process.number).collect();
                 let now = (self.now_ms, self.sent.as_slice(), self.asked.as_slice());
-                self.oracle.hears_of_reset(entry, flight.replica, &numbers, now);
+                self.oracle.hears_of_reset(entry, replica, &numbers, now);
             }
             if !is_answer || !taken {
                 // What was heard of it says nothing of what was counted.
                 self.sent[number].failed = true;
                 self.oracle.is_unheard(&self.sent[number]);
             }
+        }
+    }
+}
+
+impl World<'_> {
+    /// What a process forgets when it hears this answer: counters that it has reset, or finds in the log of resets.
+    fn forgets(&mut self, number: usize, entries: &[(CounterKey, u64)]) {
+        let Sent {
+            replica,
+            process,
+            calls,
+            ..
+        } = &self.sent[number];
+        let checks = calls.iter().flat_map(|call| &call.checks);
+        let own = checks.filter(|check| check.hits == Op::Reset).map(|check| &check.key);
+        for key in own.chain(entries.iter().map(|(key, _)| key)) {
+            self.oracle.forgets(key, *replica, *process);
         }
     }
 }
