@@ -10,7 +10,7 @@ use crate::algorithms::limit::horizon_us;
 use crate::model::{
     Algorithm, Check, CounterKey, Descriptor, Enforcement, Hits, HoldId, Limit, Request, RetryAfter, Transaction,
 };
-use crate::quota::account::{QuotaFailure, QuotaStand, QuotaStep, UnusedHits};
+use crate::quota::account::{QuotaStand, QuotaStep, UnusedHits};
 use crate::rules::OnStoreError;
 use crate::store::correction::{Cause, Correction, signed};
 use crate::store::{Outcomes, StoreError};
@@ -103,18 +103,16 @@ impl Engine {
         self.report(error);
         let mode = counter.on_store_error;
         self.count_failure(mode);
-        let undecided = |failure| QuotaStand {
-            id,
-            kept: 0,
-            got: 0,
-            slice: 0,
-            remaining: 0,
-            retry_after_us: crate::model::time::SECOND_US,
-            failure: Some(failure),
-        };
         match mode {
-            OnStoreError::Allow => undecided(QuotaFailure::Allow),
-            OnStoreError::Deny => undecided(QuotaFailure::Deny),
+            OnStoreError::Allow | OnStoreError::Deny => QuotaStand {
+                id,
+                kept: 0,
+                got: 0,
+                slice: 0,
+                remaining: 0,
+                retry_after_us: crate::model::time::SECOND_US,
+                failure: Some(mode),
+            },
             OnStoreError::Local => {
                 let step = QuotaStep {
                     used: step.used + step.keep,
@@ -126,7 +124,7 @@ impl Engine {
                 let outcomes = failure::answer(self.fallback.as_deref(), &transaction, &modes);
                 QuotaStand {
                     slice: 0,
-                    failure: Some(QuotaFailure::Local),
+                    failure: Some(mode),
                     ..stand(&step, id, &outcomes)
                 }
             }

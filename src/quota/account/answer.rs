@@ -1,10 +1,11 @@
 //! What the store has made of a step.
 
 use super::state::{Account, EndedLease, LiveLease, PreviousLease, Rest, small};
-use super::words::{Assignment, Ends, QuotaFailure, QuotaStand, QuotaStep};
+use super::words::{Assignment, Ends, QuotaStand, QuotaStep};
 use crate::model::time::SECOND_US;
 use crate::quota::size::LeaseSize;
 use crate::quota::terms::{REPORT_TTL_S, REPORT_US, SHORT_TTL_S, life_us};
+use crate::rules::OnStoreError;
 
 /// Leases that ended since the last report and are kept apart; what more of them leave unused is not returned.
 const MAX_ENDED: usize = 8;
@@ -163,11 +164,11 @@ impl Account {
     }
 
     /// The store did not answer. What was leased before is taken for used, and what is leased meanwhile is short.
-    fn failed(&mut self, step: &QuotaStep, stand: &QuotaStand, failure: QuotaFailure, sent_us: u64) -> Assignment {
+    fn failed(&mut self, step: &QuotaStep, stand: &QuotaStand, failure: OnStoreError, sent_us: u64) -> Assignment {
         self.ended.clear();
         self.rests.clear();
         (self.previous, self.ended_used) = (None, 0);
-        if failure == QuotaFailure::Local && stand.got > 0 {
+        if failure == OnStoreError::Local && stand.got > 0 {
             self.retry_us = 0;
             self.live = Some(LiveLease {
                 id: stand.id,
@@ -184,10 +185,10 @@ impl Account {
             return Assignment::Lease(LeaseSize::at_once(stand.got, SHORT_TTL_S));
         }
         self.retry_us = sent_us + stand.retry_after_us.clamp(1, SECOND_US);
-        if failure != QuotaFailure::Local {
+        if failure != OnStoreError::Local {
             self.owed = small(step.used + step.keep);
         }
-        if failure == QuotaFailure::Allow {
+        if failure == OnStoreError::Allow {
             return Assignment::Allow { ttl_s: REPORT_TTL_S };
         }
         Assignment::Deny {

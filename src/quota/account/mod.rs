@@ -12,4 +12,4 @@ mod step;
 mod words;
 
 pub use self::state::{Account, LeaseStand};
-pub use self::words::{Assignment, Ends, QuotaFailure, QuotaStand, QuotaStep, UnusedHits};
+pub use self::words::{Assignment, Ends, QuotaStand, QuotaStep, UnusedHits};

@@ -2,6 +2,7 @@
 
 use crate::model::HoldId;
 use crate::quota::size::LeaseSize;
+use crate::rules::OnStoreError;
 
 /// Hits that a report has proved unused: they go back to the slice that they were settled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,31 +54,10 @@ pub struct QuotaStand {
     pub remaining: u64,
     /// When to ask again if nothing was granted, in microseconds from the call.
     pub retry_after_us: u64,
-    /// The store did not answer: this has been decided in its place.
-    pub failure: Option<QuotaFailure>,
-}
-
-/// What was decided while the store did not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuotaFailure {
-    /// The counters of this process have decided, as the store would have; what was leased before counts as used.
-    Local,
-    /// Everything passes; what was leased and used is to be counted later.
-    Allow,
-    /// Nothing passes; the same.
-    Deny,
-}
-
-impl QuotaFailure {
-    /// Its name in metrics: that of `on_store_error`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
+    /// The store did not answer, and this was done in its place. By [`OnStoreError::Local`] the counters of this process have
+    /// decided, as the store would have, and what was leased before counts as used; by the others everything passes, or
+    /// nothing, and what was leased and used is to be counted later.
+    pub failure: Option<OnStoreError>,
 }
 
 /// What Envoy is told.
