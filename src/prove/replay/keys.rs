@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use crate::config::problem::Clipped;
 use crate::model::Descriptor;
 use crate::rules::Rule;
+use crate::telemetry::activity::among_heaviest;
 
 use super::demand::Demand;
 
@@ -155,16 +156,9 @@ impl Keys {
 
     /// Keeps the half that was denied most.
     fn thin_out(&mut self) {
-        let mut counts: Vec<u64> = self.denied.values().map(|key| key.denied).collect();
-        counts.sort_unstable_by(|one, other| other.cmp(one));
-        let kept = counts.get(..MAX_DENIED / 2).unwrap_or_default();
-        let least = kept.last().copied().unwrap_or_default();
-        let mut ties = kept.iter().filter(|count| **count == least).count();
-        self.denied.retain(|_, key| {
-            let is_tie = key.denied == least && ties > 0;
-            ties -= usize::from(is_tie);
-            key.denied > least || is_tie
-        });
+        let counts = self.denied.values().map(|key| key.denied).collect();
+        let mut stays = among_heaviest(counts, MAX_DENIED / 2);
+        self.denied.retain(|_, key| stays(key.denied));
         self.overflowed = true;
     }
 

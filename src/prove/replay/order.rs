@@ -159,6 +159,7 @@ mod tests {
         }
         assert_eq!(tags, [1, 3, 6, 5, 2, 4]);
     }
+
     #[test]
     fn what_is_held_back_is_bounded_in_bytes() {
         let mut order = Reorder::new(u64::MAX);

@@ -4,6 +4,7 @@
 //! else happens when the ticker or a reader collects.
 
 mod events;
+mod heaviest;
 mod sketch;
 mod top;
 mod window;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::model::Clock;
 
 pub use events::{Event, Events, MAX_EVENTS, MAX_RELOADS, Reload};
+pub use heaviest::among_heaviest;
 pub use top::{By, History, Hitter, Span, Top, TopList};
 
 /// Recent traffic of this process.

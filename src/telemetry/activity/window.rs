@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::heaviest::among_heaviest;
 use super::sketch::{Counts, KEYS, ROW};
 
 /// How long a slice of the finest ring lasts, in microseconds.
@@ -72,19 +73,11 @@ impl Summary {
         }
     }
 
-    /// Forgets all but the heaviest keys. Of keys that count the same some stay: many that are denied once each must
-    /// not leave an empty list.
+    /// Forgets all but the heaviest keys.
     pub fn trim(&mut self) {
         if self.keys.len() > KEYS {
-            let mut counts: Vec<u64> = self.keys.values().copied().collect();
-            counts.sort_unstable_by(|a, b| b.cmp(a));
-            let least = counts.get(KEYS - 1).copied().unwrap_or(0);
-            let mut ties = KEYS - counts.iter().take_while(|count| **count > least).count();
-            self.keys.retain(|_, count| {
-                let is_tie = *count == least && ties > 0;
-                ties -= usize::from(is_tie);
-                *count > least || is_tie
-            });
+            let mut stays = among_heaviest(self.keys.values().copied().collect(), KEYS);
+            self.keys.retain(|_, count| stays(*count));
         }
         self.keys.shrink_to_fit();
     }
