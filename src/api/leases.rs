@@ -9,11 +9,8 @@ use crate::service::rlqs::LeaseFilter;
 
 use super::Api;
 use super::problem::Problem;
+use super::question::list_limit;
 use super::view::CounterView;
-
-/// Most leases in an answer.
-const MAX_LIMIT: usize = 200;
-const USUAL_LIMIT: usize = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,10 +56,7 @@ pub(super) async fn leases(
     question: Result<Query<LeaseQuery>, QueryRejection>,
 ) -> Result<Json<LeaseListView>, Problem> {
     let Query(question) = question.map_err(|error| Problem::bad(error.body_text()))?;
-    let limit = question.limit.unwrap_or(USUAL_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad(format!("limit: allowed are 1 to {MAX_LIMIT}")));
-    }
+    let limit = list_limit(question.limit)?;
     let filter = LeaseFilter {
         domain: question.domain,
         rule: question.rule,

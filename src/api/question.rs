@@ -26,6 +26,20 @@ const MAX_HEADERS: usize = 100;
 /// Most hits of a descriptor: what every part of the pipeline counts exactly.
 const MAX_HITS: u64 = MAX_EXACT - 1;
 
+/// Most entries of a list in an answer, and how many where the question does not say.
+const MAX_LIST: usize = 200;
+const USUAL_LIST: usize = 20;
+
+/// How many entries a list in an answer has at most.
+pub(super) fn list_limit(asked: Option<usize>) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(USUAL_LIST);
+    if (1..=MAX_LIST).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::bad(format!("limit: allowed are 1 to {MAX_LIST}")))
+    }
+}
+
 /// The body of `/explain`: either `descriptors` of a `domain`, or `http`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,11 +11,8 @@ use crate::telemetry::activity::{By, Span, Top};
 
 use super::Api;
 use super::problem::Problem;
+use super::question::list_limit;
 use super::view::{CounterView, share};
-
-/// Most counters in an answer.
-const MAX_LIMIT: usize = 200;
-const USUAL_LIMIT: usize = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,10 +95,7 @@ pub(super) async fn top(
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Json<TopView>, Problem> {
     let Query(question) = question.map_err(|error| Problem::bad(error.body_text()))?;
-    let limit = question.limit.unwrap_or(USUAL_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad(format!("limit: allowed are 1 to {MAX_LIMIT}")));
-    }
+    let limit = list_limit(question.limit)?;
     let sketches = sketches(&api, question.candidates)?;
     let active = api.0.parts.engine.active();
     let takes = |key: &str| {
