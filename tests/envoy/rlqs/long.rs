@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scene::{QuotaEnvoy, Recorder, Scene, Terms, pass, stop};
+use super::scene::{Load, QuotaEnvoy, Recorder, Scene, Terms, pass, stop};
 use super::{LIMIT, TERMS};
 use crate::support::redis::Redis;
 use crate::support::redis::sentinel::Sentinel;
@@ -136,10 +136,8 @@ async fn a_hot_restart_passes_no_limit() {
     drop(next);
 }
 
-/// `deny`: what is leased is used up, then nothing passes; it goes on when the store is back.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "minutes"]
-async fn without_a_store_deny_lets_only_leases_be_used() {
+/// Two Envoys under load for 12 s, and then a Redis that stands still.
+async fn with_a_frozen_redis(on_store_error: &str) -> (Redis, Scene, Vec<Load>) {
     let redis = tokio::task::block_in_place(Redis::start);
     let arguments = [
         "--redis-url",
@@ -147,12 +145,20 @@ async fn without_a_store_deny_lets_only_leases_be_used() {
         "--store-timeout",
         "200ms",
         "--on-store-error",
-        "deny",
+        on_store_error,
     ];
     let scene = Scene::start(TERMS, 2, 1, &arguments).await;
     let load = scene.load(100, false);
     pass(12).await;
     tokio::task::block_in_place(|| redis.process.signal("STOP"));
+    (redis, scene, load)
+}
+
+/// `deny`: what is leased is used up, then nothing passes; it goes on when the store is back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes"]
+async fn without_a_store_deny_lets_only_leases_be_used() {
+    let (redis, scene, load) = with_a_frozen_redis("deny").await;
     // The longest lease, and a report.
     pass(18).await;
     let start = Instant::now();
@@ -170,19 +176,7 @@ async fn without_a_store_deny_lets_only_leases_be_used() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes"]
 async fn without_a_store_allow_lets_everything_pass() {
-    let redis = tokio::task::block_in_place(Redis::start);
-    let arguments = [
-        "--redis-url",
-        &redis.url(),
-        "--store-timeout",
-        "200ms",
-        "--on-store-error",
-        "allow",
-    ];
-    let scene = Scene::start(TERMS, 2, 1, &arguments).await;
-    let load = scene.load(100, false);
-    pass(12).await;
-    tokio::task::block_in_place(|| redis.process.signal("STOP"));
+    let (redis, scene, load) = with_a_frozen_redis("allow").await;
     pass(12).await;
     let start = Instant::now();
     pass(8).await;

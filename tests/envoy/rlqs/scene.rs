@@ -216,23 +216,21 @@ pub struct QuotaEnvoy {
 impl QuotaEnvoy {
     /// The shipped configuration, in front of `upstream`, with its quotas from `service`.
     pub fn start(service: u16, upstream: u16) -> Self {
-        let (file, [port, admin], dir) = Self::configure(service, upstream);
-        let mut command = command(&file, 2);
-        let mut process = Process::spawn("envoy", command.args(["--log-level", "warning"]));
-        process.wait_for_port(port);
-        process.wait_for_port(admin);
-        Self {
-            process,
-            port,
-            file,
-            _dir: dir,
-        }
+        Self::run(service, upstream, |file| {
+            let mut command = command(file, 2);
+            command.args(["--log-level", "warning"]);
+            command
+        })
     }
 
     /// One that another may take the place of: see [`Self::restarted`].
     pub fn start_restartable(service: u16, upstream: u16, base: u32) -> Self {
+        Self::run(service, upstream, |file| restartable(file, base, 0))
+    }
+
+    fn run(service: u16, upstream: u16, command: impl Fn(&Path) -> Command) -> Self {
         let (file, [port, admin], dir) = Self::configure(service, upstream);
-        let mut process = Process::spawn("envoy", &mut restartable(&file, base, 0));
+        let mut process = Process::spawn("envoy", &mut command(&file));
         process.wait_for_port(port);
         process.wait_for_port(admin);
         Self {

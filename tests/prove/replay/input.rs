@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use flate2::write::GzEncoder;
@@ -10,6 +11,22 @@ use serde_json::Value;
 
 use super::{RULES, clf, replay};
 use crate::{directory, sluicegate, text};
+
+/// The report on a log that comes by the standard input.
+fn replay_stdin(directory: &Path, log: &[u8]) -> Value {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(["replay", "--json", "--rules", "rules.yaml", "-"])
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(log).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
 
 #[test]
 fn every_format_and_compression_says_the_same() {
@@ -68,21 +85,7 @@ fn every_format_and_compression_says_the_same() {
     let report = replay(directory.path(), &with_fields);
     assert_eq!(report["rules"][1]["requests"], 8, "{report:#}");
 
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["replay", "--json", "--rules", "rules.yaml", "-"])
-        .current_dir(directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(clf().as_bytes())
-        .expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report = replay_stdin(directory.path(), clf().as_bytes());
     assert_eq!(report["denied"], 4);
 }
 
@@ -196,18 +199,7 @@ fn a_pipe_is_read_from_its_beginning_and_tells_its_format() {
     );
     assert_eq!(report["unreadable"], serde_json::json!({}));
 
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["replay", "--json", "--rules", "rules.yaml", "-"])
-        .current_dir(directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    stdin.write_all(lines.as_bytes()).expect("it reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report = replay_stdin(directory.path(), lines.as_bytes());
     assert_eq!(report["requests"], 200, "{report:#}");
 }
 
