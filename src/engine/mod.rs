@@ -56,7 +56,7 @@ pub struct Engine {
     store: Arc<dyn Store>,
     fallback: Option<Arc<Fallback>>,
     releases: ReleaseFilter,
-    waiting: wait::WaitingRoom,
+    waiting: wait::DelayLimiter,
     permits: Semaphore,
     options: EngineOptions,
     clock: Arc<dyn Clock>,
@@ -78,7 +78,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let waiting = wait::WaitingRoom::new(options.max_waiting);
+        let waiting = wait::DelayLimiter::new(options.max_waiting);
         let permits = Semaphore::new(options.max_concurrent.min(Semaphore::MAX_PERMITS));
         let active = ArcSwapOption::empty();
         Self {

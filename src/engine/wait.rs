@@ -1,4 +1,4 @@
-//! Leaky bucket: answers that are held back until their turn, bounded in number and time.
+//! Leaky bucket: answers are delayed until their turn, bounded in number and time.
 
 use std::time::{Duration, Instant};
 
@@ -6,32 +6,32 @@ use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
-use crate::model::{Enforcement, Hits, RetryAfter, Transaction};
+use crate::model::{Check, Enforcement, Hits, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::{Cause, Correction, Outcomes};
 
 use super::failure;
 
-/// Where answers wait. A waiting answer costs a timer entry, no thread.
-pub(super) struct WaitingRoom {
-    seats: Semaphore,
+/// Bounds the answers that wait at the same time. A waiting answer costs a timer entry, no thread.
+pub(super) struct DelayLimiter {
+    permits: Semaphore,
 }
 
-impl WaitingRoom {
-    pub(super) fn new(seats: usize) -> Self {
+impl DelayLimiter {
+    pub(super) fn new(max_waiting: usize) -> Self {
         Self {
-            seats: Semaphore::new(seats.min(Semaphore::MAX_PERMITS)),
+            permits: Semaphore::new(max_waiting.min(Semaphore::MAX_PERMITS)),
         }
     }
 
-    /// Waits; `false` at once when there is no seat or the caller would be gone before the turn comes.
+    /// Waits; `false` at once when too many answers wait, or when `deadline` comes before the end of `delay`.
     pub(super) async fn wait(&self, delay: Duration, deadline: Option<Instant>) -> bool {
         let too_late = deadline
             .is_some_and(|deadline| Deadline::from_std(deadline).saturating_duration_since(Deadline::now()) < delay);
         if too_late {
             return false;
         }
-        let Ok(_seat) = self.seats.try_acquire() else {
+        let Ok(_permit) = self.permits.try_acquire() else {
             return false;
         };
         tokio::time::sleep(delay).await;
@@ -39,7 +39,7 @@ impl WaitingRoom {
     }
 }
 
-/// How long a passing transaction must be held back.
+/// How long the answer to a transaction must be delayed; `None` if it is denied, or need not wait.
 pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Duration> {
     let longest = transaction
         .checks
@@ -52,8 +52,9 @@ pub(super) fn delay(transaction: &Transaction, outcomes: &Outcomes) -> Option<Du
     (longest > 0 && passes()).then(|| Duration::from_micros(longest))
 }
 
-/// What gives back what a passing transaction took before [`deny`]: all of it if that denies the request, else (another
-/// quota is left) what was denied alone. `modes` is what stood in for the store, if anything did.
+/// The corrections that undo what a passing transaction took before [`deny`]: all of it if [`deny`] denies the request; only
+/// what it denies if another quota lets the request pass. `modes` has a failure mode for each check; `None` = the store
+/// decided.
 pub(super) fn refunds(
     transaction: &Transaction,
     before: &Outcomes,
@@ -68,20 +69,15 @@ pub(super) fn refunds(
         .enumerate()
         .filter(|(_, (_, (before, after)))| before.allowed && !(passes && after.allowed))
         .filter(|(at, _)| failure::is_counted(modes, *at));
-    let refunds = taken.filter_map(|(_, (check, (before, _)))| match check.hits {
-        Hits::Acquire(hits) => Some(Correction::give_back(check, before, hits, Cause::Wait)),
-        Hits::Hold { id, .. } => Some(Correction::release(check, id, before.holds.own, Cause::Wait)),
-        Hits::Debit(_)
-        | Hits::Peek
-        | Hits::Refund(_)
-        | Hits::Settle { .. }
-        | Hits::HoldMean(_)
-        | Hits::SettleOldest { .. } => None,
-    });
-    refunds.collect()
+    // Fallback counters made this hold, not the store, in which a release would end the oldest hold of another request.
+    let is_local_mean = |check: &Check| modes.is_some() && matches!(check.hits, Hits::HoldMean(_));
+    taken
+        .filter(|(_, (check, _))| !is_local_mean(check))
+        .filter_map(|(_, (check, (before, _)))| Correction::undo(check, before, Cause::Wait))
+        .collect()
 }
 
-/// Denies what would be held back: it may come again when its turn would have been.
+/// Denies the checks whose answer would have to wait, with the end of that wait as `retry_after`.
 pub(super) fn deny(transaction: &Transaction, outcomes: &mut Outcomes) {
     for (check, outcome) in transaction.checks.iter().zip(outcomes) {
         if check.enforcement != Enforcement::Shadow && outcome.allowed && outcome.delay_us > 0 {
@@ -97,7 +93,7 @@ mod tests {
     use super::*;
     use crate::algorithms::limit::{self, LimitSpec};
     use crate::model::key::{Owner, Part, counter_key};
-    use crate::model::{AlgorithmKind, Check, Outcome, Unit, Window};
+    use crate::model::{AlgorithmKind, Outcome, Unit, Window};
 
     fn check(name: &str, enforcement: Enforcement, hits: Hits) -> Check {
         let spec = LimitSpec::new(AlgorithmKind::LeakyBucket, 10, Window::of(Unit::Second));
@@ -129,7 +125,11 @@ mod tests {
             delay_us: 100,
             ..Outcome::admitted(5, 0)
         };
-        let before: Outcomes = [held, Outcome::admitted(5, 0)].into_iter().collect();
+        let mut second = Outcome::admitted(5, 0);
+        if let Hits::HoldMean(mean) = hits[1] {
+            second.holds.own = mean;
+        }
+        let before: Outcomes = [held, second].into_iter().collect();
         let mut after = before.clone();
         deny(&transaction, &mut after);
         let refunds = refunds(&transaction, &before, &after, modes.as_ref().map(<[_; 2]>::as_slice));
@@ -158,6 +158,11 @@ mod tests {
             given_back([Enforcement::Enforce; 2], [Hits::Debit(3), Hits::Acquire(1)], None),
             [(1, 1)]
         );
+        // A hold without an id ends, but in the store alone, which made it.
+        let mean = [Hits::Acquire(3), Hits::HoldMean(4)];
+        assert_eq!(given_back([Enforcement::Enforce; 2], mean, None), [(0, 3), (1, 4)]);
+        let local = Some([OnStoreError::Local; 2]);
+        assert_eq!(given_back([Enforcement::Enforce; 2], mean, local), [(0, 3)]);
         // `allow` has counted nothing.
         let modes = [OnStoreError::Allow, OnStoreError::Local];
         assert_eq!(given_back([Enforcement::Enforce; 2], two, Some(modes)), [(1, 1)]);

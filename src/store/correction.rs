@@ -1,4 +1,4 @@
-//! Corrections: what a counter must be changed by later, because of something that was counted before.
+//! Corrections: changes that a counter must get later, because of hits that were counted before, there or elsewhere.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, HoldId, Limit, Outcome};
 
-/// A change that a counter is owed. It is certain: what may or may not have been counted is never corrected.
+/// A pending change of a counter. It is certain: hits that may or may not have been counted are never corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correction {
     /// Which counter.
@@ -16,24 +16,24 @@ pub struct Correction {
     /// The slice that the hits were counted in ([`Outcome::slice`]); the correction applies only while that slice
     /// counts. `None` where no slice is known: the change then applies to what counts when it arrives.
     pub slice: Option<u64>,
-    /// The hold that is to be ended; `delta` then says what it keeps.
+    /// The hold that is to be ended; `delta` is then the negative of what it keeps.
     pub hold: Option<HoldId>,
     /// Hits: negative ones are given back (never below zero use), positive ones are charged, over the limit if need be.
     pub delta: i64,
-    /// After this time the hits count no longer, and the correction with them.
+    /// After this time the hits count no longer, and the correction expires.
     pub lasts: Duration,
-    /// Why it is owed.
+    /// Why it is necessary.
     pub cause: Cause,
 }
 
-/// Why a counter is owed a change; the label of the metrics.
+/// Why a correction is necessary; the label of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// The server counted a call whose caller had stopped waiting and decided otherwise: a compensation.
     Late,
     /// Another server denied the request that these hits were counted for.
     Split,
-    /// The answer that granted a permit of a `concurrency` limit reached nobody.
+    /// The caller disconnected before the answer that granted it a permit of a `concurrency` limit.
     Permit,
     /// A leaky bucket's answer could not be held back until its turn, so the request was denied.
     Wait,
@@ -43,7 +43,7 @@ pub enum Cause {
     Fallback,
     /// A lease ended before it was used up.
     Lease,
-    /// The answer that told of a hold reached nobody.
+    /// The caller disconnected before the answer with the id of its hold.
     Hold,
 }
 
@@ -96,23 +96,36 @@ impl Correction {
     pub fn release<H>(check: &Check<H>, id: HoldId, hits: u64, cause: Cause) -> Self {
         Self {
             hold: Some(id),
-            // Its slice has ended by then.
+            // The hold's slice has ended by then.
             lasts: Duration::from_micros(check.limit.hold_us.saturating_mul(2)),
             ..Self::unplaced(check, -signed(hits), cause)
         }
     }
 
-    /// Ends one of the holds that have no names, the oldest: `check` made one of `hits`.
+    /// Ends the oldest of the holds without ids, because `check` made such a hold of `hits`.
     #[must_use]
     pub fn release_oldest<H>(check: &Check<H>, hits: u64, cause: Cause) -> Self {
         Self {
-            // After that its own has ended, and it would be another's.
+            // After this time the check's own hold has expired, and the oldest one belongs to another request.
             lasts: Duration::from_micros(check.limit.hold_us),
             ..Self::release(check, HoldId::new(0, rand::random()), hits, cause)
         }
     }
 
-    /// A change that belongs to no known slice.
+    /// Undoes an admitted check whose request was denied in the end: gives its hits back, or ends its hold. `None` if it took
+    /// neither: peeks did not, and debits, refunds and settlements stand.
+    #[must_use]
+    pub fn undo<H: Copy + Into<Op>>(check: &Check<H>, outcome: &Outcome, cause: Cause) -> Option<Self> {
+        let own = outcome.holds.own;
+        match check.hits.into() {
+            Op::Acquire(hits) => Some(Self::give_back(check, outcome, hits, cause)),
+            Op::Hold { id, .. } if own > 0 => Some(Self::release(check, id, own, cause)),
+            Op::HoldMean(_) if own > 0 => Some(Self::release_oldest(check, own, cause)),
+            _ => None,
+        }
+    }
+
+    /// A change of hits whose slice is not known.
     #[must_use]
     pub fn unplaced<H>(check: &Check<H>, delta: i64, cause: Cause) -> Self {
         Self {
@@ -126,7 +139,7 @@ impl Correction {
         }
     }
 
-    /// What a store does to the counter.
+    /// The operation that applies a correction of these fields.
     #[must_use]
     pub const fn op(slice: Option<u64>, hold: Option<HoldId>, delta: i64) -> Op {
         let hits = delta.unsigned_abs();
@@ -139,7 +152,7 @@ impl Correction {
     }
 }
 
-/// Hits as a signed number; more than it holds counts as the most that it does.
+/// Hits as a signed number, at most `i64::MAX`.
 #[must_use]
 pub fn signed(hits: u64) -> i64 {
     i64::try_from(hits).unwrap_or(i64::MAX)

@@ -1,14 +1,14 @@
-//! Denials that are certain to stand: a denial carries `retry_after`, and until then the same request is denied from
-//! here, exactly as the store would. A request of more hits is certain to be denied too, but only the store knows for how
+//! The denial cache: denials that are certain to stand. A denial has a `retry_after`, and until then the cache denies the same
+//! request exactly as the store would. A request for more hits is certain to be denied too, but only the store knows for how
 //! long, so it is asked once for each number of hits (up to [`MAX_SIZES`] numbers).
 //!
-//! Where leases may be outstanding, unused hits can come back at any time, so a denial then holds only to the end of
-//! its slice and at most as long as a lease lives. Hits that this process gives back end a denial at once, whether a request
-//! or the ledger does. Of hits that another process gives back (a late answer's, say) this one does not hear, so no denial
-//! is kept for longer than [`MAX_KEPT_US`]. Algorithms whose permits other processes release (`concurrency`) and hits that
-//! count even when denied are never answered from here.
+//! Where leases are in use, unused hits can come back at any time: a denial is then kept only to the end of its slice, and at
+//! most for the life of a lease. Hits that this process gives back, by a request or by the ledger, end a denial at once. The
+//! cache does not learn of hits that another process gives back (those of a late answer, for instance), so it keeps no denial
+//! for longer than [`MAX_KEPT_US`]. It never answers for `concurrency`, whose permits other processes release, nor for hits
+//! that count even when denied.
 //!
-//! Bounded in keys; an entry that falls out costs one call to the store.
+//! The number of keys is bounded; an evicted entry costs one call to the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -23,20 +23,21 @@ use smallvec::SmallVec;
 use super::bounds::{Bound, BoundCounts};
 use super::hasher::KeyedHasher;
 use super::lease::MAX_LIFE_US;
+use crate::algorithms::sliding_window::Params;
 use crate::model::time::SECOND_US;
 use crate::model::{Algorithm, Check, CounterKey, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::store::Outcomes;
 
-/// Different numbers of hits that are kept for a key.
+/// Denials of different numbers of hits that are kept for a key.
 const MAX_SIZES: usize = 4;
 
-/// Longest time for which a denial is kept, in microseconds; then the store is asked whether it still stands.
+/// Longest time for which a denial is kept, in microseconds; after it the store is asked again.
 const MAX_KEPT_US: u64 = 10 * SECOND_US;
 
 /// The denials of up to a fixed number of counters.
 pub(super) struct Denials {
     known: Cache<CounterKey, SmallVec<[Denial; 1]>, UnitWeighter, KeyedHasher>,
-    /// Whether anybody may hold leases on these counters.
+    /// Whether any replica may hold leases on these counters.
     leases: bool,
     /// Local time of the last reset of any counter. An answer to a call that was sent before may be older than the reset.
     reset_us: AtomicU64,
@@ -44,7 +45,7 @@ pub(super) struct Denials {
     reached: Arc<BoundCounts>,
 }
 
-/// What happened since the start.
+/// Events since the start.
 #[derive(Debug, Default)]
 struct Counts {
     hits: AtomicU64,
@@ -58,34 +59,34 @@ struct Counts {
 /// The denial cache at one moment; counts are since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DenialStats {
-    /// Counters that are denied here (some perhaps no longer).
+    /// Counters with a cached denial (which may have ended).
     pub entries: usize,
-    /// Checks that were denied from here.
+    /// Checks that were denied from the cache.
     pub hits: u64,
     /// Checks that were not.
     pub misses: u64,
-    /// Those among them whose denial had ended.
+    /// Misses whose cached denial had ended.
     pub expired: u64,
     /// Entries that were replaced by newer ones of their counter.
     pub overwritten: u64,
-    /// Entries that fell out because the cache was full.
+    /// Entries that were evicted because the cache was full.
     pub evicted: u64,
 }
 
-/// What is known of a key at its limit.
+/// One denial of a counter.
 #[derive(Debug, Clone, Copy)]
 struct Denial {
     /// The hits that were denied.
     hits: u64,
-    /// The limit that denied them: a key outlives a change of the number, and a reload may have raised it.
+    /// The limit that denied them: the key stays the same when a reload changes the limit's number, and it may be higher now.
     limit: Limit,
-    /// Local time to which that is certain.
+    /// Local time until which the denial is certain.
     until_us: u64,
     /// Local time at which the store said the same hits would pass.
     retry_at_us: u64,
     /// Local time at which the full quota is back.
     reset_at_us: u64,
-    /// What was left.
+    /// Hits that were left.
     remaining: u64,
 }
 
@@ -102,7 +103,7 @@ impl Denials {
         }
     }
 
-    /// What the cache holds, and what happened in it.
+    /// The number of entries, and the events since the start.
     pub(super) fn stats(&self) -> DenialStats {
         let count = |count: &AtomicU64| count.load(Relaxed);
         let entries = self.known.len();
@@ -118,7 +119,7 @@ impl Denials {
         }
     }
 
-    /// The denials of all checks, or `None` if one might pass.
+    /// The denials of all checks; `None` if one of them might pass.
     pub(super) fn answer(&self, transaction: &Transaction, now: u64) -> Option<Outcomes> {
         if self.known.is_empty() {
             self.counts.misses.fetch_add(transaction.checks.len() as u64, Relaxed);
@@ -144,7 +145,7 @@ impl Denials {
         })
     }
 
-    /// The denial that is certain to stand.
+    /// The cached denial of a check, if it is certain to stand.
     fn standing(&self, check: &Check, now: u64) -> Option<Denial> {
         let hits = asked(check)?;
         let known = self.known.get(&check.key)?;
@@ -158,8 +159,8 @@ impl Denials {
         Some(*denial)
     }
 
-    /// Keeps what a call has shown. The store looked at its clock some time between `sent` and `received`: a denial is
-    /// certain from the first on, a wait is over from the second on.
+    /// Updates the cache from the answer to a call. The store read its clock between `sent` and `received`: the time for which
+    /// a denial is certain is counted from the first, and `retry_after` from the second.
     pub(super) fn record(&self, transaction: &Transaction, outcomes: &Outcomes, sent: u64, received: u64) {
         let passed = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for (check, outcome) in transaction.checks.iter().zip(outcomes) {
@@ -176,12 +177,12 @@ impl Denials {
                         remaining: outcome.remaining,
                     };
                     self.keep(check, denial, sent);
-                    // Looked at once it is kept: a reset between the two removes it by itself.
+                    // Compared after the denial is kept: a reset between the two removes it.
                     if sent <= self.reset_us.load(SeqCst) {
                         self.forget(&check.key);
                     }
                 }
-                // Hits that come back end a denial; hits that pass make what is known of other sizes wrong.
+                // Hits that come back end a denial; after hits that pass, cached denials of other sizes are wrong.
                 _ if check.hits == Hits::Peek => {}
                 _ if passed || !matches!(check.hits, Hits::Acquire(_) | Hits::Hold { .. } | Hits::HoldMean(_)) => {
                     self.forget(&check.key)
@@ -209,29 +210,29 @@ impl Denials {
         self.known.insert(check.key.clone(), known);
     }
 
-    /// Forgets what is known of a counter, because its state has been reset; what calls that are under way bring of any
-    /// counter is not kept either.
+    /// Forgets the denials of a counter whose state has been reset. Denials in the answers to calls that were sent before, of
+    /// any counter, are not kept either.
     pub(super) fn reset(&self, counter: &CounterKey, now: u64) {
         self.reset_us.fetch_max(now, SeqCst);
         self.forget(counter);
     }
 
-    /// Forgets what is known of a counter.
+    /// Forgets the denials of a counter.
     pub(super) fn forget(&self, counter: &CounterKey) {
         if self.known.peek(counter).is_some() && self.known.remove(counter).is_some() {
             self.counts.forgotten.fetch_add(1, Relaxed);
         }
     }
 
+    /// For how long a denial is certain, in microseconds.
     fn certain_us(&self, check: &Check, wait: u64) -> u64 {
         if !self.leases {
             return wait.min(MAX_KEPT_US);
         }
         let slice_left = match check.limit.algorithm {
-            // `retry_after` ends on a slice's edge, so what is left of the present slice is its remainder.
+            // `retry_after` ends on a slice's edge, so the rest of the present slice is its remainder.
             Algorithm::SlidingWindow { precision } => {
-                let slice = check.limit.window_us.div_ceil(u64::from(precision.max(1))).max(1);
-                wait.saturating_sub(1) % slice + 1
+                wait.saturating_sub(1) % Params::new(&check.limit, precision).slice_us + 1
             }
             _ => wait,
         };
@@ -247,7 +248,7 @@ fn asked(check: &Check) -> Option<u64> {
     match check.hits {
         Hits::Acquire(hits) | Hits::Hold { hits, .. } => Some(hits),
         Hits::Peek => Some(1),
-        // Where all is used: of holds it depends what passes.
+        // It is denied only where nothing is left, as one hit is (`record` keeps no denial while holds are open).
         Hits::HoldMean(_) => Some(1),
         Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => None,
     }

@@ -1,4 +1,4 @@
-//! Corrections on their way to the store, and what becomes of them.
+//! Corrections in flight: they go with one call, and what becomes of the call decides what becomes of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use super::bounds::Bound;
 use super::fallback::Fallback;
-use super::ledger::{Ledger, OwedRecord};
+use super::ledger::{Ledger, PendingRecord};
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::correction::{Cause, Correction, signed};
 
-/// Corrections on their way to the store.
+/// The corrections of one call. When this is dropped, they return to the ledger or are counted, as the call's fate says.
 pub(super) struct Carried {
     ledger: Arc<Ledger>,
-    records: Vec<(CounterKey, OwedRecord)>,
+    records: Vec<(CounterKey, PendingRecord)>,
     fate: Fate,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Fate {
     NotApplied,
     /// It may have.
     Unknown,
-    /// It never will: the key belongs to somebody else.
+    /// The store will never apply them: another application uses the key.
     Hopeless,
 }
 
@@ -43,13 +43,13 @@ impl Carried {
         }
     }
 
-    fn extend(&mut self, key: &CounterKey, records: impl IntoIterator<Item = OwedRecord>) {
+    fn extend(&mut self, key: &CounterKey, records: impl IntoIterator<Item = PendingRecord>) {
         self.records
             .extend(records.into_iter().map(|record| (key.clone(), record)));
     }
 
-    /// Notes in the fallback counters what the store has been given back of leases. What requests were refused or never
-    /// heard of was noted when it was recorded, or never counted there.
+    /// Gives leases' unused hits back to the fallback counters, too, once the store has them. Corrections of other causes were
+    /// mirrored when they were recorded, or their hits were never mirrored.
     pub(super) fn mirror(&self, fallback: &Fallback) {
         for (key, record) in &self.records {
             if record.cause == Cause::Lease {
@@ -71,7 +71,7 @@ impl Carried {
         self.records.iter().map(|(key, _)| key)
     }
 
-    /// Splits off what `of` picks.
+    /// Splits off the corrections of the counters that `of` picks.
     pub(super) fn split_off(&mut self, of: impl Fn(&CounterKey) -> bool) -> Self {
         let (picked, kept) = std::mem::take(&mut self.records)
             .into_iter()
@@ -84,7 +84,8 @@ impl Carried {
         }
     }
 
-    /// The call that applies them; charges are cut to what `still_used` says still counts of them.
+    /// The transaction that applies them. A charge of fallback counters is cut to the hits that, as `still_used` says, still
+    /// count there.
     pub(super) fn transaction(&mut self, still_used: impl Fn(&CounterKey, &Limit) -> Option<u64>) -> Transaction<Op> {
         let mut checks = SmallVec::with_capacity(self.records.len());
         for (key, record) in &mut self.records {
@@ -110,22 +111,22 @@ impl Carried {
         }
     }
 
-    /// From here on its fate is unknown until it is [told](Self::end).
+    /// The call is being sent: its fate is unknown until [`end`](Self::end) sets it.
     pub(super) const fn sent(&mut self) {
         self.fate = Fate::Unknown;
     }
 
-    /// What became of them.
+    /// The call has ended with this fate.
     pub(super) fn end(mut self, fate: Fate) {
         self.fate = fate;
     }
 }
 
 impl Ledger {
-    /// Adds what is owed on these counters to `carried`, which goes in front of a call to them.
+    /// Adds the corrections of these counters to `carried`, which goes in front of a call to them.
     ///
     /// # Errors
-    /// When corrections of one of them are in flight with another call; the future completes when any have landed.
+    /// When corrections of one of them are in flight with another call; the future completes when such a call has ended.
     pub(super) fn claim<'k>(
         self: &Arc<Self>,
         counters: impl Iterator<Item = &'k CounterKey> + Clone,
@@ -143,7 +144,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes what is owed on up to `most` of the counters that `of` picks and that are not in flight.
+    /// Takes the corrections of up to `most` of the counters that `of` picks and that are not in flight.
     pub(super) fn claim_any(self: &Arc<Self>, most: usize, of: impl Fn(&CounterKey, &Limit) -> bool) -> Carried {
         let mut carried = Carried::nothing(self);
         let mut book = self.book.lock();

@@ -1,13 +1,14 @@
-//! The ledger: every change that a shared counter is owed, whatever it comes from.
+//! The ledger: the pending changes of all shared counters, whatever their cause.
 //!
-//! A correction rides on the next call to its counter, in front of that call's checks; what nobody asks for is sent by
-//! the flusher ([`Remote::flush`](super::Remote)). While a correction is in flight, other calls to its counter wait: an
+//! A correction is sent with the next call to its counter, in front of that call's checks. If no such call comes, the
+//! flusher sends it ([`Remote::flush`](super::Remote)). While a correction is in flight, other calls to its counter wait: an
 //! answer that was decided without it may admit too many.
 //!
-//! Records of one counter and slice merge. A record that ends (its hits count no longer) is dropped and counted as
-//! expired. One whose call has an unknown fate is not repeated if it gives back (the same hits would be freed twice), and
-//! is repeated if it charges (that denies too many, never too few) or ends a hold (which ends once). The number of records is bounded: when there are too
-//! many, one that gives back is dropped, which admits too few; one that charges only if there is no other.
+//! Records of one counter and slice merge. A record whose hits count no longer is dropped and counted as expired. If the fate
+//! of its call is unknown, a record that gives back is dropped, because a second one could give back the same hits twice; one
+//! that charges is sent again, because that denies too many and never too few; and so is one that ends a hold, which ends
+//! once. The number of records is bounded: at the bound a record that gives back is dropped, which admits too few, and one
+//! that charges only if there is no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,19 +24,19 @@ use super::bounds::{Bound, BoundCounts};
 use crate::model::{CounterKey, HoldId, Limit};
 use crate::store::correction::{Cause, Correction};
 
-/// Between two searches for records that have ended, while there are as many as may be.
+/// Between two searches for expired records, while there are as many records as allowed.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-/// Between two log lines about charges that found no room.
+/// Between two log lines about charges that were dropped.
 const WARN_PAUSE: Duration = Duration::from_secs(10);
 
 /// See the module's docs.
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) book: Mutex<Book>,
-    /// Records and counters in flight, to be looked at without the lock.
+    /// Records and counters in flight, to be read without the lock.
     len: AtomicUsize,
     max_records: usize,
-    /// Notifies all that wait, in the order in which they came, when a counter's corrections are no longer in flight.
+    /// Notifies all waiting jobs, in their order, when a counter's corrections are no longer in flight.
     pub(super) landed: Arc<Notify>,
     totals: [Totals; Cause::ALL.len()],
     pub(super) reached: Arc<BoundCounts>,
@@ -50,10 +51,10 @@ pub(super) struct Totals {
     pub dropped: AtomicU64,
 }
 
-/// The same, read.
+/// What became of the corrections of one cause, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CauseStats {
-    /// Of which cause.
+    /// The cause.
     pub cause: Cause,
     /// Corrections that were recorded.
     pub recorded: u64,
@@ -61,14 +62,13 @@ pub struct CauseStats {
     pub flushed: u64,
     /// Corrections whose hits ceased to count before.
     pub expired: u64,
-    /// Corrections that gave back and were given up: for want of room, or because the fate of their call is unknown; and
-    /// those that charged and found no room.
+    /// Corrections that were dropped at the bound; and those that gave back and whose call has an unknown fate.
     pub dropped: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: BTreeMap<CounterKey, OwedOn>,
+    entries: BTreeMap<CounterKey, Records>,
     /// Counters with a record that gives back.
     giving: BTreeSet<CounterKey>,
     pub(super) in_flight: BTreeSet<CounterKey>,
@@ -78,15 +78,12 @@ pub(super) struct Book {
     warned: Option<Instant>,
 }
 
-/// What is owed on one counter.
-#[derive(Debug, Default)]
-struct OwedOn {
-    records: SmallVec<[OwedRecord; 1]>,
-}
+/// The pending corrections of one counter.
+pub(super) type Records = SmallVec<[PendingRecord; 1]>;
 
 /// One correction in the book.
 #[derive(Debug, Clone)]
-pub(super) struct OwedRecord {
+pub(super) struct PendingRecord {
     pub limit: Limit,
     pub slice: Option<u64>,
     pub hold: Option<HoldId>,
@@ -96,7 +93,7 @@ pub(super) struct OwedRecord {
 }
 
 impl Ledger {
-    /// An empty one for up to `max_records` records.
+    /// An empty ledger for up to `max_records` records.
     #[must_use]
     pub(super) fn new(max_records: usize, reached: Arc<BoundCounts>) -> Arc<Self> {
         Arc::new(Self {
@@ -109,7 +106,7 @@ impl Ledger {
         })
     }
 
-    /// Whether nothing is owed and nothing is in flight.
+    /// Whether no correction is pending or in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len.load(Relaxed) == 0
@@ -147,7 +144,7 @@ impl Ledger {
         }
         self.totals(correction.cause).recorded.fetch_add(1, Relaxed);
         let now = Instant::now();
-        let record = OwedRecord {
+        let record = PendingRecord {
             limit: correction.limit,
             slice: correction.slice,
             hold: correction.hold,
@@ -160,8 +157,7 @@ impl Ledger {
         self.note_len(&book);
     }
 
-    /// Forgets which hits are owed on a counter, because its state has been reset. Its open holds are still there, so the
-    /// ends of holds that nobody knows of are still owed.
+    /// Forgets the corrections of a counter whose state has been reset, except those that end holds: a reset keeps open holds.
     pub fn forget(&self, counter: &CounterKey) {
         let mut book = self.book.lock();
         for record in book.remove(counter) {
@@ -174,37 +170,31 @@ impl Ledger {
         self.note_len(&book);
     }
 
-    /// Takes what is owed on a counter; if that is anything, the counter is in flight until its corrections have landed.
-    pub(super) fn take(&self, book: &mut Book, key: &CounterKey) -> SmallVec<[OwedRecord; 1]> {
+    /// Takes the corrections of a counter; if there are any, the counter is in flight until their call has ended.
+    pub(super) fn take(&self, book: &mut Book, key: &CounterKey) -> Records {
         let now = Instant::now();
         let mut records = book.remove(key);
-        records.retain(|record| {
-            let counts = record.until > now;
-            if !counts {
-                self.totals(record.cause).expired.fetch_add(1, Relaxed);
-            }
-            counts
-        });
+        records.retain(|record| !self.count_if_expired(record, now));
         if !records.is_empty() {
             book.in_flight.insert(key.clone());
         }
         records
     }
 
-    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: OwedRecord, now: Instant) {
+    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: PendingRecord, now: Instant) {
         let charges = record.delta > 0;
-        let known = book.entries.get_mut(&key).and_then(|entry| entry.merge(&record));
+        let known = book.entries.get_mut(&key).and_then(|records| merge(records, &record));
         match known {
             Some(Merge::Left) => {}
             Some(Merge::Cancelled) => book.tidy(&key),
-            None if !self.has_room(book, charges, now) => {
+            None if !self.make_room(book, charges, now) => {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
                 if charges && book.warned.is_none_or(|warned| now - warned >= WARN_PAUSE) {
                     book.warned = Some(now);
                     tracing::warn!(
                         records = book.records,
-                        "more hits were admitted while the store was away than can be charged to it: it will not know of \
-                         some; sluicegate_corrections_total{{result=\"dropped\"}} counts them"
+                        "more hits were admitted while the store was away than can be charged to it: some stay uncounted, so \
+                         their limits may be passed; sluicegate_corrections_total{{result=\"dropped\"}} counts them"
                     );
                 }
                 return;
@@ -216,8 +206,8 @@ impl Ledger {
         }
     }
 
-    /// Whether one more can be kept; makes room if need be.
-    fn has_room(&self, book: &mut Book, charges: bool, now: Instant) -> bool {
+    /// Makes room for one more record, if that is possible: drops expired ones, and for one that charges those that give back.
+    fn make_room(&self, book: &mut Book, charges: bool, now: Instant) -> bool {
         if book.records < self.max_records {
             return true;
         }
@@ -242,7 +232,7 @@ impl Ledger {
         book.records < self.max_records
     }
 
-    /// Drops records that have ended.
+    /// Drops expired records.
     pub(super) fn sweep(&self) {
         let mut book = self.book.lock();
         self.expire(&mut book, Instant::now());
@@ -257,19 +247,23 @@ impl Ledger {
             ..
         } = book;
         entries.retain(|key, entry| {
-            entry.records.retain(|record| {
-                let counts = record.until > now;
-                if !counts {
-                    *records -= 1;
-                    self.totals(record.cause).expired.fetch_add(1, Relaxed);
-                }
-                counts
-            });
-            if entry.records.iter().all(|record| record.delta > 0) {
+            let before = entry.len();
+            entry.retain(|record| !self.count_if_expired(record, now));
+            *records -= before - entry.len();
+            if entry.iter().all(|record| record.delta > 0) {
                 giving.remove(key);
             }
-            !entry.records.is_empty()
+            !entry.is_empty()
         });
+    }
+
+    /// Counts a record as expired if its hits count no longer; returns whether that is so.
+    fn count_if_expired(&self, record: &PendingRecord, now: Instant) -> bool {
+        let is_over = record.until <= now;
+        if is_over {
+            self.totals(record.cause).expired.fetch_add(1, Relaxed);
+        }
+        is_over
     }
 
     pub(super) fn note_len(&self, book: &Book) {
@@ -277,52 +271,51 @@ impl Ledger {
     }
 }
 
-/// What merging left of a record.
+/// What became of the record that another one was merged with.
 enum Merge {
     Left,
     /// The two cancel each other out.
     Cancelled,
 }
 
-impl OwedOn {
-    /// Merges with the record of the same slice and cause, if there is one.
-    fn merge(&mut self, record: &OwedRecord) -> Option<Merge> {
-        // Of a known slice only what has one cause: the fallback counters hear of each cause at another time.
-        let same = |known: &&mut OwedRecord| {
-            (known.slice, known.hold) == (record.slice, record.hold)
-                && (record.slice.is_none() || known.cause == record.cause)
-        };
-        let known = self.records.iter_mut().find(same)?;
-        if record.hold.is_some() {
-            // The same hold ends once.
-            return Some(Merge::Left);
-        }
-        known.delta = known.delta.saturating_add(record.delta);
-        (known.limit, known.until) = (record.limit, known.until.max(record.until));
-        if known.delta != 0 {
-            return Some(Merge::Left);
-        }
-        Some(Merge::Cancelled)
+/// Merges a record with the one of the same slice and cause, if there is one.
+fn merge(records: &mut Records, record: &PendingRecord) -> Option<Merge> {
+    // In a known slice only records of one cause merge: fallback counters mirror each cause at another time.
+    let same = |known: &&mut PendingRecord| {
+        (known.slice, known.hold) == (record.slice, record.hold)
+            && (record.slice.is_none() || known.cause == record.cause)
+    };
+    let known = records.iter_mut().find(same)?;
+    if record.hold.is_some() {
+        // The same hold ends once.
+        return Some(Merge::Left);
     }
+    known.delta = known.delta.saturating_add(record.delta);
+    (known.limit, known.until) = (record.limit, known.until.max(record.until));
+    Some(if known.delta == 0 {
+        Merge::Cancelled
+    } else {
+        Merge::Left
+    })
 }
 
 impl Book {
-    /// Counters with something owed that is not in flight, each with its limit.
+    /// Counters that have corrections and are not in flight, each with its limit.
     pub(super) fn due(&self) -> impl Iterator<Item = (&CounterKey, Limit)> {
         let not_in_flight = self.entries.iter().filter(|(key, _)| !self.in_flight.contains(*key));
-        not_in_flight.filter_map(|(key, entry)| Some((key, entry.records.first()?.limit)))
+        not_in_flight.filter_map(|(key, entry)| Some((key, entry.first()?.limit)))
     }
 
-    fn put(&mut self, key: CounterKey, record: OwedRecord) {
+    fn put(&mut self, key: CounterKey, record: PendingRecord) {
         self.records += 1;
         if record.delta < 0 {
             self.giving.insert(key.clone());
         }
-        self.entries.entry(key).or_default().records.push(record);
+        self.entries.entry(key).or_default().push(record);
     }
 
-    fn remove(&mut self, key: &CounterKey) -> SmallVec<[OwedRecord; 1]> {
-        let records = self.entries.remove(key).map(|entry| entry.records).unwrap_or_default();
+    fn remove(&mut self, key: &CounterKey) -> Records {
+        let records = self.entries.remove(key).unwrap_or_default();
         if !records.is_empty() {
             self.records -= records.len();
             self.giving.remove(key);
@@ -330,7 +323,7 @@ impl Book {
         records
     }
 
-    /// Drops records without hits.
+    /// Drops a counter's records without hits.
     fn tidy(&mut self, key: &CounterKey) {
         let records = self.remove(key);
         for record in records.into_iter().filter(|record| record.delta != 0) {

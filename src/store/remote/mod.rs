@@ -1,21 +1,21 @@
-//! The pipeline between the engine and a shared store. It knows no Redis: servers are behind [`transport::Transport`].
+//! The pipeline between the engine and a shared store. It does not depend on Redis: servers are behind
+//! [`transport::Transport`].
 //!
-//! A request passes these stages in this order; each either answers or hands on what it cannot answer:
+//! A request passes these stages in this order; each stage either answers a request or passes it on:
 //!
-//! | stage | answers | why it stands here |
+//! | stage | what it does | why in this place |
 //! |---|---|---|
-//! | [`cache`] | denials that are certain to stand | the cheapest answer, and it needs the whole request: a lease would spend hits on a request that another rule denies |
-//! | [`lease`] | hits counted ahead | before anything that waits; its unused hits leave as corrections, so it needs the ledger below it |
-//! | [`split`] | nothing: asks each shard, and undoes what was counted where another denied | below it every call is atomic |
-//! | [`circuit`] | "not sent", while a server fails | before a caller waits for anything |
-//! | [`dispatch`] | joins calls for one key, batches calls of one moment, follows late answers | as close to the wire as possible, so that all traffic shares it, leases and corrections too |
-//! | [`ledger`] | nothing: puts corrections in front of the checks of their counters | in the very call that decides, so that none is decided without them |
-//! | [`transport`] | the server's answer | |
+//! | [`cache`] | answers with denials that are certain to stand | the cheapest answer; and it needs the whole request, since a lease would spend hits on a request that another rule denies |
+//! | [`lease`] | answers from hits that were counted ahead | before any stage that waits; above the ledger, to which it gives unused hits |
+//! | [`split`] | asks each shard, and undoes what was counted where another shard denied | below it every call is atomic |
+//! | [`circuit`] | answers "not sent" while a server fails | before a caller waits for anything |
+//! | [`dispatch`] | joins calls for one key, batches calls of one moment, follows late answers | as close to the transport as possible, so that all calls share it, those for leases and resets too |
+//! | [`ledger`] | puts corrections in front of the checks of their counters | in the call that decides, so that no check is decided without them |
+//! | [`transport`] | sends the call to a server | |
 //!
-//! [`fallback`] mirrors what comes back, and decides in place of all of it while a rule says `on_store_error: local` and the
-//! store cannot. Who gives back a hit that the server answered too late: `dispatch` records it in the ledger when the answer
-//! comes (at most the grace period after the deadline); it rides on the counter's next call or leaves with the flusher, and
-//! ends with its slice.
+//! [`fallback`] mirrors the answers. While the store cannot answer, it decides in place of all stages for rules with
+//! `on_store_error: local`. [`reset`] enters below [`split`]; [`flush`] runs beside requests: the ledger's flusher, and the
+//! circuit's probe. docs/architecture.md follows a hit that is answered too late through these stages.
 
 mod bounds;
 mod cache;
@@ -80,19 +80,19 @@ pub struct Options {
     pub denial_keys: Option<usize>,
     /// Corrections that are kept.
     pub max_corrections: usize,
-    /// Under which name resets of counters are told to other processes; `None` = there are none.
+    /// The key of the log in which other processes read resets of counters; `None` = there are no other processes.
     pub reset_log: Option<CounterKey>,
     /// The bounds that no setting changes.
     pub bounds: Bounds,
-    /// Makes the order of all maps repeatable; for simulations only, since it makes collisions possible to aim at.
+    /// Makes the order of all maps repeatable; for simulations only, since it lets a client aim keys at one bucket.
     pub hash_seed: Option<u64>,
 }
 
 impl Options {
-    /// Corrections that are kept unless somebody says otherwise: some 25 MB.
+    /// Corrections that are kept by default: some 25 MB.
     pub const MAX_CORRECTIONS: usize = 100_000;
 
-    /// No stage but dispatch and ledger.
+    /// Dispatch and ledger, and no other stage.
     #[must_use]
     pub fn plain(timeout: Duration) -> Self {
         Self {
@@ -109,7 +109,7 @@ impl Options {
     }
 }
 
-/// Fallback counters, if any rule may want them.
+/// Where fallback counters are kept.
 #[derive(Debug)]
 pub struct Local {
     /// Where they are kept.
@@ -179,7 +179,7 @@ impl<T: Transport> Remote<T> {
             .map(|keys| Arc::new(Denials::new(keys, leases.is_some(), hasher, Arc::clone(&reached))));
         let fallback = local.map(|local| Arc::new(Fallback::new(local.memory, local.replicas, Arc::clone(&ledger))));
         let server = |transport: T| {
-            // Over a cluster the circuit only tells.
+            // Over a cluster the circuit stops no calls, and only reports failures.
             let scope = if options.circuit {
                 transport.scope()
             } else {
@@ -218,7 +218,7 @@ impl<T: Transport> Remote<T> {
         })
     }
 
-    /// A pipeline to one server, with no stage but dispatch and ledger.
+    /// A pipeline to one server, with dispatch and ledger and no other stage.
     pub fn plain(transport: T, timeout: Duration, clock: Arc<dyn Clock>) -> Arc<Self> {
         Self::new([transport], |_| 0, &Options::plain(timeout), None, clock)
     }
@@ -229,7 +229,7 @@ impl<T: Transport> Remote<T> {
         self.fallback.as_ref()
     }
 
-    /// The circuit of a server, to be watched.
+    /// Watches the circuit of a server.
     #[must_use]
     pub fn circuit(&self, server: usize) -> Option<watch::Receiver<CircuitState>> {
         Some(self.servers.get(server)?.context.circuit.watch())
@@ -241,13 +241,13 @@ impl<T: Transport> Remote<T> {
         Some(&self.servers.get(server)?.context.transport)
     }
 
-    /// What the pipeline holds.
+    /// What the pipeline holds at the moment.
     #[must_use]
     pub fn stats(&self) -> RemoteStats {
         RemoteStats {
             corrections: self.ledger.len(),
             causes: self.ledger.stats(),
-            lease_keys: self.leases.as_ref().map_or(0, Leases::len),
+            lease_keys: self.leases.as_ref().map_or(0, Leases::counters),
             leased_hits: self.leases.as_ref().map_or(0, Leases::hits),
             denials: self
                 .denials
@@ -257,8 +257,8 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Forgets all that is known of a counter, because its state has been reset: its lease, its denials, what it is owed,
-    /// and what the fallback counters have of it.
+    /// Forgets what this process keeps of a counter whose state has been reset: its lease, its denials, its corrections, and
+    /// its fallback counter.
     pub fn forget(&self, counter: &CounterKey) {
         self.ledger.forget(counter);
         if let Some(denials) = &self.denials {
@@ -278,7 +278,7 @@ impl<T: Transport> Remote<T> {
         (server, shard)
     }
 
-    /// The one place of these checks; `None` if they have more than one.
+    /// The location that all of these checks have; `None` if they have several.
     fn one_place<'c>(&self, checks: impl IntoIterator<Item = &'c Check>) -> Option<Location> {
         let mut places = checks.into_iter().map(|check| self.place(&check.key, &check.limit));
         let first = places.next().unwrap_or_default();
@@ -298,26 +298,19 @@ impl<T: Transport> Remote<T> {
         if let Some(outcomes) = plan.all_local() {
             return Ok(outcomes);
         }
-        // A plan that is dropped (an error, a caller that left) gives back what it had taken from leases.
+        // A plan that is dropped (an error, a caller that disconnects) puts back what it had taken from leases.
         let (outcomes, granted) = self.ask(plan.rest(), plan.asks()).await?;
         plan.finish(&outcomes, &granted, self.clock.now_us())
     }
 
-    /// Asks the servers; `leases` go in a transaction after it.
+    /// Asks the servers; `leases` are requested in a second transaction of the same call.
     async fn ask(
         &self,
         transaction: Transaction,
         leases: Option<Transaction<Op>>,
     ) -> Result<(Outcomes, Answers), StoreError> {
         let Some(place) = self.one_place(&transaction.checks) else {
-            let place_of = |key: &CounterKey, limit: &Limit| self.place(key, limit);
-            let call = |place, calls| self.call(place, calls);
-            let correct = |correction| self.correct(correction);
-            let again = |check: &Check, hits| self.fallback.iter().for_each(|local| local.count_again(check, hits));
-            let (outcomes, granted, mut permits) =
-                split::check(&transaction, leases, place_of, call, correct, again).await?;
-            permits.iter_mut().for_each(job::Permits::disarm);
-            return Ok((outcomes, granted));
+            return self.ask_split(&transaction, leases).await;
         };
         let mut calls: Calls = smallvec![transaction.into_ops()];
         calls.extend(leases);

@@ -1,199 +1,169 @@
 //! All or nothing over several shards: the slots of a cluster, or two servers for different windows.
 //!
-//! Each part is decided and counted by itself, all at the same time. If one of them denies, what the others counted is
-//! recorded in the ledger as corrections: a moment of counting too much can deny a request too many, never admit one.
+//! Each part of a transaction is decided and counted by itself, all parts at the same time. If a part denies or fails, what
+//! the others counted is recorded in the ledger as corrections. Until those are applied, a counter has too many hits: it may
+//! deny a request too many, and never admits one too many.
 
 use futures::future::join_all;
 use smallvec::{SmallVec, smallvec};
 
-use super::job::{Calls, Permits, Reply};
-use super::transport::Answers;
+use super::job::Calls;
+use super::transport::{Answers, Transport};
+use super::{Location, Remote};
 use crate::algorithms::op::{Answer, Op};
-use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Enforcement, Hits, Outcome, RetryAfter, Transaction};
 use crate::store::correction::{Cause, Correction};
-use crate::store::{Outcomes, StoreError};
+use crate::store::{Outcomes, Store, StoreError};
 
-/// The checks of a transaction that go together.
-struct ShardPart<P> {
-    place: P,
-    /// Where each of them stands in the whole transaction.
+/// The checks of a transaction whose counters are in one location.
+struct ShardPart {
+    location: Location,
+    /// The position of each of them in the whole transaction.
     positions: SmallVec<[usize; 2]>,
     checks: SmallVec<[Check<Op>; 2]>,
-    /// The same of the leases to ask for.
+    /// The position of each lease in the whole transaction of leases.
     lease_positions: SmallVec<[usize; 1]>,
     leases: SmallVec<[Check<Op>; 2]>,
 }
 
-/// Stands where no answer has come.
+/// Stands for an answer that has not come.
 const UNKNOWN: Outcome = Outcome::refused(0, RetryAfter::Never, 0);
 
-/// What a transaction over several places came to: outcomes, granted leases, and the permits in it.
-pub(super) type Decided = (Outcomes, Answers, SmallVec<[Permits; 2]>);
-
-/// Decides a transaction whose checks live in several places: `place_of` says where each does, `call` asks one place, and
-/// `correct` records what must be undone; `count_again` hears of refunds that a
-/// part has taken while another failed, since the failure mode is given them once more. `leases` are asked where their counters live, in a transaction after it.
-///
-/// # Errors
-/// The first part's that could not be decided; what other parts counted is undone.
-pub(super) async fn check<P, F>(
-    transaction: &Transaction,
-    leases: Option<Transaction<Op>>,
-    place_of: impl Fn(&CounterKey, &Limit) -> P,
-    call: impl Fn(P, Calls) -> F,
-    correct: impl Fn(Correction),
-    count_again: impl Fn(&Check, u64),
-) -> Result<Decided, StoreError>
-where
-    P: PartialEq + Copy,
-    F: Future<Output = Reply>,
-{
-    let parts = split(transaction, leases.as_ref(), place_of);
-    let calls = parts.iter().map(|part| {
-        let with = |checks: &SmallVec<[Check<Op>; 2]>| Transaction {
-            checks: checks.clone(),
-            deadline: transaction.deadline,
-            exact: transaction.exact,
-        };
-        let mut calls: Calls = smallvec![with(&part.checks)];
-        calls.extend((!part.leases.is_empty()).then(|| with(&part.leases)));
-        call(part.place, calls)
-    });
-    // Dropped half-way, the permits in the answers that have come are given back.
-    let replies = join_all(calls).await;
-    let mut merged = Outcomes::from_elem(UNKNOWN, transaction.checks.len());
-    let mut granted = Answers::new();
-    granted.resize(
-        leases.as_ref().map_or(0, |leases| leases.checks.len()),
-        Answer {
-            outcome: UNKNOWN,
-            grant: None,
-        },
-    );
-    let mut counted: SmallVec<[bool; 4]> = smallvec![false; transaction.checks.len()];
-    let mut permits: SmallVec<[Permits; 2]> = SmallVec::new();
-    let mut failed = None;
-    for (part, reply) in parts.iter().zip(replies) {
-        match reply {
-            Ok((answers, held)) => {
-                permits.push(held);
-                if let Some(answers) = answers.first() {
-                    note(part, answers, &mut merged, &mut counted);
-                }
-                let leased = answers.get(1).into_iter().flatten();
-                for (answer, &position) in leased.zip(&part.lease_positions) {
-                    if let Some(granted) = granted.get_mut(position) {
-                        *granted = *answer;
+impl<T: Transport> Remote<T> {
+    /// Decides a transaction whose counters are in several locations. `leases` are requested in a second transaction of the
+    /// calls to their counters' locations.
+    ///
+    /// # Errors
+    /// The error of the first part that could not be decided; what the other parts counted is undone.
+    pub(super) async fn ask_split(
+        &self,
+        transaction: &Transaction,
+        leases: Option<Transaction<Op>>,
+    ) -> Result<(Outcomes, Answers), StoreError> {
+        let parts = self.parts(transaction, leases.as_ref());
+        let calls = parts.iter().map(|part| {
+            let with = |checks: &SmallVec<[Check<Op>; 2]>| Transaction {
+                checks: checks.clone(),
+                deadline: transaction.deadline,
+                exact: transaction.exact,
+            };
+            let mut calls: Calls = smallvec![with(&part.checks)];
+            calls.extend((!part.leases.is_empty()).then(|| with(&part.leases)));
+            self.call(part.location, calls)
+        });
+        // If this future is dropped before all have answered, the permits in the answers that have come are given back.
+        let replies = join_all(calls).await;
+        let mut merged = Outcomes::from_elem(UNKNOWN, transaction.checks.len());
+        let mut granted = Answers::from_elem(UNKNOWN.into(), leases.as_ref().map_or(0, |leases| leases.checks.len()));
+        let mut counted: SmallVec<[bool; 4]> = smallvec![false; transaction.checks.len()];
+        let mut failed = None;
+        for (part, reply) in parts.iter().zip(replies) {
+            match reply {
+                Ok((answers, mut permits)) => {
+                    permits.disarm();
+                    if let Some(answers) = answers.first() {
+                        merge(part, answers, &mut merged, &mut counted);
+                    }
+                    let leased = answers.get(1).into_iter().flatten();
+                    for (answer, &position) in leased.zip(&part.lease_positions) {
+                        if let Some(granted) = granted.get_mut(position) {
+                            *granted = *answer;
+                        }
                     }
                 }
-            }
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    let passes = failed.is_none() && transaction.passes(merged.iter().map(|outcome| outcome.allowed));
-    if !passes {
-        permits.iter_mut().for_each(Permits::disarm);
-        undo(transaction, &mut merged, &counted, failed.is_some(), &correct);
-        if failed.is_some() {
-            let done = transaction.checks.iter().zip(&counted).filter(|(_, counted)| **counted);
-            for (check, _) in done {
-                if let Hits::Refund(hits) = check.hits {
-                    count_again(check, hits);
-                }
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-    }
-    if failed.is_some() {
-        // Nobody will use them.
+        if failed.is_some() || !transaction.passes(merged.iter().map(|outcome| outcome.allowed)) {
+            self.undo(transaction, &mut merged, &counted, failed.is_some());
+        }
+        let Some(error) = failed else {
+            return Ok((merged, granted));
+        };
+        // The request gets no answer from here, so it cannot use the leases either.
         for (lease, answer) in leases.iter().flat_map(|leases| &leases.checks).zip(&granted) {
             if let Some(grant) = answer.grant {
-                correct(Correction::give_back(lease, &answer.outcome, grant.hits, Cause::Lease));
+                self.correct(Correction::give_back(lease, &answer.outcome, grant.hits, Cause::Lease));
             }
         }
+        Err(error)
     }
-    failed.map_or(Ok((merged, granted, permits)), Err)
-}
 
-/// Undoes what the parts of a request that does not pass have counted. Debits stay counted, unless a part has failed: the
-/// failure mode then decides them again.
-fn undo(
-    transaction: &Transaction,
-    merged: &mut Outcomes,
-    counted: &[bool],
-    failed: bool,
-    correct: &impl Fn(Correction),
-) {
-    for ((check, outcome), counted) in transaction.checks.iter().zip(merged).zip(counted) {
-        if let (Hits::Hold { .. } | Hits::HoldMean(_), true) = (check.hits, *counted) {
-            let hits = std::mem::take(&mut outcome.holds.own);
-            correct(match check.hits {
-                Hits::Hold { id, .. } => Correction::release(check, id, hits, Cause::Split),
-                _ => Correction::release_oldest(check, hits, Cause::Split),
-            });
-            outcome.remaining = outcome.remaining.saturating_add(hits);
-            outcome.holds.open = outcome.holds.open.saturating_sub(hits);
-            continue;
-        }
-        let hits = match check.hits {
-            Hits::Acquire(hits) => hits,
-            Hits::Settle { hits, .. } if failed && !outcome.holds.repeated => hits,
-            Hits::SettleOldest { hits, .. } if failed => hits,
-            Hits::Debit(hits) if failed => hits,
-            _ => 0,
-        };
-        if *counted && hits > 0 {
-            correct(Correction::give_back(check, outcome, hits, Cause::Split));
-            outcome.remaining = outcome.remaining.saturating_add(hits);
+    /// Undoes what the parts of a request that does not pass have counted. Debits and refunds stand, unless a part has failed:
+    /// the failure mode then decides the whole request again.
+    fn undo(&self, transaction: &Transaction, merged: &mut Outcomes, counted: &[bool], failed: bool) {
+        let checks = transaction.checks.iter().zip(merged).zip(counted);
+        for ((check, outcome), _) in checks.filter(|(_, counted)| **counted) {
+            let correction = match check.hits {
+                Hits::Refund(hits) => {
+                    // The refund stands in the store, and was mirrored. The failure mode's decision makes it once more.
+                    if let Some(fallback) = self.fallback.as_ref().filter(|_| failed) {
+                        fallback.count_again(check, hits);
+                    }
+                    None
+                }
+                Hits::Settle { .. } if outcome.holds.repeated => None,
+                Hits::Debit(hits) | Hits::Settle { hits, .. } | Hits::SettleOldest { hits, .. } => {
+                    failed.then(|| Correction::give_back(check, outcome, hits, Cause::Split))
+                }
+                Hits::Acquire(_) | Hits::Peek | Hits::Hold { .. } | Hits::HoldMean(_) => {
+                    Correction::undo(check, outcome, Cause::Split)
+                }
+            };
+            let Some(correction) = correction else { continue };
+            let own = std::mem::take(&mut outcome.holds.own);
+            outcome.holds.open = outcome.holds.open.saturating_sub(own);
+            outcome.remaining = outcome.remaining.saturating_add(correction.delta.unsigned_abs());
             (outcome.delay_us, outcome.slice) = (0, 0);
+            self.correct(correction);
         }
     }
+
+    /// Parts in the order of their first check.
+    fn parts(&self, transaction: &Transaction, leases: Option<&Transaction<Op>>) -> SmallVec<[ShardPart; 4]> {
+        let mut parts: SmallVec<[ShardPart; 4]> = SmallVec::new();
+        for (position, check) in transaction.checks.iter().enumerate() {
+            let part = part_of(&mut parts, self.place(&check.key, &check.limit));
+            part.positions.push(position);
+            part.checks.push(Check {
+                key: check.key.clone(),
+                limit: check.limit,
+                hits: check.hits.into(),
+                // Whether all quota checks deny is known only once all parts have answered, so no part decides by its own.
+                enforcement: match check.enforcement {
+                    Enforcement::Quota(_) => Enforcement::Shadow,
+                    other => other,
+                },
+            });
+        }
+        for (position, lease) in leases.into_iter().flat_map(|leases| &leases.checks).enumerate() {
+            let part = part_of(&mut parts, self.place(&lease.key, &lease.limit));
+            part.lease_positions.push(position);
+            part.leases.push(lease.clone());
+        }
+        parts
+    }
 }
 
-/// Parts in the order of their first check.
-fn split<P: PartialEq + Copy>(
-    transaction: &Transaction,
-    leases: Option<&Transaction<Op>>,
-    place_of: impl Fn(&CounterKey, &Limit) -> P,
-) -> SmallVec<[ShardPart<P>; 4]> {
-    let mut parts: SmallVec<[ShardPart<P>; 4]> = SmallVec::new();
-    for (position, check) in transaction.checks.iter().enumerate() {
-        let part = part_of(&mut parts, place_of(&check.key, &check.limit));
-        part.positions.push(position);
-        part.checks.push(Check {
-            key: check.key.clone(),
-            limit: check.limit,
-            hits: check.hits.into(),
-            // Whether all quota checks are over is only known over all parts, so no part decides by its own.
-            enforcement: match check.enforcement {
-                Enforcement::Quota(_) => Enforcement::Shadow,
-                other => other,
-            },
+fn part_of(parts: &mut SmallVec<[ShardPart; 4]>, location: Location) -> &mut ShardPart {
+    let at = parts
+        .iter()
+        .position(|part| part.location == location)
+        .unwrap_or_else(|| {
+            parts.push(ShardPart {
+                location,
+                positions: SmallVec::new(),
+                checks: SmallVec::new(),
+                lease_positions: SmallVec::new(),
+                leases: SmallVec::new(),
+            });
+            parts.len() - 1
         });
-    }
-    for (position, lease) in leases.into_iter().flat_map(|leases| &leases.checks).enumerate() {
-        let part = part_of(&mut parts, place_of(&lease.key, &lease.limit));
-        part.lease_positions.push(position);
-        part.leases.push(lease.clone());
-    }
-    parts
-}
-
-fn part_of<P: PartialEq>(parts: &mut SmallVec<[ShardPart<P>; 4]>, place: P) -> &mut ShardPart<P> {
-    let at = parts.iter().position(|part| part.place == place).unwrap_or_else(|| {
-        parts.push(ShardPart {
-            place,
-            positions: SmallVec::new(),
-            checks: SmallVec::new(),
-            lease_positions: SmallVec::new(),
-            leases: SmallVec::new(),
-        });
-        parts.len() - 1
-    });
     &mut parts[at]
 }
 
-/// Puts a part's answers where they belong, and notes which checks have counted hits that may have to be undone.
-fn note<P>(part: &ShardPart<P>, answers: &Answers, merged: &mut Outcomes, counted: &mut [bool]) {
+/// Puts a part's answers where they belong, and marks the checks that have counted hits, which may have to be undone.
+fn merge(part: &ShardPart, answers: &Answers, merged: &mut Outcomes, counted: &mut [bool]) {
     let denies =
         |(check, answer): (&Check<Op>, &Answer)| check.enforcement == Enforcement::Enforce && !answer.outcome.allowed;
     let committed = !part.checks.iter().zip(answers).any(denies);

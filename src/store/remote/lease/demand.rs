@@ -1,11 +1,11 @@
-//! How many hits a key gets, from its last moments.
+//! The rate of hits of a key, by which its leases are sized.
 
 /// Hits are counted over at least this long before they become a rate, in microseconds.
 const INTERVAL_US: u64 = 100_000;
-/// A key without a hit for this long is out of use, in microseconds.
+/// A key without a hit for this long is no longer in use, in microseconds.
 const QUIET_US: u64 = 2 * super::MAX_LIFE_US;
 
-/// A rate that follows the demand within a few intervals.
+/// A moving average of a key's hits, over a few intervals.
 #[derive(Debug)]
 pub(super) struct HitRate {
     /// Hits a second.
@@ -25,12 +25,12 @@ impl HitRate {
         }
     }
 
-    /// Counts hits that were asked for.
-    pub(super) fn saw(&mut self, hits: u64, now: u64) {
+    /// Counts hits that were requested.
+    pub(super) fn record(&mut self, hits: u64, now: u64) {
         let passed = now.saturating_sub(self.since_us);
         if passed >= INTERVAL_US {
             let rate = rate(self.seen, passed);
-            // Half old, half new; all new after a pause.
+            // The mean of the old and the new rate; the new one alone after a pause.
             self.rate = if passed < 10 * INTERVAL_US {
                 u64::midpoint(self.rate, rate)
             } else {
@@ -42,12 +42,13 @@ impl HitRate {
         self.last_us = now;
     }
 
-    /// Hits to expect in so many microseconds.
+    /// The hits to expect in this many microseconds.
     pub(super) fn hits_in(&self, us: u64) -> u64 {
         u64::try_from(u128::from(self.rate) * u128::from(us) / 1_000_000).unwrap_or(u64::MAX)
     }
 
-    pub(super) const fn quiet(&self, now: u64) -> bool {
+    /// Whether the key is no longer in use.
+    pub(super) const fn is_quiet(&self, now: u64) -> bool {
         now.saturating_sub(self.last_us) >= QUIET_US
     }
 }

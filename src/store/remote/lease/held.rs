@@ -1,4 +1,4 @@
-//! What this process knows of each counter, and what it has leased of it.
+//! The leases of this process, and the demand for each counter.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -11,21 +11,22 @@ use super::MAX_LIFE_US;
 use super::demand::HitRate;
 use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Grant;
+use crate::algorithms::sliding_window::Params;
 use crate::model::{Algorithm, Check, CounterKey, Limit, Outcome};
 use crate::store::correction::{Cause, Correction, signed};
 use crate::store::remote::bounds::{Bound, BoundCounts};
 use crate::store::remote::hasher::KeyedHasher;
 use crate::store::remote::ledger::Ledger;
 
-/// Locks over the keys.
+/// Shards of the keys, each with its own lock.
 const SHARDS: usize = 64;
-/// LeaseShard that are looked at for one that nobody needs, when a new one wants its place.
+/// Keys of a full shard that are examined for an idle one, which a new key replaces.
 const EVICTION_SAMPLE: usize = 8;
-/// A lease takes at most this part of what remains, so that other replicas find something too.
+/// A lease takes at most this part of the remaining hits, so that other replicas get some, too.
 const SHARE_OF_REMAINING: u64 = 8;
 
-/// All counters that are known here. What a lease has left when it ends is recorded in the ledger.
-pub struct Leases {
+/// The counters of the lease stage. Unused hits of a lease that ends are recorded in the ledger.
+pub(in crate::store::remote) struct Leases {
     shards: Box<[Mutex<LeaseShard>]>,
     max_keys_per_shard: usize,
     hasher: KeyedHasher,
@@ -45,22 +46,22 @@ struct Leased {
     slice: u64,
     /// Local time from which they must not be admitted.
     end_us: u64,
-    /// What remained at the store when it answered last, without what is held here.
+    /// Hits that remained in the store when it answered last, without this lease.
     remaining: u64,
-    /// Local time at which the full quota is back, as the store saw it.
+    /// Local time at which the full quota is back, by the store's last answer.
     reset_at_us: u64,
-    /// A call for a lease is under way.
-    asking: bool,
-    /// Local time from which this is known. A lease that was asked for before belongs to a state that has been reset.
+    /// A call for a lease is in flight.
+    is_asking: bool,
+    /// Local time at which this entry was made. A lease that was requested earlier belongs to a counter that has been reset.
     since_us: u64,
     demand: HitRate,
 }
 
-/// How a check of a leasable key goes on.
+/// What a check gets from the lease stage.
 pub(super) enum Taken {
     /// Admitted from the lease that was counted in `slice`.
     Admitted { outcome: Outcome, slice: u64 },
-    /// To be asked, with so many hits to lease after.
+    /// Nothing: the store is to be asked, and for a lease of `ahead` hits after the check (0 = no lease).
     Ask { ahead: u64 },
 }
 
@@ -87,27 +88,24 @@ impl Leases {
         &self.shards[index]
     }
 
-    /// Counters that are known here.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a figure for the metrics")]
-    pub fn len(&self) -> usize {
+    /// The number of counters in this stage.
+    pub(in crate::store::remote) fn counters(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Hits that are leased at the moment and not used yet.
-    #[must_use]
-    pub fn hits(&self) -> u64 {
+    pub(in crate::store::remote) fn hits(&self) -> u64 {
         let of = |shard: &Mutex<LeaseShard>| shard.lock().values().map(|held| held.hits).sum::<u64>();
         self.shards.iter().map(of).sum()
     }
 
-    /// Forgets a counter and its lease, because its state has been reset. A lease that was granted after the reset and before
-    /// this process heard of it goes, too: its hits stay counted until their slice ends.
+    /// Forgets a counter whose state has been reset, and its lease. A lease that was granted after the reset and before this
+    /// process read of it is lost, too: its hits stay counted until their slice ends.
     pub(in crate::store::remote) fn forget(&self, key: &CounterKey) {
         self.shard(key).lock().remove(key);
     }
 
-    /// Takes hits from the key's lease, or says what to ask the store for.
+    /// Takes hits from the key's lease, or returns what to ask the store for.
     pub(super) fn take(&self, check: &Check, hits: u64, may_spend: bool, now: u64) -> Taken {
         let mut keys = self.shard(&check.key).lock();
         if let Some(held) = keys.get_mut(&check.key) {
@@ -131,11 +129,11 @@ impl Leases {
         if let Some(held) = self.shard(&check.key).lock().get_mut(&check.key)
             && held.slice == slice
         {
-            // Whether that lease has ended meanwhile is seen when it is next looked at.
+            // If that lease has ended meanwhile, the next access to it or the next sweep gives them back.
             held.hits += hits;
             return;
         }
-        // Another lease has come: these hits must not be admitted as if they were its own.
+        // The key has another lease now, with another end: these hits must not be admitted by it.
         self.give_back(&check.key, &check.limit, Some(Ended { slice, hits }));
     }
 
@@ -153,7 +151,7 @@ impl Leases {
         }
     }
 
-    /// Keeps what the store said of a key.
+    /// Updates an entry from the store's answer about its key.
     pub(super) fn observe(&self, key: &CounterKey, outcome: &Outcome, sent: u64) {
         if let Some(held) = self.shard(key).lock().get_mut(key) {
             held.remaining = outcome.remaining;
@@ -161,13 +159,13 @@ impl Leases {
         }
     }
 
-    /// A call for a lease is over; what it brought, and the slice that it is counted in.
+    /// Records the end of a call for a lease: what it was granted, and the slice in which that is counted.
     pub(super) fn granted(&self, key: &CounterKey, grant: Option<(Grant, u64)>, sent: u64, now: u64) {
         let mut keys = self.shard(key).lock();
         let Some(held) = keys.get_mut(key).filter(|held| sent >= held.since_us) else {
             return;
         };
-        held.asking = false;
+        held.is_asking = false;
         let Some((grant, slice)) = grant else { return };
         let limit = held.limit;
         let ended = held.accept(grant, slice, sent, now);
@@ -177,30 +175,30 @@ impl Leases {
         }
     }
 
-    /// Ends what has ended unused; forgets counters that are out of use.
+    /// Gives back unused hits of leases that have ended, and forgets idle counters.
     pub(in crate::store::remote) fn sweep(&self, now: u64) {
         for shard in &self.shards {
             shard.lock().retain(|key, held| {
                 let ended = held.expire(now);
                 self.give_back(key, &held.limit, ended);
-                !held.idle(now)
+                !held.is_idle(now)
             });
         }
     }
 }
 
-/// What a lease that has ended had left.
+/// The unused hits of a lease that has ended.
 struct Ended {
     slice: u64,
     hits: u64,
 }
 
-/// Makes room by forgetting a key that is out of use, if a small sample has one.
+/// Forgets an idle key, if a small sample has one; returns whether it did.
 fn evict(keys: &mut LeaseShard, now: u64) -> bool {
     let idle = keys
         .iter_mut()
         .take(EVICTION_SAMPLE)
-        .find(|(_, held)| held.idle(now))
+        .find(|(_, held)| held.is_idle(now))
         .map(|(key, _)| key.clone());
     idle.is_some_and(|key| keys.remove(&key).is_some())
 }
@@ -214,14 +212,14 @@ impl Leased {
             end_us: 0,
             remaining: 0,
             reset_at_us: 0,
-            asking: false,
+            is_asking: false,
             since_us: now,
             demand: HitRate::new(hits, now),
         }
     }
 
     fn take(&mut self, hits: u64, may_spend: bool, now: u64, ended: &mut Option<Ended>) -> Taken {
-        self.demand.saw(hits, now);
+        self.demand.record(hits, now);
         *ended = self.expire(now);
         if may_spend && self.hits >= hits {
             self.hits -= hits;
@@ -230,8 +228,8 @@ impl Leased {
                 slice: self.slice,
             };
         }
-        let ahead = if self.asking { 0 } else { self.ahead() };
-        self.asking |= ahead > 0;
+        let ahead = if self.is_asking { 0 } else { self.ahead() };
+        self.is_asking |= ahead > 0;
         Taken::Ask { ahead }
     }
 
@@ -242,7 +240,7 @@ impl Leased {
         }
     }
 
-    /// What is worth leasing: the demand of a lease's life, but a part of what remains at most.
+    /// The hits to lease: the demand during a lease's life, and at most a part of the remaining hits.
     fn ahead(&self) -> u64 {
         self.demand
             .hits_in(life_us(&self.limit))
@@ -250,7 +248,7 @@ impl Leased {
     }
 
     fn accept(&mut self, grant: Grant, slice: u64, sent: u64, now: u64) -> [Option<Ended>; 2] {
-        // An older lease that is still held goes back: overwriting it would lose its hits until their slice ends.
+        // The older lease's hits are given back: overwritten, they would stay counted until their slice ends.
         let older = self.retire();
         self.hits = grant.hits;
         self.slice = slice;
@@ -270,24 +268,16 @@ impl Leased {
         })
     }
 
-    fn idle(&self, now: u64) -> bool {
-        self.hits == 0 && !self.asking && self.demand.quiet(now)
+    fn is_idle(&self, now: u64) -> bool {
+        self.hits == 0 && !self.is_asking && self.demand.is_quiet(now)
     }
 }
 
-/// How long a lease on this limit lives at most.
+/// Longest life of a lease on this limit, in microseconds.
 fn life_us(limit: &Limit) -> u64 {
     let slice = match limit.algorithm {
-        Algorithm::SlidingWindow { precision } => limit.window_us.div_ceil(u64::from(precision.max(1))),
+        Algorithm::SlidingWindow { precision } => Params::new(limit, precision).slice_us,
         _ => limit.window_us,
     };
     slice.min(MAX_LIFE_US)
-}
-
-/// Whether hits of this limit may be admitted later than they were counted without passing it (see the module's docs).
-pub(super) const fn leasable(limit: &Limit) -> bool {
-    matches!(
-        limit.algorithm,
-        Algorithm::SlidingWindow { .. } | Algorithm::FixedWindow | Algorithm::CalendarWindow(_)
-    )
 }

@@ -1,9 +1,10 @@
-//! Leases: several hits are counted in one call for keys in demand, and admitted without a call.
+//! Leases: for keys in demand, several hits are counted by one call ahead of their requests, which are then admitted without a
+//! call.
 //!
-//! Strict by construction: leased hits are counted in the store when they are leased, and a lease ends with the slice
+//! Leases never pass a limit: leased hits are counted in the store when they are leased, and a lease ends with the slice
 //! (sliding_window) or window (fixed_window) that it was counted in. The store says how much of the slice is left, and
-//! this stage starts that clock *before* it sends the call, so a lease ends early, never late. A lost answer, a lost
-//! give-back or a crash only admits less.
+//! this stage starts that clock *before* it sends the call, so a lease ends early, never late. After a lost answer, a lost
+//! correction or a crash, unused hits stay counted, and fewer are admitted.
 //!
 //! Only sliding_window and fixed_window are leased: their state does not care when within a slice a hit came. A token
 //! bucket does: hits leased at `t` and admitted at `t' > t` have been refilled meanwhile, so others may take up to
@@ -11,16 +12,16 @@
 //!
 //! - A lease lives at most [`MAX_LIFE_US`], so that unused hits come back soon: they are recorded in the ledger, for the
 //!   slice that they were counted in.
-//! - Its size follows the key's demand in the last moments and shrinks with what remains, down to nothing: the last
-//!   hits of a quota are asked for one call at a time, exactly.
-//! - A request with several counters takes from the leases that it finds and asks the store for the rest; when the
-//!   rest is denied, the leases get their hits back.
+//! - Its size follows the key's recent demand and shrinks with the remaining hits, down to none: the last hits of a quota are
+//!   decided by the store, call by call.
+//! - A request with several counters takes hits from the leases that there are and asks the store for the rest; if the rest is
+//!   denied, the leases get their hits back.
 
 mod demand;
 mod held;
 mod plan;
 
-pub use self::held::Leases;
+pub(super) use self::held::Leases;
 pub(super) use self::plan::LeasePlan;
 
 /// Longest life of a lease, in microseconds.

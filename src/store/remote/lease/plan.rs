@@ -1,28 +1,28 @@
-//! One transaction: what comes from leases, what is asked of the store, and how both become one answer.
+//! One transaction in the lease stage: which checks leases answer, which the store is asked, and the merged answer.
 
 use smallvec::SmallVec;
 
-use super::held::{Leases, Taken, leasable};
+use super::held::{Leases, Taken};
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Hits, Outcome, Transaction};
 use crate::store::remote::transport::Answers;
 use crate::store::{Outcomes, StoreError};
 
-/// A transaction under way. Dropped before [`finish`](Self::finish), it puts back what it had taken from leases.
+/// A transaction in progress. If it is dropped before [`finish`](Self::finish), it puts back what it had taken from leases.
 pub(in crate::store::remote) struct LeasePlan<'a> {
     leases: &'a Leases,
     transaction: &'a Transaction,
     sent: u64,
-    /// For each check, the answer from a lease and the slice of that lease.
+    /// For each check, a lease's answer and the slice of that lease.
     local: SmallVec<[Option<(Outcome, u64)>; 2]>,
-    /// Leases that travel with the call.
+    /// Leases to request with the call.
     asks: SmallVec<[Check<Op>; 1]>,
     finished: bool,
 }
 
 impl<'a> LeasePlan<'a> {
     pub(in crate::store::remote) fn new(leases: &'a Leases, transaction: &'a Transaction, now: u64) -> Self {
-        // The store judges quota checks together: it must see all of them.
+        // The store decides a transaction's quota checks together, so it must get all of them.
         let may_spend = transaction
             .checks
             .iter()
@@ -36,13 +36,13 @@ impl<'a> LeasePlan<'a> {
             finished: false,
         };
         for check in &transaction.checks {
-            let local = plan.look(check, may_spend);
+            let local = plan.take(check, may_spend);
             plan.local.push(local);
         }
         plan
     }
 
-    fn look(&mut self, check: &Check, may_spend: bool) -> Option<(Outcome, u64)> {
+    fn take(&mut self, check: &Check, may_spend: bool) -> Option<(Outcome, u64)> {
         let hits = leased_hits(check)?;
         match self.leases.take(check, hits, may_spend, self.sent) {
             Taken::Admitted { outcome, slice } => Some((outcome, slice)),
@@ -60,7 +60,7 @@ impl<'a> LeasePlan<'a> {
         }
     }
 
-    /// The answer, if leases cover all of it.
+    /// The answer to the transaction, if leases answer all of its checks.
     pub(in crate::store::remote) fn all_local(&mut self) -> Option<Outcomes> {
         let outcomes = self
             .local
@@ -71,7 +71,7 @@ impl<'a> LeasePlan<'a> {
         Some(outcomes)
     }
 
-    /// What no lease covers, as a request of its own.
+    /// The checks that no lease answers, as a transaction for the store.
     pub(in crate::store::remote) fn rest(&self) -> Transaction {
         Transaction {
             checks: self.remote().cloned().collect(),
@@ -80,7 +80,7 @@ impl<'a> LeasePlan<'a> {
         }
     }
 
-    /// The leases to ask for, in a transaction after it.
+    /// The leases to request, in a transaction after [`rest`](Self::rest).
     pub(in crate::store::remote) fn asks(&self) -> Option<Transaction<Op>> {
         (!self.asks.is_empty()).then(|| Transaction {
             checks: self.asks.iter().cloned().collect(),
@@ -89,7 +89,7 @@ impl<'a> LeasePlan<'a> {
         })
     }
 
-    /// The checks that no lease covers.
+    /// The checks that no lease answers.
     fn remote(&self) -> impl Iterator<Item = &'a Check> {
         let open = self.local.iter().map(Option::is_none);
         self.transaction
@@ -100,7 +100,7 @@ impl<'a> LeasePlan<'a> {
             .map(|(check, _)| check)
     }
 
-    /// Takes in the answer to [`asks`](Self::asks).
+    /// Records the answer to [`asks`](Self::asks).
     fn granted(&mut self, answers: &Answers, now: u64) {
         for (check, answer) in std::mem::take(&mut self.asks).iter().zip(answers) {
             let grant = answer.grant.map(|grant| (grant, answer.outcome.slice));
@@ -109,11 +109,11 @@ impl<'a> LeasePlan<'a> {
         }
     }
 
-    /// Takes in the answers to [`rest`](Self::rest) and to [`asks`](Self::asks), in the order in which the store decided
-    /// them, and puts them together with what leases answered.
+    /// Records the answers to [`rest`](Self::rest) and to [`asks`](Self::asks), in the order in which the store decided them,
+    /// and merges the first with the answers from leases.
     ///
     /// # Errors
-    /// When it is not one.
+    /// [`StoreError::Protocol`] when `remote` has another length than [`rest`](Self::rest).
     pub(in crate::store::remote) fn finish(
         mut self,
         remote: &Outcomes,
@@ -122,7 +122,7 @@ impl<'a> LeasePlan<'a> {
     ) -> Result<Outcomes, StoreError> {
         if remote.len() != self.remote().count() {
             return Err(StoreError::Protocol(
-                "an answer of another length than its question".into(),
+                "the number of answers is not the number of checks".into(),
             ));
         }
         for (check, outcome) in self.remote().zip(remote) {
@@ -145,7 +145,7 @@ impl<'a> LeasePlan<'a> {
             self.finished = true;
             return merged;
         }
-        // Nothing is consumed: what came from leases goes back, and stands as if it had not been asked.
+        // The request is denied, so its hits go back to the leases, and their answers are changed to those of a peek.
         let was_local: SmallVec<[bool; 2]> = self.local.iter().map(Option::is_some).collect();
         self.put_back();
         let as_it_stands = |((mut outcome, check), local): ((Outcome, &Check), bool)| {
@@ -185,10 +185,10 @@ impl Drop for LeasePlan<'_> {
     }
 }
 
-/// The hits of a check that a lease can serve.
+/// The hits of a check that a lease can answer; `None` if it cannot.
 const fn leased_hits(check: &Check) -> Option<u64> {
     match check.hits {
-        Hits::Acquire(hits) if leasable(&check.limit) => Some(hits),
+        Hits::Acquire(hits) if check.limit.algorithm.kind().can_lease() => Some(hits),
         _ => None,
     }
 }
