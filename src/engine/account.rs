@@ -1,4 +1,4 @@
-//! Counts what was decided, rule by rule.
+//! Counts decisions, rule by rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,11 +9,12 @@ use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::rule_stats::tag_last;
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
-use super::hits::asks;
+use super::hits::brings_no_cost;
 use super::options::EngineOptions;
 use super::plan::{Plan, PlanEntry};
 use super::status::{Counted, Decision, StatusLimit};
 
+/// Counts a decision in the metrics of its rules. `failure` has a failure mode for each check; `None` = the store decided.
 pub(super) fn count(
     options: &EngineOptions,
     metrics: &Metrics,
@@ -46,7 +47,7 @@ pub(super) fn count(
             metrics.plans.by_default(&from.source);
         }
         record_usage(metrics, request, descriptor, decision, counted, *forgets);
-        // `local` has decided by counters of its own; the other modes by none.
+        // `local` has decided by the fallback counters, the other modes without a counter.
         let is_undecided = failure
             .and_then(|modes| modes.get(*check))
             .is_some_and(|mode| *mode != OnStoreError::Local);
@@ -85,7 +86,7 @@ pub(super) fn count(
     }
 }
 
-/// Records which counters were asked and which denied, for the operator. What is given back is no decision.
+/// Records the counters that decided and those that denied, for the operator. A refund is not a decision.
 pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
     for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
         let PlanEntry::Counted { check, .. } = entry else {
@@ -97,7 +98,7 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
         if matches!(check.hits, Hits::Refund(_)) {
             continue;
         }
-        // A rule in shadow mode denies nobody.
+        // By `over_limit`, since a rule in shadow mode does not deny.
         if let Some(top) = &activity.top {
             top.record(check.key.as_str(), status.over_limit);
         }
@@ -107,7 +108,7 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
     }
 }
 
-/// Records whether requests ask on this limit before they pay, and says so once where what they pay is forgotten.
+/// Records whether requests peek at this limit before they bring their cost, and logs once if such a cost is not counted.
 fn record_usage(
     metrics: &Metrics,
     request: &Request,
@@ -122,10 +123,10 @@ fn record_usage(
         None => active.override_usage(&request.domain),
     };
     let Some(usage) = usage else { return };
-    if asks(descriptor) {
+    if brings_no_cost(descriptor) {
         usage.record_peek();
     }
-    // All or nothing: what another limit of the request denies is forgotten, too.
+    // All or nothing: the cost is not counted either if another limit of the request denies it.
     if !forgets || descriptor.is_negative_hits || !(counted.denied || decision.over_limit) {
         return;
     }
@@ -135,7 +136,7 @@ fn record_usage(
         tracing::warn!(
             domain = request.domain,
             rule = rule.map_or("override", |rule| &rule.path),
-            "a charge that follows a question with 0 hits (or none of its own) was denied and is forgotten, so that its \
+            "hits that follow a check with 0 hits (or none of its own) were denied and are not counted, so that their \
              quota may never run out: set --charge-after-peek (CHARGE_AFTER_PEEK), or count_denied: true on the rule; \
              further ones are only counted, in sluicegate_forgotten_charges_total"
         );
@@ -162,7 +163,7 @@ fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: 
         Hits::Hold { .. } | Hits::HoldMean(_) | Hits::Settle { .. } | Hits::Peek | Hits::Refund(_) => return,
     };
     stats.total_hits.fetch_add(hits, Relaxed);
-    // A denied request is not in the counter, or it was charged and nothing remains: split it by where it would lie.
+    // A denied request is not in the counter, or it was charged and nothing remains: it is split as if it had been counted.
     let (left, on_top) = match (counted.denied, asked) {
         (false, _) => (counted.outcome.remaining + counted.outcome.holds.open, 0),
         (true, Hits::Debit(_) | Hits::Settle { .. } | Hits::SettleOldest { .. }) => (counted.outcome.room, hits),
@@ -181,7 +182,7 @@ fn count_hits(stats: &RuleStats, near_limit_ppm: u32, counted: &Counted, asked: 
     }
 }
 
-/// Zeros are common and need not touch a shared cache line.
+/// Adds hits; zeros are common, and need not write to a shared cache line.
 fn add(counter: &AtomicU64, hits: u64) {
     if hits > 0 {
         counter.fetch_add(hits, Relaxed);
@@ -211,7 +212,8 @@ fn split_hits(limit: u64, near_limit_ppm: u32, hits: u64, after: u64, denied: bo
     }
 }
 
-/// The series that carries request values, for a rule that asks for it; bounded by the registry.
+/// The series with request values as labels, for a rule with `detailed_metric` or `value_to_metric`. The registry bounds their
+/// number.
 fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) -> Option<Arc<RuleStats>> {
     if !rule.detailed_metric && !rule.value_to_metric.contains(&true) {
         return None;
@@ -226,7 +228,7 @@ fn detailed(registry: &RuleStatsRegistry, rule: &Rule, descriptor: &Descriptor) 
             let own = (rule.detailed_metric || is(&rule.value_to_metric)) && !is(&rule.shared);
             match if own { entry.value.as_str() } else { value.as_str() } {
                 "" => key.clone(),
-                // What a rule says is bounded by its file.
+                // Only values of requests: the rule's own are bounded by its file.
                 own if own != value => bounded(&format!("{key}_{own}"), MAX_WITH_VALUE).into_owned(),
                 value => format!("{key}_{value}"),
             }

@@ -8,12 +8,12 @@ use crate::model::key::{Identity, Owner};
 use crate::rules::{Rule, RuleSet};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
 
-/// What a request pins on entry.
+/// The rules in force; a request keeps the ones that were in force when it began.
 #[derive(Debug)]
 pub struct Active {
     /// The rules.
     pub rules: Arc<RuleSet>,
-    /// Counts up with every configuration.
+    /// Number of the configuration; grows with each one.
     pub generation: u64,
     stats: Vec<Arc<RuleStats>>,
     /// By rule.
@@ -21,7 +21,7 @@ pub struct Active {
     overrides: HashMap<Arc<str>, Overrides>,
 }
 
-/// Limits that requests bring themselves, by domain only.
+/// Statistics of limits that requests bring themselves, for one domain.
 #[derive(Debug)]
 struct Overrides {
     stats: OnceLock<Option<Arc<RuleStats>>>,
@@ -31,23 +31,23 @@ struct Overrides {
 /// How requests use a limit.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// A descriptor has asked with 0 hits, or with none of its own.
+    /// A descriptor has checked the limit with 0 hits, or without hits of its own.
     peeked: AtomicBool,
-    /// Hits that came after such a question were denied, and so not counted.
+    /// Hits that came after such a check were denied, and so not counted.
     forgot: AtomicBool,
-    /// What requests have cost on average, in 1/[`COST_PARTS`] hits; 0 = nothing is known.
+    /// The mean cost of requests, in 1/[`COST_PARTS`] hits; 0 = no request has ended.
     cost: AtomicU64,
 }
 
-/// Parts of a hit in which a mean cost is kept.
+/// Fixed-point parts of a hit in a mean cost.
 const COST_PARTS: u64 = 256;
-/// What a new cost weighs in the mean: one part in so many.
+/// A new cost changes the mean by one part in this many.
 const COST_WEIGHT: u64 = 16;
-/// Costs above this count as this much.
+/// Highest cost that is counted.
 const MAX_COST: u64 = 1 << 40;
 
 impl Usage {
-    /// What is known of a limit that goes on under new rules.
+    /// The usage of a limit that stays under new rules.
     fn after(before: Option<&Self>) -> Self {
         let cost = before.map_or(0, |before| before.cost.load(Relaxed));
         Self {
@@ -57,19 +57,20 @@ impl Usage {
         }
     }
 
-    /// Whether descriptors ask on this limit before they pay.
+    /// Whether descriptors peek at this limit before they bring their cost.
     pub fn is_peeked(&self) -> bool {
         self.peeked.load(Relaxed)
     }
 
+    /// Records that a descriptor has peeked at this limit.
     pub fn record_peek(&self) {
-        // Mostly known already: do not write to a shared line for nothing.
+        // Mostly set already: a needless write would contend for the cache line.
         if !self.is_peeked() {
             self.peeked.store(true, Relaxed);
         }
     }
 
-    /// What a request is going to cost: the mean of those that are done, at least 1, or `first` before any is.
+    /// The expected cost of a request: the mean of those that have ended, at least 1; `first` while none has.
     pub fn mean_cost(&self, first: u64) -> u64 {
         match self.cost.load(Relaxed) {
             0 => first,
@@ -77,7 +78,7 @@ impl Usage {
         }
     }
 
-    /// Records what a request has cost. Two at the same moment may count as one: it is an estimate.
+    /// Records the cost of a request. Of two at the same moment one may be lost: the mean is an estimate.
     pub fn record_cost(&self, hits: u64) {
         let new = hits.clamp(1, MAX_COST) * COST_PARTS;
         let mean = match self.cost.load(Relaxed) {
@@ -87,14 +88,14 @@ impl Usage {
         self.cost.store(mean.max(1), Relaxed);
     }
 
-    /// Records a forgotten charge; whether it is the first.
+    /// Records hits that were denied and not counted; returns whether they are the first.
     pub fn record_forgotten(&self) -> bool {
         !self.forgot.swap(true, Relaxed)
     }
 }
 
 impl Active {
-    /// What is known of how rules are asked lives on, as their counters do.
+    /// Rules that stay in force keep their usage, as they keep their counters.
     pub(super) fn new(
         rules: Arc<RuleSet>,
         generation: u64,
@@ -126,7 +127,7 @@ impl Active {
         }
     }
 
-    /// By domain and path.
+    /// The usage of each rule, by domain and path.
     fn known_rules(&self) -> impl Iterator<Item = ((&str, &str), &Usage)> {
         let rules = self.rules.rules.iter().zip(&self.usage);
         rules.map(|(rule, usage)| ((&*rule.domain, &*rule.path), usage))
@@ -138,8 +139,8 @@ impl Active {
         self.rules.rules.get(index)
     }
 
-    /// The rule that counts under this identity now; none of a limit that a request brought, nor of a name that is not
-    /// known whole. A shared pattern is found by its own text.
+    /// The rule whose counters have this identity now; `None` for the limit of a request, and for a name that was shortened. A
+    /// shared pattern is found by its own text.
     #[must_use]
     pub fn rule_of(&self, identity: &Identity) -> Option<&Rule> {
         if identity.owner == Owner::Override || identity.shortened {
@@ -164,13 +165,13 @@ impl Active {
         self.overrides.get(domain).map(|of| &of.usage)
     }
 
-    /// What was counted of a rule.
+    /// The statistics of a rule.
     #[must_use]
     pub fn stats(&self, rule: usize) -> Option<&Arc<RuleStats>> {
         self.stats.get(rule)
     }
 
-    /// Opens the series when a request first brings a limit of its own.
+    /// The statistics of a domain's overrides. The first request with a limit of its own creates the series.
     pub(super) fn override_stats(&self, registry: &RuleStatsRegistry, domain: &str) -> Option<&Arc<RuleStats>> {
         let (domain, overrides) = self.overrides.get_key_value(domain)?;
         overrides

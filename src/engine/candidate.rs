@@ -1,5 +1,5 @@
-//! Candidate limits: decided beside the limits in force, on counters of their own. They never deny, and no answer waits
-//! for them: their checks go to the store together with the request's own, and are counted when they are answered.
+//! Candidate limits: decided beside the limits in force, on counters of their own, to be compared with them. They never deny
+//! and never delay an answer: their checks go to the store at the same time as the request's own, in a call of their own.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,37 +13,38 @@ use crate::store::{Outcomes, Store, StoreError};
 use crate::telemetry::{Activity, CandidateStats};
 
 use super::active::Active;
-
 use super::status::{Decision, StatusLimit};
 
-/// The candidates of one request.
+/// The checks of the candidates of one request.
 #[derive(Default)]
-pub(super) struct Trial {
+pub(super) struct CandidateChecks {
     /// One check for each candidate. They are in shadow mode, so that each is decided by itself.
     pub transaction: Transaction,
-    /// For each check, the descriptor that it belongs to and the rule.
+    /// For each check, the index of the plan's entry for the limit in force (and so of its status), and of the rule.
     pub of: SmallVec<[(usize, usize); 2]>,
 }
 
-/// A trial on its way.
-pub(super) struct RunningTrial {
+/// The call to the store for the candidates of one request.
+pub(super) struct CandidateCall {
     answer: Pin<Box<dyn Future<Output = Result<Outcomes, StoreError>> + Send>>,
     checks: SmallVec<[Check; 2]>,
     of: SmallVec<[(usize, usize); 2]>,
 }
 
-/// Where a trial stands when the request has been answered.
-pub(super) struct Tried {
-    running: RunningTrial,
+/// The candidates' call at the time when the request's own call has ended.
+pub(super) struct CandidateResult {
+    call: CandidateCall,
+    /// `None` while the call is in flight.
     outcomes: Option<Result<Outcomes, StoreError>>,
 }
 
-impl Trial {
-    pub fn start(self, store: &Arc<dyn Store>) -> RunningTrial {
+impl CandidateChecks {
+    /// Prepares the call. It is sent when it is first polled.
+    pub fn start(self, store: &Arc<dyn Store>) -> CandidateCall {
         let store = Arc::clone(store);
         let checks = self.transaction.checks.clone();
         let transaction = self.transaction;
-        RunningTrial {
+        CandidateCall {
             answer: Box::pin(async move { store.check(&transaction).await }),
             checks,
             of: self.of,
@@ -51,29 +52,25 @@ impl Trial {
     }
 }
 
-impl RunningTrial {
-    /// Lets the trial go on for as long as `live` takes.
-    pub async fn beside<T>(mut self, live: impl Future<Output = T>) -> (T, Tried) {
+impl CandidateCall {
+    /// Runs the call until `live`, the request's own call, has ended.
+    pub async fn beside<T>(mut self, live: impl Future<Output = T>) -> (T, CandidateResult) {
         let live = std::pin::pin!(live);
-        // The trial first: a store in memory answers it at once.
+        // This call is polled first: a memory store answers it at once.
         let (answer, outcomes) = match select(self.answer.as_mut(), live).await {
             Either::Left((outcomes, live)) => (live.await, Some(outcomes)),
             Either::Right((answer, _)) => (answer, None),
         };
-        let tried = Tried {
-            running: self,
-            outcomes,
-        };
-        (answer, tried)
+        (answer, CandidateResult { call: self, outcomes })
     }
 }
 
-impl Tried {
-    /// Counts what the candidates decided, at once or when the store has answered.
+impl CandidateResult {
+    /// Counts what the candidates decided: now, or in a task that waits for the store's answer.
     pub fn count(self, decision: &Decision, activity: Option<&Arc<Activity>>) {
-        let RunningTrial { answer, checks, of } = self.running;
-        let live_denied = of.iter().map(|(descriptor, _)| denied(decision, *descriptor)).collect();
-        let counting = TrialCount {
+        let CandidateCall { answer, checks, of } = self.call;
+        let live_denied = of.iter().map(|(entry, _)| denied(decision, *entry)).collect();
+        let counting = CandidateCount {
             active: Arc::clone(&decision.active),
             activity: activity.map(Arc::clone),
             live_denied,
@@ -83,20 +80,21 @@ impl Tried {
         match self.outcomes {
             Some(outcomes) => counting.count(&outcomes),
             None => {
-                // It ends with the store's timeout.
+                // The store's timeout bounds the task.
                 tokio::spawn(async move { counting.count(&answer.await) });
             }
         }
     }
 }
 
-/// What the limit in force said to a descriptor.
-fn denied(decision: &Decision, descriptor: usize) -> bool {
-    let limit = decision.statuses.get(descriptor).map(|status| status.limit);
+/// Whether the limit in force denied, by the index of its status.
+fn denied(decision: &Decision, entry: usize) -> bool {
+    let limit = decision.statuses.get(entry).map(|status| status.limit);
     matches!(limit, Some(StatusLimit::Counted(counted)) if counted.denied)
 }
 
-struct TrialCount {
+/// What is needed to count the candidates' decisions.
+struct CandidateCount {
     active: Arc<Active>,
     activity: Option<Arc<Activity>>,
     live_denied: SmallVec<[bool; 2]>,
@@ -104,7 +102,7 @@ struct TrialCount {
     of: SmallVec<[(usize, usize); 2]>,
 }
 
-impl TrialCount {
+impl CandidateCount {
     fn count(&self, outcomes: &Result<Outcomes, StoreError>) {
         for (index, (check, (_, rule))) in self.checks.iter().zip(&self.of).enumerate() {
             let stats = self.active.stats(*rule).and_then(|stats| stats.candidate());

@@ -1,4 +1,4 @@
-//! From the store's outcomes to the answer.
+//! From the store's outcomes to the decision.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::plan::{Plan, PlanEntry};
 use super::status::{Counted, Decision, Status, StatusLimit};
 use super::{Active, permits};
 
-/// A decision for a request that no counter has to be asked for.
+/// A decision for a request without checks.
 pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
     let statuses = statuses(plan, &[]);
     Decision {
@@ -25,22 +25,18 @@ pub(super) fn uncounted(active: Arc<Active>, plan: &Plan) -> Decision {
     }
 }
 
-/// Lets a request pass that there is no room to decide.
+/// Lets a request pass without a decision, because of overload.
 pub(super) fn shed(active: Arc<Active>, descriptors: usize) -> Decision {
-    let free = |descriptor| Status {
-        descriptor,
-        over_limit: false,
-        limit: StatusLimit::None,
-    };
     Decision {
         over_limit: false,
-        statuses: (0..descriptors).map(free).collect(),
+        statuses: (0..descriptors).map(Status::free).collect(),
         failure: None,
         hold: None,
         active,
     }
 }
 
+/// The decision on a planned request. `failure` has a failure mode for each check; `None` = the store decided.
 pub(super) fn decide(
     options: &EngineOptions,
     active: Arc<Active>,
@@ -69,17 +65,12 @@ fn statuses(plan: &Plan, outcomes: &[Outcome]) -> SmallVec<[Status; 2]> {
 }
 
 fn status(entry: &PlanEntry, descriptor: usize, outcomes: &[Outcome]) -> Status {
-    let free = Status {
-        descriptor,
-        over_limit: false,
-        limit: StatusLimit::None,
-    };
+    let free = Status::free(descriptor);
     match *entry {
         PlanEntry::Free => free,
         PlanEntry::Unlimited { rule } => Status {
-            descriptor,
-            over_limit: false,
             limit: StatusLimit::Unlimited { rule },
+            ..free
         },
         PlanEntry::Counted {
             check,

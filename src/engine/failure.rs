@@ -1,4 +1,4 @@
-//! What is answered when the store cannot: `on_store_error`, rule by rule.
+//! The failure mode: decisions while the store does not answer, by each rule's `on_store_error`.
 
 use smallvec::SmallVec;
 
@@ -8,10 +8,10 @@ use crate::rules::OnStoreError;
 use crate::store::Outcomes;
 use crate::store::remote::Fallback;
 
-/// How long a caller that `deny` turned away is told to wait, in microseconds.
+/// `retry_after` of a denial by `deny`, in microseconds.
 const DENY_RETRY_US: u64 = crate::model::time::SECOND_US;
 
-/// The mode that a metric names when a request's rules differ: the strictest.
+/// The mode for metrics of a request whose rules have several: the strictest.
 pub(super) fn strongest(modes: &[OnStoreError]) -> OnStoreError {
     let has = |mode| modes.contains(&mode);
     match () {
@@ -21,15 +21,15 @@ pub(super) fn strongest(modes: &[OnStoreError]) -> OnStoreError {
     }
 }
 
-/// Whether the hits of a check that was allowed are counted somewhere: not by `allow`. `modes` is `None` where the store
-/// has decided.
+/// Whether the hits of an allowed check were counted, by the store or by fallback counters: `allow` does not count. `modes` has
+/// a failure mode for each check; `None` = the store decided.
 pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
     modes.is_none_or(|modes| modes.get(check) == Some(&OnStoreError::Local))
 }
 
-/// Outcomes in place of the store's; `modes` holds one for each check.
+/// The outcomes by the failure mode of each check.
 pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
-    // Whatever fallback counters say of the rest.
+    // `deny` checks deny the request, whatever the fallback counters decide for the others.
     let refused = !transaction.passes(modes.iter().map(|mode| *mode != OnStoreError::Deny));
     let local = match fallback {
         Some(fallback) => ask_local(fallback, transaction, modes, refused),
@@ -44,7 +44,7 @@ pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, mod
     transaction.checks.iter().zip(modes).map(outcome).collect()
 }
 
-/// Counts the `local` checks; only looks at them when the request is refused anyway.
+/// Decides the `local` checks by the fallback counters; only peeks if the request is refused anyway.
 fn ask_local(fallback: &Fallback, transaction: &Transaction, modes: &[OnStoreError], refused: bool) -> Outcomes {
     let local = transaction
         .checks
@@ -68,7 +68,7 @@ fn ask_local(fallback: &Fallback, transaction: &Transaction, modes: &[OnStoreErr
     fallback.decide(&transaction)
 }
 
-/// What is left of a check when its request is refused anyway: a look, unless it has happened already.
+/// The hits of a check whose request is refused anyway: a peek, unless they have happened already.
 const fn as_refused(hits: Hits) -> Hits {
     match hits {
         Hits::Debit(_) | Hits::Refund(_) | Hits::Settle { .. } | Hits::SettleOldest { .. } => hits,
@@ -76,7 +76,7 @@ const fn as_refused(hits: Hits) -> Hits {
     }
 }
 
-/// As if its counter were unused.
+/// The outcome of an unused counter.
 fn passed(limit: &Limit) -> Outcome {
     Outcome::admitted(quota(limit), 0)
 }

@@ -5,23 +5,23 @@ use crate::rules::Matched;
 
 use super::active::Usage;
 
-/// Whether these hits have happened already, as Envoy's calls on stream done tell them (tokens, bytes). The call does
-/// not say so; but where descriptors ask first, those that bring a number pay afterwards.
-pub(super) fn is_afterwards(limit: &Limit, descriptor: &Descriptor, usage: Option<&Usage>) -> bool {
+/// Whether a descriptor's hits are a post-paid cost, as in Envoy's calls on stream done (tokens, bytes). The call itself does
+/// not show that; but if requests have peeked at the limit before, hits that a descriptor brings come afterwards.
+pub(super) fn is_post_paid(limit: &Limit, descriptor: &Descriptor, usage: Option<&Usage>) -> bool {
     let is_told = limit.hold_us > 0 || descriptor.settles != Settles::Nothing;
     let can = !is_told && limit.algorithm.kind().can_count_denied();
-    can && !asks(descriptor) && usage.is_some_and(Usage::is_peeked)
+    can && !brings_no_cost(descriptor) && usage.is_some_and(Usage::is_peeked)
 }
 
-/// Whether a descriptor asks rather than pays: with 0 hits, or with none of its own.
-pub(super) fn asks(descriptor: &Descriptor) -> bool {
+/// Whether a descriptor only checks the limit: with 0 hits, or without hits of its own.
+pub(super) fn brings_no_cost(descriptor: &Descriptor) -> bool {
     descriptor.hits_addend.is_none_or(|hits| hits == 0)
 }
 
-/// The same on a rule whose callers cannot carry an id: some of them (Kuadrant's wasm-shim) bring costs with the request, 1
-/// where they ask.
-pub(super) fn asks_for_mean(request: &Request, descriptor: &Descriptor) -> bool {
-    asks(descriptor) && (descriptor.hits_addend.is_some() || request.hits_addend <= 1)
+/// Whether a descriptor holds the mean cost, on a rule whose callers cannot carry an id. Some of these callers (Kuadrant's
+/// wasm-shim) put hits into the request: 1 before it is served, and its cost afterwards.
+pub(super) fn holds_mean(request: &Request, descriptor: &Descriptor) -> bool {
+    brings_no_cost(descriptor) && (descriptor.hits_addend.is_some() || request.hits_addend <= 1)
 }
 
 /// The descriptor's hits when it brings its own (0 = a peek), else the request's (0 means 1).
@@ -40,7 +40,8 @@ pub(super) fn hits(request: &Request, descriptor: &Descriptor, limit: &Limit, is
     }
 }
 
-/// The same on a rule whose callers cannot carry an id: what asks holds the mean cost, what pays settles the oldest hold.
+/// A descriptor's hits on a rule whose callers cannot carry an id: a peek holds the mean cost, and a cost settles the oldest
+/// hold.
 pub(super) fn of_mean(hits: Hits, mean: u64) -> Hits {
     match hits {
         Hits::Peek => Hits::HoldMean(mean),
@@ -50,9 +51,10 @@ pub(super) fn of_mean(hits: Hits, mean: u64) -> Hits {
     }
 }
 
-/// Hits that have happened, of either sign: whoever settles a hold must not get more back than it had.
+/// The hits of a descriptor that settles a hold. Negative hits count as positive ones, since a settlement must not give back
+/// more than the hold kept.
 fn settled(settles: Settles, limit: &Limit, hits: u64) -> Hits {
-    // A permit is free again, and a delay over, whatever it cost.
+    // For concurrency and leaky_bucket a cost counts nothing: the permit is free again, and the delay over.
     let hits = if limit.algorithm.kind().can_count_denied() {
         hits
     } else {
@@ -60,14 +62,14 @@ fn settled(settles: Settles, limit: &Limit, hits: u64) -> Hits {
     };
     match settles {
         Settles::Hold(id) if limit.hold_us > 0 => Hits::Settle { hits, id },
-        // Nothing is counted, and unlike a peek it is never denied.
+        // Counts nothing, and unlike a peek is never denied.
         _ if hits == 0 => Hits::Refund(0),
         _ => Hits::Debit(hits),
     }
 }
 
-/// Whether what a descriptor gives back is permits of the `concurrency` limit that stands beside this one, and none of this
-/// one's hits.
+/// Whether a descriptor's refund applies only to the `concurrency` limit that its rule has beside this limit, and not to this
+/// limit.
 pub(super) fn gives_back_permits_only(matched: &Matched<'_>, limit: &Limit) -> bool {
     let is_permits = |limit: &Limit| limit.algorithm == Algorithm::Concurrency;
     let beside = || {

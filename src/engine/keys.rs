@@ -5,7 +5,7 @@ use crate::model::key::{Owner, Part, counter_key};
 use crate::model::{CounterKey, Descriptor, Limit, Request};
 use crate::rules::{CountedAs, Matched};
 
-/// The counter of a rule's limit, or of its candidate's.
+/// The key of a descriptor's counter for a rule's limit, or for its candidate's.
 pub(super) fn rule_key(
     options: &EngineOptions,
     owner: Owner,

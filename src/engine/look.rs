@@ -1,4 +1,4 @@
-//! What a request would come to, without counting it.
+//! A dry run of a request: its rules and the state of its counters, without counting it.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use crate::rules::OnStoreError;
 use super::plan::{self, PlanEntry};
 use super::{Active, Engine, RequestError, failure};
 
-/// A request as it stands.
+/// The result of a dry run.
 pub struct Look {
-    /// The rules that were asked.
+    /// The rules in force.
     pub active: Arc<Active>,
     /// One for each limit of each descriptor, in order, with its descriptor; at least one a descriptor.
     pub limits: Vec<(usize, Looked)>,
-    /// Whether all of it would pass now.
+    /// Whether the request would pass now.
     pub would_pass: bool,
 }
 
-/// A descriptor as it stands.
+/// One limit of a descriptor.
 #[derive(Debug, Clone)]
 pub enum Looked {
     /// No rule counts it, or one that another rule of the request replaces.
@@ -43,7 +43,7 @@ impl Look {
 }
 
 impl Looked {
-    /// The counter, where one was asked.
+    /// The counter, if there is one.
     #[must_use]
     pub fn counter(&self) -> Option<&Counter> {
         match self {
@@ -52,7 +52,7 @@ impl Looked {
         }
     }
 
-    /// Index of the rule that it is about.
+    /// Index of the rule, if there is one.
     #[must_use]
     pub fn rule(&self) -> Option<usize> {
         match self {
@@ -63,7 +63,7 @@ impl Looked {
     }
 }
 
-/// A counter as it stands.
+/// The state of a counter.
 #[derive(Debug, Clone)]
 pub struct Counter {
     /// Index of the rule; `None` = the request's own limit.
@@ -76,18 +76,18 @@ pub struct Counter {
     pub requests_per_unit: u32,
     /// As configured.
     pub window: Window,
-    /// What a denial means for the request.
+    /// The effect of a denial on the request.
     pub enforcement: Enforcement,
     /// What the request would do to it.
     pub hits: Hits,
-    /// What is left, as a peek tells it.
+    /// The outcome of a peek.
     pub outcome: Outcome,
-    /// What stood in for the store, which did not answer.
+    /// The failure mode that decided, if the store did not answer.
     pub failure: Option<OnStoreError>,
 }
 
 impl Counter {
-    /// What it has left when it is unused: not the limit's number where a bucket's size differs from its rate.
+    /// The hits that an unused counter has left: of a bucket its burst, which may differ from the limit's number.
     #[must_use]
     pub fn quota(&self) -> u64 {
         quota(&self.limit)
@@ -99,7 +99,7 @@ impl Counter {
         self.outcome.holds.open.min(self.taken())
     }
 
-    /// Hits in use, but for those that are held.
+    /// Hits in use, without those that are held.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.taken() - self.held()
@@ -114,7 +114,7 @@ impl Counter {
     pub fn would_pass(&self) -> bool {
         match self.hits {
             Hits::Acquire(hits) | Hits::Debit(hits) => self.outcome.allowed && self.outcome.remaining >= hits,
-            // More than the limit could ever admit passes alone.
+            // A hold of more than the limit could ever admit passes while there is no other.
             Hits::Hold { hits, .. } => {
                 self.outcome.allowed
                     && (self.outcome.remaining >= hits || hits > self.quota() && self.outcome.holds.open == 0)
@@ -138,13 +138,13 @@ impl Counter {
 }
 
 impl Engine {
-    /// What the rules make of a request and how its counters stand. Counts nothing and changes nothing.
+    /// Dry run: finds a request's rules and peeks at its counters. Counts nothing.
     ///
     /// # Errors
-    /// [`RequestError`] when the question itself is bad or no rules are in force.
+    /// [`RequestError`] when the request is not valid or no rules are in force.
     pub async fn look(&self, request: &Request) -> Result<Look, RequestError> {
         let active = self.active().ok_or(RequestError::NoConfiguration)?;
-        let plan = plan::plan(self.asking(&active, request))?;
+        let plan = plan::plan(self.plan_input(&active, request))?;
         let modes = plan.failure_modes(&active, self.options.on_store_error);
         let mut limits = Vec::with_capacity(plan.entries.len());
         for (entry, of) in plan.entries.iter().zip(&plan.of) {
@@ -192,7 +192,7 @@ impl Engine {
         })
     }
 
-    /// One counter as it stands, in the store or in what stands in for it.
+    /// The state of one counter, by the store or by the failure mode.
     async fn peek(&self, asked: &Check, mode: OnStoreError) -> (Outcome, Option<OnStoreError>) {
         let transaction = Transaction {
             checks: smallvec![Check {
@@ -213,7 +213,7 @@ impl Engine {
         let unknown = || Outcome::admitted(quota(&asked.limit), 0);
         let mut outcome = outcomes.into_iter().next().unwrap_or_else(unknown);
         if let Hits::HoldMean(mean) | Hits::SettleOldest { mean, .. } = asked.hits {
-            // Such holds are counted, and each is worth the mean.
+            // The store counts these holds, and each keeps the mean.
             let (open, left) = (outcome.holds.open, outcome.remaining);
             outcome.holds.open = open.saturating_mul(mean);
             outcome.remaining = (left + open).saturating_sub(outcome.holds.open);

@@ -1,4 +1,4 @@
-//! Plan → store → decision: the one thing that every service calls.
+//! Plan → store → decision: what every service calls for a request.
 
 mod account;
 mod active;
@@ -44,10 +44,11 @@ pub use reset::{FindError, FoundCounters, MAX_FOUND};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Granted;
-use plan::{Asking, Plan};
+use plan::{Plan, PlanInput};
 use release_filter::ReleaseFilter;
 
-/// Most of the caller's time that is kept for answering when the store has not; a quarter of it, if that is less.
+/// Time before the caller's deadline that is reserved for the failure mode's answer; a quarter of what is left, if that is
+/// less.
 const MARGIN: Duration = Duration::from_millis(5);
 
 /// Decides requests by the rules in force. Shared by all connections.
@@ -107,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// Puts rules in force; requests under way finish by the old ones.
+    /// Puts rules in force; requests in progress finish by the old ones.
     pub fn activate(&self, rules: Arc<RuleSet>, generation: u64) {
         if let Some(fallback) = &self.fallback {
             let default = self.options.on_store_error;
@@ -132,19 +133,19 @@ impl Engine {
 
     /// Decides one request and counts it.
     ///
-    /// A store that fails is no error here: `on_store_error` answers. `deadline` is when the caller stops listening.
+    /// A store failure is not an error: `on_store_error` answers. `deadline` is when the caller stops waiting.
     ///
     /// # Errors
-    /// [`RequestError`] when the question itself is bad or no rules are in force.
+    /// [`RequestError`] when the request is not valid or no rules are in force.
     pub async fn decide(&self, request: &Request, deadline: Option<Instant>) -> Result<Decision, RequestError> {
         let active = self.active.load_full().ok_or(RequestError::NoConfiguration)?;
         self.decide_by(active, request, deadline).await
     }
 
-    /// [`decide`](Self::decide) by rules that the caller has pinned, because it has used another part of them already.
+    /// [`decide`](Self::decide) by rules that the caller has pinned, because it has already used another part of them.
     ///
     /// # Errors
-    /// [`RequestError`] when the question itself is bad.
+    /// [`RequestError`] when the request is not valid.
     pub async fn decide_by(
         &self,
         active: Arc<Active>,
@@ -154,11 +155,11 @@ impl Engine {
         let Ok(permit) = self.permits.try_acquire() else {
             return self.shed(active, request);
         };
-        let mut plan = plan::plan(self.asking(&active, request))?;
+        let mut plan = plan::plan(self.plan_input(&active, request))?;
         Ok(self.carry_out(active, &mut plan, permit, request, deadline).await)
     }
 
-    /// Asks the store, and counts what it says.
+    /// Asks the store, makes the decision and counts it.
     async fn carry_out(
         &self,
         active: Arc<Active>,
@@ -169,28 +170,32 @@ impl Engine {
     ) -> Decision {
         self.releases
             .reduce(&mut plan.transaction, request.releases_all, &*self.clock);
-        let trial = plan.trial.take().map(|mut trial| {
-            trial.transaction.deadline = deadline.map(in_time);
-            trial.start(&self.store)
+        let candidates = plan.candidates.take().map(|mut candidates| {
+            candidates.transaction.deadline = deadline.map(in_time);
+            candidates.start(&self.store)
         });
         if plan.transaction.checks.is_empty() {
             if !active.rules.domains.contains_key(request.domain.as_str()) {
                 self.metrics.unknown_domain.inc();
             }
             let decision = decision::uncounted(active, plan);
-            if let Some(trial) = trial {
-                trial.beside(async {}).await.1.count(&decision, self.activity.as_ref());
+            if let Some(candidates) = candidates {
+                candidates
+                    .beside(async {})
+                    .await
+                    .1
+                    .count(&decision, self.activity.as_ref());
             }
             return decision;
         }
         plan.transaction.deadline = deadline.map(in_time);
-        // The store itself, not the pointer to it, which is a store, too.
+        // `*self.store`, since the `Arc` implements `Store`, too, with one more boxed future.
         let live = (*self.store).check(&plan.transaction);
-        let (answer, tried) = match trial {
+        let (answer, candidate_result) = match candidates {
             None => (live.await, None),
-            Some(trial) => {
-                let (answer, tried) = trial.beside(live).await;
-                (answer, Some(tried))
+            Some(candidates) => {
+                let (answer, candidate_result) = candidates.beside(live).await;
+                (answer, Some(candidate_result))
             }
         };
         let (mut held, failure) = match answer {
@@ -203,12 +208,12 @@ impl Engine {
                 (Granted::nothing(outcomes), Some(modes))
             }
         };
-        // An answer that waits for its turn costs nobody else theirs: the waiting room has a bound of its own.
+        // A delayed answer keeps no permit, so that it does not block other requests: delays have a bound of their own.
         drop(permit);
         self.hold_back(&plan.transaction, &mut held, failure.as_deref(), deadline)
             .await;
         if held.grants() {
-            // A caller that is gone by now is seen only here, where its call is dropped: nobody would settle its hold.
+            // If the caller has disconnected, its call is dropped at this await, and `held` gives its permits and holds back.
             tokio::task::yield_now().await;
         }
         held.disarm();
@@ -227,8 +232,8 @@ impl Engine {
         if let Some(activity) = &self.activity {
             account::observe(activity, plan, &decision);
         }
-        if let Some(tried) = tried {
-            tried.count(&decision, self.activity.as_ref());
+        if let Some(candidate_result) = candidate_result {
+            candidate_result.count(&decision, self.activity.as_ref());
         }
         if self.options.shadow_mode && plan.would_deny(&decision.statuses) {
             self.metrics.global_shadow_mode.inc();
@@ -236,8 +241,8 @@ impl Engine {
         decision
     }
 
-    fn asking<'r>(&'r self, active: &'r Active, request: &'r Request) -> Asking<'r> {
-        Asking {
+    fn plan_input<'r>(&'r self, active: &'r Active, request: &'r Request) -> PlanInput<'r> {
+        PlanInput {
             options: &self.options,
             active,
             request,
@@ -245,7 +250,7 @@ impl Engine {
         }
     }
 
-    /// Answers at once instead of letting a queue grow.
+    /// Answers without a decision, at once, so that no queue grows.
     fn shed(&self, active: Arc<Active>, request: &Request) -> Result<Decision, RequestError> {
         self.metrics.shed.inc();
         if let Some(suppressed) = self.overloads.pass(self.clock.now_us()) {
@@ -261,7 +266,7 @@ impl Engine {
         }
     }
 
-    /// Keeps an answer until a leaky bucket lets it go.
+    /// Delays an answer for as long as a leaky bucket says. If that is not possible, denies it and gives back what it took.
     async fn hold_back(
         &self,
         transaction: &Transaction,
@@ -275,7 +280,6 @@ impl Engine {
         if self.waiting.wait(delay, deadline).await {
             return;
         }
-        // No room, or the caller would be gone: deny, and give back what was taken.
         let taken = held.outcomes.clone();
         wait::deny(transaction, &mut held.outcomes);
         let refunds = wait::refunds(transaction, &taken, &held.outcomes, modes);
@@ -309,7 +313,7 @@ impl Engine {
     }
 }
 
-/// When the store must have answered so that, if it does not, the failure mode's answer still reaches the caller.
+/// The deadline of the store's answer: early enough that the failure mode's answer still reaches the caller.
 fn in_time(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(tokio::time::Instant::now().into_std());
     deadline.checked_sub((left / 4).min(MARGIN)).unwrap_or(deadline)

@@ -9,37 +9,36 @@ use crate::rules::{Defaults, OnStoreError};
 pub struct EngineOptions {
     /// Before every counter key, so that several installations can share a Redis.
     pub key_prefix: String,
-    /// What a rule's silence means; also the algorithm of limits that a request brings itself.
+    /// The defaults of rules; also the algorithm of limits that a request brings itself.
     pub defaults: Defaults,
-    /// What happens when the store cannot answer, where a rule does not say.
+    /// The failure mode of rules without one of their own.
     pub on_store_error: OnStoreError,
     /// Global `SHADOW_MODE`: only the overall code reads OK.
     pub shadow_mode: bool,
     /// Global `QUOTA_MODE`: every rule counts as a quota rule.
     pub quota_mode: bool,
-    /// Hits that a descriptor brings are charged, fit or not, on rules that requests ask first with 0 hits or none of
-    /// their own.
+    /// Hits that a descriptor brings are counted even where they do not fit, on rules that requests have checked before with 0
+    /// hits or none of their own.
     pub charge_after_peek: bool,
     /// `NEAR_LIMIT_RATIO` in millionths.
     pub near_limit_ppm: u32,
-    /// Counters of which the release filter notes what they have denied, at most.
+    /// Most counters whose denials the release filter keeps.
     pub max_noted: usize,
-    /// Leaky-bucket answers held back at the same time, at most.
+    /// Most answers that leaky buckets delay at the same time.
     pub max_waiting: usize,
-    /// Whether a leaky bucket's answers wait for their turn; without, `Outcome::delay_us` only says how long they would:
-    /// for an engine on a virtual clock.
+    /// Whether a leaky bucket delays answers. An engine on a virtual clock does not, and only reports `Outcome::delay_us`.
     pub holds_back: bool,
-    /// Requests worked on at the same time, at most; more are answered at once, as `on_overload` says.
+    /// Most requests that are decided at the same time; more are answered at once, as `on_overload` says.
     pub max_concurrent: usize,
-    /// What a request above that gets.
+    /// The answer to a request above that number.
     pub on_overload: OnOverload,
 }
 
 impl EngineOptions {
-    /// Counters that the release filter notes, unless a simulation wants it to be full.
+    /// The default of `max_noted`; only simulations set another one.
     pub const MAX_NOTED: usize = 100_000;
 
-    /// What a check's verdict means under the global modes.
+    /// A check's enforcement under the global shadow mode.
     pub(super) const fn in_force(&self, enforcement: Enforcement) -> Enforcement {
         if self.shadow_mode {
             Enforcement::Shadow

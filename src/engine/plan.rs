@@ -1,4 +1,4 @@
-//! Which counters a request asks for.
+//! The plan of a request: its rules, and the checks of its transaction.
 
 use smallvec::SmallVec;
 
@@ -10,8 +10,8 @@ use crate::model::{Check, Clock, Descriptor, Enforcement, Hits, HoldId, Limit, R
 use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
-use super::candidate::Trial;
-use super::hits::{asks_for_mean, gives_back_permits_only, hits, is_afterwards, of_mean};
+use super::candidate::CandidateChecks;
+use super::hits::{gives_back_permits_only, hits, holds_mean, is_post_paid, of_mean};
 use super::keys::rule_key;
 use super::options::EngineOptions;
 use super::scopes::QuotaScopes;
@@ -42,28 +42,28 @@ pub enum RequestError {
     },
 }
 
-/// A request with its rules found.
+/// A request's rules and the transaction for the store.
 pub(super) struct Plan {
     pub transaction: Transaction,
     /// One for each limit of each descriptor, in order; at least one a descriptor.
     pub entries: SmallVec<[PlanEntry; 2]>,
     /// For each entry, its descriptor.
     pub of: SmallVec<[usize; 2]>,
-    /// The candidates of the rules that were found; `None` if they have none.
-    pub trial: Option<Box<Trial>>,
-    /// The name of all that the request holds, if it asks for that.
+    /// The checks of the rules' candidates; `None` if no rule has one.
+    pub candidates: Option<Box<CandidateChecks>>,
+    /// The id of all holds of the request; `None` if it asks for none.
     pub hold: Option<HoldId>,
     scopes: QuotaScopes,
 }
 
-/// What a descriptor asks for.
+/// How one limit of a descriptor is decided.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PlanEntry {
     /// No rule, or one that another rule of the request replaces.
     Free,
     /// A rule that says `unlimited`.
     Unlimited { rule: usize },
-    /// Counted by the transaction's check of that number.
+    /// Counted by the transaction's check of this index.
     Counted {
         check: usize,
         rule: Option<usize>,
@@ -73,24 +73,28 @@ pub(super) enum PlanEntry {
         window_seconds: u64,
         /// Without the global shadow mode.
         enforcement: Enforcement,
-        /// Its hits have happened, and are forgotten if they are denied.
+        /// Its hits are a post-paid cost that is not counted if the check is denied.
         forgets: bool,
-        /// The rule's source has no plan for the value.
+        /// The rule's plan source has no plan for the value, so its default plan applies.
         by_default: bool,
     },
 }
 
-/// What a plan is made of.
+/// The input of [`plan`].
 #[derive(Clone, Copy)]
-pub(super) struct Asking<'r> {
+pub(super) struct PlanInput<'r> {
     pub options: &'r EngineOptions,
     pub active: &'r Active,
     pub request: &'r Request,
     pub clock: &'r dyn Clock,
 }
 
-pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
-    let Asking { active, request, .. } = asking;
+/// Finds the rules of a request's descriptors, and builds its transaction.
+///
+/// # Errors
+/// [`RequestError`] when the request is not valid.
+pub(super) fn plan(input: PlanInput<'_>) -> Result<Plan, RequestError> {
+    let PlanInput { active, request, .. } = input;
     if request.domain.is_empty() {
         return Err(RequestError::EmptyDomain);
     }
@@ -101,7 +105,7 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
         transaction: Transaction::default(),
         entries: SmallVec::new(),
         of: SmallVec::new(),
-        trial: None,
+        candidates: None,
         hold: None,
         scopes: QuotaScopes::default(),
     };
@@ -109,24 +113,22 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
         (0..request.descriptors.len()).for_each(|index| plan.add(index, PlanEntry::Free));
         return Ok(plan);
     };
-    let is_ours = |descriptor: &&Descriptor| descriptor.limit.is_none();
-    let find = |descriptor| {
-        Some(descriptor)
-            .filter(is_ours)
-            .and_then(|ours| domain.find(&ours.entries))
+    let find = |descriptor: &Descriptor| match descriptor.limit {
+        Some(_) => None,
+        None => domain.find(&descriptor.entries),
     };
     let matches: SmallVec<[Option<Matched<'_>>; 2]> = request.descriptors.iter().map(find).collect();
     let replaced = replaced(&matches);
     for (index, (descriptor, matched)) in request.descriptors.iter().zip(&matches).enumerate() {
         if descriptor.limit.is_some() {
-            let entry = plan.add_override(asking, index)?;
+            let entry = plan.add_override(input, index)?;
             plan.add(index, entry);
             continue;
         }
         let before = plan.entries.len();
         for rule in matched.iter().flat_map(|matched| matched.rules) {
             if let (Some(matched), false) = (matched, replaced.contains(&&*rule.name)) {
-                let entry = plan.add_rule(asking, descriptor, matched, rule);
+                let entry = plan.add_rule(input, descriptor, matched, rule);
                 plan.add(index, entry);
             }
         }
@@ -138,7 +140,8 @@ pub(super) fn plan(asking: Asking<'_>) -> Result<Plan, RequestError> {
     Ok(plan)
 }
 
-/// The names of the rules that another matched rule of the request replaces: they are dropped, their counters untouched.
+/// The names of the rules that another matched rule of the request replaces. They do not apply, and their counters do not
+/// change.
 fn replaced<'r>(matches: &[Option<Matched<'r>>]) -> Vec<&'r str> {
     let rules = matches.iter().flatten().flat_map(|matched| matched.rules);
     rules
@@ -155,21 +158,21 @@ impl Plan {
 
     fn add_rule(
         &mut self,
-        asking: Asking<'_>,
+        input: PlanInput<'_>,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
         rule: &Rule,
     ) -> PlanEntry {
-        let Asking {
+        let PlanInput {
             options,
             active,
             request,
             ..
-        } = asking;
+        } = input;
         if let Some(candidate) = &rule.candidate {
-            self.add_candidate(asking, descriptor, matched, (rule.index, candidate));
+            self.add_candidate(input, descriptor, matched, (rule.index, candidate));
         }
-        let (amount, by_default) = rule.amount_for(&descriptor.entries, || asking.clock.now_us());
+        let (amount, by_default) = rule.amount_for(&descriptor.entries, || input.clock.now_us());
         let Some(limit) = amount.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
         };
@@ -183,21 +186,21 @@ impl Plan {
         };
         self.transaction.exact |= rule.lease == Some(false) || limit.hold_us > 0;
         let settles = descriptor.settles != Settles::Nothing;
-        // Its holds are quotas of Envoys; a request counts its hits.
+        // The rule's holds are quota leases of Envoys; a request's hits are counted, not held.
         let asked = if rule.rlqs { plain(&limit) } else { limit };
-        let is_afterwards = is_afterwards(&asked, descriptor, active.usage(rule.index));
-        let is_charge = amount.count_denied || options.charge_after_peek && is_afterwards;
+        let is_post_paid = is_post_paid(&asked, descriptor, active.usage(rule.index));
+        let is_charge = amount.count_denied || options.charge_after_peek && is_post_paid;
         let hits = hits(request, descriptor, &asked, is_charge);
         let hits = match (amount.hold_first, active.usage(rule.index)) {
             (Some(first), Some(usage)) => of_mean(
-                if asks_for_mean(request, descriptor) && !settles {
+                if holds_mean(request, descriptor) && !settles {
                     Hits::Peek
                 } else {
                     hits
                 },
                 usage.mean_cost(first),
             ),
-            _ => self.held(hits, &asked, asking.clock),
+            _ => self.held(hits, &asked, input.clock),
         };
         let hits = match hits {
             Hits::Refund(_) if gives_back_permits_only(matched, &limit) => Hits::Refund(0),
@@ -215,49 +218,49 @@ impl Plan {
             limit_hits: limit.hits,
             requests_per_unit: amount.requests_per_unit,
             window: amount.window,
-            window_seconds: amount.window.seconds_at(|| asking.clock.now_us()),
+            window_seconds: amount.window.seconds_at(|| input.clock.now_us()),
             enforcement,
-            forgets: is_afterwards && !is_charge,
+            forgets: is_post_paid && !is_charge,
             by_default,
         }
     }
 
     fn add_candidate(
         &mut self,
-        asking: Asking<'_>,
+        input: PlanInput<'_>,
         descriptor: &Descriptor,
         matched: &Matched<'_>,
         (rule, candidate): (usize, &Candidate),
     ) {
-        let Asking {
+        let PlanInput {
             options,
             active,
             request,
             ..
-        } = asking;
+        } = input;
         let limit = candidate.limit;
-        let is_charge = candidate.count_denied
-            || options.charge_after_peek && is_afterwards(&limit, descriptor, active.usage(rule));
-        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, asking.clock);
-        let trial = self.trial.get_or_insert_default();
+        let is_charge =
+            candidate.count_denied || options.charge_after_peek && is_post_paid(&limit, descriptor, active.usage(rule));
+        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, input.clock);
+        let candidates = self.candidates.get_or_insert_default();
         let mut check = Check {
             key: rule_key(options, Owner::Candidate, &limit, request, descriptor, matched),
             limit,
             hits,
             enforcement: Enforcement::Shadow,
         };
-        join_settlements(&mut trial.transaction, &mut check);
-        trial.transaction.checks.push(check);
-        trial.of.push((self.entries.len(), rule));
+        join_settlements(&mut candidates.transaction, &mut check);
+        candidates.transaction.checks.push(check);
+        candidates.of.push((self.entries.len(), rule));
     }
 
-    fn add_override(&mut self, asking: Asking<'_>, index: usize) -> Result<PlanEntry, RequestError> {
-        let Asking {
+    fn add_override(&mut self, input: PlanInput<'_>, index: usize) -> Result<PlanEntry, RequestError> {
+        let PlanInput {
             options,
             active,
             request,
             ..
-        } = asking;
+        } = input;
         let descriptor = &request.descriptors[index];
         let Some(wanted) = descriptor.limit else {
             return Ok(PlanEntry::Free);
@@ -271,9 +274,9 @@ impl Plan {
             true => Enforcement::Quota(self.scopes.scope_of(&descriptor.entries)),
             false => Enforcement::Enforce,
         };
-        let is_afterwards = is_afterwards(&limit, descriptor, active.override_usage(&request.domain));
+        let is_post_paid = is_post_paid(&limit, descriptor, active.override_usage(&request.domain));
         let count_denied = options.defaults.count_denied && limit.algorithm.kind().can_count_denied();
-        let is_charge = count_denied || options.charge_after_peek && is_afterwards;
+        let is_charge = count_denied || options.charge_after_peek && is_post_paid;
         let check = self.push(Check {
             key,
             limit,
@@ -288,13 +291,13 @@ impl Plan {
             window: wanted.window,
             window_seconds: wanted.window.seconds(),
             enforcement,
-            forgets: is_afterwards && !is_charge,
+            forgets: is_post_paid && !is_charge,
             by_default: false,
         })
     }
 
-    /// A quota of what all scopes begin with (a backend's, beside those of several of its models) is part of each of them:
-    /// once it is used up all are, so it denies by itself.
+    /// Enforces a quota whose descriptor is the common beginning of all scopes (a backend's, beside those of several of its
+    /// models): it belongs to every scope, so once it is used up, all scopes deny.
     fn enforce_common_quotas(&mut self, descriptors: &[Descriptor]) {
         for (entry, at) in self.entries.iter_mut().zip(&self.of) {
             let PlanEntry::Counted { check, enforcement, .. } = entry else {
@@ -311,7 +314,7 @@ impl Plan {
         }
     }
 
-    /// Whether these verdicts deny the request, were there no global shadow mode.
+    /// Whether these statuses would deny the request without the global shadow mode.
     pub(super) fn would_deny(&self, statuses: &[Status]) -> bool {
         let verdict = |(entry, status): (&PlanEntry, &Status)| match (entry, &status.limit) {
             (PlanEntry::Counted { enforcement, .. }, StatusLimit::Counted(counted)) => {
@@ -322,7 +325,7 @@ impl Plan {
         !passes(self.entries.iter().zip(statuses).filter_map(verdict))
     }
 
-    /// Where hits are held, the ones that are asked for become a hold; all holds of a request have one name.
+    /// Turns an acquisition into a hold, if the limit has holds. All holds of a request have one id.
     fn held(&mut self, hits: Hits, limit: &Limit, clock: &dyn Clock) -> Hits {
         match hits {
             Hits::Acquire(hits) if limit.hold_us > 0 => {
@@ -340,7 +343,7 @@ impl Plan {
         self.transaction.checks.len() - 1
     }
 
-    /// For each check, what happens when the store cannot answer.
+    /// For each check, its failure mode: what applies when the store cannot answer.
     pub(super) fn failure_modes(&self, active: &Active, default: OnStoreError) -> SmallVec<[OnStoreError; 2]> {
         let mode = |entry: &PlanEntry| match entry {
             PlanEntry::Counted { rule, .. } => Some(
@@ -354,7 +357,7 @@ impl Plan {
     }
 }
 
-/// A hold that two descriptors settle (input and output tokens, say) is settled by the first, for both.
+/// Joins two settlements of one hold (input and output tokens, for instance): the first settles it with the hits of both.
 fn join_settlements(transaction: &mut Transaction, check: &mut Check) {
     let Hits::Settle { hits, id } = &mut check.hits else {
         return;

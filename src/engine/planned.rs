@@ -1,4 +1,4 @@
-//! Requests that are planned before their turn, so that what they ask for can be brought near together.
+//! Requests that are planned before they are decided, so that their counters can be prefetched together.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use crate::model::{Request, Transaction};
 use super::plan::{self, Plan, PlanEntry};
 use super::{Active, Decision, Engine, RequestError};
 
-/// A request with its rules found, and the rules that they are of.
+/// A planned request, and the rules by which it was planned.
 pub struct Planned {
     active: Arc<Active>,
-    /// In a place of its own: it is large, and goes through several hands.
+    /// Boxed: it is large, and is moved several times.
     plan: Box<Plan>,
 }
 
 impl Planned {
-    /// What the store is going to be asked.
+    /// The transaction for the store.
     #[must_use]
     pub const fn transaction(&self) -> &Transaction {
         &self.plan.transaction
@@ -32,14 +32,14 @@ impl Planned {
 }
 
 impl Engine {
-    /// Finds which counters a request asks for. The plan holds whatever is decided before it, with two exceptions: of rules
-    /// with holds, and under `charge_after_peek`, it goes by what is known now of how they are asked.
+    /// Plans a request. Decisions of other requests do not change the plan, with two exceptions: rules with adaptive holds, and
+    /// `charge_after_peek`, depend on how requests have used the rule until now.
     ///
     /// # Errors
     /// As [`decide`](Self::decide).
     pub fn plan(&self, request: &Request) -> Result<Planned, RequestError> {
         let active = self.active.load_full().ok_or(RequestError::NoConfiguration)?;
-        let plan = Box::new(plan::plan(self.asking(&active, request))?);
+        let plan = Box::new(plan::plan(self.plan_input(&active, request))?);
         Ok(Planned { active, plan })
     }
 

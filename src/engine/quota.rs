@@ -1,4 +1,4 @@
-//! Quotas that Envoys enforce themselves: the rule of a bucket, and what the store makes of a step of its account.
+//! Quotas that Envoys enforce themselves: finds the rule of a bucket, and has the store carry out the steps of its account.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,14 +18,14 @@ use crate::store::{Outcomes, StoreError};
 use super::keys::rule_key;
 use super::{Active, Engine, failure};
 
-/// What applies to a bucket.
+/// The rule of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuotaRule {
     /// No rule, or one that says `unlimited`.
     Unlimited,
     /// The domain has rules and no `rlqs`.
     NotEnabled,
-    /// Hits cannot be leased: of such a rule, or of several at once.
+    /// The rule's hits cannot be leased, or several rules apply.
     NotLeasable,
     /// A counter that may be leased.
     Counted(Box<QuotaCounter>),
@@ -42,13 +42,13 @@ pub struct QuotaCounter {
     pub rule: usize,
     /// Leases refill by the second.
     pub refills: bool,
-    /// Everything passes, and is counted.
+    /// Shadow mode: everything passes, and is counted.
     pub is_shadow: bool,
     on_store_error: OnStoreError,
 }
 
 impl Engine {
-    /// What applies to a bucket.
+    /// The rule of a bucket.
     #[must_use]
     pub fn quota_rule(&self, active: &Active, domain: &str, bucket: BTreeMap<String, String>) -> QuotaRule {
         let Some(rules) = active.rules.domains.get(domain) else {
@@ -64,7 +64,7 @@ impl Engine {
         let Some(matched) = rules.find(&descriptor.entries) else {
             return QuotaRule::Unlimited;
         };
-        // One lease cannot be of several counters.
+        // A lease has one counter.
         let [rule] = matched.rules else {
             return QuotaRule::NotLeasable;
         };
@@ -88,7 +88,7 @@ impl Engine {
         }))
     }
 
-    /// Does a step of an account. A store that fails is no error here: `on_store_error` answers.
+    /// Carries out a step of an account. A store failure is not an error: `on_store_error` answers.
     pub async fn quota_step(&self, counter: &QuotaCounter, step: &QuotaStep) -> QuotaStand {
         let id = HoldId::new(self.clock.now_us(), rand::random());
         let transaction = counter.transaction(step, id);
@@ -98,7 +98,8 @@ impl Engine {
         }
     }
 
-    /// Decides in place of the store. What the Envoy may still have counts as used: the store has the hold of it, or has not.
+    /// Decides in place of the store. Hits that the Envoy may still have count as used, since it is not known whether the store
+    /// holds them.
     fn quota_failed(&self, counter: &QuotaCounter, step: &QuotaStep, id: HoldId, error: &StoreError) -> QuotaStand {
         self.report(error);
         let mode = counter.on_store_error;
@@ -144,7 +145,7 @@ impl Engine {
         });
     }
 
-    /// Counts what Envoys have decided by themselves, for the rule's metrics.
+    /// Counts requests that Envoys have decided by themselves, in the rule's metrics.
     pub fn quota_used(&self, active: &Active, counter: &QuotaCounter, allowed: u64, denied: u64) {
         let Some(stats) = active.stats(counter.rule) else {
             return;
@@ -163,7 +164,7 @@ impl Engine {
 }
 
 impl QuotaCounter {
-    /// A step as the store knows it: everything in it is done as far as it fits.
+    /// The transaction of a step. Its checks do not depend on one another: each is done as far as it fits.
     fn transaction(&self, step: &QuotaStep, id: HoldId) -> Transaction {
         let settles = match (step.settles, step.used) {
             (Some(id), hits) => Some(Hits::Settle { hits, id }),
@@ -186,7 +187,7 @@ impl QuotaCounter {
     }
 }
 
-/// What outcomes of a step's transaction say, in the order of its checks.
+/// The result of a step, from the outcomes of its transaction's checks in order.
 fn stand(step: &QuotaStep, id: HoldId, outcomes: &Outcomes) -> QuotaStand {
     let mut outcomes = outcomes.iter();
     let settled = (step.settles.is_some() || step.used > 0)

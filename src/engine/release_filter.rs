@@ -1,9 +1,9 @@
-//! The release filter: an Envoy calls when a stream is done also for denied requests, and where that call brings a fixed
-//! number, it would release permits that the request never had.
+//! The release filter: Envoy makes its call on stream done for denied requests, too. Where that call has a fixed number of
+//! hits, it would release permits that the request never had.
 //!
-//! So the permits that such a request was denied are noted here, and the next releases are reduced by as many. A release of
-//! the number in an answer's metadata, which carries the [`PERMIT_TAG`], is never reduced. Notes are this process' own: among
-//! several replicas, a denial and its release can reach different ones, and then only tagged releases are exact.
+//! So the filter notes the permits that such a request was denied, and reduces the next releases by as many. A release of
+//! the number in an answer's metadata, which carries the [`PERMIT_TAG`], is never reduced. Each process has its own notes: of
+//! several replicas, one can get the request and another its release, and then only tagged releases are exact.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,32 +16,32 @@ use crate::model::{Algorithm, Clock, CounterKey, Hits, Transaction};
 use super::plan::{Plan, PlanEntry};
 use super::status::{Status, StatusLimit};
 
-/// Added to the number of permits in an answer's metadata, and so to the release that is made of it: such a release gives
-/// back what the request had. More permits than any request takes, and small enough for Envoy, which makes no call for a
+/// Added to the number of permits in an answer's metadata, and so to the release with that number, which gives back exactly
+/// what the request had. More permits than any request takes, and small enough for Envoy, which makes no call for a
 /// number above 10^9.
 pub const PERMIT_TAG: u64 = 1 << 29;
 
-/// Microseconds between two looks for notes that have ended, while there are as many as can be: each looks at all.
+/// Microseconds between two searches for expired notes while the bound is reached, since each reads all notes.
 const SWEEP_PAUSE_US: u64 = SECOND_US;
 
 /// The notes.
 #[derive(Debug)]
 pub(super) struct ReleaseFilter {
     notes: Mutex<DenialNotes>,
-    /// Counters with notes at most; what is denied on more is not noted.
+    /// Most counters with notes; denials by more counters are not noted.
     max_keys: usize,
 }
 
 #[derive(Debug, Default)]
 struct DenialNotes {
     by_key: HashMap<CounterKey, Note>,
-    /// When those that had ended were dropped.
+    /// When expired notes were last dropped.
     swept_us: Option<u64>,
 }
 
 impl DenialNotes {
-    /// Whether one more can be kept; drops what has ended if there are too many.
-    fn has_room(&mut self, max_keys: usize, now_us: u64) -> bool {
+    /// Makes room for one more note, if that is possible: drops expired ones if there are too many.
+    fn make_room(&mut self, max_keys: usize, now_us: u64) -> bool {
         if self.by_key.len() < max_keys {
             return true;
         }
@@ -59,7 +59,7 @@ impl DenialNotes {
 #[derive(Debug)]
 struct Note {
     hits: u64,
-    /// A release comes with the end of its request, and none lasts longer than the limit's window.
+    /// When it expires: a release comes at the end of its request, which lasts no longer than the limit's window.
     until_us: u64,
 }
 
@@ -71,8 +71,8 @@ impl ReleaseFilter {
         }
     }
 
-    /// Notes the permits that a request asked for and did not get, since its caller will release them all the same; `false`
-    /// if there was no room for all: the release of the others will free a permit that another request holds.
+    /// Notes the permits that a request asked for and did not get, since its caller will release them all the same. Returns
+    /// `false` if not all could be noted: the release of the others will free a permit that another request holds.
     pub(super) fn note(&self, plan: &Plan, statuses: &[Status], clock: &dyn Clock) -> bool {
         let mut all = true;
         for (entry, status) in plan.entries.iter().zip(statuses) {
@@ -92,7 +92,7 @@ impl ReleaseFilter {
     fn add(&self, key: &CounterKey, hits: u64, now_us: u64, window_us: u64) -> bool {
         let until_us = now_us.saturating_add(window_us);
         let mut notes = self.notes.lock();
-        if !notes.by_key.contains_key(key) && !notes.has_room(self.max_keys, now_us) {
+        if !notes.by_key.contains_key(key) && !notes.make_room(self.max_keys, now_us) {
             return false;
         }
         let note = notes.by_key.entry(key.clone()).or_insert(Note { hits: 0, until_us });
@@ -118,7 +118,7 @@ impl ReleaseFilter {
         }
     }
 
-    /// By how many permits a release is reduced; they are no longer noted.
+    /// Removes up to `hits` permits from a counter's note; returns how many, by which a release is reduced.
     fn take(&self, key: &CounterKey, hits: u64, now_us: u64) -> u64 {
         let mut notes = self.notes.lock();
         let Entry::Occupied(mut note) = notes.by_key.entry(key.clone()) else {

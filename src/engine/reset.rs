@@ -1,4 +1,4 @@
-//! Resets: an operator lets keys through again.
+//! Resets of counters by an operator, so that their keys pass again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::store::reset::{Cursor, Named, Reset};
 
 use super::{Active, Engine};
 
-/// Counters of one reset at most.
+/// Most counters of one reset.
 pub const MAX_FOUND: usize = 10_000;
-/// Longest search, so that whoever waits for it still does.
+/// Longest search, so that it ends before an operator's client times out.
 const MAX_SEARCH: Duration = Duration::from_secs(4);
 
-/// A search works for so long, then it pauses for as long.
+/// A search works for this long, then it pauses for as long.
 const TURN: Duration = Duration::from_millis(2);
 
 /// Counters of a rule.
@@ -27,7 +27,7 @@ const TURN: Duration = Duration::from_millis(2);
 pub struct FoundCounters {
     /// Each once.
     pub counters: Vec<Named>,
-    /// There are no more: neither [`MAX_FOUND`] nor the time of a search was reached.
+    /// All of the rule's counters were found: neither [`MAX_FOUND`] nor the time of a search was reached.
     pub complete: bool,
 }
 
@@ -37,17 +37,17 @@ pub enum FindError {
     /// The rule is `unlimited`.
     #[error("the rule counts nothing")]
     Unlimited,
-    /// The memory store.
+    /// The store is the memory store.
     #[error("the memory store keeps no names of counters: give a descriptor instead of a rule")]
     NoNames,
-    /// It does not answer.
+    /// The store does not answer.
     #[error("{0}")]
     Store(#[from] StoreError),
 }
 
 impl Engine {
     /// The counters of a rule whose descriptor, as the counter's key has it (`user=alice|path=%7Cx`), fits a pattern.
-    /// Those whose names are too long to be kept whole are not among them.
+    /// Counters whose names were shortened are not found.
     ///
     /// # Errors
     /// [`FindError`] when they cannot be looked for.
@@ -102,7 +102,7 @@ impl Engine {
         })
     }
 
-    /// Makes counters as new; see [`Store::reset`](crate::store::Store::reset).
+    /// Resets counters to their unused state; see [`Store::reset`](crate::store::Store::reset).
     pub async fn reset(&self, counters: &[Named]) -> Reset {
         self.store.reset(counters).await
     }

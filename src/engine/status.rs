@@ -18,7 +18,7 @@ pub struct Decision {
     pub statuses: SmallVec<[Status; 2]>,
     /// Set when the store could not decide and the failure mode did.
     pub failure: Option<OnStoreError>,
-    /// The name of what the request holds, to be settled by it; `None` where it holds nothing.
+    /// The id of the request's holds, by which they are settled; `None` if it has none.
     pub hold: Option<HoldId>,
     /// The rules that decided.
     pub active: Arc<Active>,
@@ -31,7 +31,7 @@ pub struct Status {
     pub descriptor: usize,
     /// The code as reported: a rule in shadow mode reads OK.
     pub over_limit: bool,
-    /// What it is about.
+    /// The limit.
     pub limit: StatusLimit,
 }
 
@@ -49,7 +49,7 @@ pub enum StatusLimit {
     Counted(Counted),
 }
 
-/// A counted limit and how it stands.
+/// A counted limit and its counter's state.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
     /// Index of the rule; `None` = the request's own limit.
@@ -58,13 +58,13 @@ pub struct Counted {
     pub requests_per_unit: u32,
     /// As configured.
     pub window: Window,
-    /// How long the present one is, in seconds.
+    /// The length of the present window, in seconds.
     pub window_seconds: u64,
     /// The counter's limit in hits.
     pub limit_hits: u64,
     /// Whether the hits were over, whatever the reported code.
     pub denied: bool,
-    /// One of the quotas of which the request needs one scope's.
+    /// It is a quota: the request passes if all quotas of any one scope allow it.
     pub is_quota: bool,
     /// Permits that the request holds of a `concurrency` limit, to be released when it is done; `None` where it asked
     /// for none. 0 where it passed without: in shadow mode, or by `on_store_error: allow`.
@@ -75,8 +75,19 @@ pub struct Counted {
     pub outcome: Outcome,
 }
 
+impl Status {
+    /// The status of a descriptor that no limit applies to.
+    pub(super) const fn free(descriptor: usize) -> Self {
+        Self {
+            descriptor,
+            over_limit: false,
+            limit: StatusLimit::None,
+        }
+    }
+}
+
 impl Decision {
-    /// The rule behind a status.
+    /// The rule of a status.
     #[must_use]
     pub fn rule(&self, status: &Status) -> Option<&Arc<Rule>> {
         match status.limit {
@@ -105,7 +116,7 @@ impl Decision {
             })
     }
 
-    /// The rules that let the request pass over their limit, for the upstream to know.
+    /// The statuses of `marks` rules that were over their limit: they let the request pass, and the upstream is informed.
     pub fn marks(&self) -> impl Iterator<Item = &Status> {
         self.statuses.iter().filter(|status| {
             let is_over = matches!(&status.limit, StatusLimit::Counted(counted) if counted.denied);
@@ -124,7 +135,7 @@ impl Decision {
         })
     }
 
-    /// What the request holds, by limit.
+    /// The hits that the request holds, by limit.
     pub fn holds(&self) -> impl Iterator<Item = (&Status, u64)> {
         let statuses = self.statuses.iter().filter(|_| self.hold.is_some());
         statuses.filter_map(|status| match &status.limit {
@@ -133,10 +144,10 @@ impl Decision {
         })
     }
 
-    /// For each descriptor, where in `statuses` the one stands that answers for it, as the API has one a descriptor: of those
-    /// that deny the one that lasts longest, else the one with the least share of its limit left. One that clients are not told
-    /// of answers only where no other can.
-    pub fn spoken(&self) -> impl Iterator<Item = usize> {
+    /// For each descriptor, the index of the status that is reported for it, since the API has one a descriptor: of those that
+    /// deny the one that lasts longest, else the one with the least share of its limit left. Statuses of rules with
+    /// `headers: false` are reported only if there is no other.
+    pub fn reported(&self) -> impl Iterator<Item = usize> {
         let mut from = 0;
         self.statuses
             .chunk_by(|one, next| one.descriptor == next.descriptor)
@@ -149,8 +160,8 @@ impl Decision {
             })
     }
 
-    /// The status that a single-valued header speaks of, among those that answer for their descriptors: an over one first
-    /// (the one that lasts longest), else the one with the least remaining.
+    /// The reported status that a single-valued header shows: one that is over its limit (the one that lasts longest), else the
+    /// one with the least remaining.
     #[must_use]
     pub fn tightest(&self) -> Option<(&Status, &Counted)> {
         let status = &self.statuses[self.tightest_index()?];
@@ -160,31 +171,31 @@ impl Decision {
         }
     }
 
-    /// The tightest of those that clients are told of in headers.
+    /// The tightest of the statuses that are shown in headers.
     #[must_use]
-    pub fn tightest_told(&self) -> Option<(&Status, &Counted)> {
-        let index = self.tightest_of(|status| self.tells(status))?;
+    pub fn tightest_in_headers(&self) -> Option<(&Status, &Counted)> {
+        let index = self.tightest_of(|status| self.is_in_headers(status))?;
         match &self.statuses[index].limit {
             StatusLimit::Counted(counted) => Some((&self.statuses[index], counted)),
             StatusLimit::None | StatusLimit::Unlimited { .. } => None,
         }
     }
 
-    /// Where [`tightest`](Self::tightest) stands in `statuses`.
+    /// The index of [`tightest`](Self::tightest) in `statuses`.
     #[must_use]
     pub fn tightest_index(&self) -> Option<usize> {
         self.tightest_of(|_| true)
     }
 
-    /// Whether clients are told in headers of the limit behind a status.
+    /// Whether the limit of a status is shown in headers.
     #[must_use]
-    pub fn tells(&self, status: &Status) -> bool {
+    pub fn is_in_headers(&self, status: &Status) -> bool {
         self.rule(status).is_none_or(|rule| rule.headers)
     }
 
-    /// Orders the limits of one descriptor: the least one answers for it.
+    /// The order of the statuses of one descriptor: the least one is reported.
     fn rank_in_descriptor(&self, status: &Status) -> (u8, u64) {
-        let is_hidden = u8::from(!self.tells(status));
+        let is_hidden = u8::from(!self.is_in_headers(status));
         match &status.limit {
             StatusLimit::Counted(counted) if status.over_limit => {
                 (is_hidden, u64::MAX - counted.retry_after_us().unwrap_or(u64::MAX))
@@ -206,7 +217,7 @@ impl Decision {
             }
         };
         let (_, _, index) = self
-            .spoken()
+            .reported()
             .filter(|at| takes(&self.statuses[*at]))
             .filter_map(rank)
             .min()?;
@@ -220,7 +231,8 @@ impl Decision {
         self.retry_after_of(|_| true)
     }
 
-    /// The same of the violated limits that `takes`; a request's own limit is always one.
+    /// [`retry_after_us`](Self::retry_after_us) of those violated limits whose rules `takes` selects, and of the request's own
+    /// limits.
     #[must_use]
     pub fn retry_after_of(&self, takes: impl Fn(&Rule) -> bool) -> Option<u64> {
         let mut longest = None;
@@ -251,7 +263,7 @@ impl Counted {
         }
     }
 
-    /// What `duration_until_reset` says: for a denial the time until the same request would pass (the window where
+    /// The value of `duration_until_reset`: for a denial the time until the same request would pass (the window where
     /// that is never), else the time until the full quota is back.
     #[must_use]
     pub fn until_reset_us(&self) -> u64 {

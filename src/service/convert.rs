@@ -229,17 +229,17 @@ fn limit_override(
 /// Writes the codes and statuses of an answer: one status a descriptor, of the limit that [answers](Decision::spoken) for it.
 ///
 /// Envoy writes `x-ratelimit-limit`, `-remaining` and `-reset` of the status with the least `limit_remaining` (the first
-/// of several), so that has to be [`Decision::tightest_told`]; [`announced_remaining`] sees to it.
+/// of several), so that has to be [`Decision::tightest_in_headers`]; [`announced_remaining`] sees to it.
 #[must_use]
 pub fn response(decision: &Decision) -> wire::RateLimitResponse {
-    let denying = decision.tightest_told().map(|(status, _)| status);
+    let denying = decision.tightest_in_headers().map(|(status, _)| status);
     let denying = denying
         .filter(|status| status.over_limit)
         .map(|status| status.descriptor);
     wire::RateLimitResponse {
         overall_code: code(decision.over_limit),
         statuses: decision
-            .spoken()
+            .reported()
             .map(|at| descriptor_status(decision, &decision.statuses[at], denying))
             .collect(),
         ..Default::default()
@@ -273,7 +273,7 @@ fn descriptor_status(decision: &Decision, status: &Status, denying: Option<usize
             limit_remaining: u32::MAX,
             ..Default::default()
         },
-        StatusLimit::Counted(_) if !decision.tells(status) => DescriptorStatus {
+        StatusLimit::Counted(_) if !decision.is_in_headers(status) => DescriptorStatus {
             code: code(status.over_limit),
             ..Default::default()
         },

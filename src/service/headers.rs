@@ -51,7 +51,7 @@ pub fn retry_after(decision: &Decision) -> Option<Header> {
 
 /// Limit, remaining and reset (seconds, rounded up) of the tightest descriptor.
 fn limit_headers(names: &LimitHeaders, decision: &Decision) -> Vec<Header> {
-    let Some((_, counted)) = decision.tightest_told() else {
+    let Some((_, counted)) = decision.tightest_in_headers() else {
         return Vec::new();
     };
     vec![
@@ -87,7 +87,7 @@ fn list(decision: &Decision, parameters: impl Fn(&mut String, &Counted) -> std::
         let StatusLimit::Counted(counted) = &status.limit else {
             continue;
         };
-        if !decision.tells(status) {
+        if !decision.is_in_headers(status) {
             continue;
         }
         if !out.is_empty() {

@@ -8,13 +8,13 @@ use crate::model::{Check, HoldId, Outcome};
 pub(crate) enum Change {
     /// Nothing.
     None,
-    /// So many hits were counted.
+    /// This many hits were counted.
     Counted(u64),
-    /// So many were given back.
+    /// This many hits were given back.
     Given(u64),
-    /// So many are held under this id.
+    /// This many hits are held under this id.
     Held(HoldId, u64),
-    /// So many are held under no name.
+    /// This many hits are held without an id.
     HeldMean(u64),
     /// This hold was settled, and so many hits were counted (0 = none).
     Settled(HoldId, u64),
@@ -22,7 +22,7 @@ pub(crate) enum Change {
     Released(HoldId),
 }
 
-/// Goes through what a decision has changed; `passes` says whether the transaction passed.
+/// Calls `each` for every check of a decided transaction, with what it has changed; `passes`: whether the transaction passed.
 pub(super) fn for_each_change<'c, H: Copy + Into<Op> + 'c>(
     checks: impl Iterator<Item = (&'c Check<H>, &'c Outcome, Option<Grant>)>,
     passes: bool,

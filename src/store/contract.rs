@@ -22,15 +22,15 @@ pub trait Store: Send + Sync + 'static {
     /// Decides and counts one transaction.
     ///
     /// # Errors
-    /// [`StoreError`] when no decision could be made; nothing is known of the counters then. A store that was only slow
-    /// gives back what it counted, as soon as that is known.
+    /// [`StoreError`] when no decision could be made; the counters may have counted the hits or not. If a late answer shows that
+    /// they did, the store gives the hits back.
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
 
-    /// Decides several transactions one after the other, in order, in as few trips as the store can; the answers are
-    /// the same as if they had come one by one. All their keys are of one counter, or of one server at least.
+    /// Decides several transactions in order, in as few round trips as the store can; the answers are the same as of single
+    /// calls. Where their counters are on several servers, each transaction is a round trip of its own.
     ///
     /// # Errors
-    /// [`StoreError`] when any could not be decided; nothing is known of any then.
+    /// [`StoreError`] when any could not be decided; any of them may have been counted then.
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         let mut all = Vec::with_capacity(transactions.len());
         for transaction in transactions {
@@ -39,11 +39,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(all)
     }
 
-    /// Changes a counter later, as soon as the store can: never waits, never fails, bounded in what it keeps.
+    /// Changes a counter as soon as the store can. Never waits and never fails; the number of pending changes is bounded.
     fn correct(&self, correction: Correction);
 
-    /// Makes counters as new, in order, up to the first that cannot be; all processes that share the store forget what
-    /// they keep of them within a second.
+    /// Resets counters to their unused state, in order, and stops after a failure. All processes that share the store forget
+    /// what they keep of these counters within a second.
     async fn reset(&self, counters: &[Named]) -> Reset;
 
     /// A page of the names of counters that begin with `prefix` and are kept where this limit's are; `None` where the

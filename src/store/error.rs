@@ -21,7 +21,7 @@ pub enum StoreError {
     /// The server answered with an error.
     #[error("the server refused ({kind}): {text}")]
     Refused {
-        /// Which kind of refusal, for whoever has to act on it.
+        /// The kind of refusal.
         kind: Refusal,
         /// The server's own words, bounded and without control characters.
         text: String,
@@ -29,23 +29,23 @@ pub enum StoreError {
     /// The call was not sent, because of what happened to another one, or because its time was over.
     #[error("{0} (the call was not sent)")]
     NotSent(Box<Self>),
-    /// The server answered something that is no answer to what was asked.
+    /// The server's answer does not fit the call.
     #[error("unexpected answer: {0}")]
     Protocol(String),
 }
 
-/// What a Redis server says when it will not do what was asked: the first word of its error.
+/// Why a Redis server refused a call: the first word of its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// `READONLY`: it is a replica now (a failover happened). We connect anew, to find the master.
+    /// `READONLY`: it is a replica now (after a failover). The link reconnects, to find the master.
     ReadOnly,
-    /// `LOADING`: it reads its data back.
+    /// `LOADING`: it is loading its data.
     Loading,
     /// `MASTERDOWN`: a replica without its master.
     MasterDown,
-    /// `CLUSTERDOWN`: slots are not served.
+    /// `CLUSTERDOWN`: some slots are not served.
     ClusterDown,
-    /// `MOVED` or `ASK` more often than we follow.
+    /// `MOVED` or `ASK` more often than a call follows them.
     Moved,
     /// `TRYAGAIN`: keys are being moved to another node.
     TryAgain,
@@ -57,7 +57,7 @@ pub enum Refusal {
     Misconf,
     /// `NOREPLICAS`: `min-replicas-to-write` is not met.
     NoReplicas,
-    /// `BUSY`: somebody's script runs too long.
+    /// `BUSY`: another script runs for too long.
     Busy,
     /// `NOPERM`: the ACL user may not do this.
     NoPermission,
@@ -65,7 +65,7 @@ pub enum Refusal {
     Auth,
     /// `NOSCRIPT`, even after loading the script.
     NoScript,
-    /// `WRONGTYPE`: the key belongs to somebody else.
+    /// `WRONGTYPE`: another application uses the key.
     WrongType,
     /// Anything else.
     Other,
@@ -75,7 +75,7 @@ pub enum Refusal {
 const MAX_TEXT: usize = 200;
 
 impl StoreError {
-    /// The same of calls that are not sent because of it.
+    /// This error for a call that is not sent because of it.
     #[must_use]
     pub(super) fn not_sent(self) -> Self {
         if self.is_indeterminate() {
@@ -85,7 +85,7 @@ impl StoreError {
         }
     }
 
-    /// The same of a call that had been sent.
+    /// This error for a call that had been sent.
     #[must_use]
     pub(super) fn in_flight(self) -> Self {
         match self {
@@ -94,7 +94,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it says something about the server, and not about one key or one call.
+    /// Whether the server failed, not one key or one call.
     #[must_use]
     pub const fn is_about_the_server(&self) -> bool {
         match self {
@@ -105,7 +105,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it says that one key is somebody else's; nothing was counted then.
+    /// Whether another application uses one of the keys; nothing was counted then.
     #[must_use]
     pub const fn is_about_one_key(&self) -> bool {
         matches!(
@@ -127,7 +127,7 @@ impl StoreError {
         }
     }
 
-    /// Whether there is no connection to the server (any more), so that more calls would fail, too.
+    /// Whether there is no connection to the server, so that other calls would fail, too.
     #[must_use]
     pub const fn is_away(&self) -> bool {
         match self {
@@ -137,7 +137,7 @@ impl StoreError {
         }
     }
 
-    /// Whether only a node of a Redis Cluster says so: the keys are on another node, or on several.
+    /// Whether only a node of a Redis Cluster gives this error: the keys are on another node, or on several.
     #[must_use]
     pub const fn is_of_a_cluster(&self) -> bool {
         match self {
@@ -147,7 +147,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the call may have been carried out all the same: its fate is unknown.
+    /// Whether the call may have been carried out: its fate is unknown.
     #[must_use]
     pub const fn is_indeterminate(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Broken(_) | Self::Protocol(_))
@@ -167,7 +167,7 @@ impl StoreError {
         }
     }
 
-    /// Takes a server's error line.
+    /// The error of a server's error line.
     #[must_use]
     pub fn refused(text: &str) -> Self {
         Self::Refused {
@@ -177,7 +177,7 @@ impl StoreError {
     }
 }
 
-/// Bounded and free of control characters, so that it can stand in a log line.
+/// A text for log lines: bounded, and without control characters.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .take(MAX_TEXT)

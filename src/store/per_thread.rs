@@ -16,18 +16,18 @@ thread_local! {
     static OWN: RefCell<SmallVec<[(u64, Weak<dyn Any + Send + Sync>); 4]>> = const { RefCell::new(SmallVec::new_const()) };
 }
 
-/// See the module's docs.
+/// One value for each thread with a single-threaded runtime, and one that all other callers share.
 pub(super) struct PerThread<V> {
     /// Tells owners in one process apart.
     number: u64,
     make: Box<dyn Fn() -> V + Send + Sync>,
     shared: Arc<V>,
-    /// One for each thread that has asked: the threads themselves only refer to them.
+    /// The value of each thread that has called [`own`](Self::own); the threads only have weak references.
     own: Mutex<Vec<Arc<V>>>,
 }
 
 impl<V: Send + Sync + 'static> PerThread<V> {
-    /// `shared` for everybody; `make` makes the one of a thread.
+    /// `shared` is the value of all other callers; `make` makes the value of a thread.
     pub fn new(shared: V, make: impl Fn() -> V + Send + Sync + 'static) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -38,12 +38,12 @@ impl<V: Send + Sync + 'static> PerThread<V> {
         }
     }
 
-    /// The shared one.
+    /// The shared value.
     pub const fn shared(&self) -> &Arc<V> {
         &self.shared
     }
 
-    /// The one of this thread, if its runtime is a single-threaded one.
+    /// The value of this thread, if its runtime is a single-threaded one.
     pub fn own(&self) -> Option<Arc<V>> {
         OWN.with_borrow_mut(|values| {
             let known = values.iter().find(|(number, _)| *number == self.number);
@@ -53,7 +53,7 @@ impl<V: Send + Sync + 'static> PerThread<V> {
             if Handle::try_current().ok()?.runtime_flavor() != RuntimeFlavor::CurrentThread {
                 return None;
             }
-            // Those of owners that have been dropped go now.
+            // Also removes the values of owners that have been dropped.
             values.retain(|(number, value)| *number != self.number && value.strong_count() > 0);
             let value = Arc::new((self.make)());
             let weak: Weak<V> = Arc::downgrade(&value);
@@ -63,12 +63,12 @@ impl<V: Send + Sync + 'static> PerThread<V> {
         })
     }
 
-    /// The one to use on this thread.
+    /// The value to use on this thread.
     pub fn get(&self) -> Arc<V> {
         self.own().unwrap_or_else(|| Arc::clone(&self.shared))
     }
 
-    /// All that there are.
+    /// All values, the shared one last.
     pub fn all(&self) -> Vec<Arc<V>> {
         let own = self.own.lock();
         own.iter().chain([&self.shared]).cloned().collect()

@@ -1,21 +1,21 @@
-//! What an operator does to counters: finding them by their names, and making them as new.
+//! Resets of counters by an operator, and the search for counters by their names.
 
 use super::error::StoreError;
 use crate::model::{CounterKey, Limit};
 
-/// A counter by its name, with the limit that it is counted by.
+/// A counter's key, with its limit.
 pub type Named = (CounterKey, Limit);
 
-/// What a reset came to.
+/// The result of a reset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reset {
-    /// Counters that are as new.
+    /// The number of counters that were reset.
     pub counters: usize,
-    /// Hits that they had in use, together.
+    /// The sum of the hits that they had in use.
     pub hits: u64,
-    /// Whether other processes hear of it; without, they keep cached denials until these end by themselves.
+    /// Whether other processes can read of it in the log of resets; if not, they keep cached denials until these end.
     pub announced: bool,
-    /// Why the rest is not reset.
+    /// Why the other counters were not reset; `None` = all were.
     pub failed: Option<StoreError>,
 }
 
@@ -30,20 +30,20 @@ impl Default for Reset {
     }
 }
 
-/// Where a search for counters goes on. The default is its beginning.
+/// The position at which a search for counters continues. The default is its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
-    /// Which of a cluster's nodes.
+    /// The index of the cluster's node.
     pub node: usize,
-    /// Its own mark.
+    /// The node's own cursor.
     pub at: u64,
 }
 
-/// A part of what a search for counters finds.
+/// A page of the results of a search for counters.
 #[derive(Debug, Clone, Default)]
 pub struct NamePage {
-    /// Keys; one may come twice.
+    /// Keys; a key may be in two pages.
     pub keys: Vec<CounterKey>,
-    /// Where it goes on; `None` = this was all.
+    /// The position of the next page; `None` = this is the last page.
     pub next: Option<Cursor>,
 }

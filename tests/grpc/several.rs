@@ -373,7 +373,7 @@ proptest! {
                 shown.into_iter().map(|(over, limit)| (over, limit.split_once("requests_per_unit").map_or(limit.clone(), |(_, rest)| rest.to_owned()))).collect()
             };
             prop_assert_eq!(plain(shown(&of_list)), plain(shown(&of_each)));
-            prop_assert_eq!(of_list.spoken().count(), 1);
+            prop_assert_eq!(of_list.reported().count(), 1);
         }
     }
 }

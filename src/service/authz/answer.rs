@@ -137,7 +137,7 @@ fn denied(view: &View<'_>, mapping: &Mapping, decision: &Decision, mut headers: 
             .retry_after_of(|rule| rule.headers)
             .map(|us| us.div_ceil(1_000));
         // Of a limit that is not told, nothing is said.
-        if decision.violated().any(|(status, _)| decision.tells(status)) {
+        if decision.violated().any(|(status, _)| decision.is_in_headers(status)) {
             headers.push((PUSHBACK.into(), pushback.map_or("-1".into(), |ms| ms.to_string())));
         }
         detail.clone()

@@ -6,14 +6,14 @@ use crate::model::CounterKey;
 
 /// A counter's identity inside this process.
 ///
-/// SipHash-1-3 with 128 bits of output and a random key for each process: nobody who chooses descriptor values can
-/// aim at a collision, and among a million counters an accidental one has a chance of about 1 in 10^27, so the key's
+/// SipHash-1-3 with 128 bits of output and a random key for each process: a client that chooses descriptor
+/// values cannot aim at a collision, and among a million counters an accidental one has a chance of about 1 in 10^27, so the key's
 /// text is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHash {
     /// Places the counter in its shard's table.
     pub table: u64,
-    /// Chooses the shard; unpredictable, so also a source of random positions.
+    /// Selects the shard; unpredictable, so eviction also takes random positions from it.
     pub shard: u64,
 }
 
@@ -41,7 +41,7 @@ impl KeyHasher {
 
 impl std::fmt::Debug for KeyHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The secret keeps collisions out of reach: it is not for logs.
+        // Without the secret, as it must not be logged: with it, keys could be aimed at a collision.
         f.write_str("KeyHasher")
     }
 }

@@ -4,7 +4,7 @@
 //! - A transaction of one check takes one lock; of several, all locks that it needs in ascending order
 //!   ([`transaction`]).
 //! - Nothing is allocated for a counter that exists.
-//! - When a shard is full, what is least likely to matter goes first, and is counted.
+//! - When a shard is full, it evicts the counter that is least likely to deny, and counts the eviction.
 
 mod hash;
 mod shard;
@@ -34,20 +34,20 @@ pub const DEFAULT_MAX_KEYS: NonZeroUsize = match NonZeroUsize::new(1_000_000) {
     Some(keys) => keys,
     None => NonZeroUsize::MIN,
 };
-/// Shards of a large store are at least so many: a growing table moves its entries under its lock, so tables are kept small.
+/// Least number of shards of a large store: a growing table moves its entries under its lock, so tables are kept small.
 const MIN_SHARDS: usize = 128;
 /// Shards for each core.
 const SHARDS_PER_CORE: usize = 16;
-/// A shard for fewer keys than this is not worth having: the keys would fill the shards unevenly.
+/// Least number of keys for each shard: with fewer, the keys would fill the shards unevenly.
 const MIN_KEYS_PER_SHARD: usize = 1024;
 
 /// Counters in this process' memory.
 pub struct MemoryStore {
     hasher: KeyHasher,
     clock: Arc<dyn Clock>,
-    /// When the store began, for short expiry stamps.
+    /// Time at which the store was made; expiry times are kept as ticks since then.
     start_us: u64,
-    /// A power of two of them.
+    /// Their number is a power of two.
     shards: Box<[Padded]>,
 }
 
@@ -56,14 +56,14 @@ pub struct MemoryStore {
 #[repr(align(128))]
 struct Padded(Mutex<Shard>);
 
-/// What the store holds and what it has dropped.
+/// The size of the store, and the counters that it has dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryStats {
     /// Counters at this moment.
     pub keys: u64,
-    /// Counters dropped for want of room since the start.
+    /// Counters dropped since the start because a shard was full.
     pub evicted: u64,
-    /// Counters dropped because they equalled an empty one since the start.
+    /// Counters dropped since the start because their state equalled that of an unused one.
     pub expired: u64,
     /// Bytes of the tables (states that keep a part on the heap come on top).
     pub table_bytes: u64,
@@ -77,7 +77,7 @@ impl MemoryStore {
     }
 
     /// A store that places its counters, and so drops them, in the same way whenever it has the same secret; for simulations
-    /// only, since it makes collisions possible to aim at.
+    /// only, since a client could aim keys at one bucket.
     #[must_use]
     pub fn repeatable(max_keys: NonZeroUsize, clock: Arc<dyn Clock>, secret: [u8; 16]) -> Self {
         let shards = shard_count(max_keys.get());
@@ -93,7 +93,7 @@ impl MemoryStore {
         }
     }
 
-    /// What is in it now. Visits each shard in turn.
+    /// The present statistics. Locks each shard in turn.
     #[must_use]
     pub fn stats(&self) -> MemoryStats {
         let mut stats = MemoryStats::default();
@@ -107,7 +107,7 @@ impl MemoryStore {
         stats
     }
 
-    /// Decides and counts without leaving the thread.
+    /// Decides and counts on the caller's thread.
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
         match transaction.checks.as_slice() {
@@ -119,7 +119,7 @@ impl MemoryStore {
         }
     }
 
-    /// The same for all that a replica can ask of a counter.
+    /// [`check_now`](Self::check_now) for all operations that a replica can make on a counter.
     #[must_use]
     pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
@@ -156,7 +156,7 @@ impl MemoryStore {
     }
 }
 
-/// A power of two: enough for the cores, and for short locks; few for few keys.
+/// The number of shards, a power of two: enough for the cores and for short locks, and few for few keys.
 fn shard_count(max_keys: usize) -> usize {
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let wanted = (cores * SHARDS_PER_CORE).next_power_of_two().max(MIN_SHARDS);
@@ -184,7 +184,7 @@ impl Store for MemoryStore {
     }
 
     async fn reset(&self, counters: &[Named]) -> Reset {
-        let used = counters.iter().map(|(key, limit)| self.renew(key, limit));
+        let used = counters.iter().map(|(key, limit)| self.reset_one(key, limit));
         Reset {
             hits: used.fold(0, u64::saturating_add),
             counters: counters.len(),
@@ -192,7 +192,7 @@ impl Store for MemoryStore {
         }
     }
 
-    /// It keeps hashes of them.
+    /// `None`: the store keeps hashes of keys, not the keys.
     async fn names(&self, _: &Limit, _: &str, _: Cursor) -> Result<Option<NamePage>, StoreError> {
         Ok(None)
     }

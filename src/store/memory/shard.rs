@@ -1,57 +1,57 @@
-//! One shard: a table of counters behind a lock, bounded, swept by a hand that never holds the lock for long.
+//! One shard: a bounded table of counters behind a lock, swept in steps that hold the lock only briefly.
 
 use hashbrown::HashTable;
 
 use super::hash::KeyHash;
 use crate::algorithms::State;
 
-/// Occupied buckets that are compared when one must go.
+/// Occupied buckets that are compared to evict one of them.
 const SAMPLE: usize = 8;
-/// Buckets that the hand passes for each new counter, so that a flood pays for its own cleaning.
+/// Buckets that are swept for each new counter, so that a flood of new keys pays for its own cleaning.
 const SWEEP_PER_INSERT: usize = 4;
-/// Buckets that the hand passes besides when there is no room.
+/// Buckets that are swept in addition when the shard is full.
 const SWEEP_WHEN_FULL: usize = 32;
-/// A table this many times too large for what is left in it gives memory back.
+/// A table with this many times more buckets than entries is shrunk.
 const SHRINK_RATIO: usize = 8;
 /// Tables up to this many buckets are never shrunk.
 const SMALL_TABLE: usize = 256;
 /// Ticks of [`StoredCounter::expires`]: 2^14 µs, rounded up; 32 bits of them last 2.2 years.
 const TICK_SHIFT: u32 = 14;
 
-/// A counter: its state and what eviction must know of it.
+/// A counter: its state, and its weight in evictions.
 #[derive(Debug)]
 pub(super) struct StoredCounter {
     hash: KeyHash,
     pub state: State,
-    /// In ticks since the store's start; [`u32::MAX`] = not in sight.
+    /// In ticks since the store's start; [`u32::MAX`] = later than ticks can express.
     expires: u32,
     /// Share of the quota in use when it was last written, in 1/65535.
     fill: u16,
 }
 
-/// What a new or changed counter is worth.
+/// The weight of a counter in evictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Weight {
     /// Share of the quota in use, in 1/65535.
     pub fill: u16,
-    /// From when on the counter equals an empty one, in ticks.
+    /// Time from which the counter equals an unused one, in ticks.
     pub expires: u32,
 }
 
 impl StoredCounter {
-    /// Notes what the counter is worth now.
+    /// Updates the counter's weight.
     pub fn weigh(&mut self, weight: Weight) {
         self.fill = weight.fill;
         self.expires = weight.expires;
     }
 }
 
-/// Ticks in a time, rounded up: when a counter may go.
+/// Ticks in a time, rounded up: for the time at which a counter may be dropped.
 pub(super) fn ticks_up(us: u64) -> u32 {
     u32::try_from(us.div_ceil(1 << TICK_SHIFT)).unwrap_or(u32::MAX)
 }
 
-/// Ticks that have fully passed in a time; never [`u32::MAX`], which stands for ever.
+/// Whole ticks in a time; never [`u32::MAX`], so that a counter with that expiry is not dropped.
 pub(super) fn ticks_down(us: u64) -> u32 {
     u32::try_from(us >> TICK_SHIFT).map_or(u32::MAX - 1, |ticks| ticks.min(u32::MAX - 1))
 }
@@ -87,7 +87,7 @@ impl Shard {
         self.table.allocation_size()
     }
 
-    /// Where a counter is. Holds until the next [`Self::insert`] or [`Self::sweep`].
+    /// The bucket of a counter; valid until the next [`Self::insert`] or [`Self::sweep`].
     pub fn find_bucket(&self, hash: KeyHash) -> Option<usize> {
         self.table.find_bucket_index(hash.table, |entry| entry.hash == hash)
     }
@@ -104,17 +104,17 @@ impl Shard {
         self.table.find_mut(hash.table, |entry| entry.hash == hash)
     }
 
-    /// Takes a counter out.
+    /// Removes a counter.
     pub fn remove(&mut self, hash: KeyHash) -> Option<State> {
         let found = self.table.find_entry(hash.table, |entry| entry.hash == hash).ok()?;
         Some(found.remove().0.state)
     }
 
-    /// Adds a counter that is known to be absent, at the cost of a less important one when the shard is full.
+    /// Adds a counter that is not in the shard; evicts a less important one when the shard is full.
     pub fn insert(&mut self, hash: KeyHash, state: State, weight: Weight, now: u32) {
         self.sweep(SWEEP_PER_INSERT, now);
         if self.table.len() >= self.max_keys {
-            // Ahead of the hand is what has not been swept for longest.
+            // The next buckets are those that have not been swept for longest.
             self.sweep(SWEEP_WHEN_FULL, now);
         }
         if self.table.len() >= self.max_keys {
@@ -129,7 +129,7 @@ impl Shard {
         self.table.insert_unique(hash.table, entry, |entry| entry.hash.table);
     }
 
-    /// Passes up to `buckets` buckets and drops what has expired. Bounded work: call it again for the next ones.
+    /// Drops expired counters in the next `buckets` buckets.
     pub fn sweep(&mut self, buckets: usize, now: u32) {
         for _ in 0..buckets.min(self.table.num_buckets()) {
             if self.hand >= self.table.num_buckets() {
@@ -155,8 +155,8 @@ impl Shard {
         }
     }
 
-    /// Drops the least important of a few counters from a random place: what has expired, else what uses the least
-    /// of its quota, among equals what expires first. A counter at its limit goes only if all of the sample are, so
+    /// Drops the least important of a few counters at a random position: an expired one, else the one that uses the least
+    /// of its quota, among equals the one that expires first. A counter at its limit goes only if all of the sample are, so
     /// a flood of new keys cannot reset the counters that stop its sender.
     fn evict_one(&mut self, random: u64, now: u32) {
         let buckets = self.table.num_buckets();

@@ -22,16 +22,16 @@ impl MemoryStore {
         })
     }
 
-    /// Changes a counter as another store has changed its own, and sees to it that at least `used` hits are counted.
-    pub(crate) fn follow(&self, key: &CounterKey, limit: &Limit, change: Change, used: u64) {
+    /// Makes the change to a counter that the shared store has made to its own, and raises the counter to at least `used` hits.
+    pub(crate) fn mirror(&self, key: &CounterKey, limit: &Limit, change: Change, used: u64) {
         self.step(key, limit, |state, now_us| {
             match change {
                 Change::Counted(hits) => debit(limit, state, now_us, hits),
                 Change::Given(hits) => refund(limit, state, now_us, hits),
                 Change::Held(..) | Change::Settled(..) | Change::Released(_) => {
-                    follow_hold(limit, state, now_us, change);
+                    mirror_hold(limit, state, now_us, change);
                 }
-                // Local counters have no holds without a name: they would not hear what the mean is.
+                // Fallback counters keep no holds without an id: other checks' means would not be mirrored.
                 Change::HeldMean(_) | Change::None => {}
             }
             let left = unused(limit, state, now_us);
@@ -44,7 +44,7 @@ impl MemoryStore {
         });
     }
 
-    /// Changes a counter as a correction says.
+    /// Applies a correction.
     pub(super) fn apply_correction(&self, correction: &Correction) {
         let _ = self.check_one(&Check {
             key: correction.counter.clone(),
@@ -60,8 +60,8 @@ impl MemoryStore {
         quota(limit).saturating_sub(left)
     }
 
-    /// Makes a counter as new, but for its open holds; the hits that it had in use, up to its quota.
-    pub(super) fn renew(&self, key: &CounterKey, limit: &Limit) -> u64 {
+    /// Resets a counter to its unused state, except for open holds; returns the hits that it had in use, up to its quota.
+    pub(super) fn reset_one(&self, key: &CounterKey, limit: &Limit) -> u64 {
         let used = self.used(key, limit);
         let _ = self.check_one(&Check {
             key: key.clone(),
@@ -78,7 +78,7 @@ impl MemoryStore {
         self.shard(hash).lock().remove(hash);
     }
 
-    /// Does something to one counter; `step` also tells what is left of it, if it has changed.
+    /// Runs `step` on the state of a counter; `step` also returns the hits that are left, if it has changed the state.
     fn step<T>(&self, key: &CounterKey, limit: &Limit, step: impl FnOnce(&mut State, u64) -> (T, Option<u64>)) -> T {
         let hash = self.hasher.hash(key);
         let mut shard = self.shard(hash).lock();
@@ -100,7 +100,7 @@ impl MemoryStore {
         result
     }
 
-    /// Any number of checks: all locks that are needed, in ascending order, then one decision.
+    /// Decides any number of checks at once, with the locks of all their shards, taken in ascending order.
     pub(super) fn check_several<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         let hashes: SmallVec<[KeyHash; 8]> = transaction
             .checks
@@ -120,9 +120,9 @@ impl MemoryStore {
         answers
     }
 
-    /// Notes what changed, and adds what is new.
+    /// Updates the weights of counters that changed, and adds new counters.
     fn save<H>(&self, mut held: LockedStates<'_>, transaction: &Transaction<H>, now_us: u64) {
-        // What exists goes first: adding moves buckets, and may evict.
+        // Existing counters first, since adding moves buckets, and may evict.
         let mut new: SmallVec<[(usize, State); 4]> = SmallVec::new();
         for (index, one) in held.touched.iter_mut().enumerate().filter(|(_, one)| one.written) {
             match std::mem::replace(&mut one.place, StatePlace::Elsewhere(index)) {
@@ -145,7 +145,7 @@ impl MemoryStore {
         }
     }
 
-    /// Adds a counter, if it says more than its absence does.
+    /// Adds a counter, unless its state equals that of an unused one.
     fn add(&self, shard: &mut Shard, hash: KeyHash, state: State, limit: &Limit, left: u64, now_us: u64) {
         if expires_us(limit, &state) > now_us {
             let weight = self.weight(limit, &state, left);
@@ -161,7 +161,7 @@ impl MemoryStore {
     }
 }
 
-fn follow_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
+fn mirror_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
     let State::Held(state) = state else { return };
     match change {
         Change::Held(id, hits) => held::hold(limit, state, now_us, id, hits),
@@ -179,12 +179,12 @@ fn fill(quota: u64, left: u64) -> u16 {
     u16::try_from(used / u128::from(quota.max(1))).unwrap_or(u16::MAX)
 }
 
-/// The states of several checks, under their locks. No table changes its shape while this lives.
+/// The states of several checks, under their locks. While this exists, no table moves its entries.
 struct LockedStates<'a> {
     guards: SmallVec<[MutexGuard<'a, Shard>; 8]>,
     touched: SmallVec<[Touched; 8]>,
-    /// Stands in where a state is missing, which cannot happen; never saved.
-    nobody: State,
+    /// Returned if a state is missing, which cannot happen; never saved.
+    missing: State,
 }
 
 struct Touched {
@@ -195,11 +195,11 @@ struct Touched {
 }
 
 enum StatePlace {
-    /// In its shard's table.
+    /// In this bucket of its shard's table.
     Bucket(usize),
-    /// Not there yet.
+    /// Not in a table yet.
     New(State),
-    /// The counter of an earlier check.
+    /// With the earlier check of this index, which has the same counter.
     Elsewhere(usize),
 }
 
@@ -230,7 +230,7 @@ impl<'a> LockedStates<'a> {
         Self {
             guards,
             touched,
-            nobody: State::Fixed(fixed_window::State::default()),
+            missing: State::Fixed(fixed_window::State::default()),
         }
     }
 }
@@ -243,7 +243,7 @@ impl States for LockedStates<'_> {
             StatePlace::New(state) => Some(state),
             StatePlace::Elsewhere(_) => None,
         };
-        found.unwrap_or(&self.nobody)
+        found.unwrap_or(&self.missing)
     }
 
     fn write(&mut self, index: usize) -> &mut State {
@@ -255,7 +255,7 @@ impl States for LockedStates<'_> {
             StatePlace::New(state) => Some(state),
             StatePlace::Elsewhere(_) => None,
         };
-        found.unwrap_or(&mut self.nobody)
+        found.unwrap_or(&mut self.missing)
     }
 
     fn first(&self, index: usize) -> usize {

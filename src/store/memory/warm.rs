@@ -1,4 +1,4 @@
-//! Bringing counters near the core before they are decided.
+//! Prefetch: brings counters into the core's caches before they are decided.
 
 use std::hint::black_box;
 
@@ -11,17 +11,17 @@ use super::shard::Shard;
 use crate::model::Transaction;
 
 impl MemoryStore {
-    /// Reads what deciding these transactions reads first, and changes nothing.
+    /// Reads the states that these transactions are decided on, and changes nothing.
     ///
-    /// Counters lie scattered over all the memory that they take. Decided one after the other, each waits for several reads
-    /// that depend on one another; here the same reads of all of them are made side by side.
+    /// Counters are scattered over memory. Decided one after the other, each waits for several dependent reads from memory;
+    /// here the processor makes the reads of all of them in parallel.
     pub(crate) fn warm<'t>(&self, transactions: impl Iterator<Item = &'t Transaction>) {
         let checks = transactions.flat_map(|transaction| &transaction.checks);
         let hashes: SmallVec<[KeyHash; 64]> = checks.map(|check| self.hasher.hash(&check.key)).collect();
         let mut shards: SmallVec<[usize; 64]> = hashes.iter().map(|hash| self.shard_index(*hash)).collect();
         shards.sort_unstable();
         shards.dedup();
-        // All locks first: to take one waits for the reads before it.
+        // All locks first: taking a lock waits for the reads before it.
         let guards: SmallVec<[MutexGuard<'_, Shard>; 64]> =
             shards.iter().map(|&shard| self.shards[shard].0.lock()).collect();
         let find = |hash: &KeyHash| {

@@ -1,4 +1,4 @@
-//! fred's settings: every buffer bounded, nothing retried behind our back.
+//! Connections by fred: every buffer is bounded, and fred retries nothing.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,14 +22,14 @@ use crate::store::error::printable;
 use crate::tls::reload::EVERY;
 use crate::tls::{Reloaded, TlsError, san, watched_client_config};
 
-/// Calls that may wait in one connection's queue. Far above what a working Redis lets pile up within a timeout;
-/// it only bounds memory while one hangs.
+/// Calls that may wait in one connection's queue. Far more than queue up within a timeout at a working Redis; the bound only
+/// limits memory while Redis hangs.
 const MAX_QUEUED: usize = 16_384;
-/// Bytes of a file with a login that are read.
+/// Most bytes that are read of a login file.
 const MAX_LOGIN_BYTES: u64 = 64 << 10;
 
-/// What connections to a server, and to its sentinels, need of files: certificates, and the login. They are read by tasks of
-/// their own, never by a connection that is made anew: a bundle takes milliseconds, and that on a thread that serves.
+/// The contents of files that connections to a server and to its sentinels need: certificates and logins. Separate tasks read
+/// them, never a reconnect: to parse a CA bundle takes milliseconds, during which a serving thread would be blocked.
 #[derive(Clone)]
 pub(super) struct Tls {
     config: Option<Arc<Reloaded<ClientConfig>>>,
@@ -38,7 +38,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Reads what the settings name.
+    /// Reads the files that the settings name.
     ///
     /// # Errors
     /// [`TlsError`] names the file.
@@ -59,7 +59,7 @@ impl Tls {
         })
     }
 
-    /// The same for connections to a sentinel, to which its login is that of a server.
+    /// The files for connections to sentinels, which log in with the sentinels' login.
     pub fn of_sentinels(&self) -> Self {
         Self {
             auth: self.sentinel_auth.clone(),
@@ -67,12 +67,12 @@ impl Tls {
         }
     }
 
-    /// The newest login of the file, if there is one.
+    /// The newest login of the login file, if there is one.
     pub fn login(&self) -> Option<Arc<RedisAuth>> {
         self.auth.as_ref().map(|auth| auth.get())
     }
 
-    /// Reads the files with logins now: a server has refused one.
+    /// Reads the login files now, because a server has refused a login.
     pub async fn read_logins(&self) {
         for auth in [&self.auth, &self.sentinel_auth].into_iter().flatten() {
             auth.look_now().await;
@@ -125,7 +125,7 @@ pub(super) fn new(settings: &RedisSettings, timeout: Duration, tls: &Tls) -> Cli
         internal_command_timeout: settings.connect_timeout,
         max_command_attempts: 1,
         max_command_buffer_len: MAX_QUEUED,
-        // A node that lost its master role, its data or its slots: ask anew who serves us.
+        // The node has lost its master role, its data or its slots: a reconnect finds the one that serves them now.
         reconnect_errors: vec![
             ReconnectError::ReadOnly,
             ReconnectError::Loading,
@@ -162,7 +162,7 @@ fn server(settings: &RedisSettings, files: &Tls) -> ServerConfig {
                 password,
             }
         }
-        // Not used: each node gets links of its own (`cluster`).
+        // Not reached: the `cluster` module connects to each node as to a single server.
         Topology::Cluster(nodes) => ServerConfig::Clustered {
             hosts: nodes.iter().map(host).collect(),
             policy: ClusterDiscoveryPolicy::UseCache,
@@ -170,13 +170,13 @@ fn server(settings: &RedisSettings, files: &Tls) -> ServerConfig {
     }
 }
 
-/// Logs a connection in anew, which goes on as it is if that is refused. Servers that end connections whose login has run out
-/// (tokens of a cloud's identity service) need that.
+/// Authenticates a connection again; it stays usable if the server refuses. Needed by servers that close connections whose
+/// login has expired (tokens of a cloud's identity service).
 pub(super) async fn log_in(client: &Client, auth: &RedisAuth) -> Result<(), fred::error::Error> {
     client.auth(auth.username.clone(), auth.password.expose()).await
 }
 
-/// Logs a connection in anew when the file has another login than `known`, once for each.
+/// Authenticates a connection again when the login file has changed since `known`, once for each change.
 pub(super) async fn renew(client: &Client, files: &Tls, known: &mut Option<Arc<RedisAuth>>) {
     let now = files.login();
     let is_other = match (&now, &*known) {
@@ -189,16 +189,16 @@ pub(super) async fn renew(client: &Client, files: &Tls, known: &mut Option<Arc<R
     if let Some(auth) = &now
         && let Err(error) = log_in(client, auth).await
     {
-        // A connection that is made anew will say so, loudly; this one goes on.
+        // At level debug: the next connection that is made will report a refused login as an error. This one stays usable.
         tracing::debug!(
             error = printable(error.details()),
-            "a connection to Redis was not logged in anew"
+            "a connection to Redis could not be authenticated with the new login; it stays in use"
         );
     }
     *known = now;
 }
 
-/// Where fred wants them in the clear.
+/// User and password in the clear, for fred.
 fn exposed(auth: Option<&RedisAuth>) -> (Option<String>, Option<String>) {
     match auth {
         Some(auth) => (auth.username.clone(), Some(auth.password.expose().to_owned())),
@@ -215,15 +215,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Connects. Whoever stops waiting for it leaves nothing behind: fred's own `init` would go on connecting, and keep for ever
-/// what came of it.
+/// Connects. If this future is dropped, so is the attempt: fred's own `init` would go on connecting, and keep the connection
+/// for ever.
 pub(super) async fn connect(client: &Client) -> Result<AbortOnDrop, fred::error::Error> {
-    // In this order: it must listen before there is something to hear.
+    // In this order: the event of the connection must be subscribed to before it can happen.
     let (connected, task) = tokio::join!(biased; client.wait_for_connect(), async { AbortOnDrop(client.connect()) });
     connected.map(|()| task)
 }
 
-/// What a failed call means.
+/// The store's error for an error of fred.
 pub(super) fn store_error(error: &fred::error::Error, timeout: Duration) -> StoreError {
     match error.kind() {
         ErrorKind::Timeout => StoreError::Timeout(timeout),
@@ -235,13 +235,13 @@ pub(super) fn store_error(error: &fred::error::Error, timeout: Duration) -> Stor
         | ErrorKind::Url
         | ErrorKind::Sentinel => StoreError::Unavailable(printable(error.details())),
         ErrorKind::Protocol | ErrorKind::Parse => StoreError::Protocol(printable(error.details())),
-        // Dropped by a connection that ended: fred's channel says only that nobody will answer.
+        // The connection ended and dropped the call: fred's channel reports only that no answer will come.
         ErrorKind::Unknown if !is_server_text(error.details()) => StoreError::Unavailable(printable(error.details())),
         _ => StoreError::refused(error.details()),
     }
 }
 
-/// Redis' errors start with a word in capitals; fred's own texts do not.
+/// Whether an error's text comes from a server: those start with a word in capitals, and fred's own texts do not.
 fn is_server_text(details: &str) -> bool {
     let word = details.split_whitespace().next().unwrap_or_default();
     word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase())

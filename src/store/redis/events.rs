@@ -1,42 +1,42 @@
-//! What happens to the connections, for logs and metrics: told of a server, not of each of its connections.
+//! Events of connections, for logs and metrics: one for each server, not for each of its connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::store::StoreError;
 
-/// Something happened to our connections to a server.
+/// An event of the connections to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisEvent {
     /// Its address, without login.
     pub server: Arc<str>,
-    /// What.
+    /// The event.
     pub change: RedisChange,
 }
 
-/// What happened.
+/// A change of the connections to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisChange {
     /// The first connection is up.
     Connected {
-        /// Attempts that failed before, since there was one.
+        /// Attempts that have failed since the last connection was lost.
         failed_attempts: u32,
     },
     /// The last connection is gone.
     Disconnected(StoreError),
-    /// There is none, and an attempt has failed; another follows.
+    /// There is no connection, and an attempt to connect has failed; another one follows.
     ConnectFailed {
         /// Why.
         error: StoreError,
-        /// How many have failed since there was one.
+        /// Attempts that have failed since the last connection was lost.
         failed_attempts: u32,
     },
 }
 
-/// Whoever wants to know. Called from the tasks that keep connections: it must be quick.
+/// Receives the events. The tasks that keep connections call it, so it must not block.
 pub type RedisObserver = Arc<dyn Fn(&RedisEvent) + Send + Sync>;
 
-/// Counts the connections to a server and tells what changes.
+/// Counts the connections to a server and notifies the observer of changes.
 pub(super) struct LinkWatch {
     server: Arc<str>,
     up: AtomicUsize,
@@ -54,11 +54,11 @@ impl LinkWatch {
         })
     }
 
-    /// A connection is up, for as long as what is returned lives.
+    /// Records a connection, which is up until the returned value is dropped.
     pub fn connected(self: &Arc<Self>) -> Connection {
         if self.up.fetch_add(1, Ordering::AcqRel) == 0 {
             let failed_attempts = self.failed_attempts.swap(0, Ordering::AcqRel);
-            self.tell(RedisChange::Connected { failed_attempts });
+            self.notify(RedisChange::Connected { failed_attempts });
         }
         Connection {
             watch: self.clone(),
@@ -66,15 +66,15 @@ impl LinkWatch {
         }
     }
 
-    /// An attempt to connect has failed.
+    /// Records that an attempt to connect has failed.
     pub fn failed(&self, error: StoreError) {
         if self.up.load(Ordering::Acquire) == 0 {
             let failed_attempts = self.failed_attempts.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-            self.tell(RedisChange::ConnectFailed { error, failed_attempts });
+            self.notify(RedisChange::ConnectFailed { error, failed_attempts });
         }
     }
 
-    fn tell(&self, change: RedisChange) {
+    fn notify(&self, change: RedisChange) {
         (self.observer)(&RedisEvent {
             server: self.server.clone(),
             change,
@@ -89,18 +89,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// It is gone.
+    /// Records that the connection was lost.
     pub fn lost(mut self, reason: StoreError) {
         self.lost = Some(reason);
     }
 }
 
 impl Drop for Connection {
-    /// Without a reason, we ended it ourselves: nothing to tell.
+    /// A connection without a reason was closed by this process, of which the observer is not notified.
     fn drop(&mut self) {
         let was_last = self.watch.up.fetch_sub(1, Ordering::AcqRel) == 1;
         if let (true, Some(reason)) = (was_last, self.lost.take()) {
-            self.watch.tell(RedisChange::Disconnected(reason));
+            self.watch.notify(RedisChange::Disconnected(reason));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that read what stands beside the counters: hashes and texts of others.
+//! Commands that read other applications' data beside the counters: hashes and strings.
 
 use fred::types::Value;
 
@@ -6,28 +6,28 @@ use super::RedisTransport;
 use super::resets::command;
 use crate::model::CounterKey;
 use crate::store::StoreError;
+use crate::store::remote::transport::Transport;
 
-/// Fields that Redis gives at once: some 0.2 ms, for which everybody waits.
+/// Fields of one reply: some 0.2 ms, during which Redis serves no other client.
 const AT_ONCE: i64 = 500;
-/// What a hash that is not one is answered with.
+/// The error text for a malformed reply.
 const SHAPE: &str = "a reply of another shape than HSCAN's";
 
 /// Some fields of a hash.
 #[derive(Debug, Default)]
 pub struct HashPage {
-    /// Names and values; one may come twice.
+    /// Names and values; a field may be in two pages.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where to go on; `None` = that was all.
+    /// The position of the next page; `None` = this is the last page.
     pub next: Option<u64>,
 }
 
 impl RedisTransport {
-    /// The next fields of a hash; begins at 0.
+    /// The fields of a hash from a position on; the first position is 0.
     ///
     /// # Errors
     /// When Redis does not answer, or has something else at this key.
     pub async fn hash_page(&self, key: &CounterKey, from: u64) -> Result<HashPage, StoreError> {
-        use crate::store::remote::transport::Transport;
         let client = self.client(self.shard(key))?;
         let arguments: Vec<Value> = vec![
             key.as_str().into(),
@@ -39,12 +39,11 @@ impl RedisTransport {
         page(reply).ok_or_else(|| StoreError::Protocol(SHAPE.to_owned()))
     }
 
-    /// The text at a key, if there is one.
+    /// The string at a key, if there is one.
     ///
     /// # Errors
     /// When Redis does not answer, or has something else at this key.
     pub async fn text(&self, key: &CounterKey) -> Result<Option<Vec<u8>>, StoreError> {
-        use crate::store::remote::transport::Transport;
         let client = self.client(self.shard(key))?;
         let reply = command(&client, "GET", vec![key.as_str().into()]).await?;
         Ok(reply.as_bytes().map(ToOwned::to_owned))

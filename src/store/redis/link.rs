@@ -1,8 +1,8 @@
 //! Connections to one server, and the tasks that keep them alive.
 //!
-//! A link is up or down, and a call on a link that is down fails at once, with the reason. The supervisor connects,
-//! watches, and connects again with a short, jittered backoff: after a lost connection, after an error (or a sentinel) that
-//! says that this server is the wrong one, and after a stall (calls time out one after the other, or a heartbeat does).
+//! A link is up or down, and a call on a link that is down fails at once, with the reason. Its supervisor connects, watches
+//! the connection, and reconnects with a short, jittered backoff: after a lost connection, after an error (or a sentinel) that
+//! names another server, and after a stall (calls time out one after the other, or a heartbeat does).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -30,15 +30,15 @@ use crate::store::per_thread::PerThread;
 const STALL_AFTER: u32 = 8;
 /// Between two heartbeats; also how soon an idle link's death is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a stalled link has to answer a heartbeat before it is made anew.
+/// Timeout of a heartbeat; after it the supervisor reconnects.
 const STALL_PATIENCE: Duration = Duration::from_millis(500);
 /// Backoff between two attempts to connect, before jitter.
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 /// It doubles up to this; with jitter at most 1.5 times as long.
 const MAX_BACKOFF: Duration = Duration::from_millis(300);
 
-/// One server: a few links for everybody, and one for each single-threaded runtime that calls, so that a call of such a
-/// runtime never leaves its thread.
+/// One server: a few shared links, and one for each single-threaded runtime that makes calls, so that a call of such a runtime
+/// never leaves its thread.
 pub(super) struct Server {
     links: PerThread<Links>,
 }
@@ -89,7 +89,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Starts as many as the settings say. They end with this value, or with `stop`.
+    /// Starts `pool_size` links. They end when this value is dropped, or with `stop`.
     pub fn spawn(
         settings: RedisSettings,
         call_timeout: Duration,
@@ -121,17 +121,17 @@ impl Links {
         }
     }
 
-    /// How many are up.
+    /// The number of links that are up.
     pub fn up(&self) -> usize {
         self.links.iter().filter(|link| link.is_up()).count()
     }
 
-    /// How many there are.
+    /// The number of links.
     pub fn len(&self) -> usize {
         self.links.len()
     }
 
-    /// The next link that is up, in turn; when none is, any, to say why.
+    /// The next link that is up, in turn; if none is, any link, whose reason a call then gets.
     pub fn next(&self) -> Result<&Link, StoreError> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let in_turn = |n: usize| self.links.get(first.wrapping_add(n) % self.links.len().max(1));
@@ -144,7 +144,7 @@ impl Links {
     }
 }
 
-/// See the module's docs.
+/// One connection, which its supervisor keeps and replaces.
 pub(super) struct Link {
     client: ArcSwapOption<Client>,
     up: AtomicBool,
@@ -183,18 +183,18 @@ impl Link {
         Err(self.reason.lock().clone())
     }
 
-    /// Learns from a call that was answered over this client (a refusal is an answer).
+    /// Records that a call was answered over this client (a refusal is an answer).
     pub fn answered(&self, client: &Arc<Client>) {
         if self.timeouts.load(Ordering::Relaxed) != 0 {
             self.timeouts.store(0, Ordering::Relaxed);
         }
         if !self.is_up() && self.client.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, client)) {
-            // It had stalled, and has not been given up yet.
+            // The link had stalled, and its supervisor has not replaced the connection yet.
             self.set_up();
         }
     }
 
-    /// Learns from a call that had its whole time and was not answered.
+    /// Records that a call was not answered within the store's timeout.
     pub fn timed_out(&self, timeout: Duration) {
         if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= STALL_AFTER && self.is_up() {
             self.set_down(StoreError::Timeout(timeout));
@@ -234,7 +234,7 @@ impl Supervisor {
                     let connection = self.watch.connected();
                     failed_attempts = 0;
                     let reason = self.watch(&client, task).await;
-                    // In this order: a call that is answered meanwhile sets the link up only while it has this client.
+                    // In this order: `Link::answered` sets the link up only while the link has this client.
                     self.link.client.store(None);
                     self.link.set_down(reason.clone());
                     connection.lost(reason);
@@ -260,7 +260,7 @@ impl Supervisor {
         let connected = timeout(limit * 4, client::connect(&client));
         let connected = tokio::select! {
             connected = connected => connected,
-            // A dead one would keep us until its time is over.
+            // A dead master would block until the timeout.
             () = self.master.replaced() => {
                 return Err(StoreError::Unavailable("the sentinels name another master".to_owned()));
             }
@@ -270,12 +270,12 @@ impl Supervisor {
                 warm(&client, limit).await;
                 Ok((client, task))
             }
-            Ok(Err(error)) => Err(self.master.explained(client::store_error(&error, limit))),
+            Ok(Err(error)) => Err(self.master.with_failure(client::store_error(&error, limit))),
             Err(_) => Err(StoreError::Timeout(limit * 4)),
         }
     }
 
-    /// Returns when the connection is of no more use, with the reason.
+    /// Watches a connection; returns, with the reason, when it has to be replaced.
     async fn watch(&mut self, client: &Client, mut task: AbortOnDrop) -> StoreError {
         let mut login = self.tls.login();
         loop {
@@ -290,7 +290,7 @@ impl Supervisor {
                 let text = format!("the sentinels name another master: {host}:{port}");
                 return StoreError::Unavailable(printable(&text));
             }
-            // Whatever woke us: is it alive?
+            // After any of these events the server must answer.
             tokio::select! {
                 ended = &mut task.0 => return self.ended(ended),
                 alive = self.heartbeat(client) => match alive {
@@ -301,7 +301,7 @@ impl Supervisor {
         }
     }
 
-    /// One PING with more patience than a call has.
+    /// One PING with a longer timeout than a call has.
     async fn heartbeat(&self, client: &Client) -> Result<(), StoreError> {
         let patient = fred::types::config::Options {
             timeout: Some(STALL_PATIENCE),
@@ -324,7 +324,7 @@ impl Supervisor {
     }
 }
 
-/// Doubling, then spread over ±50 %, so that replicas do not knock together.
+/// The pause before the next attempt: doubling, then spread over ±50 %, so that replicas do not reconnect together.
 fn backoff(failed_attempts: u32) -> Duration {
     let doubled = MIN_BACKOFF.saturating_mul(1 << failed_attempts.min(8));
     doubled.min(MAX_BACKOFF).mul_f64(rand::random_range(0.5..1.5))

@@ -46,7 +46,7 @@ pub struct RedisTransport {
     timeout: Duration,
     /// Virtual time, for tests.
     clock: Option<Arc<dyn Clock>>,
-    /// About what Redis' own clock says.
+    /// Approximates Redis' own clock.
     own_clock: MonotonicClock,
     /// Ends the supervisors, and with them the connections.
     _stop: DropGuard,
@@ -58,18 +58,18 @@ enum Servers {
 }
 
 impl RedisTransport {
-    /// Starts to connect and returns at once, whether Redis is there or not. A connection whose calls take longer than
-    /// `timeout`, one after the other, counts as stalled; `observer` is told what becomes of the connections. Must be called
-    /// inside a tokio runtime.
+    /// Starts to connect and returns at once, whether Redis is reachable or not. A connection whose calls take longer than
+    /// `timeout`, one after the other, counts as stalled; `observer` gets the events of the connections. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// [`TlsError`] when the certificates cannot be used: no waiting would fix that.
+    /// [`TlsError`] when the certificates cannot be used.
     pub fn connect(settings: &RedisSettings, timeout: Duration, observer: RedisObserver) -> Result<Self, TlsError> {
         Self::with_clock(settings, timeout, observer, None)
     }
 
-    /// The same, deciding by a clock of the caller's instead of Redis' own: for tests and simulations, since replicas
-    /// with clocks of their own would not agree.
+    /// [`connect`](Self::connect), but the scripts decide by the caller's clock instead of Redis' own: for tests and simulations
+    /// only, since replicas with different clocks would not agree.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -99,7 +99,7 @@ impl RedisTransport {
         })
     }
 
-    /// A connection to the server that has this shard.
+    /// A client of the server that has this shard.
     fn client(&self, shard: u16) -> Result<Arc<Client>, StoreError> {
         match &self.servers {
             Servers::One(server) => server.links().next()?.client(),
@@ -116,7 +116,7 @@ impl RedisTransport {
         }
     }
 
-    /// Whether all of them are up.
+    /// Whether all connections are up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         let (up, all) = self.connections();

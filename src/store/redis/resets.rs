@@ -1,4 +1,4 @@
-//! Commands beside the scripts that decide: the log of resets, and the names of counters.
+//! Commands for the log of resets, and for the search for counters by name.
 
 use std::time::Duration;
 
@@ -12,15 +12,16 @@ use crate::store::StoreError;
 use crate::store::reset::{Cursor, NamePage};
 
 const SCRIPT: &str = include_str!("resets.lua");
-/// Entries of the log that are kept: what one reset can be at most.
+/// Entries of the log that are kept: as many as one reset can have.
 const KEPT: i64 = 10_000;
-/// How long they are, in milliseconds: no cached denial that matters lasts longer than a reader is away.
+/// How long the log is kept after the last entry, in milliseconds: much longer than a denial is cached.
 const KEPT_MS: i64 = 3_600_000;
-/// Longest time of one of these commands.
+/// Timeout of one of these commands.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Keys that Redis looks at for a page of names: some 0.1 ms, for which everybody waits.
+/// Keys that Redis examines for a page of names: some 0.1 ms, during which it serves no other client.
 const LOOKED_AT: i64 = 250;
 
+/// Sends a command.
 pub(super) async fn command(client: &Client, name: &'static str, arguments: Vec<Value>) -> Result<Value, StoreError> {
     let options = Options {
         timeout: Some(PATIENCE),
@@ -44,7 +45,7 @@ pub(super) async fn announce(client: &Client, log: &CounterKey, counters: &[Coun
     command(client, "EVAL", arguments).await.map(drop)
 }
 
-/// Up to `most` counters that the log has later than `since`, in order.
+/// Up to `most` counters that were added to the log later than `since`, in order.
 pub(super) async fn resets(
     client: &Client,
     log: &CounterKey,
@@ -65,7 +66,7 @@ pub(super) async fn resets(
         Some((CounterKey::from_raw(counter.as_str()?.as_ref()), at))
     });
     let all: Option<Vec<_>> = read.collect();
-    all.ok_or_else(|| StoreError::Protocol("the answer to ZRANGEBYSCORE makes no sense".to_owned()))
+    all.ok_or_else(|| StoreError::Protocol("a malformed answer to ZRANGEBYSCORE".to_owned()))
 }
 
 /// A page of a node's keys that begin with `prefix`.
@@ -74,7 +75,7 @@ pub(super) async fn scan(client: &Client, prefix: &str, from: Cursor) -> Result<
     arguments.push(format!("{}*", literal(prefix)).into());
     arguments.extend([Value::from("COUNT"), LOOKED_AT.into()]);
     let reply = command(client, "SCAN", arguments).await?;
-    let wrong = || StoreError::Protocol("the answer to SCAN makes no sense".to_owned());
+    let wrong = || StoreError::Protocol("a malformed answer to SCAN".to_owned());
     let [at, keys] = <[Value; 2]>::try_from(reply.into_array()).map_err(|_| wrong())?;
     let at: u64 = at.as_string().and_then(|at| at.parse().ok()).ok_or_else(wrong)?;
     let keys = keys.into_array();
@@ -88,7 +89,7 @@ pub(super) async fn scan(client: &Client, prefix: &str, from: Cursor) -> Result<
     })
 }
 
-/// Without the meaning that some characters have in a pattern of Redis.
+/// Escapes the special characters of Redis' patterns.
 fn literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

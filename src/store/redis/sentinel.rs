@@ -1,8 +1,8 @@
-//! Who the sentinels say the master is, asked again and again.
+//! The master's address, by polling the sentinels.
 //!
-//! A master that has to step down (`SENTINEL FAILOVER`), or that comes back from the dead, goes on taking writes until a
-//! sentinel demotes it, some ten seconds later; all of them are lost then. So a link does not wait for its READONLY, but
-//! leaves it as soon as the sentinels name another.
+//! After `SENTINEL FAILOVER`, or when a dead master comes back, the old master goes on taking writes until a sentinel demotes
+//! it, some ten seconds later, and all of these writes are lost. So a link does not wait for READONLY, but reconnects as soon
+//! as the sentinels name another master.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,34 +19,34 @@ use crate::config::settings::redis::HostPort;
 use crate::config::settings::{RedisSettings, Topology};
 use crate::store::StoreError;
 
-/// Between two questions: so long hits may go to a master that is none any more.
+/// Time between two polls; for so long hits may go to a master that has been replaced.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long one may take to answer before the next one is asked.
+/// Timeout of a poll; after it the next sentinel is polled.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// After none of them has answered.
+/// Pause after no sentinel has answered.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What is known of the master; nothing where there are no sentinels, or none has answered yet.
+/// The sentinels' newest answer; `None` without sentinels, or while none has answered.
 #[derive(Debug, Clone)]
 pub(super) struct Master(Option<watch::Receiver<Option<SentinelAnswer>>>, SentinelFailure);
 
-/// Why the sentinel that was asked last did not answer, while none does.
+/// Why the last polled sentinel did not answer; `None` once one does.
 type SentinelFailure = Arc<Mutex<Option<String>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SentinelAnswer {
     master: HostPort,
-    /// Which of the sentinels said so.
+    /// Index of the sentinel that gave it.
     by: usize,
 }
 
 impl Master {
-    /// Of a server that always is its own.
+    /// The master of a server without sentinels.
     pub fn fixed() -> Self {
         Self(None, SentinelFailure::default())
     }
 
-    /// Starts to ask, until `stop`, if the settings name sentinels.
+    /// Starts to poll the sentinels of the settings, if there are any, until `stop`.
     pub fn follow(settings: &RedisSettings, tls: &Tls, stop: &CancellationToken) -> Self {
         let Topology::Sentinel { master, sentinels } = &settings.topology else {
             return Self::fixed();
@@ -65,15 +65,15 @@ impl Master {
         Self(Some(newest), failure)
     }
 
-    /// An error of connecting, with what the driver leaves out: why the sentinels are of no use, such as their certificates.
-    pub fn explained(&self, error: StoreError) -> StoreError {
+    /// Adds to an error of connecting why no sentinel answers (such as its certificate), which the driver leaves out.
+    pub fn with_failure(&self, error: StoreError) -> StoreError {
         match (error, &*self.1.lock()) {
             (StoreError::Unavailable(text), Some(failure)) => StoreError::Unavailable(format!("{text} ({failure})")),
             (error, _) => error,
         }
     }
 
-    /// Completes when something else is said than when it was last asked here.
+    /// Completes when the answer differs from the one at the last call.
     pub async fn changed(&mut self) {
         if let Some(newest) = &mut self.0
             && newest.changed().await.is_ok()
@@ -83,7 +83,7 @@ impl Master {
         std::future::pending().await
     }
 
-    /// Completes when another one is named than at the time of the call.
+    /// Completes when another master is named than at the time of the call.
     pub async fn replaced(&mut self) {
         if let Some(newest) = &mut self.0 {
             let named = |answer: &Option<SentinelAnswer>| answer.as_ref().map(|answer| answer.master.clone());
@@ -99,7 +99,7 @@ impl Master {
         std::future::pending().await
     }
 
-    /// Who is named, if it is not the one that this client is connected to.
+    /// The named master, if this client is connected to another server.
     pub fn instead_of(&self, client: &Client) -> Option<HostPort> {
         let named = self.0.as_ref()?.borrow().clone()?.master;
         let connected = client.active_connections();
@@ -109,8 +109,8 @@ impl Master {
         (!connected.is_empty() && !is_named).then_some(named)
     }
 
-    /// The settings to connect with: the sentinel that answers is asked first, for a dead one costs the whole time that
-    /// connecting may take.
+    /// The settings to connect with, with the sentinel that answers as the first one: a dead one would take the whole timeout of
+    /// connecting.
     pub fn ask_first(&self, settings: &RedisSettings) -> RedisSettings {
         let mut settings = settings.clone();
         let by = self.0.as_ref().and_then(|newest| Some(newest.borrow().as_ref()?.by));
@@ -123,7 +123,7 @@ impl Master {
     }
 }
 
-/// How a sentinel is connected to.
+/// The settings to connect to a sentinel.
 fn as_server(settings: &RedisSettings, sentinel: &HostPort) -> RedisSettings {
     RedisSettings {
         topology: Topology::Single(sentinel.clone()),
@@ -143,7 +143,7 @@ struct Asker {
 }
 
 impl Asker {
-    /// Asks one for as long as it answers, then the next one.
+    /// Polls one sentinel for as long as it answers, then the next one.
     async fn run(self) {
         let mut refused = false;
         loop {
@@ -160,7 +160,7 @@ impl Asker {
                     if refused {
                         self.tls.read_logins().await;
                     }
-                    tracing::debug!(%sentinel, %error, "a sentinel does not say who the master is");
+                    tracing::debug!(%sentinel, %error, "a sentinel does not answer");
                     *self.failure.lock() = Some(error.to_string());
                 }
             }
@@ -168,7 +168,7 @@ impl Asker {
         }
     }
 
-    /// Returns when it does not answer any more.
+    /// Polls a sentinel; returns when it does not answer any more.
     async fn ask(&self, by: usize, sentinel: &RedisSettings) -> Result<(), StoreError> {
         let patience = sentinel.connect_timeout;
         let client = client::new(sentinel, patience, &self.tls);

@@ -1,21 +1,21 @@
-//! How much the pipeline keeps and carries at most, and how often it came to that.
+//! The bounds of the pipeline, and how often each was reached.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Checks in one call at most, unless a request has more.
 pub const MAX_CHECKS: usize = 128;
 
-/// Bounds that follow from what a server and a process can bear; no setting changes them. Simulations make them small.
+/// Bounds that protect the server and this process; no setting changes them. Simulations make them small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Checks in one call: a script that runs longer holds up all others. A request of more checks goes by itself.
+    /// Checks in one call: a script blocks all others while it runs. A request with more checks has a call of its own.
     pub checks: usize,
-    /// Requests that wait to be sent, or for a key, of one thread and server; more are answered by the failure mode.
+    /// For each thread and server, requests that wait to be sent, or for a key; the failure mode answers more.
     pub waiting: usize,
-    /// Requests that wait for one key; more go without waiting.
+    /// Requests that wait for one key; more are sent without waiting.
     pub joined: usize,
-    /// Calls in flight of one thread and server, those included whose callers have stopped waiting; what would be one more
-    /// is answered by the failure mode.
+    /// For each thread and server, calls in flight, with those whose callers have stopped waiting; the failure mode answers
+    /// the requests of more calls.
     pub in_flight: usize,
     /// Counters whose corrections the flusher has in flight at the same time.
     pub flushed: usize,
@@ -39,10 +39,10 @@ impl Default for Bounds {
     }
 }
 
-/// What has a bound; the label of the metric.
+/// A bound; the label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Corrections in the ledger: one that gives back was dropped, or one that charges found no room.
+    /// Corrections in the ledger: one was dropped.
     Corrections,
     /// [`Bounds::checks`]: more than one call was needed.
     Checks,
@@ -52,17 +52,17 @@ pub enum Bound {
     Joined,
     /// [`Bounds::in_flight`].
     InFlight,
-    /// [`Bounds::flushed`]: what else is owed waited for the next turn.
+    /// [`Bounds::flushed`]: the corrections of other counters waited for the next call of the flusher.
     Flushed,
     /// [`Bounds::reset`]: the others were reset after them.
     Reset,
     /// [`Bounds::log_entries`]: the log was read once more.
     LogEntries,
-    /// Counters that the lease stage knows: another one gets no lease.
+    /// Counters that the lease stage keeps: another one gets no lease.
     LeaseKeys,
-    /// Numbers of hits whose denial is cached for one counter: the oldest was forgotten.
+    /// Sizes of request whose denial is cached for one counter: the oldest was forgotten.
     DenialSizes,
-    /// The grace period of a call: its fate stays unknown.
+    /// The grace period of a call: its fate stays unknown, so hits that it counted stay counted.
     Grace,
 }
 

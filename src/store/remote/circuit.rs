@@ -1,13 +1,13 @@
-//! The circuit breaker: whether a server is asked at all.
+//! The circuit breaker: whether calls are sent to a server.
 //!
 //! The circuit opens after a few failures in a row, or at once when there is no connection: from then on every call fails
-//! without being sent, so that the failure mode answers without waiting. A probe of our own (no user's request) finds out
-//! when the server answers again; then the ledger's corrections are sent before users' requests are (`Reconciling`).
+//! without being sent, so that the failure mode answers without waiting. A periodic probe (never a user's request) notices when
+//! the server answers again; then the ledger's corrections are sent before users' requests are (`Reconciling`).
 //!
 //! Over a cluster the circuit stops no calls: each node's connections fail at once by themselves while it is away, and the
-//! other nodes must still be asked. It only tells that something fails.
+//! other nodes must still be asked. There the circuit only reports that calls fail.
 //!
-//! All of it is one watched value: whoever reads it sees one state, and every transition is one step from one state.
+//! The state is one watched value: every reader sees one whole state, and every transition is atomic.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::store::StoreError;
 
 /// Failures in a row that open the circuit. A lost connection opens it at once.
 const FAILURES: u32 = 5;
-/// Without a failure for so long, a cluster counts as whole.
+/// After this long without a failure, the circuit of a cluster closes.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Whether the server is asked.
+/// Whether calls are sent to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CircuitState {
     /// Calls are sent.
@@ -37,7 +37,7 @@ pub enum CircuitState {
         /// How it failed.
         why: StoreError,
     },
-    /// The server answers again and is told what was decided meanwhile; users' calls are not sent yet.
+    /// The server answers again and gets the corrections that were recorded meanwhile; users' calls are not sent yet.
     Reconciling,
 }
 
@@ -49,7 +49,7 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// A closed one.
+    /// A closed circuit.
     #[must_use]
     pub fn new(scope: BreakerScope) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Circuit {
         }
     }
 
-    /// The state, to be watched.
+    /// Watches the state.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<CircuitState> {
         self.state.subscribe()
@@ -73,7 +73,7 @@ impl Circuit {
     /// Whether a user's call may be sent.
     ///
     /// # Errors
-    /// Why not; the call counts as not sent.
+    /// Why it may not; the call counts as not sent.
     pub fn admit(&self) -> Result<(), StoreError> {
         if self.scope == BreakerScope::Cluster {
             return Ok(());
@@ -82,13 +82,13 @@ impl Circuit {
             CircuitState::Closed { .. } => return Ok(()),
             CircuitState::Open { why, .. } => format!("the circuit is open: {why}"),
             CircuitState::Reconciling => {
-                "the circuit is open: the server is told what was decided while it was away".to_owned()
+                "the circuit is open: the server first gets the hits that were admitted while it was away".to_owned()
             }
         };
         Err(StoreError::Unavailable(text))
     }
 
-    /// The server has answered.
+    /// Records that the server has answered.
     pub fn succeeded(&self) {
         if matches!(*self.state.borrow(), CircuitState::Closed { failures: 1.. }) {
             self.step(|state| match state {
@@ -98,7 +98,7 @@ impl Circuit {
         }
     }
 
-    /// A call has failed.
+    /// Records that a call has failed.
     pub fn failed(&self, error: &StoreError) {
         if !error.is_about_the_server() {
             return;
@@ -114,13 +114,13 @@ impl Circuit {
                 Some(CircuitState::Closed { failures: failures + 1 })
             }
             CircuitState::Closed { .. } | CircuitState::Reconciling => open(),
-            // One that was sent before, or that a cluster was asked all the same.
+            // A call that was sent before the circuit opened, or a call to a cluster, whose circuit stops none.
             CircuitState::Open { .. } => open(),
         });
     }
 
-    /// Whether the time has come to see if an open circuit can be closed without a probe: over a cluster, where a probe
-    /// would ask only one of the servers.
+    /// Whether a cluster has been without failures for long enough that its circuit can close. (A probe would reach only one
+    /// of its servers.)
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         match &*self.state.borrow() {
@@ -129,7 +129,7 @@ impl Circuit {
         }
     }
 
-    /// From open to reconciling; whether it was open.
+    /// Changes the circuit from open to reconciling; returns whether it was open.
     #[must_use]
     pub fn reconcile(&self) -> bool {
         self.step(|state| match state {
@@ -138,7 +138,7 @@ impl Circuit {
         })
     }
 
-    /// From reconciling to closed; `false` where a failure has opened it meanwhile.
+    /// Changes the circuit from reconciling to closed; returns `false` if a failure has opened it meanwhile.
     pub fn close(&self) -> bool {
         self.step(|state| match state {
             CircuitState::Reconciling => Some(CircuitState::Closed { failures: 0 }),
@@ -146,7 +146,7 @@ impl Circuit {
         })
     }
 
-    /// One transition, whether it was made; none if `next` says so.
+    /// Makes one transition, to what `next` returns; returns whether one was made.
     fn step(&self, next: impl FnOnce(&CircuitState) -> Option<CircuitState>) -> bool {
         self.state.send_if_modified(|state| match next(state) {
             Some(new) => {

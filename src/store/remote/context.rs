@@ -1,4 +1,4 @@
-//! What the calls to one server (or cluster) share.
+//! The state that all calls to one server (or cluster) share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Context<T> {
 }
 
 impl<T> Context<T> {
-    /// Records the refunds of calls that were certainly not sent: what they give back has been used all the same.
+    /// Records the refunds in calls that were certainly not sent: their hits are still counted in the store.
     pub(super) fn record_refunds(&self, calls: &[Transaction<Op>]) {
         for check in calls.iter().flat_map(|call| &call.checks) {
             if let Op::Refund(hits) = check.hits {

@@ -1,15 +1,15 @@
 //! Fallback counters: counters in this process' memory that decide while the shared store cannot
 //! (`on_store_error: local`).
 //!
-//! They take over without giving every key a new quota, and hand over without forgetting what they admitted:
+//! No key gets a new quota when they take over, and no admitted hit is lost when the shared store takes over again:
 //!
-//! - *While the shared store answers*, [`Fallback::mirror`] notes what it has counted for this replica, and at least this
-//!   replica's part of what it says is used by all.
-//! - *While it does not*, [`Fallback::decide`] decides with this replica's part of each limit, and records what it admits
-//!   in the ledger, which charges it to the shared store before that decides anything again.
+//! - *While the shared store answers*, [`Fallback::mirror`] counts what the store has counted for this replica. A fallback
+//!   counter is also never below this replica's part of the hits that all replicas have in use.
+//! - *While the store does not answer*, [`Fallback::decide`] decides with this replica's part of each limit. What it admits is
+//!   recorded in the ledger, which charges it to the shared store before the store decides anything again.
 //!
-//! So a replica that is alone never passes a limit at these seams, but for calls that are in flight while these counters
-//! decide, and several pass it only by what one has not heard of the others.
+//! So a single replica never passes a limit when the two take turns, except by hits of calls that were in flight while the
+//! fallback counters decided. Several replicas pass it only by hits that one has admitted and the others have not seen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,7 +30,7 @@ pub struct Fallback {
     /// Each of so many replicas enforces its part of a limit; at least 1.
     replicas: u32,
     ledger: Arc<Ledger>,
-    /// Whether some rule in force would ask these counters.
+    /// Whether a rule in force may fall back to these counters.
     wanted: AtomicBool,
 }
 
@@ -46,14 +46,14 @@ impl Fallback {
         }
     }
 
-    /// Whether any rule may want these counters; if none does, they are not kept.
+    /// Sets whether a rule in force may fall back to these counters; if none may, nothing is mirrored.
     pub fn set_wanted(&self, wanted: bool) {
         self.wanted.store(wanted, Relaxed);
     }
 
-    /// Decides and counts in place of the shared store, with this replica's part of each limit. What is counted is owed
-    /// to the shared store, also where the call that failed may have been counted: that denies too many, never too few.
-    /// Refunds are not recorded here: the call that could not be sent has done so.
+    /// Decides and counts in place of the shared store, with this replica's part of each limit. What is counted is recorded in
+    /// the ledger, even where the store may have counted the failed call: that denies too many, never too few. Refunds are not:
+    /// [`record_refunds`](super::context::Context::record_refunds) has recorded those of a call that was not sent.
     #[must_use]
     pub fn decide(&self, transaction: &Transaction) -> Outcomes {
         let part = |check: &Check| Check {
@@ -71,20 +71,20 @@ impl Fallback {
             .map(|(check, outcome)| (check, outcome, None));
         let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for_each_change(changes, passes, |check, _, change| {
-            // What is held here is no use; it is charged when it is settled.
+            // A hold counts nothing; its cost is charged when it is settled.
             if let Change::Counted(hits) | Change::Settled(_, hits) = change {
                 self.ledger
                     .record(Correction::unplaced(check, signed(hits), Cause::Fallback));
             }
         });
         for outcome in &mut outcomes {
-            // A slice of these counters means nothing to the shared store.
+            // The shared store has other slices than these counters.
             outcome.slice = 0;
         }
         outcomes
     }
 
-    /// Notes what the shared store has decided.
+    /// Counts what the shared store has counted.
     pub(super) fn mirror(&self, transaction: &Transaction<Op>, answers: &Answers) {
         if !self.wanted.load(Relaxed) {
             return;
@@ -95,51 +95,51 @@ impl Fallback {
         for_each_change(changes, passes, |check, outcome, change| {
             let used = self.part_of_used(&check.limit, outcome);
             self.memory
-                .follow(&check.key, &self.counted_as(&check.limit), change, used);
+                .mirror(&check.key, &self.counted_as(&check.limit), change, used);
         });
     }
 
-    /// Notes a correction that the shared store is going to get; that of a lease is noted when the store has got it, as
-    /// all of its cause are.
+    /// Mirrors a correction that the shared store is going to get. Those of leases are mirrored once the store has applied
+    /// them ([`Carried::mirror`](super::carried::Carried::mirror)).
     pub(super) fn mirror_correction(&self, correction: &Correction) {
         if let Some(id) = correction.hold {
-            self.follow(&correction.counter, &correction.limit, Change::Released(id));
+            self.mirror_change(&correction.counter, &correction.limit, Change::Released(id));
         } else if correction.delta < 0 && correction.cause != Cause::Lease {
             let hits = correction.delta.unsigned_abs();
             self.give_back(&correction.counter, &correction.limit, hits);
         }
     }
 
-    /// Counts hits again whose refund was noted with the shared store's answer, and is going to be noted once more with
-    /// the request's decision here.
+    /// Counts hits again whose refund was mirrored with the shared store's answer, because [`decide`](Self::decide) is going to
+    /// make the same refund.
     pub(super) fn count_again(&self, check: &Check, hits: u64) {
-        self.follow(&check.key, &check.limit, Change::Counted(hits));
+        self.mirror_change(&check.key, &check.limit, Change::Counted(hits));
     }
 
-    /// Notes that hits of a counter are given back.
+    /// Gives hits of a counter back.
     pub(super) fn give_back(&self, counter: &CounterKey, limit: &Limit, hits: u64) {
-        self.follow(counter, limit, Change::Given(hits));
+        self.mirror_change(counter, limit, Change::Given(hits));
     }
 
-    fn follow(&self, counter: &CounterKey, limit: &Limit, change: Change) {
+    fn mirror_change(&self, counter: &CounterKey, limit: &Limit, change: Change) {
         if self.wanted.load(Relaxed) {
             let limit = self.counted_as(limit);
-            self.memory.follow(counter, &limit, change, 0);
+            self.memory.mirror(counter, &limit, change, 0);
         }
     }
 
-    /// Forgets a counter, because its state has been reset.
+    /// Forgets a counter whose state has been reset.
     pub(super) fn forget(&self, counter: &CounterKey) {
         self.memory.forget(counter);
     }
 
-    /// The hits of a counter that these counters still count.
+    /// The hits that a fallback counter still counts.
     pub(super) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
         self.memory.used(key, &self.counted_as(limit))
     }
 
-    /// The limit that hits are counted by here. A window's counter does not depend on the number; a bucket's is in
-    /// units of its limit, and [`decide`](Self::decide) looks at it as this replica's part.
+    /// The limit by which a fallback counter counts. A window's state does not depend on the limit's number; a bucket's state
+    /// is in units of its limit, and [`decide`](Self::decide) reads it by this replica's part of the limit.
     fn counted_as(&self, limit: &Limit) -> Limit {
         match limit.algorithm.kind() {
             AlgorithmKind::TokenBucket | AlgorithmKind::LeakyBucket => limit::share(limit, self.replicas),
@@ -150,7 +150,7 @@ impl Fallback {
     /// This replica's part of the hits that all have in use, rounded up.
     fn part_of_used(&self, limit: &Limit, outcome: &Outcome) -> u64 {
         if limit.algorithm.kind() == AlgorithmKind::Concurrency {
-            // Permits of others are released at others, so they would stay counted here.
+            // Other replicas release their permits themselves, so these would stay counted here.
             return 0;
         }
         // Holds are mirrored one by one.

@@ -1,15 +1,15 @@
-//! A keyed hash for maps whose keys come from requests, and whose order a simulation must be able to repeat.
+//! A keyed hash for maps whose keys come from requests. With a fixed seed a map's order is repeatable, for simulations.
 
 use std::hash::BuildHasher;
 
 use siphasher::sip::SipHasher13;
 
-/// SipHash-1-3 with a secret: nobody who chooses descriptor values can aim at a collision.
+/// SipHash-1-3 with a secret: a client that chooses descriptor values cannot aim at a collision.
 #[derive(Clone, Copy)]
 pub(super) struct KeyedHasher(u64, u64);
 
 impl KeyedHasher {
-    /// With a secret that follows from `seed`; a random one without.
+    /// Derives the secret from `seed`; `None` = a random secret.
     pub(super) fn new(seed: Option<u64>) -> Self {
         seed.map_or_else(|| Self(rand::random(), rand::random()), |seed| Self(seed, !seed))
     }

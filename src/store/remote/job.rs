@@ -1,4 +1,4 @@
-//! One caller's transactions on their way, and the two ends of the wait for their answer.
+//! One caller's call: its transactions, and the two ends of the wait for their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,23 +16,23 @@ use crate::store::StoreError;
 use crate::store::change::{Change, for_each_change};
 use crate::store::correction::{Cause, Correction};
 
-/// What a caller asks in one call.
+/// The transactions of one call, in order.
 pub(super) type Calls = SmallVec<[Transaction<Op>; 1]>;
-/// What it is answered.
+/// The answer to them.
 pub(super) type Reply = Result<(SmallVec<[Answers; 2]>, Permits), StoreError>;
 
 /// The call waits to be sent.
 const WAITS: u8 = 0;
-/// It has been sent.
+/// The call has been sent.
 const STARTED: u8 = 1;
-/// Its caller has given up before.
+/// The caller gave up before the call was sent.
 const GIVEN_UP: u8 = 2;
 
 /// The end that the dispatcher has.
 pub(super) struct Job {
-    /// Until they are [taken](Self::take_calls) to be sent.
+    /// Empty once they have been [taken](Self::take_calls) to be sent.
     pub calls: Calls,
-    /// How many there are.
+    /// The number of transactions.
     pub count: usize,
     gives_up: Instant,
     state: Arc<AtomicU8>,
@@ -48,10 +48,10 @@ pub(super) struct Waiter {
     answer: oneshot::Receiver<Reply>,
 }
 
-/// When the caller of these transactions gives up: after `timeout`, or at the earliest of their deadlines.
+/// The time at which the caller of these transactions gives up: after `timeout`, or at the earliest of their deadlines.
 ///
 /// # Errors
-/// When that is over already.
+/// When that time has passed.
 pub(super) fn gives_up(calls: &Calls, timeout: Duration) -> Result<Instant, StoreError> {
     let now = Instant::now();
     let deadline = calls
@@ -87,8 +87,8 @@ pub(super) fn job(calls: Calls, gives_up: Instant, ledger: &Arc<Ledger>) -> (Job
     (job, waiter)
 }
 
-/// Whether the state changes from [`WAITS`] to this.
-fn becomes(state: &AtomicU8, new: u8) -> bool {
+/// Changes the state from [`WAITS`] to `new`; returns whether it was [`WAITS`].
+fn leave_waiting(state: &AtomicU8, new: u8) -> bool {
     let changed = state.compare_exchange(WAITS, new, Ordering::AcqRel, Ordering::Relaxed);
     changed.is_ok()
 }
@@ -99,34 +99,34 @@ impl Waiter {
         if let Ok(answered) = timeout_at(self.gives_up, &mut self.answer).await {
             return answered.unwrap_or_else(|_| Err(StoreError::Broken("the call ended without an answer".into())));
         }
-        // Closed before the last look: an answer that comes in this moment is either heard or given back.
+        // Closed first: an answer that comes at this moment is either received here, or `Job::answer` gives it back.
         self.answer.close();
         if let Ok(answer) = self.answer.try_recv() {
             return answer;
         }
         let error = StoreError::Timeout(self.gives_up - self.start);
-        let unsent = becomes(&self.state, GIVEN_UP);
+        let unsent = leave_waiting(&self.state, GIVEN_UP);
         Err(if unsent { error.not_sent() } else { error })
     }
 }
 
 impl Job {
-    /// Whether the call is still wanted; from here on it counts as sent.
+    /// Marks the call as sent, unless its caller has given up; returns whether it is to be sent.
     pub(super) fn try_start(&self) -> bool {
-        !self.caller.is_closed() && becomes(&self.state, STARTED)
+        !self.caller.is_closed() && leave_waiting(&self.state, STARTED)
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether its caller has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
         self.caller.is_closed()
     }
 
-    /// When its caller gives up.
+    /// The time at which its caller gives up.
     pub(super) const fn gives_up(&self) -> Instant {
         self.gives_up
     }
 
-    /// Takes the calls out, to be sent with those of others.
+    /// Takes the transactions, to be sent in one batch with those of other jobs.
     pub(super) fn take_calls(&mut self) -> Calls {
         std::mem::take(&mut self.calls)
     }
@@ -140,7 +140,7 @@ impl Job {
         self.calls.iter().flat_map(|call| &call.checks).map(|check| &check.key)
     }
 
-    /// The one counter that it is about.
+    /// Its only counter; `None` if it has several.
     pub(super) fn one_key(&self) -> Option<&CounterKey> {
         let mut counters = self.counters();
         let first = counters.next()?;
@@ -152,14 +152,16 @@ impl Job {
         let _ = self.caller.send(Err(error));
     }
 
-    /// Answers the caller. If it has given up, what was counted for it is given back; if it has gone away, only its permits
-    /// and leases are: nobody decided in the server's place. Whether what the server decided holds.
+    /// Answers the caller; returns whether the server's decision stands.
+    ///
+    /// If the caller has given up, the failure mode has decided in the server's place: what was counted is given back. If it
+    /// has disconnected before its deadline, only its permits, leases and holds are given back.
     pub(super) fn answer(self, calls: &Calls, answers: SmallVec<[Answers; 2]>) -> bool {
         let permits = Permits::of(&self.ledger, calls, &answers);
-        let Err(unheard) = self.caller.send(Ok((answers, permits))) else {
+        let Err(undelivered) = self.caller.send(Ok((answers, permits))) else {
             return true;
         };
-        let Ok((answers, mut permits)) = unheard else {
+        let Ok((answers, mut permits)) = undelivered else {
             return true;
         };
         if Instant::now() >= self.gives_up {
@@ -174,7 +176,7 @@ impl Job {
     }
 }
 
-/// Goes through what a call counted, check by check.
+/// Calls `each` for every check of a call, with what it changed.
 fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(&Check<Op>, &Outcome, Change)) {
     for (call, answers) in calls.iter().zip(answers) {
         let passes = call.passes(answers.iter().map(|answer| answer.outcome.allowed));
@@ -184,12 +186,12 @@ fn counted(calls: &[Transaction<Op>], answers: &[Answers], mut each: impl FnMut(
     }
 }
 
-/// What undoes a change, if it took something.
+/// The correction that undoes a change; `None` if it took nothing.
 fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> Option<Correction> {
     match change {
-        // A debit has happened, whoever hears of it: the caller that gave up charges it elsewhere, too.
+        // Debits too: the failure mode has charged them a second time.
         Change::Counted(hits) => Some(Correction::give_back(check, outcome, hits, cause)),
-        // The hold stays settled: the caller that gave up has settled its own of that id, if any.
+        // The hold stays settled. Its cost is given back, since the failure mode has charged it a second time.
         Change::Settled(_, hits) if hits > 0 => Some(Correction::give_back(check, outcome, hits, cause)),
         Change::Held(id, hits) => Some(Correction::release(check, id, hits, cause)),
         Change::HeldMean(hits) => Some(Correction::release_oldest(check, hits, cause)),
@@ -197,8 +199,8 @@ fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> O
     }
 }
 
-/// What only the caller of an answer can use up or release: permits of `concurrency` limits, leases, and holds. If it is dropped
-/// before it was [disarmed](Self::disarm), nobody ever will, so it is given back.
+/// The permits of `concurrency` limits, leases and holds in an answer, which only its caller can use or release. If this is
+/// dropped before it was [disarmed](Self::disarm), the answer has not reached the caller, and they are given back.
 #[derive(Default)]
 pub(super) struct Permits(Option<(Arc<Ledger>, SmallVec<[Correction; 1]>)>);
 
@@ -223,7 +225,7 @@ impl Permits {
         Self(Some((Arc::clone(ledger), permits)))
     }
 
-    /// From here on the caller answers for them.
+    /// The answer has reached the caller, which has to release them from now on.
     pub(super) fn disarm(&mut self) {
         self.0 = None;
     }

@@ -1,4 +1,4 @@
-//! A job between the queue and its call.
+//! Jobs in the dispatcher's queue, and the lead that makes jobs of one key wait for the one in flight.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::model::CounterKey;
 pub(super) struct Queued {
     pub shard: u16,
     pub job: Job,
-    /// Held by the one job of a key that is in flight.
+    /// Only the one job of a key that is in flight has it.
     pub lead: Option<Lead>,
 }
 
-/// Keeps a key's other jobs waiting; hands over to them when it is dropped.
+/// While it exists, other jobs of its key wait; when it is dropped, the next of them are sent.
 pub(super) struct Lead {
     successors: Arc<dyn Successors>,
     key: CounterKey,
@@ -21,7 +21,7 @@ pub(super) struct Lead {
 
 /// The jobs that wait while one of their key is in flight.
 pub(super) trait Successors: Send + Sync {
-    /// A key's call is no longer in flight: its next jobs leave, or the key is forgotten.
+    /// A key's call is no longer in flight: queues the key's next jobs to be sent, or forgets the key if there are none.
     fn free(self: Arc<Self>, key: &CounterKey);
 }
 

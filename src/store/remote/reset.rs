@@ -1,9 +1,9 @@
 //! Resets of counters, by this process and by others.
 //!
 //! A reset is an operation on the counter like any other ([`Op::Reset`]), so it is batched, waits for corrections that are
-//! in flight, and fails at once while the circuit is open. What processes keep of a counter beside the store must go, too:
-//! whoever resets adds the counter's name to a log in the store, and every process reads there what is new, twice a second.
-//! So no connection is kept for it, and a process that was cut off catches up.
+//! in flight, and fails at once while the circuit is open. Processes must also forget what they keep of the counter beside the
+//! store: the process that resets it adds its key to a log in the store, and every process reads the log's new entries twice a
+//! second. A log needs no connection of its own (as publish-subscribe would), and a process that was cut off catches up.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,22 +22,22 @@ use crate::store::StoreError;
 use crate::store::reset::{Cursor, NamePage, Named, Reset};
 use crate::store::ticker::Ticker;
 
-/// Between two looks at the log.
+/// Time between two reads of the log.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Longest that a look at the log, an entry or a page of names may take. Nobody's decision waits for them.
+/// Timeout of a read of the log, an entry or a page of names. No decision waits for them.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where this process is in a server's log.
+/// This process' position in a server's log.
 #[derive(Debug, Default)]
 struct LogReader {
-    /// The newest entry that has been read.
+    /// The time of the newest entry that has been read.
     newest: u64,
-    /// The last look failed, and the log has said so.
+    /// The last read failed, and a log line has reported it.
     is_warned: bool,
 }
 
 impl<T: Transport> Remote<T> {
-    /// Makes counters as new, and tells other processes. Stops at the first that fails.
+    /// Resets counters and announces it to other processes, chunk by chunk, up to the first chunk with a failure.
     pub(super) async fn reset_all(&self, counters: &[Named]) -> Reset {
         let mut done = Reset::default();
         for chunk in counters.chunks(self.bounds.reset.max(1)) {
@@ -70,7 +70,7 @@ impl<T: Transport> Remote<T> {
         done
     }
 
-    /// The hits that it had in use.
+    /// Resets a counter; returns the hits that it had in use.
     async fn reset_one(&self, key: &CounterKey, limit: &Limit) -> Result<u64, StoreError> {
         let check = |hits| Check {
             key: key.clone(),
@@ -92,6 +92,7 @@ impl<T: Transport> Remote<T> {
         Ok(quota(limit).saturating_sub(unused))
     }
 
+    /// Adds reset counters to a server's log; returns whether other processes can read them there.
     async fn announce(&self, server: usize, keys: &[CounterKey]) -> bool {
         let (Some(log), Some(server)) = (&self.reset_log, self.servers.get(server)) else {
             return true;
@@ -103,7 +104,7 @@ impl<T: Transport> Remote<T> {
         match in_time(announced).await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%error, "other replicas do not hear of a reset: they keep cached denials until these end");
+                tracing::warn!(%error, "a reset could not be logged in the store: other replicas keep cached denials until these end");
                 false
             }
         }
@@ -119,22 +120,23 @@ impl<T: Transport> Remote<T> {
         in_time(server.context.transport.scan(prefix, from)).await
     }
 
-    /// Forgets what others have reset since the last look.
-    async fn look_at_log(&self, server: usize, reader: &mut LogReader) {
+    /// Forgets the counters that other processes have reset since the last read.
+    async fn read_log(&self, server: usize, reader: &mut LogReader) {
         let (Some(log), Some(server)) = (&self.reset_log, self.servers.get(server)) else {
             return;
         };
         let most = self.bounds.log_entries;
-        // While the server is away nobody resets.
+        // While the server is away, no reset can succeed.
         while server.context.circuit.admit().is_ok() {
             let entries = match in_time(server.context.transport.resets(log, reader.newest, most)).await {
                 Ok(entries) => entries,
                 Err(error) => {
-                    // Whatever else is wrong with a server is told by its circuit.
+                    // Other errors open the circuit, which is logged.
                     if matches!(error, StoreError::Refused { .. }) && !std::mem::replace(&mut reader.is_warned, true) {
                         tracing::warn!(
                             %error, %log,
-                            "resets by other replicas are not heard of: allow ZRANGEBYSCORE on this key (docs/redis.md)"
+                            "the log of resets may not be read: cached denials of counters that other replicas reset stand \
+                             until they end; give this user the permissions in docs/redis.md"
                         );
                     }
                     return;
@@ -159,11 +161,11 @@ async fn in_time<V>(call: impl Future<Output = Result<V, StoreError>>) -> Result
         .unwrap_or(Err(StoreError::Timeout(PATIENCE)))
 }
 
-/// Follows a server's log until the pipeline is gone.
+/// Reads a server's log periodically until the pipeline is dropped.
 pub(super) async fn follow_forever<T: Transport>(remote: Weak<Remote<T>>, server: usize) {
     let mut ticker = Ticker::new(remote, LOOK_EVERY);
     let mut reader = LogReader::default();
     while let Some(remote) = ticker.next().await {
-        Arc::as_ref(&remote).look_at_log(server, &mut reader).await;
+        Arc::as_ref(&remote).read_log(server, &mut reader).await;
     }
 }
