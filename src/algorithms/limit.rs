@@ -27,7 +27,7 @@ pub const MAX_MAX_DELAY_US: u64 = 60 * SECOND_US;
 /// No bucket holds more units than this, so that the sum of two is still an exact double.
 pub const MAX_UNITS: u64 = 1 << 52;
 
-/// A limit as a rule or a request words it, before any check.
+/// A limit as a rule or a request has it, before it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSpec {
     /// Which algorithm counts.
@@ -105,7 +105,7 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
     })
 }
 
-/// A setting that would silently do nothing is an error.
+/// Refuses settings of other algorithms, which would have no effect.
 fn refuse_foreign(spec: &LimitSpec) -> Result<(), LimitError> {
     let settings = [
         ("burst", spec.burst.is_some(), AlgorithmKind::TokenBucket),
@@ -213,8 +213,8 @@ pub fn horizon_us(limit: &Limit) -> u64 {
     limit.window_us.saturating_mul(windows).saturating_mul(2)
 }
 
-/// A replica's part of a limit that `replicas` of them enforce side by side while the shared store is away: together
-/// they admit no more than the limit, except that none gets less than 1 hit of a limit that admits any.
+/// A replica's part of a limit, while `replicas` of them enforce it separately because the shared store is away. Together they
+/// admit no more than the limit, except that each part of a limit that admits any hits has at least 1.
 #[must_use]
 pub fn share(limit: &Limit, replicas: u32) -> Limit {
     let replicas = u64::from(replicas.max(1));

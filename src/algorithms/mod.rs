@@ -9,9 +9,11 @@
 //! | [`fixed_window`] | at most L hits in an epoch-aligned window, or one of a calendar (2 L in the worst window) | one count |
 //! | [`concurrency`] | at most L in flight | counts of slices |
 //!
-//! [`held`] keeps holds beside any of them but the leaky bucket. Here is the sum over all of them; [`transaction`] decides several checks as one, [`limit`] builds limits.
-//! All times are microseconds since the epoch. When the clock goes back, hits are counted at the newest time that the
-//! state knows of, and waits are told from the caller's own `now_us`.
+//! [`held`] keeps holds beside any of them but the leaky bucket. This module has the sum type over all of them, [`transaction`]
+//! decides several checks as one, and [`limit`] builds limits.
+//!
+//! All times are microseconds since the epoch. When the clock goes back, hits are counted at the newest time in the state, and
+//! waits are computed from the caller's own `now_us`.
 
 pub mod concurrency;
 pub mod fixed_window;
@@ -46,7 +48,7 @@ pub enum State {
 }
 
 impl State {
-    /// The state of a counter that nobody has used.
+    /// The state of an unused counter.
     #[must_use]
     pub fn new(limit: &Limit) -> Self {
         if limit.hold_us > 0 {
@@ -60,7 +62,7 @@ impl State {
         }
     }
 
-    /// Reads the first of what it keeps on the heap, so that it is near when it is needed; the number means nothing.
+    /// Prefetches the first part of the state on the heap. The returned number has no meaning; it only forces the read.
     #[must_use]
     pub fn touch(&self) -> u64 {
         match self {
@@ -69,7 +71,7 @@ impl State {
         }
     }
 
-    /// The same of what that refers to.
+    /// Prefetches what the first part refers to.
     #[must_use]
     pub fn touch_more(&self) -> u32 {
         match self {
@@ -90,7 +92,7 @@ impl State {
     }
 }
 
-/// A limit's parameters as its step wants them.
+/// A limit's parameters, in the form that its algorithm's step takes.
 pub(crate) enum Params {
     /// Sliding window, concurrency.
     Slices(sliding_window::Params),
@@ -128,7 +130,7 @@ impl Params {
     }
 }
 
-/// What an unused counter has left.
+/// The hits that an unused counter has left.
 #[must_use]
 pub fn quota(limit: &Limit) -> u64 {
     match limit.algorithm {
@@ -138,8 +140,8 @@ pub fn quota(limit: &Limit) -> u64 {
     }
 }
 
-/// Brings a state that was written under other numbers of its limit to the present ones: what was used stays used, in
-/// hits. Whether it has changed; it must be kept then even if the check counts nothing, since it may expire later.
+/// Converts a state that was written under other numbers of its limit to the present ones: the used hits stay used. Returns
+/// whether the state has changed; it must then be saved even if the check counts nothing, since it may expire later.
 pub fn adopt(limit: &Limit, state: &mut State, now_us: u64) -> bool {
     match (&Params::new(limit), state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::adopt(params, state, now_us),
@@ -162,9 +164,9 @@ pub fn is_foreign(limit: &Limit, state: &State, now_us: u64) -> bool {
     }
 }
 
-/// What would become of `hits` now; reads only. `hits = 0` peeks: allowed if one more would be.
+/// Decides `hits` at this time, without counting them. `hits = 0` peeks: allowed if one more would be.
 ///
-/// `remaining` and `reset_after_us` are as they are after the hits if they are allowed, else as things stand.
+/// `remaining` and `reset_after_us` are those after the hits if they are allowed, else the present ones.
 #[must_use]
 pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     match (&Params::new(limit), state) {
@@ -173,12 +175,12 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::decide(params, state, now_us, hits),
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::decide(params, state, now_us, hits),
         (_, State::Held(state)) => held::decide(limit, state, now_us, hits),
-        // The algorithm is part of the key, so this is nobody's state: it counts as unused.
+        // The algorithm is part of the key, so a state of another algorithm cannot be this counter's: it counts as unused.
         _ => decide(limit, &State::new(limit), now_us, hits),
     }
 }
 
-/// Hits that would pass now: what a peek says, without its times.
+/// Hits that would pass now: a peek's `remaining`.
 #[must_use]
 pub fn remaining(limit: &Limit, state: &State, now_us: u64) -> u64 {
     match (&Params::new(limit), state) {
@@ -187,7 +189,7 @@ pub fn remaining(limit: &Limit, state: &State, now_us: u64) -> u64 {
     }
 }
 
-/// The same, where what open holds keep counts as if it were there: hits of the quota that are not used.
+/// Hits of the quota that are not used: [`remaining`], with those that open holds keep.
 #[must_use]
 pub fn unused(limit: &Limit, state: &State, now_us: u64) -> u64 {
     match state {
@@ -218,7 +220,7 @@ pub fn debit(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::debit(params, state, now_us, hits),
         (Params::Log(params), State::Log(state)) => sliding_log::debit(params, state, now_us, hits),
         (Params::Bucket(params), State::Bucket(state)) => token_bucket::debit(params, state, now_us, hits),
-        // Its count stops by itself.
+        // Its count saturates.
         (Params::Fixed(params), State::Fixed(state)) => fixed_window::apply(params, state, now_us, hits),
         (_, State::Held(state)) => debit(&held::plain(limit), state.counter_mut(), now_us, hits),
         _ => {
@@ -228,8 +230,8 @@ pub fn debit(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     }
 }
 
-/// Gives hits back, the oldest that still count first, so that what stays is counted no shorter than it was taken
-/// for; never below zero use. With nothing left the state is an unused one again.
+/// Gives hits back, the oldest that still count first, so that the remaining hits are counted for their whole time; never below
+/// zero use. A state without hits equals an unused one.
 pub fn refund(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::refund(params, state, now_us, hits),
@@ -242,9 +244,9 @@ pub fn refund(limit: &Limit, state: &mut State, now_us: u64, hits: u64) {
 }
 
 /// Takes hits out of the slice, window, microsecond or bucket state that they were counted in ([`Outcome::slice`]), if it
-/// still counts: never below zero use, and nobody else's. With nothing left the state is an unused one again.
+/// still counts: never below zero use, and never other hits. A state without hits equals an unused one.
 ///
-/// A log that has counted more than [`sliding_log::MOST_MOVED`] requests since keeps them until they leave its window.
+/// If a log has counted more than [`sliding_log::MOST_MOVED`] requests since, the hits stay until they leave its window.
 pub fn return_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits: u64) {
     match (&Params::new(limit), &mut *state) {
         (Params::Slices(params), State::Slices(state)) => sliding_window::return_to(params, state, now_us, slice, hits),
@@ -256,7 +258,7 @@ pub fn return_to(limit: &Limit, state: &mut State, now_us: u64, slice: u64, hits
     }
 }
 
-/// The slice ([`Outcome::slice`]) of a counter's newest hits, if it is full again at `full_at_us`.
+/// The slice ([`Outcome::slice`]) of the newest hits of a counter whose quota is full again at `full_at_us`.
 #[must_use]
 pub const fn slice_full_at(limit: &Limit, full_at_us: u64) -> u64 {
     match Params::new(limit) {
@@ -284,7 +286,7 @@ pub const fn lease_left_us(limit: &Limit, slice: u64, now_us: u64) -> Option<u64
     Some(end_us.saturating_sub(now_us))
 }
 
-/// The time from which the state means the same as an unused one. For garbage collection only.
+/// The time from which the state equals an unused one. For garbage collection only.
 #[must_use]
 pub fn expires_us(limit: &Limit, state: &State) -> u64 {
     match (&Params::new(limit), state) {

@@ -1,5 +1,5 @@
-//! Operations on a counter as a store knows them: what a request can ask ([`Hits`]), and what only a replica asks for
-//! itself (leases and their return).
+//! Operations of a store on a counter: those of requests ([`Hits`]), and those that only replicas make for themselves (leases
+//! and their return, resets, releases of holds).
 
 use crate::model::{Hits, HoldId, Outcome};
 
@@ -19,14 +19,15 @@ pub enum Op {
     /// algorithms grant nothing.
     Lease(u64),
     /// Takes hits out of the slice that they were counted in, if that slice still counts: never below zero use. Always
-    /// allowed, and done whatever else the transaction comes to.
+    /// allowed, and done whether the transaction passes or not.
     Return {
         /// [`Outcome::slice`] of the check that counted them.
         slice: u64,
         /// How many.
         hits: u64,
     },
-    /// Makes the counter as new, as an operator asks for; open holds stay, since their requests are still under way. Always allowed, and done whatever else the transaction comes to.
+    /// Resets the counter to its unused state, for an operator; open holds stay, since their requests are still in progress.
+    /// Always allowed, and done whether the transaction passes or not.
     Reset,
     /// See [`Hits::Hold`].
     Hold {
@@ -48,11 +49,12 @@ pub enum Op {
     SettleOldest {
         /// How many.
         hits: u64,
-        /// What the other holds keep.
+        /// The hits that each of the other holds keeps.
         mean: u64,
     },
-    /// Ends a hold that nobody knows of, as if it had never been: whoever settles it later is charged in full. By an id that
-    /// [stands for it](HoldId::is_oldest), the oldest of holds that have no names. Always allowed, and done whatever else the transaction comes to.
+    /// Ends a hold whose caller has not received its id, as if it had never been made: a later settlement is charged in full.
+    /// With an id that [`is_oldest`](HoldId::is_oldest), ends the oldest of the holds without ids. Always allowed, and done whether
+    /// the transaction passes or not.
     Release(HoldId),
 }
 
@@ -72,13 +74,13 @@ impl From<Hits> for Op {
 }
 
 impl Op {
-    /// Whether its hits have happened already: they count before everything else, whatever becomes of the rest.
+    /// Whether its hits have happened already: they are counted first, whether the transaction passes or not.
     #[must_use]
     pub const fn has_happened(self) -> bool {
         matches!(self, Self::Debit(_) | Self::Settle { .. } | Self::SettleOldest { .. })
     }
 
-    /// What each of the counter's holds keeps, where they are counted and not summed up.
+    /// The hits that each of the counter's holds keeps, where holds have no ids and are only counted.
     #[must_use]
     pub const fn mean(self) -> Option<u64> {
         match self {
@@ -110,7 +112,7 @@ pub struct Grant {
 /// A store's answer to one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// What the check came to.
+    /// The check's outcome.
     pub outcome: Outcome,
     /// What an [`Op::Lease`] was granted; `None` for every other check.
     pub grant: Option<Grant>,

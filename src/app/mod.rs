@@ -25,7 +25,7 @@ use crate::config::settings::{AnswerSettings, Settings, StoreSettings, Telemetry
 use crate::engine::{Engine, EngineOptions};
 use crate::mapping::FailureMode;
 use crate::model::{Clock, MonotonicClock};
-use crate::net::aside::Aside;
+use crate::net::background::BackgroundRuntime;
 use crate::net::grpc::PortOptions;
 use crate::net::http::{HttpPortOptions, serve as serve_http};
 use crate::net::http2::ConnectionOptions;
@@ -200,8 +200,8 @@ impl App {
             &self.settings,
         );
         // What operators ask for, and metrics, take no time from decisions.
-        let aside = Aside::start("admin").map_err(AppError::Http)?;
-        background.spawn(aside.run(api.clone().run()));
+        let low_priority = BackgroundRuntime::start("admin").map_err(AppError::Http)?;
+        background.spawn(low_priority.run(api.clone().run()));
         let admin = http::admin(Admin {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
@@ -219,11 +219,11 @@ impl App {
         let public = http::public(self.health.clone(), self.json);
         servers.spawn(serve(self.http_listener, public, port("http", self.shares.http)).map(Ok));
         let admin = serve(self.admin_listener, admin, port("admin", self.shares.admin));
-        servers.spawn(aside.run(admin).map(Ok));
+        servers.spawn(low_priority.run(admin).map(Ok));
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
             let router = http::metrics(Arc::clone(&self.metrics), &settings.path);
             let metrics = serve(listener, router, port("metrics", self.shares.admin));
-            servers.spawn(aside.run(metrics).map(Ok));
+            servers.spawn(low_priority.run(metrics).map(Ok));
         }
         let token = stop.clone();
         let (grpc, listener) = (self.grpc, self.grpc_listener);

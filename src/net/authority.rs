@@ -1,11 +1,10 @@
-//! Lets requests in whose `:authority` is the name of an Istio cluster, such as `outbound|8081||ratelimit.default.svc`: Envoy
-//! sends its cluster's name unless `envoy_grpc` has an `authority`, and h2 resets streams whose authority is no URI's, before
-//! anything of ours sees them. Nothing here reads the authority, so each `|` of it becomes a `+` on its way to h2.
+//! Accepts requests whose `:authority` is the name of an Istio cluster, such as `outbound|8081||ratelimit.default.svc`: Envoy
+//! sends its cluster's name unless `envoy_grpc` has an `authority`, and h2 resets streams whose authority is not valid in a
+//! URI, before a service sees them. The server does not use the authority, so each `|` in it is changed to `+` before h2 reads it.
 //!
-//! Both are one byte, and both are 11 bits in HPACK's Huffman code: no length changes, so that the tables of compression
-//! stay the same on both sides, and a value that is sent once and then referred to stays changed. Bytes are changed where
-//! they lie; nothing is kept back or copied. What is malformed, or split over two reads in the middle of a `|`, stays as it
-//! came, and h2 refuses it.
+//! Both are one byte, and both are 11 bits in HPACK's Huffman code: no length changes, so the compression tables of both sides
+//! stay the same, and a value that is sent once and then referred to stays changed. Bytes are changed in place, without a copy.
+//! Malformed bytes, and a `|` whose bits are split over two reads, stay unchanged, and h2 refuses them.
 
 mod hpack;
 
@@ -19,13 +18,13 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// Follows the frames that a client sends, whatever pieces they come in.
+/// Parses the frames that a client sends, in pieces of any size.
 #[derive(Debug)]
 pub(super) struct AuthorityFilter {
-    /// The header of the frame under way.
+    /// The header of the present frame.
     header: [u8; HEADER],
     filled: usize,
-    /// Bytes that are still to come and not looked at: the preface, payloads of other frames, padding.
+    /// Bytes to skip: the preface, payloads of other frames, padding.
     skip: usize,
     /// Bytes of a header block before its fields: pad length, priority.
     before: usize,
@@ -49,7 +48,7 @@ impl AuthorityFilter {
         }
     }
 
-    /// Changes what has just been read.
+    /// Changes bytes that have just been read.
     pub fn pass(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let taken = if self.skip > 0 {

@@ -21,10 +21,10 @@ pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// A client that does not answer a PING within this time is disconnected.
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Streams of one connection that were reset before the server came to them; more, and the connection is closed (rapid
-/// reset). Envoy cancels calls after 20 ms: where the server was paused for a few hundred (a CPU quota, a stopped virtual
-/// machine), a busy Envoy has reset hundreds, and its newer calls would be lost with the connection. Each costs some
-/// hundred bytes until the server comes to it.
+/// Most streams of one connection that are reset before the server accepts them; with more, the connection is closed (rapid
+/// reset attack). Envoy cancels calls after 20 ms: while the server was paused for a few hundred (a CPU quota, a stopped virtual
+/// machine), a busy Envoy has reset hundreds, and its newer calls would be lost with the connection. Each costs some hundred
+/// bytes until the server accepts it.
 const MAX_RESET_BEFORE_ACCEPT: usize = 1024;
 
 /// Bounds of a connection.
@@ -107,7 +107,7 @@ pub(super) async fn serve<IO, S>(
         };
         connection.as_mut().graceful_shutdown();
         match options.max_age_grace.filter(|_| aged) {
-            // Past its grace the connection is closed whatever is under way on it.
+            // After its grace period the connection is closed, with all requests on it.
             Some(grace) => timeout(grace, connection).await.map_or((), log),
             None => log(connection.await),
         }

@@ -2,7 +2,7 @@
 //!
 //! A full port still serves clients that send requests: a new connection evicts the one that has been idle for longest
 //! (no request under way). Only when every connection is active is the new one closed at once, so that its client
-//! learns of it instead of waiting for a server that does not read.
+//! gets an error instead of waiting for a server that does not read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct ConnectionLimiter {
     metrics: Option<PortMetrics>,
 }
 
-/// A connection was told to close and has not closed yet.
+/// A connection has been evicted and has not closed yet.
 #[derive(Debug, PartialEq)]
 struct EvictionPending;
 
@@ -42,7 +42,7 @@ struct OpenConnections {
     /// By number, which is the order in which they were accepted.
     by_number: BTreeMap<u64, Arc<ConnectionState>>,
     next: u64,
-    /// The connection that was told to close, until it has.
+    /// The evicted connection, until it has closed.
     evicting: Option<u64>,
     /// When the port was logged as full, and how many connections were closed since.
     full: Option<(Instant, u64)>,
@@ -68,7 +68,7 @@ pub struct Permit {
 #[derive(Debug, Clone)]
 pub struct ConnectionActivity(Arc<ConnectionState>);
 
-/// ConnectionActivity that ends when this is dropped.
+/// An activity of a connection that ends when this is dropped.
 #[derive(Debug)]
 pub struct ActiveGuard(ConnectionActivity);
 
@@ -114,7 +114,7 @@ impl ConnectionLimiter {
         }))
     }
 
-    /// Tells the oldest idle connection to close; `None` when every connection is active.
+    /// Evicts the oldest idle connection; `None` when every connection is active.
     fn evict_idle(&self, open: &mut OpenConnections) -> Result<Option<Permit>, EvictionPending> {
         if open.evicting.is_some() {
             return Err(EvictionPending);
@@ -195,7 +195,7 @@ impl Permit {
         }
     }
 
-    /// What its port counts of connections.
+    /// The port's metrics of connections.
     #[must_use]
     pub fn metrics(&self) -> Option<&PortMetrics> {
         self.limiter.metrics.as_ref()

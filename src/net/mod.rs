@@ -1,4 +1,4 @@
-//! Transport: ports, their connections, and the bounds on both. Nothing here knows what a request asks for.
+//! Transport: ports, their connections, and the bounds on both. It does not depend on what requests contain.
 //!
 //! | module | what is in it |
 //! |---|---|
@@ -7,16 +7,16 @@
 //! | [`body_limit`] | time and memory of request bodies that have not arrived completely |
 //! | [`stalled`] | the timeout for clients that do not read their responses |
 //! | `writer` | coalescing writer of an HTTP/2 connection |
-//! | `authority`, `resets` | names of clusters in `:authority`, and streams that are refused as malformed |
+//! | `authority`, `resets` | accepts names of clusters in `:authority`; counts streams that are refused as malformed |
 //! | [`cores`] | one single-threaded runtime for each core |
-//! | [`aside`] | one thread that stands back behind them |
-//! | [`tls`] | TLS handshakes with certificates that are read again |
+//! | [`background`] | one thread of lower priority |
+//! | [`tls`] | TLS handshakes, with certificate reload |
 //! | [`http2`] | one HTTP/2 connection |
 //! | [`grpc`] | the gRPC port: all of the above |
 //! | [`http`] | an HTTP port |
 
-pub mod aside;
 mod authority;
+pub mod background;
 pub mod body_limit;
 pub mod cores;
 pub mod grpc;

@@ -1,5 +1,5 @@
-//! Notices streams that the HTTP/2 layer refuses before a service sees them: it resets them with PROTOCOL_ERROR, Envoy then
-//! lets the request pass by default, and nothing else would tell.
+//! Counts streams that the HTTP/2 layer refuses before a service sees them: it resets them with PROTOCOL_ERROR, and Envoy then
+//! lets their requests pass by default, which no other metric or log line would show.
 
 use prometheus::IntCounter;
 
@@ -12,21 +12,21 @@ const RESET: usize = HEADER + 4;
 /// Type of an RST_STREAM frame.
 const RST_STREAM: u8 = 3;
 const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
-/// What an HTTP/2 client says first (RFC 9113, 3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a TLS client says first: a handshake record (RFC 8446, 5.1).
+/// The first byte of a TLS client: the type of a handshake record (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Follows the frames that a connection writes, whatever pieces they are written in.
+/// Parses the frames that a connection writes, in pieces of any size.
 #[derive(Debug)]
 pub(super) struct ResetWatch {
     counter: Option<IntCounter>,
-    /// Connections that speak something else.
+    /// Counts connections of another protocol.
     others: Option<IntCounter>,
-    /// The beginning of the frame under way.
+    /// The beginning of the present frame.
     head: [u8; RESET],
     filled: usize,
-    /// Bytes of its payload that are still to come and not looked at.
+    /// Bytes of its payload to skip.
     skip: usize,
 }
 
@@ -41,9 +41,9 @@ impl ResetWatch {
         }
     }
 
-    /// Looks at the first bytes that were read: those of another protocol end the connection, and Envoy lets its requests
-    /// pass by default.
-    pub fn began(&self, bytes: &[u8]) {
+    /// Counts and logs a connection whose first bytes are of another protocol: it is closed, and Envoy lets its requests pass by
+    /// default.
+    pub fn check_protocol(&self, bytes: &[u8]) {
         let Some(others) = &self.others else { return };
         if bytes.iter().zip(PREFACE).all(|(one, other)| one == other) {
             return;
@@ -65,8 +65,8 @@ impl ResetWatch {
         }
     }
 
-    /// Looks at bytes that were written.
-    pub fn wrote(&mut self, mut bytes: &[u8]) {
+    /// Parses written bytes.
+    pub fn record_written(&mut self, mut bytes: &[u8]) {
         if self.counter.is_none() {
             return;
         }
@@ -136,7 +136,7 @@ mod tests {
             let counter = IntCounter::new("n", "n").unwrap();
             let mut watch = ResetWatch::new(None);
             watch.counter = Some(counter.clone());
-            written.chunks(piece).for_each(|bytes| watch.wrote(bytes));
+            written.chunks(piece).for_each(|bytes| watch.record_written(bytes));
             assert_eq!(counter.get(), 2, "{piece}");
         }
     }
@@ -146,11 +146,11 @@ mod tests {
         let mut watch = ResetWatch::new(None);
         watch.others = Some(others.clone());
         for bytes in [PREFACE, &PREFACE[..3], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"] {
-            watch.began(bytes);
+            watch.check_protocol(bytes);
         }
         assert_eq!(others.get(), 0);
-        watch.began(b"POST /envoy HTTP/1.1\r\n");
-        watch.began(&[TLS_HANDSHAKE, 3, 1]);
+        watch.check_protocol(b"POST /envoy HTTP/1.1\r\n");
+        watch.check_protocol(&[TLS_HANDSHAKE, 3, 1]);
         assert_eq!(others.get(), 2);
     }
 }

@@ -56,7 +56,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for CoalescingIo<IO> {
         if self.preface_missing > 0 {
             let bytes = buf.filled().get(before..).unwrap_or_default();
             if self.preface_missing == PREFACE_BYTES && !bytes.is_empty() {
-                self.resets.began(bytes);
+                self.resets.check_protocol(bytes);
             }
             self.record_preface(bytes.len());
         }
@@ -71,7 +71,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for CoalescingIo<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(bytes)) = written {
-            self.resets.wrote(&buf[..bytes.min(buf.len())]);
+            self.resets.record_written(&buf[..bytes.min(buf.len())]);
         }
         written
     }

@@ -226,7 +226,7 @@ fn limit_override(
     }
 }
 
-/// Writes the codes and statuses of an answer: one status a descriptor, of the limit that [answers](Decision::spoken) for it.
+/// Writes the codes and statuses of an answer: one status a descriptor, of the limit that [is reported](Decision::reported) for it.
 ///
 /// Envoy writes `x-ratelimit-limit`, `-remaining` and `-reset` of the status with the least `limit_remaining` (the first
 /// of several), so that has to be [`Decision::tightest_in_headers`]; [`announced_remaining`] sees to it.

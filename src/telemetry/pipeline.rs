@@ -74,7 +74,7 @@ impl PipelineCollector {
             stats: Box::new(stats),
             pending: gauge(
                 "sluicegate_corrections_pending",
-                "Changes that shared counters are owed: waiting, or in flight",
+                "Corrections of shared counters that are pending or in flight",
             )?,
             keys: IntGaugeVec::new(
                 Opts::new(
@@ -91,7 +91,7 @@ impl PipelineCollector {
     }
 
     fn corrections() -> prometheus::Result<IntCounterVec> {
-        let help = "Changes that shared counters were owed, by cause and by what became of them";
+        let help = "Corrections of shared counters, by cause and by result: recorded, flushed, expired, dropped";
         IntCounterVec::new(Opts::new("sluicegate_corrections_total", help), &["cause", "result"])
     }
 

@@ -29,8 +29,8 @@
 //!   (nothing is admitted, so nothing is released), a ttl after the last was taken. The limit is never stuck for
 //!   longer than that. Until then, a key that is always busy has as many slots less as releases were lost.
 //!
-//! `retry_after` of a denial is the time until enough slots free themselves; a release can make it sooner, so nobody
-//! may answer further denials from it (`store/remote/cache.rs` does not).
+//! `retry_after` of a denial is the time until enough slots free themselves; a release can make it sooner, so the
+//! denial cache must not answer from it (`store/remote/cache.rs`).
 //!
 //! # With Envoy
 //! The guarantee holds for callers that release only what they took, once, and Envoy (1.40) makes its call on stream
@@ -39,12 +39,12 @@
 //! taken (`service/metadata.rs`), and the release reads it:
 //! `format: "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:sluicegate:slots)%"`. Where nothing was taken there is
 //! nothing to read, and Envoy makes no call: after a denial, and when its own failure mode let a request pass without
-//! an answer. A request header would do as well, but a client can send one, and the upstream sees it. For those who set a
-//! fixed number all the same, the engine leaves as many of an Envoy's releases out as it was denied (`engine/release_filter.rs`).
+//! an answer. A request header would do as well, but a client can send one, and the upstream sees it. Where a fixed
+//! number is set all the same, the engine ignores as many of an Envoy's releases as it was denied (`engine/release_filter.rs`).
 //!
-//! A caller that leaves before it has heard the answer makes no call either; the engine then gives its slots back
-//! (`engine/permits.rs`). What frees itself only: slots of an Envoy that crashed or could not reach the service, and
-//! those of a call to the store that timed out but was counted.
+//! A caller that disconnects before it has the answer makes no call either; the engine then gives its slots back
+//! (`engine/permits.rs`). Only the ttl frees slots of an Envoy that crashed or could not reach the service, and those of a call
+//! to the store that was counted and whose answer never came.
 //!
 //! Choose `ttl` as the longest time that a request may take (the route's timeout), not longer.
 

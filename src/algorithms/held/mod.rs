@@ -1,20 +1,20 @@
-//! Holds, beside any of the other algorithms: hits whose real number is known only when the request is done (tokens of a
-//! model's answer, bytes) are kept as a hold until then, and counted when the hold is settled. So of many requests at the
-//! same time only as many pass as fit: **what is used and what is held stay within the limit together.**
+//! Holds, beside any of the other algorithms: hits whose number is known only when the request is done (tokens of a model's
+//! answer, bytes) are kept as a hold until then, and counted when the hold is settled. So of many requests at the same time only
+//! as many pass as fit: **used and held hits together stay within the limit.**
 //!
-//! A counter with holds is three things: the counter itself, which knows only what is used; the sum of its open holds, as
-//! counts of slices (sliding_window's, with W = ttl); and a record of each hold (its slice and what it keeps) until its
-//! slice ends. `script.lua` says how Redis keeps them. A settled hold leaves exactly its slice, and its record stays behind as settled, so that a repeat does
-//! nothing. A hold that nobody settles leaves with its slice, `ttl` to `ttl × (1 + 1/32)` after it was made: nobody has to
-//! look for it, whoever made it.
+//! A counter with holds has three parts: the counter itself, which has only used hits; the sum of its open holds, as counts of
+//! slices (sliding_window's, with W = ttl); and a record of each hold (its slice and the hits that it keeps) until its slice
+//! ends. `script.lua` describes their format in Redis. A settlement takes the hold out of exactly its slice, and its record stays
+//! as settled, so that a repeated settlement does nothing. A hold that is not settled expires with its slice, `ttl` to
+//! `ttl × (1 + 1/32)` after it was made, without any clean-up.
 //!
 //! A settled hold's hits are counted in full, over the limit if need be; while holds are upper bounds, they always fit.
 //!
-//! Callers that cannot carry an id hold what requests have cost on average (`adaptive`): the ring then counts such holds, each
-//! is worth the mean that the newest check brings, and a settlement ends the oldest.
+//! Callers that cannot carry an id hold the mean cost of requests (`adaptive`): the ring then counts holds, each of which keeps the
+//! mean that the newest check brings, and a settlement ends the oldest.
 //!
-//! What an answer says of a counter with holds: `remaining` is what is neither used nor held, `retry_after` and
-//! `reset_after` are told by what is used, except that `retry_after` is [`RETRY_US`] where only holds stand in the way.
+//! In the answers of a counter with holds, `remaining` is the hits that are neither used nor held; `retry_after` and `reset_after`
+//! follow from the used hits, except that `retry_after` is [`RETRY_US`] for a denial that only holds cause.
 
 mod step;
 
@@ -30,10 +30,10 @@ pub use step::{
 /// Slices of a ttl.
 pub const SLICES: u64 = 32;
 
-/// When to come again where only holds stand in the way, in microseconds: any of them may be settled at any time.
+/// `retry_after` of a denial that only holds cause, in microseconds: any of them may be settled at any time.
 pub const RETRY_US: u64 = SECOND_US;
 
-/// How a limit's holds are summed up. They are fewer than any limit, so nothing is denied by the number of `hits`.
+/// The parameters of the sum of a limit's holds. Its `hits` are more than any limit's, so it denies nothing.
 #[must_use]
 pub const fn params(limit: &Limit) -> sliding_window::Params {
     let slice_us = limit.hold_us.div_ceil(SLICES);

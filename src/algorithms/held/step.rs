@@ -6,21 +6,21 @@ use super::{RETRY_US, SLICES, params, plain};
 use crate::algorithms::{self, sliding_window};
 use crate::model::{HoldId, Holds, Limit, Outcome, RetryAfter};
 
-/// Records that have ended and are cleared away by one new hold at most: a burst's end is spread over the holds after it.
+/// Most expired records that one new hold removes, so that the end of a burst is spread over the holds after it.
 const MOST_CLEARED: usize = 64;
-/// What is cleared away gives memory back once so many more have room than there are.
+/// Capacity for this many records beyond four times their number is kept before memory is given back.
 const SPARE: usize = 64;
 
 /// A counter and its holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// What is used.
+    /// The used hits.
     counter: algorithms::State,
     /// The sum of open holds.
     ring: sliding_window::State,
     /// In order of their ids, and thereby of their times.
     records: VecDeque<HoldRecord>,
-    /// Hits of holds that have ended unsettled and have not been told yet.
+    /// Hits of holds that have expired and have not been reported yet.
     expired: u64,
 }
 
@@ -35,7 +35,7 @@ struct HoldRecord {
 }
 
 impl State {
-    /// The state of a counter that nobody has used.
+    /// The state of an unused counter.
     #[must_use]
     pub fn new(limit: &Limit) -> Self {
         Self {
@@ -46,13 +46,13 @@ impl State {
         }
     }
 
-    /// What is used.
+    /// The counter of used hits.
     #[must_use]
     pub const fn counter(&self) -> &algorithms::State {
         &self.counter
     }
 
-    /// The same, to be changed.
+    /// The counter of used hits, to be changed.
     pub const fn counter_mut(&mut self) -> &mut algorithms::State {
         &mut self.counter
     }
@@ -63,14 +63,14 @@ impl State {
         self.counter.heap_bytes() + self.ring.heap_bytes() + self.records.capacity() * size_of::<HoldRecord>()
     }
 
-    /// The place of a hold's record that has not ended, or the place where it would stand.
+    /// The index of a hold's record that has not expired, or the index at which it would be inserted.
     fn find(&self, limit: &Limit, now_us: u64, id: HoldId) -> Result<usize, usize> {
         let place = self.records.binary_search_by_key(&id, |record| record.id)?;
         let ends_us = self.records.get(place).map_or(0, |record| ends_us(limit, record.slice));
         if ends_us <= now_us { Err(place) } else { Ok(place) }
     }
 
-    /// Takes a record's hits out of the sum; what they were.
+    /// Takes a record's hits out of the sum; returns how many.
     fn leave(&mut self, limit: &Limit, now_us: u64, record: HoldRecord) -> u64 {
         let params = params(limit);
         self.advance(limit, now_us);
@@ -79,7 +79,7 @@ impl State {
         before - sliding_window::used(&params, &self.ring, now_us)
     }
 
-    /// Lets holds go whose time is over.
+    /// Moves the ring to this time, and counts the holds that expire by that.
     fn advance(&mut self, limit: &Limit, now_us: u64) {
         let params = params(limit);
         let before = sliding_window::used(&params, &self.ring, 0);
@@ -87,7 +87,7 @@ impl State {
         self.expired += before - sliding_window::used(&params, &self.ring, now_us);
     }
 
-    /// Clears away records that have ended.
+    /// Removes expired records.
     fn clear(&mut self, limit: &Limit, now_us: u64) {
         let is_over = |record: &HoldRecord| ends_us(limit, record.slice) <= now_us;
         for _ in 0..MOST_CLEARED {
@@ -102,7 +102,7 @@ impl State {
     }
 }
 
-/// When the slice of a hold leaves the sum.
+/// The time at which the slice of a hold leaves the sum.
 fn ends_us(limit: &Limit, slice: u64) -> u64 {
     slice.saturating_add(SLICES + 1).saturating_mul(params(limit).slice_us)
 }
@@ -113,18 +113,18 @@ pub fn open(limit: &Limit, state: &State, now_us: u64) -> u64 {
     sliding_window::used(&params(limit), &state.ring, now_us)
 }
 
-/// Hits of holds that have ended unsettled, told once.
+/// Takes the hits of holds that have expired, so that they are reported once.
 pub fn take_expired(state: &mut State) -> u64 {
     std::mem::take(&mut state.expired)
 }
 
-/// Whether there are such.
+/// Whether holds have expired that have not been reported.
 #[must_use]
 pub const fn has_expired(state: &State) -> bool {
     state.expired > 0
 }
 
-/// See [`crate::algorithms::decide`]: what is held is not there to be taken.
+/// See [`crate::algorithms::decide`]: held hits are not left.
 #[must_use]
 pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     let counter = plain(limit);
@@ -144,7 +144,7 @@ pub fn decide(limit: &Limit, state: &State, now_us: u64, hits: u64) -> Outcome {
     denied(&alone, left, stands.reset_after_us)
 }
 
-/// A denial of hits that come to `alone` where there are no holds.
+/// A denial of hits; `alone` is their outcome without the holds.
 const fn denied(alone: &Outcome, left: u64, reset_after_us: u64) -> Outcome {
     let retry_after = if alone.allowed {
         RetryAfter::Micros(RETRY_US)
@@ -154,7 +154,7 @@ const fn denied(alone: &Outcome, left: u64, reset_after_us: u64) -> Outcome {
     Outcome::refused(left, retry_after, reset_after_us)
 }
 
-/// What would become of a hold, `before` being the hits that count before it; and what it would keep.
+/// Decides a hold, and how many hits it keeps. `before`: hits of earlier checks of the same transaction.
 #[must_use]
 pub fn judge(limit: &Limit, state: &State, now_us: u64, hits: u64, before: u64) -> (Outcome, u64) {
     let counter = plain(limit);
@@ -176,7 +176,7 @@ pub fn judge(limit: &Limit, state: &State, now_us: u64, hits: u64, before: u64) 
     (denied(&one, left, stands.reset_after_us), 0)
 }
 
-/// How a counter stands whose open holds are worth `mean` each.
+/// The outcome of a peek at a counter whose open holds keep `mean` hits each.
 #[must_use]
 pub fn stands(limit: &Limit, state: &State, now_us: u64, mean: u64) -> Outcome {
     let mut outcome = algorithms::decide(&plain(limit), &state.counter, now_us, 0);
@@ -185,7 +185,7 @@ pub fn stands(limit: &Limit, state: &State, now_us: u64, mean: u64) -> Outcome {
     outcome
 }
 
-/// What would become of a hold of a mean cost, and what it would keep: all that is left, if that is less.
+/// Decides a hold of a mean cost, and how many hits it keeps: all that are left, if they are fewer.
 #[must_use]
 pub fn judge_mean(limit: &Limit, state: &State, now_us: u64, mean: u64, before: u64) -> (Outcome, u64) {
     let stands = stands(limit, state, now_us, mean);
@@ -204,7 +204,7 @@ pub fn hold_mean(limit: &Limit, state: &mut State, now_us: u64) {
     sliding_window::apply(&params(limit), &mut state.ring, now_us, 1);
 }
 
-/// Ends the oldest hold, if there is any, and counts `hits`; how many holds have ended.
+/// Ends the oldest hold, if there is one, and counts `hits`; returns how many holds have ended (0 or 1).
 pub fn settle_oldest(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> u64 {
     let params = params(limit);
     state.advance(limit, now_us);
@@ -244,7 +244,7 @@ pub fn hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64
     }
 }
 
-/// Ends a hold and counts `hits`; what the hold had kept, and whether it had been settled before.
+/// Ends a hold and counts `hits`; returns the hits that it had kept, and whether it had been settled before.
 pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) -> Holds {
     let mut own = 0;
     if let Ok(place) = state.find(limit, now_us, id)
@@ -270,7 +270,7 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
     }
 }
 
-/// Ends a hold that nobody knows of, and forgets it.
+/// Ends a hold as if it had never been made; see [`Op::Release`](crate::algorithms::op::Op::Release).
 pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
     if id.is_oldest() {
         settle_oldest(limit, state, now_us, 0);
@@ -284,8 +284,7 @@ pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
     }
 }
 
-/// See [`crate::algorithms::expires_us`]. A hold that nobody settles is kept for another ttl, so that the next request
-/// still hears of its end.
+/// See [`crate::algorithms::expires_us`]. An expired hold is kept for another ttl, so that the next request still reports it.
 #[must_use]
 pub fn expires_us(limit: &Limit, state: &State) -> u64 {
     let ring_us = match sliding_window::expires_us(&state.ring) {

@@ -30,12 +30,12 @@ impl State {
         size_of_val(&*self.older)
     }
 
-    /// Reads what [`decide`] reads first of the state itself, so that it is near when it does.
+    /// Prefetches the state itself: reads what [`decide`] reads first.
     pub const fn touch(&self) -> u64 {
         self.newest
     }
 
-    /// The same of its ring.
+    /// Prefetches its ring.
     pub fn touch_ring(&self) -> u32 {
         let slot = usize::try_from(self.newest)
             .unwrap_or_default()
@@ -49,7 +49,7 @@ impl State {
         self.older.get(slot).copied().unwrap_or(0)
     }
 
-    /// Where the counts `k..to` of [`older`](Self::older) stand in the ring; `k <= to <= S`. One division for all of them.
+    /// The ranges of the ring with the counts `k..to` of [`older`](Self::older); `k <= to <= S`. One division for all of them.
     const fn places(&self, params: &Params, k: u64, to: u64) -> [Range<usize>; 2] {
         // The number of slices fits usize, so what is not above it does.
         let (start, slices) = (((self.newest + k) % params.slices) as usize, params.slices as usize);
@@ -61,7 +61,7 @@ impl State {
         }
     }
 
-    /// The counts `k..to` in their order; no ring holds zeros.
+    /// The counts `k..to` in their order; none while there is no ring.
     fn counts(&self, params: &Params, k: u64, to: u64) -> impl DoubleEndedIterator<Item = u32> + use<'_> {
         let [first, second] = self.places(params, k, to);
         let part = |range| {
@@ -83,7 +83,7 @@ impl State {
         u64::from(self.sum).saturating_sub(left)
     }
 
-    /// The end of the newest counted slice that holds hits, plus S slices: when the quota is whole again.
+    /// The end of the newest counted slice with hits, plus S slices: the time at which the whole quota is back.
     fn full_at_us(&self, params: &Params, passed: u64) -> u64 {
         if passed > params.slices {
             return 0;
@@ -99,7 +99,7 @@ impl State {
             .map_or(0, |(k, _)| (self.newest + k + 1) * params.slice_us)
     }
 
-    /// When `excess` of the counted hits will have left.
+    /// The time at which `excess` of the counted hits will have left.
     fn freed_at_us(&self, params: &Params, passed: u64, excess: u64) -> u64 {
         let mut freed = 0;
         for (k, count) in (passed..params.slices).zip(self.counts(params, passed, params.slices)) {

@@ -1,18 +1,18 @@
-//! One check of a transaction: what it comes to, and what it changes.
+//! One check of a transaction: its outcome, and its effect on the state.
 
 use super::states::States;
 use crate::algorithms::op::{Answer, Grant, Op};
 use crate::algorithms::{MAX_CHECK_HITS, State, debit, decide, held, lease_left_us, refund, return_to};
 use crate::model::{Holds, Limit, Outcome, RetryAfter};
 
-/// Stands where no check has been judged yet.
+/// The placeholder for a check that has not been judged yet.
 pub(super) const UNDECIDED: Answer = plain(Outcome::refused(0, RetryAfter::Never, 0));
 
 pub(super) const fn plain(outcome: Outcome) -> Answer {
     Answer { outcome, grant: None }
 }
 
-/// Counts what has happened.
+/// Counts hits that have happened: debits and settlements.
 pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> Answer {
     match op {
         Op::Debit(hits) => debit_one(limit, state, now_us, hits),
@@ -52,7 +52,7 @@ pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> A
     }
 }
 
-/// How a check's counter stands.
+/// The outcome of a peek at a check's counter.
 pub(super) fn stands(limit: &Limit, op: Op, state: &State, now_us: u64) -> Outcome {
     match (op.mean(), state) {
         (Some(mean), State::Held(state)) => held::stands(limit, state, now_us, mean),
@@ -60,7 +60,7 @@ pub(super) fn stands(limit: &Limit, op: Op, state: &State, now_us: u64) -> Outco
     }
 }
 
-/// A settlement on a counter that holds nothing.
+/// A settlement on a counter without holds.
 fn settle_unheld(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer {
     if hits > 0 {
         return debit_one(limit, state, now_us, hits);
@@ -78,15 +78,15 @@ fn debit_one(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> Answer
     })
 }
 
-/// What a check comes to if its transaction passes, `before` being the hits that count before it.
+/// The answer to a check if its transaction passes. `before`: hits of earlier checks of the same counter.
 pub(super) fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
     let hits = match op {
         Op::Acquire(hits) => hits.min(MAX_CHECK_HITS),
         Op::Lease(most) => return judge_lease(limit, state, now_us, before, most),
         Op::Hold { .. } | Op::HoldMean(_) => return judge_hold(limit, op, state, now_us, before),
-        // Told at the end of the transaction.
+        // The transaction's end sets this answer.
         Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => return freed(limit, state, now_us),
-        // What has happened is not judged: it has been counted by now.
+        // Debits and settlements are not judged: they have been counted by now.
         Op::Peek | Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => 0,
     };
     if before == 0 {
@@ -96,11 +96,11 @@ pub(super) fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u
     if hits > 0 && outcome.allowed {
         return plain(outcome);
     }
-    // A peek or a denial adds nothing to what stood before it.
+    // A peek or a denial adds nothing to the hits before it.
     plain(with_stand_of(outcome, &decide(limit, state, now_us, before)))
 }
 
-/// Grants what is left, up to `most` hits.
+/// Grants the hits that are left, up to `most`.
 fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64) -> Answer {
     let stands = decide(limit, state, now_us, before);
     if lease_left_us(limit, 0, now_us).is_none() {
@@ -122,7 +122,7 @@ fn judge_lease(limit: &Limit, state: &State, now_us: u64, before: u64, most: u64
     }
 }
 
-/// Keeps hits, or all that is left if they are more than the limit could ever admit.
+/// Judges a hold of hits, or of all that are left if the hits are more than the limit could ever admit.
 fn judge_hold(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) -> Answer {
     let State::Held(state) = state else {
         return UNDECIDED;
@@ -146,7 +146,7 @@ pub(super) const fn held_by(op: Op, answer: &Answer) -> u64 {
     }
 }
 
-/// Makes the hold that a check was granted; whether it was.
+/// Makes the hold that a check was granted; returns whether it was granted one.
 pub(super) fn hold<'s>(
     limit: &Limit,
     op: Op,
@@ -167,6 +167,7 @@ pub(super) fn hold<'s>(
     true
 }
 
+/// Adds the counter's open holds to an answer.
 pub(super) fn tell_holds(limit: &Limit, op: Op, state: &State, now_us: u64, answer: &mut Answer) {
     if let State::Held(state) = state {
         let each = op.mean().unwrap_or(1);
@@ -174,8 +175,9 @@ pub(super) fn tell_holds(limit: &Limit, op: Op, state: &State, now_us: u64, answ
     }
 }
 
+/// Takes the hits of holds that have expired since they were last taken.
 pub(super) fn take_expired(states: &mut impl States, index: usize) -> u64 {
-    // Mostly nothing has: then the state is not touched.
+    // Mostly none has: then the state need not be written.
     match states.read(index) {
         State::Held(state) if held::has_expired(state) => {}
         _ => return 0,
@@ -198,11 +200,12 @@ pub(super) fn counted(op: Op, answer: &Answer, passes: bool) -> u64 {
     }
 }
 
+/// Carries out a refund, return, release or reset.
 pub(super) fn free(limit: &Limit, op: Op, state: &mut State, now_us: u64) {
     match op {
         Op::Refund(hits) => refund(limit, state, now_us, hits.min(MAX_CHECK_HITS)),
         Op::Return { slice, hits } => return_to(limit, state, now_us, slice, hits.min(MAX_CHECK_HITS)),
-        // Requests that hold are still under way: their holds stay, to be settled.
+        // Requests with open holds are still in progress: their holds stay, to be settled.
         Op::Reset => match state {
             State::Held(held) => *held.counter_mut() = State::new(&held::plain(limit)),
             _ => *state = State::new(limit),
@@ -226,7 +229,7 @@ pub(super) fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
     }
 }
 
-/// A refund, return, release or reset is always allowed, however things stand.
+/// The answer to a refund, return, release or reset, which is always allowed.
 pub(super) fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
     plain(Outcome {
         allowed: true,

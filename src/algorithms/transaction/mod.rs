@@ -1,14 +1,14 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/transaction.lua`) share.
 //!
-//! 0. Debits and settlements have happened already: they are counted first, whatever becomes of the rest.
+//! 0. Debits and settlements have happened already: they are counted first, whether the transaction passes or not.
 //! 1. Each other check is judged in order. An acquisition, lease or hold on a counter that earlier ones of the same transaction
 //!    passed is judged with their hits added; refunds, returns and resets help only later transactions.
 //! 2. [`Transaction::passes`] says whether it passes.
-//! 3. Refunds, returns, releases and resets are done, whatever the transaction comes to: their hits are not in use any more.
+//! 3. Refunds, returns, releases and resets are carried out, whether it passes or not: their hits are not in use any more.
 //! 4. If it passes, allowed acquisitions and leases are counted and holds are made; if not, none is.
-//! 5. `remaining` and `reset_after_us` of an acquisition, lease, hold or peek are told as of after the check if the transaction
-//!    passed, and as things stand if not, in both cases without its refunds; those of a refund, return,
-//!    release or reset, and all holds, as of the transaction's end.
+//! 5. `remaining` and `reset_after_us` of an acquisition, lease, hold or peek are those after the check if the transaction
+//!    passed, and those before it if not, in both cases without its refunds; those of a refund, return, release or reset, and
+//!    all holds, are those at the transaction's end.
 
 mod check;
 mod states;
@@ -91,8 +91,7 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
     answers
 }
 
-/// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also tells whether the state
-/// changed.
+/// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also returns whether the state changed.
 pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: u64) -> (Answer, bool) {
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
@@ -123,8 +122,8 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     (answer, changed)
 }
 
-/// Fills in what follows from a transaction's other answers and the store's time, in memory as for a reply of Redis:
-/// `Outcome::slice` and `Grant::left_us`.
+/// Fills in `Outcome::slice` and `Grant::left_us`, which follow from the answers and the store's time: for the memory store as
+/// for a reply of Redis.
 pub fn complete<H: Copy + Into<Op>>(transaction: &Transaction<H>, answers: &mut Answers, now_us: u64) {
     let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
     for (check, answer) in transaction.checks.iter().zip(answers) {

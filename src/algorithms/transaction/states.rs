@@ -1,15 +1,15 @@
-//! The states that a transaction is decided on.
+//! Access to the states of a transaction's counters.
 
 use crate::algorithms::State;
 
-/// Where [`run`](super::run) finds the states of a transaction's counters.
+/// Gives [`run`](super::run) the states of a transaction's counters.
 pub trait States {
     /// The state of the counter of check `index`; of an unused one, [`State::new`].
     fn read(&self, index: usize) -> &State;
 
-    /// The same, to be changed.
+    /// The state of the counter of check `index`, to be changed.
     fn write(&mut self, index: usize) -> &mut State;
 
-    /// The first check of the transaction that is about the counter of check `index`.
+    /// Index of the transaction's first check with the same counter as check `index`.
     fn first(&self, index: usize) -> usize;
 }

@@ -1,9 +1,9 @@
-//! Where the bytes of a header block lead (RFC 7541): finds the value of `:authority` and changes each `|` in it.
+//! Parses header blocks (RFC 7541): finds the value of `:authority` and changes each `|` in it.
 
 /// `:authority` in HPACK's static table.
 const AUTHORITY: usize = 1;
-/// Codes of HPACK's Huffman code by their length in bits: the length, the first code, and how many there are. Longer ones
-/// stand for nothing that a name has.
+/// HPACK's Huffman codes by their length in bits: the length, the first code, and the number of codes. No character of a host or
+/// cluster name has a longer one.
 const CODES: [(u32, u32, u32); 6] = [
     (5, 0, 10),
     (6, 20, 26),
@@ -16,28 +16,28 @@ const CODES: [(u32, u32, u32); 6] = [
 pub(super) const BAR: u32 = 2044;
 const LONGEST: u32 = 11;
 
-/// Where in a header block the next byte is (RFC 7541, 6).
+/// The parser's state: what the next byte of a header block is (RFC 7541, 6).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum BlockState {
     /// A field begins.
     Begin,
-    /// A number goes on.
+    /// A number continues.
     Number { so_far: usize, shift: u32, of: Number },
     /// A text begins.
     Text { of: Literal },
-    /// Bytes of a text that are not looked at.
+    /// Bytes of a text to skip.
     Skip { left: usize, of: Literal },
-    /// Bytes of an authority as they are.
+    /// Bytes of an authority without Huffman code.
     Plain { left: usize },
-    /// Bytes of an authority in the Huffman code; the code under way.
+    /// Bytes of an authority in Huffman code; `code` and `bits` are of the present code.
     Huffman { left: usize, code: u32, bits: u32 },
-    /// Nothing can be told of the rest.
+    /// The block is malformed: its rest cannot be parsed.
     Lost,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number {
-    /// Nothing follows it: a field that is known whole, or a table's size.
+    /// A field by its index in a table, or a table's size; no text follows.
     Whole,
     /// The index of a name, or 0; a value follows.
     Name,
@@ -53,7 +53,7 @@ pub(super) enum Literal {
 }
 
 impl BlockState {
-    /// The state behind these bytes of a header block; changes them.
+    /// Changes these bytes of a header block, and returns the state after them.
     pub(super) fn pass(mut self, mut bytes: &mut [u8]) -> Self {
         while let Some(&byte) = bytes.first() {
             let mut taken = 1;
@@ -108,7 +108,7 @@ impl Number {
     }
 
     const fn go_on(self, so_far: usize, shift: u32, byte: u8) -> BlockState {
-        // Longer ones are longer than any header block.
+        // Larger numbers are longer than any header block.
         if shift > 21 {
             return BlockState::Lost;
         }
@@ -151,7 +151,7 @@ impl Number {
 }
 
 impl Literal {
-    /// What follows it.
+    /// The state after it.
     const fn end(self) -> BlockState {
         match self {
             Self::Name => BlockState::Text { of: Self::Value },
@@ -160,7 +160,7 @@ impl Literal {
     }
 }
 
-/// Follows the codes of these bytes; `left` more come of the same text.
+/// Decodes these bytes; `left` more bytes of the same text follow.
 fn decode(bytes: &mut [u8], left: usize, mut code: u32, mut bits: u32) -> BlockState {
     for at in 0..bytes.len() {
         for bit in (0..8).rev() {
@@ -175,7 +175,7 @@ fn decode(bytes: &mut [u8], left: usize, mut code: u32, mut bits: u32) -> BlockS
                 }
                 (code, bits) = (0, 0);
             } else if bits == LONGEST {
-                // A longer code: no name has it.
+                // A longer code, which no name has: the rest of the text is skipped.
                 return match left {
                     0 => BlockState::Begin,
                     left => BlockState::Skip {
@@ -192,7 +192,7 @@ fn decode(bytes: &mut [u8], left: usize, mut code: u32, mut bits: u32) -> BlockS
     }
 }
 
-/// Turns the last three bits of a code over, which ends at this bit of this byte.
+/// Inverts the last three bits of the code that ends at this bit of this byte.
 fn flip(bytes: &mut [u8], at: usize, bit: u32) {
     let changed = 0b111_u32 << bit;
     let (own, before) = (changed & 0xff, changed >> 8);

@@ -20,26 +20,25 @@ const ALGORITHMS: [&str; AlgorithmKind::ALL.len()] = [
     include_str!("../../algorithms/concurrency/script.lua"),
 ];
 
-/// Holds, beside any of them: all that a hold needs which is alone in its call, and the rest.
+/// Holds beside any algorithm: the functions for a single check with holds, and those for transactions.
 const HELD: &str = include_str!("../../algorithms/held/script.lua");
 const HELD_MORE: &str = include_str!("../../algorithms/held/more.lua");
-/// The same for what nearly all holds are, at half the cost.
+/// Decides a call with a single hold or settlement, as nearly all are, at half the cost of the general functions.
 const HELD_QUICK: &str = include_str!("../../algorithms/held/quick.lua");
 
-/// Which script a call needs: the one that knows its algorithms and no others, since Redis runs all of a script each
-/// time.
+/// The script of a call: it has the call's algorithms and no others, since Redis runs all of a script on each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScriptId(u8);
 
 impl ScriptId {
-    /// How many there are.
+    /// The number of scripts.
     pub const COUNT: usize = Self::HOLDS << 1;
-    /// No algorithm's.
+    /// The script without algorithms.
     pub(super) const NONE: Self = Self(0);
     /// The bit that says that limits have holds.
     const HOLDS: usize = 1 << AlgorithmKind::ALL.len();
 
-    /// A number below [`Self::COUNT`], for tables.
+    /// Its index in tables, below [`Self::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize

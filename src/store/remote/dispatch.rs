@@ -36,12 +36,12 @@ use crate::store::StoreError;
 pub(super) struct Dispatch<T: Transport> {
     context: Arc<Context<T>>,
     queue: Mutex<JobQueue>,
-    /// Calls whose fate is not known yet.
+    /// Number of calls that have been sent and have not ended.
     in_flight: AtomicUsize,
 }
 
 struct JobQueue {
-    /// What leaves at the end of this turn.
+    /// Jobs that are sent at the end of this turn of the event loop.
     ready: Vec<Queued>,
     /// Keys with a call in flight, each with the jobs that wait for the next one.
     joined: HashMap<CounterKey, Vec<Queued>>,
@@ -50,7 +50,7 @@ struct JobQueue {
     scheduled: bool,
 }
 
-/// So many calls are in flight until this is dropped.
+/// Counts calls as in flight until this is dropped.
 struct InFlight<'d>(&'d AtomicUsize, usize);
 
 impl Drop for InFlight<'_> {
@@ -157,16 +157,16 @@ impl<T: Transport> Dispatch<T> {
         queue.waiting += queue.ready.len() - before;
         if !queue.scheduled && !queue.ready.is_empty() {
             queue.scheduled = true;
-            // A task of its own, since a caller may go away. Without a runtime the process is about to end.
+            // A task of its own, since a caller may disconnect. Without a runtime the process is about to end.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(Arc::clone(self).flush());
             }
         }
     }
 
-    /// Sends all that has come by the end of this turn.
+    /// Sends the jobs that are ready by the end of this turn of the event loop.
     async fn flush(self: Arc<Self>) {
-        // To the end of the line of what is ready to run.
+        // Lets all tasks that are ready run first.
         yield_now().await;
         let jobs = {
             let mut queue = self.queue.lock();
@@ -201,7 +201,7 @@ impl<T: Transport> Dispatch<T> {
         count
     }
 
-    /// Puts a job back into the queue when corrections have landed, or its time is over.
+    /// Puts a job back into the queue when corrections in flight have ended, or its deadline has come.
     async fn wait_for_ledger(self: Arc<Self>, queued: Queued, landed: OwnedNotified) {
         let _ = timeout_at(queued.job.gives_up(), landed).await;
         let mut queue = self.queue.lock();
@@ -213,7 +213,7 @@ impl<T: Transport> Dispatch<T> {
         let mut batches: Vec<Batch> = Vec::new();
         let mut open: HashMap<u16, usize> = HashMap::new();
         for queued in jobs {
-            // Those who left need no answer, and their hits need not be counted.
+            // The caller has stopped waiting: no hits need to be counted for it.
             if queued.job.is_abandoned() {
                 self.context.record_refunds(&queued.job.calls);
                 continue;

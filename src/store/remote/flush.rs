@@ -1,4 +1,4 @@
-//! What runs beside the requests: the flusher of the ledger, and the probe that closes an open circuit.
+//! The periodic tasks of the pipeline: the ledger's flusher, and the probe that closes an open circuit.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -18,20 +18,21 @@ use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::ticker::Ticker;
 
-/// Between two rounds of the flusher, each of which lasts so long at most.
+/// Time between the beginnings of two rounds of the flusher.
 const EVERY: Duration = Duration::from_millis(250);
+/// Longest round of the flusher.
 const ROUND: Duration = Duration::from_secs(1);
-/// While the circuit is open: between two probes.
+/// Time between two probes while the circuit is open.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// While it is closed: how often the server is asked, so that its loss shows also when nobody asks.
+/// Time between two probes while the circuit is closed, so that the loss of the server is noticed without requests, too.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Once the server is back, corrections are sent for so long before it is asked for decisions. What is owed still, because
-/// it is much or grows as fast, rides on each counter's next call, or leaves with the flusher.
+/// When the server is back, corrections are sent for this long at most before users' calls are. The rest, if there are many or
+/// more are recorded as fast, is sent with each counter's next call, or by the flusher.
 const FIRST: Duration = Duration::from_millis(300);
-/// Other replicas' probes find the server back at other moments. For so long nobody's decisions are asked of it, so that
-/// few are made without their corrections.
+/// Then users' calls wait for this much longer. Other replicas' probes notice the server later, and it should have their
+/// corrections before it decides.
 const OTHERS: Duration = Duration::from_millis(200);
-/// And for so long what came meanwhile is sent.
+/// And corrections that were recorded in the meantime are sent for this long at most.
 const LAST: Duration = Duration::from_millis(100);
 
 impl<T: Transport> Remote<T> {
@@ -45,7 +46,7 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Whether a server answers a transaction of ours; a failure counts for its circuit as one of a request does.
+    /// Sends a probe to a server; returns whether it answered. A failure counts for its circuit as one of a request does.
     pub async fn probe(&self, server: usize, probe: &Transaction<Op>) -> bool {
         let (Some(server), Some(check)) = (self.servers.get(server), probe.checks.first()) else {
             return false;
@@ -64,7 +65,7 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Ends leases that are over, and sends what the ledger has, for `patience` at most.
+    /// One round of the flusher: ends expired leases, and sends corrections for `patience` at most.
     pub async fn flush(&self, patience: Duration) {
         if let Some(leases) = &self.leases {
             leases.sweep(self.clock.now_us());
@@ -82,10 +83,10 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Sends what is owed to one server. What cannot be sent is kept for later and keeps nothing else from being sent.
+    /// Sends the corrections of one server's counters. One that cannot be sent stays in the ledger and does not delay others.
     ///
     /// # Errors
-    /// When a server is away.
+    /// When the server cannot be reached.
     async fn flush_server(&self, number: usize, server: &Upstream<T>, patience: Duration) -> Result<(), StoreError> {
         let start = Instant::now();
         let mut later: BTreeSet<CounterKey> = BTreeSet::new();
@@ -126,13 +127,13 @@ impl<T: Transport> Remote<T> {
         away.map_or(Ok(()), Err)
     }
 
-    /// One try to close an open circuit.
+    /// Tries once to close an open circuit.
     async fn recover(&self, number: usize, probe: &Transaction<Op>) {
         let Some(server) = self.servers.get(number) else { return };
         let circuit = &server.context.circuit;
         let is_back = match circuit.scope() {
             BreakerScope::OneServer => self.probe(number, probe).await,
-            // A probe would ask one of the servers.
+            // A probe would reach only one of the servers.
             BreakerScope::Cluster => circuit.is_quiet(),
         };
         if !is_back || !circuit.reconcile() {

@@ -15,7 +15,8 @@ use crate::algorithms::op::Op;
 use crate::model::{CounterKey, Transaction};
 use crate::store::StoreError;
 
-/// A call that is not answered in time is followed for so long before its fate counts as unknown.
+/// The grace period: a call that is not answered within the store's timeout stays in flight for this much longer. If its answer
+/// still does not come, its fate is unknown.
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// What leaves in one call.
@@ -103,7 +104,7 @@ impl<T: Transport> Context<T> {
         error: StoreError,
     ) -> Option<StoreError> {
         if batch.jobs.len() + batch.carried.counters().count() <= 1 {
-            // It decides nothing for us, ever: what it is owed is moot.
+            // Another application uses the key: no correction of it can ever be applied.
             batch.carried.end(Fate::Hopeless);
             for queued in batch.jobs {
                 queued.job.fail(error.clone());
@@ -134,7 +135,7 @@ impl<T: Transport> Context<T> {
         self.send(batch).await;
     }
 
-    /// One call, followed beyond the time for which its callers wait.
+    /// Sends one call, and waits for its answer until the grace period has passed too, longer than its callers wait.
     pub(super) async fn deliver(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
         let mut sending = std::pin::pin!(self.transport.send(shard, calls));
         if let Ok(delivery) = timeout(self.timeout, &mut sending).await {
@@ -148,7 +149,7 @@ impl<T: Transport> Context<T> {
         })
     }
 
-    /// Corrections have been applied: cached denials of their counters are no longer certain.
+    /// Updates the stages above after corrections have been applied: cached denials of their counters are no longer certain.
     fn applied(&self, carried: &Carried) {
         if let Some(denials) = &self.denials {
             carried.counters().for_each(|key| denials.forget(key));
@@ -177,7 +178,7 @@ impl<T: Transport> Context<T> {
                 continue;
             }
             let holds = queued.job.answer(&own, own_answers.clone());
-            // A caller that gave up has asked the fallback counters instead: they know what it does.
+            // If the caller gave up, the fallback counters have decided its request themselves.
             if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
                 own.iter()
                     .zip(&own_answers)
@@ -195,7 +196,7 @@ impl<T: Transport> Context<T> {
         }
     }
 
-    /// Answers jobs whose call certainly counted nothing; the refunds in it are still owed.
+    /// Answers jobs whose call certainly counted nothing, and records its refunds in the ledger.
     fn refuse(&self, jobs: Vec<Queued>, calls: &[Transaction<Op>], error: &StoreError) {
         let from = calls.len() - jobs.iter().map(|queued| queued.job.count).sum::<usize>();
         self.record_refunds(&calls[from..]);

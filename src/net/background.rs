@@ -1,20 +1,20 @@
-//! A runtime beside those that decide: one thread that the operating system runs after theirs, for work that may take what
-//! is left of the cores, but not their time.
+//! A runtime of low priority: one thread that the operating system schedules after those that decide, for work that may take
+//! only the rest of the cores' time.
 
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How far the thread stands back (`nice`): it gets a tenth of a core that a decision wants, too, so that health and metrics
-/// are answered even when the machine is full.
+/// The thread's `nice` value: it gets a tenth of a core that decisions need, so that health and metrics are answered even when
+/// the machine is fully loaded.
 const NICE: i32 = 10;
 
 /// The runtime; dropping this ends its tasks.
 #[derive(Debug)]
-pub struct Aside(Option<Runtime>);
+pub struct BackgroundRuntime(Option<Runtime>);
 
-impl Aside {
+impl BackgroundRuntime {
     /// Starts the thread.
     ///
     /// # Errors
@@ -25,9 +25,9 @@ impl Aside {
             .worker_threads(1)
             .thread_name(name)
             .on_thread_start(|| {
-                // On Linux this is the thread's own, not the process'. Without it the work is done all the same.
+                // On Linux the value applies to this thread, not to the process.
                 if let Err(error) = rustix::process::nice(NICE) {
-                    tracing::debug!(%error, "a thread could not be made to stand back");
+                    tracing::debug!(%error, "the background thread could not get a lower priority; it runs with the normal one");
                 }
             })
             .enable_all()
@@ -35,7 +35,7 @@ impl Aside {
         Ok(Self(Some(runtime)))
     }
 
-    /// Runs a task there, and waits for its end. The task ends, too, when nobody waits any more.
+    /// Runs a task on the runtime; the returned future waits for its end, and aborts it when it is dropped.
     pub fn run(&self, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
         let handle = self
             .0
@@ -50,10 +50,10 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // A runtime may not be waited for where others run.
+            // To wait for the thread would block the runtime that drops this.
             runtime.shutdown_background();
         }
     }
@@ -65,18 +65,18 @@ mod tests {
     use tokio::sync::oneshot;
 
     #[tokio::test]
-    async fn work_is_done_on_a_thread_that_stands_back() {
-        let aside = Aside::start("aside").unwrap();
+    async fn a_task_runs_on_a_thread_of_lower_priority() {
+        let runtime = BackgroundRuntime::start("background").unwrap();
         let (sender, receiver) = oneshot::channel();
         let here = rustix::process::getpriority_process(None).unwrap();
-        aside
+        runtime
             .run(async move {
                 let name = std::thread::current().name().map(str::to_owned);
                 let _ = sender.send((name, rustix::process::getpriority_process(None).unwrap()));
             })
             .await;
         let (name, there) = receiver.await.unwrap();
-        assert_eq!(name.as_deref(), Some("aside"));
+        assert_eq!(name.as_deref(), Some("background"));
         assert_eq!(there, (here + NICE).min(19));
         assert_eq!(
             rustix::process::getpriority_process(None).unwrap(),
@@ -86,10 +86,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_nobody_waits_for_ends() {
-        let aside = Aside::start("aside").unwrap();
+    async fn a_task_is_aborted_when_its_future_is_dropped() {
+        let runtime = BackgroundRuntime::start("background").unwrap();
         let (held, ended) = oneshot::channel::<()>();
-        drop(aside.run(async move {
+        drop(runtime.run(async move {
             std::future::pending::<()>().await;
             drop(held);
         }));
