@@ -1,6 +1,8 @@
 //! `POST /api/v1/explain`: which rule counts a request, why no other does, and whether it would pass now;
 //! `GET /api/v1/counters`: one counter's state. Both count nothing.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -11,7 +13,7 @@ use crate::config::settings::StoreKind;
 use crate::engine::{Active, Counter, Look, Looked, RequestError};
 use crate::model::{Descriptor, Enforcement, Hits, Request};
 use crate::rules::trace::{Match, Step, Trace, Why};
-use crate::rules::{OnStoreError, Rule};
+use crate::rules::{Matched, OnStoreError, Rule};
 
 use super::Api;
 use super::body::Body;
@@ -50,6 +52,8 @@ struct DescriptorView {
 struct LimitView {
     outcome: &'static str,
     rule: MatchedRule,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanView>,
     counter: Option<CounterState>,
 }
 
@@ -88,6 +92,8 @@ struct PlanView {
     name: String,
     /// The source has none for the value.
     by_default: bool,
+    /// It had one, which has expired.
+    expired: bool,
 }
 
 /// A counter as it stands.
@@ -111,6 +117,8 @@ pub(super) struct CounterState {
     retry_in_ms: Option<u64>,
     /// A denial here denies the request.
     enforced: bool,
+    /// What is over passes with a mark (`on_limit: mark`).
+    marks: bool,
     /// `memory`, `redis`, `fallback` (Redis does not answer), or `none` (it does not, and nothing counts).
     read_from: &'static str,
     /// A cached denial answered; the store was not asked.
@@ -150,7 +158,10 @@ pub(super) async fn counters(
     let Query(which) = which.map_err(|error| Problem::bad(error.body_text()))?;
     let asked = by_descriptors(which.domain, vec![parse_descriptor(&which.descriptor)], 0)?;
     let look = api.0.parts.engine.look(&asked).await.map_err(refused)?;
-    let mut states: Vec<CounterState> = look.counters().map(|counter| state(&api, counter)).collect();
+    let mut states: Vec<CounterState> = look
+        .counters()
+        .map(|counter| state(&api, &look.active, counter))
+        .collect();
     if states.is_empty() {
         let detail = "no rule counts this descriptor; POST /api/v1/explain says why";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
@@ -177,7 +188,8 @@ fn explanation(api: &Api, request: &Request, look: Option<&Look>, active: &Activ
             .unwrap_or_default();
         let looked = look.map_or(&[][..], |look| &look.limits);
         let looked = looked.iter().filter(|(of, _)| *of == at).map(|(_, looked)| looked);
-        descriptor_view(api, active, descriptor, looked.collect(), &trace)
+        let matched = domain.and_then(|domain| domain.find(&descriptor.entries));
+        descriptor_view(api, active, (descriptor, matched), looked.collect(), &trace)
     };
     let descriptors = request.descriptors.iter().enumerate();
     Explanation {
@@ -192,18 +204,14 @@ fn explanation(api: &Api, request: &Request, look: Option<&Look>, active: &Activ
 fn descriptor_view(
     api: &Api,
     active: &Active,
-    descriptor: &Descriptor,
+    (descriptor, matched): (&Descriptor, Option<Matched<'_>>),
     mut looked: Vec<&Looked>,
     trace: &Trace<'_>,
 ) -> DescriptorView {
     // A limit that denies first: the answer is about it.
     looked.sort_by_key(|looked| looked.counter().is_none_or(Counter::would_pass));
-    let rule_of = |looked: &Looked| {
-        looked
-            .rule()
-            .and_then(|rule| active.rule(rule))
-            .map(|rule| matched_rule(rule))
-    };
+    let rule_of = |looked: &Looked| looked.rule().and_then(|rule| active.rule(rule));
+    let plan_of = |rule: &Arc<Rule>| plan_view(api, descriptor, matched.as_ref()?, rule);
     let outcome_of = |looked: &Looked| match looked {
         Looked::Counted(_) => "counted",
         Looked::Unlimited { .. } => "unlimited",
@@ -212,7 +220,8 @@ fn descriptor_view(
     };
     let entries = descriptor.entries.iter();
     let first = looked.first().copied().unwrap_or(&Looked::Uncounted);
-    let counter = |looked: &Looked| looked.counter().map(|counter| state(api, counter));
+    let counter = |looked: &Looked| looked.counter().map(|counter| state(api, active, counter));
+    let rule = rule_of(first).or_else(|| trace.rules.first());
     DescriptorView {
         entries: entries
             .clone()
@@ -227,16 +236,18 @@ fn descriptor_view(
             .zip(&trace.steps)
             .map(|(entry, step)| step_view(&entry.key, &entry.value, step))
             .collect(),
-        rule: rule_of(first).or_else(|| trace.rules.first().map(|rule| matched_rule(rule))),
-        plan: trace.rules.iter().find_map(|rule| plan_view(api, descriptor, rule)),
+        rule: rule.map(|rule| matched_rule(rule)),
+        plan: rule.and_then(plan_of),
         counter: counter(first),
         others: looked
             .iter()
             .skip(1)
             .filter_map(|looked| {
+                let rule = rule_of(looked)?;
                 Some(LimitView {
                     outcome: outcome_of(looked),
-                    rule: rule_of(looked)?,
+                    rule: matched_rule(rule),
+                    plan: plan_of(rule),
                     counter: counter(looked),
                 })
             })
@@ -273,11 +284,13 @@ fn step_view(key: &str, value: &str, step: &Step<'_>) -> StepView {
     }
 }
 
-fn plan_view(api: &Api, descriptor: &Descriptor, rule: &Rule) -> Option<PlanView> {
+fn plan_view(api: &Api, descriptor: &Descriptor, matched: &Matched<'_>, rule: &Rule) -> Option<PlanView> {
     let from = rule.plan_from.as_ref()?;
-    let value = &descriptor.entries.last()?.value;
-    let given = from.given(value, api.0.parts.clock.now_us());
+    let value = matched.value_of_last(&descriptor.entries)?;
+    let now_us = api.0.parts.clock.now_us();
+    let given = from.given(&value, now_us);
     Some(PlanView {
+        expired: from.has_expired(&value, now_us),
         source: from.source.name.to_string(),
         by_default: given.is_none(),
         name: given.as_ref().unwrap_or(&from.default).name.to_string(),
@@ -295,7 +308,7 @@ fn matched_rule(rule: &Rule) -> MatchedRule {
     }
 }
 
-fn state(api: &Api, counter: &Counter) -> CounterState {
+fn state(api: &Api, active: &Active, counter: &Counter) -> CounterState {
     CounterState {
         key: counter.key.to_string(),
         algorithm: counter.limit.algorithm.kind().name(),
@@ -313,6 +326,10 @@ fn state(api: &Api, counter: &Counter) -> CounterState {
         would_pass: counter.would_pass(),
         retry_in_ms: counter.retry_after_us().map(|us| us.div_ceil(1_000)),
         enforced: counter.enforcement != Enforcement::Shadow,
+        marks: counter
+            .rule
+            .and_then(|rule| active.rule(rule))
+            .is_some_and(|rule| rule.marks),
         read_from: match (counter.failure, api.0.settings.store.kind) {
             (Some(OnStoreError::Local), _) => "fallback",
             (Some(OnStoreError::Allow | OnStoreError::Deny), _) => "none",

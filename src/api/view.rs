@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::settings::MaskValues;
 use crate::engine::Active;
-use crate::model::key::{Identity, Owner};
+use crate::model::key::{Identity, Owner, PartKind};
 
 /// Characters of a value that `truncate` leaves.
 const KEPT_CHARS: usize = 4;
@@ -112,11 +112,11 @@ impl Masker {
             descriptor: identity
                 .levels
                 .into_iter()
-                .map(|(key, value, shared)| EntryView {
-                    key,
+                .map(|(key, value, kind)| {
+                    let shared = kind == PartKind::Shared;
                     // A pattern is the rules' own text.
-                    value: if shared { value } else { self.value(value) },
-                    shared,
+                    let value = if shared { value } else { self.value(value) };
+                    EntryView { key, value, shared }
                 })
                 .collect(),
         }

@@ -221,7 +221,7 @@ impl Activator {
                 generation,
                 rules = anew,
                 "counters start anew, so that clients may use the whole limit at once, of rules whose algorithm, sliding_log \
-                 window, holds or shared values changed: {names} (`sluicegate check --diff` says so beforehand)"
+                 window, holds, shared values or plans changed: {names} (`sluicegate check --diff` says so beforehand)"
             );
         }
         for warning in warnings.lines() {

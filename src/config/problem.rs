@@ -118,6 +118,8 @@ pub enum Problem {
     DuplicateDomain { domain: String, first: String },
     #[error("this key and value stand on this level already: {first}")]
     DuplicateDescriptor { first: String },
+    #[error("paths and metrics call these values {}, as those of {first}", Quoted(.name))]
+    SameName { name: String, first: String },
     #[error("`{field}` beside `unlimited: true`")]
     BesideUnlimited { field: &'static str },
     #[error("`{field}` beside `{other}`")]
@@ -134,10 +136,18 @@ pub enum Problem {
     ConcurrencyCandidate,
     #[error("a rule cannot replace itself ({})", Quoted(.name))]
     ReplacesItself { name: String },
+    #[error("no rule of the domain is called {}, so nothing is replaced", Quoted(.name))]
+    ReplacesNothing { name: String },
     #[error("`{field}` has more than {max} limits")]
     TooManyLimits { field: &'static str, max: usize },
     #[error("`unlimited` beside other limits")]
     UnlimitedOfSeveral,
+    #[error("another limit with `plan_from` this source stands here already")]
+    SameSource,
+    #[error("it would replace another limit of its own list, {}, which then never counts", Quoted(.name))]
+    ReplacesSibling { name: String },
+    #[error("`{field}` in `metadata.sluicegate` beside `rate_limits`")]
+    OfEachLimit { field: &'static str },
     #[error("another limit per {window} by {algorithm} stands here already")]
     SameLimit { window: Window, algorithm: AlgorithmKind },
     #[error("`share_threshold` without a wildcard in the value, or several values")]
@@ -210,17 +220,9 @@ impl Problem {
             Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
             Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
             Self::HoldOutlastsWindow { .. } => "give the longest time that a request may take".into(),
-            Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
-            Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
-            Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
-            Self::TooManyLimits { .. }
-            | Self::UnlimitedOfSeveral
-            | Self::SameLimit { .. }
-            | Self::SharesWithoutWildcard
-            | Self::TooManyWildcards { .. }
-            | Self::WildcardUnsaid => return self.help_of_descriptor(),
             Self::NotFinite => "quote it to keep it as text".into(),
             Self::Limit(_) => return None,
+            _ => return self.help_of_descriptor(),
         })
     }
 
@@ -232,6 +234,18 @@ impl Problem {
             }
             Self::UnlimitedOfSeveral => "leave it out: the other limits hold".into(),
             Self::SameLimit { .. } => "keep the smaller one, which decides alone, or give it another window".into(),
+            Self::SameName { .. } => {
+                "write the one `value` as a `value_in` with one more entry, or leave it out".into()
+            }
+            Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
+            Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
+            Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
+            Self::SameSource => "keep one of them: both would count the same".into(),
+            Self::ReplacesNothing { .. } => "give a rule this `name`, or leave it out".into(),
+            Self::ReplacesSibling { .. } => "leave it out, or leave out the limit that should not count".into(),
+            Self::OfEachLimit { field } => {
+                format!("move `{field}` into the limits of the list that it is meant for").into()
+            }
             Self::WildcardUnsaid => {
                 "say `share_threshold: true` for one counter for all of them, or `share_threshold: false` to keep it so"
                     .into()

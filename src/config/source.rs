@@ -21,6 +21,8 @@ pub const MAX_DIRECTORY_DEPTH: usize = 8;
 
 /// What editors and careful writers leave beside a file while they write it.
 const LEFTOVERS: [&str; 5] = ["~", ".swp", ".tmp", ".bak", ".orig"];
+/// How the names of tables of plans end, which may lie beside the rules that name them.
+const TABLE_ENDING: &str = ".csv";
 
 /// The text of one rules file (or of anything else that is to be compiled).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Text {
 /// Files and directories with rules.
 ///
 /// Of a directory every file counts, at any depth, whatever its name, as in envoyproxy/ratelimit; but not what editors
-/// leave behind (`*~`, `*.swp`, `*.tmp`, `*.bak`, `*.orig`, `#*#`), nor the `..`-names of a mounted ConfigMap, nor (by
+/// leave behind (`*~`, `*.swp`, `*.tmp`, `*.bak`, `*.orig`, `#*#`), nor `*.csv` (tables of plans), nor the `..`-names of a mounted ConfigMap, nor (by
 /// default) anything else that starts with a dot. Symbolic links are followed; what is reached twice counts once.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -241,7 +243,7 @@ impl Source {
         let hidden = name.starts_with("..") || (self.ignore_dot_files && name.starts_with('.'));
         let leftover =
             LEFTOVERS.iter().any(|ending| name.ends_with(ending)) || (name.starts_with('#') && name.ends_with('#'));
-        !hidden && !leftover
+        !hidden && !leftover && !name.ends_with(TABLE_ENDING)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::key::{Identity, Owner};
-use crate::rules::{Rule, RuleSet};
+use crate::rules::{Rule, RuleId, RuleSet};
 use crate::telemetry::{RuleStats, RuleStatsRegistry};
 
 /// The rules in force; a request keeps the ones that were in force when it began.
@@ -107,7 +107,7 @@ impl Active {
         let usage = rules
             .rules
             .iter()
-            .map(|rule| Usage::after(known.get(&(&*rule.domain, &*rule.path)).copied()))
+            .map(|rule| Usage::after(known.get(&rule.id()).copied()))
             .collect();
         let overrides = |domain: &Arc<str>| Overrides {
             stats: OnceLock::new(),
@@ -127,10 +127,10 @@ impl Active {
         }
     }
 
-    /// The usage of each rule, by domain and path.
-    fn known_rules(&self) -> impl Iterator<Item = ((&str, &str), &Usage)> {
+    /// The usage of each rule.
+    fn known_rules(&self) -> impl Iterator<Item = (RuleId<'_>, &Usage)> {
         let rules = self.rules.rules.iter().zip(&self.usage);
-        rules.map(|(rule, usage)| ((&*rule.domain, &*rule.path), usage))
+        rules.map(|(rule, usage)| (rule.id(), usage))
     }
 
     /// The rule at an index of this configuration.

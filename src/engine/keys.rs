@@ -21,6 +21,7 @@ pub(super) fn rule_key(
         .map(|(level, entry)| match matched.values.get(level) {
             Some(CountedAs::Shared(name)) => Part::Shared(&entry.key, name),
             Some(CountedAs::Address(address)) => Part::Address(&entry.key, *address),
+            Some(CountedAs::Written(text)) => Part::Own(&entry.key, text),
             Some(CountedAs::Own) | None => Part::Own(&entry.key, &entry.value),
         });
     counter_key(&options.key_prefix, owner, limit, &request.domain, parts)

@@ -6,7 +6,9 @@ use crate::algorithms::held::plain;
 use crate::algorithms::limit::{self, LimitSpec};
 use crate::model::check::passes;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{Check, Clock, Descriptor, Enforcement, Hits, HoldId, Limit, Request, Settles, Transaction, Window};
+use crate::model::{
+    AlgorithmKind, Check, Clock, Descriptor, Enforcement, Hits, HoldId, Limit, Request, Settles, Transaction, Window,
+};
 use crate::rules::{Candidate, Matched, OnStoreError, Rule};
 
 use super::active::Active;
@@ -68,6 +70,7 @@ pub(super) enum PlanEntry {
         check: usize,
         rule: Option<usize>,
         limit_hits: u64,
+        algorithm: AlgorithmKind,
         requests_per_unit: u32,
         window: Window,
         window_seconds: u64,
@@ -172,7 +175,7 @@ impl Plan {
         if let Some(candidate) = &rule.candidate {
             self.add_candidate(input, descriptor, matched, (rule.index, candidate));
         }
-        let (amount, by_default) = rule.amount_for(&descriptor.entries, || input.clock.now_us());
+        let (amount, by_default) = rule.amount_for(&descriptor.entries, matched, || input.clock.now_us());
         let Some(limit) = amount.limit else {
             return PlanEntry::Unlimited { rule: rule.index };
         };
@@ -216,6 +219,7 @@ impl Plan {
             check,
             rule: Some(rule.index),
             limit_hits: limit.hits,
+            algorithm: limit.algorithm.kind(),
             requests_per_unit: amount.requests_per_unit,
             window: amount.window,
             window_seconds: amount.window.seconds_at(|| input.clock.now_us()),
@@ -287,6 +291,7 @@ impl Plan {
             check,
             rule: None,
             limit_hits: limit.hits,
+            algorithm: limit.algorithm.kind(),
             requests_per_unit: wanted.requests_per_unit,
             window: wanted.window,
             window_seconds: wanted.window.seconds(),

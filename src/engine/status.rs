@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::{HoldId, Outcome, RetryAfter, Window};
+use crate::model::{AlgorithmKind, HoldId, Outcome, RetryAfter, Window};
 use crate::rules::{OnStoreError, Rule};
 
 use super::Active;
@@ -62,6 +62,8 @@ pub struct Counted {
     pub window_seconds: u64,
     /// The counter's limit in hits.
     pub limit_hits: u64,
+    /// How it counts.
+    pub algorithm: AlgorithmKind,
     /// Whether the hits were over, whatever the reported code.
     pub denied: bool,
     /// It is a quota: the request passes if all quotas of any one scope allow it.

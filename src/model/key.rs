@@ -1,7 +1,8 @@
 //! Counter keys: readable, made in this one place, and never the same for two different counters.
 //!
 //! Layout: `<prefix><algorithm>:{<domain>|<key>=<value>|…}`; `:o:` or `:c:` before the brace says whose counter it is, if
-//! not a rule's, and some have a window before that; `#` and a tag, which of several limits of a descriptor it is of. Everything that comes from a request or a rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
+//! not a rule's, and some have a window before that; `#` and a tag, which of several limits of a descriptor it is of. `~` in place of `=`
+//! says that values share the counter, `==` that the value is an address in its usual form. Everything that comes from a request or a rule is escaped, so that separators are only ever ours; the braces are Redis Cluster's hash tag. An identity over
 //! [`MAX_READABLE`] bytes keeps its first bytes and ends in `#` and 160 bits of BLAKE3 over the whole, so hostile
 //! values cannot be made to collide.
 
@@ -80,18 +81,24 @@ impl Owner {
 /// Which of the limits of one descriptor a limit is: by its window, so that it does not depend on their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag {
-    /// The window in seconds; at least 1.
+    /// The window in seconds; at least 1, or [`Self::PLANS`].
     pub seconds: u64,
     /// 1, or how many limits of the same window stand before this one and it.
     pub number: u8,
 }
 
 impl Tag {
+    /// In place of a window: a limit with plans has one for each.
+    pub const PLANS: u64 = 0;
+
     /// Reads what [`fmt::Display`] writes; `None` if it is anything else.
     fn parse(text: &str) -> Option<Self> {
         let (seconds, number) = text.split_once("s.").or_else(|| Some((text.strip_suffix('s')?, "1")))?;
         let tag = Self {
-            seconds: seconds.parse().ok()?,
+            seconds: match seconds {
+                "plan" => Self::PLANS,
+                seconds => seconds.parse().ok()?,
+            },
             number: number.parse().ok()?,
         };
         (tag.to_string() == text).then_some(tag)
@@ -100,9 +107,13 @@ impl Tag {
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seconds {
+            Self::PLANS => f.write_str("plans")?,
+            seconds => write!(f, "{seconds}s")?,
+        }
         match self.number {
-            1 => write!(f, "{}s", self.seconds),
-            number => write!(f, "{}s.{number}", self.seconds),
+            1 => Ok(()),
+            number => write!(f, ".{number}"),
         }
     }
 }
@@ -126,7 +137,7 @@ pub fn counter_key<'a>(
     // Exact unless something is escaped or has a window: the key then stays where it is written.
     let sizes = parts.clone().map(|part| match part {
         Part::Own(name, value) | Part::Shared(name, value) => name.len() + value.len() + 2,
-        Part::Address(name, _) => name.len() + "255.255.255.255".len() + 2,
+        Part::Address(name, _) => name.len() + "255.255.255.255".len() + 3,
     });
     let frame = prefix.len() + state_name(limit.algorithm).len() + owner.mark().len() + domain.len() + 2;
     let mut key = String::with_capacity(frame + sizes.sum::<usize>());
@@ -140,7 +151,12 @@ pub fn counter_key<'a>(
         key.push('|');
         let (Part::Own(name, _) | Part::Shared(name, _) | Part::Address(name, _)) = part;
         push_escaped(&mut key, name);
-        key.push(if matches!(part, Part::Shared(..)) { '~' } else { '=' });
+        key.push_str(match part {
+            Part::Own(..) => "=",
+            Part::Shared(..) => "~",
+            // Another rule may count the same text for itself.
+            Part::Address(..) => "==",
+        });
         match part {
             Part::Own(_, value) | Part::Shared(_, value) => push_escaped(&mut key, value),
             // Writing to a String cannot fail, and nothing in an address needs escaping.
@@ -164,6 +180,17 @@ pub fn rule_prefix(prefix: &str, owner: Owner, limit: &Limit, domain: &str) -> S
     key
 }
 
+/// What the value of a [`Part`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// The request's own.
+    Own,
+    /// The name of those that share the counter.
+    Shared,
+    /// An address.
+    Address,
+}
+
 /// What a counter's key says of its identity, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -171,8 +198,8 @@ pub struct Identity {
     pub owner: Owner,
     /// The domain.
     pub domain: String,
-    /// Key, value (or the pattern whose values share the counter) and whether it is such a pattern, level by level.
-    pub levels: Vec<(String, String, bool)>,
+    /// Key, value (or the pattern whose values share the counter) and what it is, level by level.
+    pub levels: Vec<(String, String, PartKind)>,
     /// Only the beginning is known: the last level ends in a hash.
     pub shortened: bool,
 }
@@ -190,13 +217,14 @@ impl Identity {
         let shortened = identity.contains('#');
         let mut parts = identity.split('|');
         let domain = unescape(parts.next()?);
-        let level = |part: &str| match part.find(['=', '~']) {
-            Some(at) => (
-                unescape(&part[..at]),
-                unescape(&part[at + 1..]),
-                part[at..].starts_with('~'),
-            ),
-            None => (unescape(part), String::new(), false),
+        let level = |part: &str| {
+            let (name, rest) = part.split_at(part.find(['=', '~']).unwrap_or(part.len()));
+            let signs = [("==", PartKind::Address), ("~", PartKind::Shared), ("=", PartKind::Own)];
+            let read = signs
+                .into_iter()
+                .find_map(|(sign, kind)| Some((rest.strip_prefix(sign)?, kind)));
+            let (value, kind) = read.unwrap_or(("", PartKind::Own));
+            (unescape(name), unescape(value), kind)
         };
         Some(Self {
             owner,

@@ -1,7 +1,7 @@
 //! `sluicegate check --diff`: what a change of rules means, in words.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use crate::algorithms::limit::DEFAULT_PRECISION;
@@ -11,6 +11,9 @@ use crate::model::{Algorithm, Limit, Window};
 use crate::rules::{Candidate, Rule, RuleSet};
 
 use super::explain::RuleName;
+use plans::plans;
+
+mod plans;
 
 /// Two sets of rules to compare.
 pub struct Diff<'a> {
@@ -34,18 +37,18 @@ enum Shift {
 
 impl fmt::Display for Diff<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (old, new) = (self.old.by_path(), self.new.by_path());
-        let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let anew: HashSet<_> = self.new.starting_anew(self.old).iter().map(|rule| rule.id()).collect();
         let mut lines = Vec::new();
-        for path in paths {
-            match (old.get(path), new.get(path)) {
+        for change in self.new.changes(self.old) {
+            match change {
                 (None, Some(rule)) => {
                     let tries = rule
                         .candidate
                         .as_ref()
                         .map(|candidate| format!("; tries a candidate: {}", tried(candidate)));
-                    let tries = tries.unwrap_or_default();
-                    lines.push(format!("{}: new, {}{tries}", RuleName(rule), describe(rule)));
+                    let counters = anew.contains(&rule.id()).then_some("; its counters start anew");
+                    let (tries, counters) = (tries.unwrap_or_default(), counters.unwrap_or_default());
+                    lines.push(format!("{}: new, {}{tries}{counters}", RuleName(rule), describe(rule)));
                 }
                 (Some(rule), None) => lines.push(format!("{}: gone, it was {}", RuleName(rule), describe(rule))),
                 (Some(old), Some(new)) => lines.extend(changed(old, new)),
@@ -173,18 +176,37 @@ fn changed(old: &Rule, new: &Rule) -> Option<String> {
     if old.name != new.name {
         parts.push(format!("its name was {:?}", Clipped(&old.name).to_string()));
     }
+    if old.levels != new.levels {
+        parts.push(format!("its values are others than in {}", Clipped(&old.path)));
+    }
     if parts.is_empty() {
         return None;
     }
-    if old.limit.is_some() && new.limit.is_some() {
-        let counters = if new.keeps_counters_of(old) {
+    parts.extend(counters(old, new));
+    Some(format!("{}: {}", RuleName(new), parts.join("; ")))
+}
+
+/// What becomes of a rule's counters.
+fn counters(old: &Rule, new: &Rule) -> Option<String> {
+    let kept = new.keeps_counters_of(old);
+    let mut anew: Vec<String> = new
+        .plans_starting_anew(old)
+        .iter()
+        .map(|plan| format!("plan {plan}"))
+        .collect();
+    if anew.is_empty() {
+        let counts = old.limit.is_some() && new.limit.is_some();
+        let words = if kept {
             "its counters go on"
         } else {
             "its counters start anew"
         };
-        parts.push(counters.to_owned());
+        return counts.then(|| words.to_owned());
     }
-    Some(format!("{}: {}", RuleName(new), parts.join("; ")))
+    if !kept {
+        anew.insert(0, "the default".to_owned());
+    }
+    Some(format!("counters of values with {} start anew", anew.join(", ")))
 }
 
 /// Options whose changes have words of their own; every other one is told by its name and values.
@@ -245,48 +267,6 @@ fn candidate(old: &Rule, new: &Rule) -> Option<String> {
         (Some(was), Some(is)) if was != is => Some(format!("tries another candidate: {was} → {is}")),
         _ => None,
     }
-}
-
-/// What becomes of a rule's plans. The default's limit is the rule's own, for which it speaks itself.
-fn plans(old: &Rule, new: &Rule) -> Vec<String> {
-    let (was, is) = match (&old.plan_from, &new.plan_from) {
-        (None, None) => return Vec::new(),
-        (Some(was), None) => {
-            return vec![format!(
-                "no plans any more, they came from {}",
-                Clipped(&was.source.from.to_string())
-            )];
-        }
-        (None, Some(is)) => return vec![format!("plans come from {}", Clipped(&is.source.from.to_string()))],
-        (Some(was), Some(is)) => (was, is),
-    };
-    let mut parts = Vec::new();
-    if was.source.from != is.source.from {
-        let [was, is] = [was, is].map(|from| Clipped(&from.source.from.to_string()).to_string());
-        parts.push(format!("plans come from {is}, not from {was}"));
-    }
-    if was.default.name != is.default.name {
-        parts.push(format!(
-            "values without an entry have the plan {}, not {}",
-            is.default.name, was.default.name
-        ));
-    }
-    for plan in &is.source.plans {
-        match was.source.plan(&plan.name) {
-            None => parts.push(format!("new plan {}: {}", plan.name, plan.amount)),
-            Some(before) if before.amount != plan.amount => {
-                parts.push(format!("plan {}: {} → {}", plan.name, before.amount, plan.amount));
-            }
-            Some(_) => {}
-        }
-    }
-    let gone = was
-        .source
-        .plans
-        .iter()
-        .filter(|plan| is.source.plan(&plan.name).is_none());
-    parts.extend(gone.map(|plan| format!("plan {} is gone: values that have it get the default", plan.name)));
-    parts
 }
 
 /// What a rule's limit admits now.

@@ -81,8 +81,8 @@ impl fmt::Display for Line<'_> {
                     None => f.write_str("the request's own limit")?,
                 }
                 write!(f, ", {} per {}", counted.requests_per_unit, counted.window)?;
-                if let Some(limit) = rule.and_then(|rule| rule.limit) {
-                    write!(f, ", {}", limit.algorithm.kind())?;
+                if rule.is_some() {
+                    write!(f, ", {}", counted.algorithm)?;
                 }
                 f.write_str(": ")?;
                 let marks = rule.is_some_and(|rule| rule.marks);

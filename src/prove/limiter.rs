@@ -15,7 +15,7 @@ use crate::telemetry::{Metrics, RuleStats};
 #[must_use]
 pub fn unread_plans(rules: &RuleSet) -> Vec<String> {
     let sources = rules.sources.iter();
-    let unread = sources.filter(|source| !matches!(source.from, PlanOrigin::File(_)));
+    let unread = sources.filter(|source| !matches!(source.from, PlanOrigin::File { .. }));
     let note = unread.map(|source| {
         let (domain, name) = (Clipped(&source.domain), Clipped(&source.name));
         format!(

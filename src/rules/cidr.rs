@@ -129,13 +129,13 @@ impl CidrTables {
         }
     }
 
-    /// The node of the longest prefix, and the address as it is counted. An IPv4-mapped address is an IPv4 one.
-    pub(super) fn find(&self, value: &str, probe: &mut impl FnMut()) -> Option<(NodeId, IpAddr)> {
-        let address = self.address(value)?;
-        self.all(address, probe).next().map(|node| (node, address))
+    /// The node of the longest prefix.
+    pub(super) fn find(&self, address: IpAddr, probe: &mut impl FnMut()) -> Option<NodeId> {
+        self.all(address, probe).next()
     }
 
-    fn address(&self, value: &str) -> Option<IpAddr> {
+    /// A value as an address, if there are networks. An IPv4-mapped address is an IPv4 one.
+    pub(super) fn address(&self, value: &str) -> Option<IpAddr> {
         if self.tables.is_empty() {
             return None;
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::model::key::{Owner, Tag};
 use crate::model::{Entry, Limit, Window};
 
+pub use change::{RuleChange, RuleId};
 pub use defaults::Defaults;
 pub use matcher::{CountedAs, Matched};
 pub use tree::{Domain, Level, Node, QuotaMapping, RuleSet};
@@ -135,11 +136,17 @@ impl Rule {
 
     /// What it counts for the value that a descriptor ends with, and whether that is the default of a source that has no
     /// plan for the value.
-    pub fn amount_for(&self, entries: &[Entry], now_us: impl FnOnce() -> u64) -> (plans::Amount, bool) {
+    pub fn amount_for(
+        &self,
+        entries: &[Entry],
+        matched: &Matched<'_>,
+        now_us: impl FnOnce() -> u64,
+    ) -> (plans::Amount, bool) {
         let Some(from) = &self.plan_from else {
             return (self.amount(), false);
         };
-        let given = entries.last().and_then(|entry| from.given(&entry.value, now_us()));
+        let value = matched.value_of_last(entries);
+        let given = value.and_then(|value| from.given(&value, now_us()));
         given.map_or_else(|| (self.amount(), true), |plan| (plan.amount, false))
     }
 

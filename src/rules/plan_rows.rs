@@ -202,6 +202,12 @@ impl PlanRows {
         Some(usize::from(*word))
     }
 
+    /// Whether a value has an entry that has expired.
+    #[must_use]
+    pub fn has_expired(&self, value: &[u8], now_us: u64) -> bool {
+        self.find(value).is_some() && self.word_of(value, now_us).is_none()
+    }
+
     fn expires_s(&self, number: usize) -> u32 {
         self.expiries_s.get(number).copied().unwrap_or(NEVER)
     }

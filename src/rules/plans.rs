@@ -26,8 +26,13 @@ pub struct PlanFrom {
 /// What a source is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanOrigin {
-    /// A file, by its path as it can be opened.
-    File(Arc<str>),
+    /// A file.
+    File {
+        /// Its path as it can be opened.
+        path: Arc<str>,
+        /// The same as the rules have it, relative to their file.
+        written: Arc<str>,
+    },
     /// A hash in the store's Redis, by its key.
     Redis(Arc<str>),
     /// A URL.
@@ -42,7 +47,7 @@ pub enum PlanOrigin {
 impl fmt::Display for PlanOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "file {path}"),
+            Self::File { path, .. } => write!(f, "file {path}"),
             Self::Redis(hash) => write!(f, "Redis hash {hash}"),
             Self::Http { url, every } => write!(f, "{url} every {}s", every.as_secs()),
         }
@@ -123,6 +128,15 @@ impl PlanSource {
 }
 
 impl PlanFrom {
+    /// Whether the source has an entry for a value that has expired at a time.
+    #[must_use]
+    pub fn has_expired(&self, value: &str, now_us: u64) -> bool {
+        let table = self.source.table.load();
+        table
+            .as_ref()
+            .is_some_and(|table| table.rows.has_expired(value.as_bytes(), now_us))
+    }
+
     /// The plan that the source gives a value at a time; `None` = it gives none, so the default holds.
     #[must_use]
     pub fn given(&self, value: &str, now_us: u64) -> Option<Arc<LimitPlan>> {

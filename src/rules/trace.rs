@@ -108,13 +108,13 @@ fn unknown_key(level: &Level) -> Step<'_> {
 
 fn step<'r>(values: &'r Values, entry: &Entry) -> (Option<NodeId>, Step<'r>) {
     let found = values.find(&entry.value, &mut || {});
-    let id = found.map(|(id, _)| id);
+    let id = found.map(|(id, ..)| id);
     let named = || values.exact.iter().chain(&values.sets).map(|(text, id)| (&**text, *id));
     let name_of = |id: NodeId| named().find(|(_, node)| *node == id).map_or("", |(text, _)| text);
-    let matched = found.map(|(id, how)| match how {
+    let matched = found.map(|(id, how, _)| match how {
         How::Value => Match::Value,
         How::List => Match::List(name_of(id)),
-        How::Network(_) => Match::Network(name_of(id)),
+        How::Network => Match::Network(name_of(id)),
         How::Pattern => Match::Pattern(name_of(id)),
         How::Regex => Match::Regex(name_of(id)),
         How::Key => Match::Key,

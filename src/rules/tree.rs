@@ -190,12 +190,6 @@ impl Level {
         Ok(())
     }
 
-    /// Bytes that the regular expressions of a key compile to.
-    #[must_use]
-    pub fn regex_bytes(&self, key: &str) -> usize {
-        self.keys.get(key).map_or(0, |values| values.regexes.bytes())
-    }
-
     /// As deep as rules are nested, which is bounded.
     fn compile(&mut self) {
         for values in self.keys.values_mut() {

@@ -13,8 +13,8 @@ use super::pattern::NodeId;
 
 /// Most bytes that one regular expression may compile to.
 pub const MAX_REGEX_BYTES: usize = 256 << 10;
-/// Most bytes that all regular expressions of one key on one level may compile to.
-pub const MAX_LEVEL_REGEX_BYTES: usize = 16 << 20;
+/// Most bytes that the regular expressions of all rules may compile to.
+pub const MAX_ALL_REGEX_BYTES: usize = 16 << 20;
 /// Longest name of a set that is kept whole, in bytes.
 const MAX_NAME: usize = 256;
 /// What stays of a longer one, in bytes.
@@ -39,13 +39,18 @@ impl fmt::Display for ValueSet {
         let mut inside = String::new();
         let kind = match self {
             Self::In(values) => {
-                for (at, value) in values.iter().enumerate() {
+                // The order of a list means nothing, so it is no part of the name.
+                let mut values: Vec<&String> = values.iter().collect();
+                values.sort_unstable();
+                for (at, value) in values.into_iter().enumerate() {
                     inside.push_str(if at == 0 { "" } else { "," });
                     inside.push_str(&value.replace('\\', "\\\\").replace(',', "\\,"));
                 }
                 "in"
             }
             Self::Cidr(networks) => {
+                let mut networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+                networks.sort_unstable();
                 for (at, network) in networks.iter().enumerate() {
                     write!(inside, "{}{network}", if at == 0 { "" } else { "," })?;
                 }
@@ -127,10 +132,6 @@ pub(super) struct Regexes {
 }
 
 impl Regexes {
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Adds one; it matches from [`Self::compile`] on.
     pub(super) fn insert(&mut self, regex: &ValueRegex, node: NodeId) {
         self.waiting.push(regex.whole.clone());

@@ -118,10 +118,10 @@ impl SourceKeeper {
         let redis = self.redis.clone();
         let (ready, first) = sync_channel(1);
         let from = source.from.clone();
-        let is_file = matches!(from, PlanOrigin::File(_));
+        let is_file = matches!(from, PlanOrigin::File { .. });
         thread::Builder::new().name("plans".to_owned()).spawn(move || {
             match from {
-                PlanOrigin::File(path) => file::read(&of, Path::new(&*path), &token, &ready),
+                PlanOrigin::File { path, .. } => file::read(&of, Path::new(&*path), &token, &ready),
                 PlanOrigin::Redis(hash) => redis::read(&of, &hash, redis.as_deref(), &token),
                 PlanOrigin::Http { url, every } => http::read(&of, &url, every, &token),
             }

@@ -156,10 +156,17 @@ fn level_names(rule: &Rule) -> Vec<String> {
     names
 }
 
-/// Tells the series of one of several limits of a descriptor from the others'.
+/// Tells the series of one of several limits of a descriptor from the others', and that of a rule from those whose levels
+/// read the same.
 pub fn tag_last(names: &mut [String], rule: &Rule) {
-    if let (Some(tag), Some(last)) = (rule.tag, names.last_mut()) {
-        last.push_str(&format!("#{tag}"));
+    // The path is the levels, joined, and what tells it apart.
+    let levels = rule.levels.iter().map(|(key, value)| match value.len() {
+        0 => key.len() + 1,
+        length => key.len() + length + 2,
+    });
+    let joined = levels.sum::<usize>().saturating_sub(1);
+    if let (Some(apart), Some(last)) = (rule.path.get(joined..), names.last_mut()) {
+        last.push_str(apart);
     }
 }
 

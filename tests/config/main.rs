@@ -11,6 +11,7 @@ mod holds;
 mod hostile;
 mod import;
 mod matching;
+mod names;
 mod options;
 mod plans;
 mod properties;

@@ -87,6 +87,12 @@ fn what_is_wrong_is_said_with_its_place_and_cure() {
         ("default: free", "default: gold", "9:", "it has: free, pro"),
         (", default: free", "", "9:", "has no `default`"),
         ("plan_from: tenants, ", "unit: day, ", "9:", "it needs `plan_from"),
+        (
+            "name: t,",
+            "count_denied: false,",
+            "9:",
+            "`count_denied` beside `plan_from`",
+        ),
         ("name: t,", "unit: day,", "9:", "`unit` beside `plan_from`"),
         ("name: t,", "burst: 5,", "9:", "`burst` beside `plan_from`"),
         ("name: t,", "unlimited: true,", "9:", "`unlimited` beside `plan_from`"),
@@ -98,6 +104,36 @@ fn what_is_wrong_is_said_with_its_place_and_cure() {
             "`plan_from` has no effect in `metadata.sluicegate`",
         ),
     ];
+    assert_refused(&cases);
+}
+
+/// Values of different plans would count on one counter, each by its own number; and `false` says no less than `true`.
+#[test]
+fn what_cannot_stand_beside_plan_from_is_refused() {
+    assert_refused(&[
+        (
+            "name: t,",
+            "count_denied: false,",
+            "9:",
+            "`count_denied` beside `plan_from`",
+        ),
+        (
+            "- key: tenant",
+            "- key: tenant\n    value: \"t*\"\n    share_threshold: true",
+            "11:",
+            "`plan_from` beside `share_threshold: true`",
+        ),
+        (
+            "- key: tenant",
+            "- key: tenant\n    value_in: [a, b]\n    metadata: { sluicegate: { share_threshold: true } }",
+            "11:",
+            "`plan_from` beside `share_threshold: true`",
+        ),
+    ]);
+}
+
+/// What in the good rules is replaced by what, the line where that is refused, and a part of what is said.
+fn assert_refused(cases: &[(&str, &str, &str, &str)]) {
     for (from, to, place, expected) in cases {
         let yaml = GOOD.replacen(from, to, 1);
         let found = refused(&yaml);
@@ -137,4 +173,88 @@ fn sources_of_plans_know_where_they_are() {
     let load = |text| sluicegate::config::load(&[text], &sluicegate::rules::Defaults::default());
     let rules = load(text).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(rules.sources[0].from.to_string(), "file /etc/sluicegate/tenants.csv");
+}
+
+/// What is told of a limit is the rule's to say, also where what it counts is a plan's.
+#[test]
+fn what_is_told_stands_beside_plan_from() {
+    let told = rules(&GOOD.replace("name: t,", "name: t, headers: false, body: false, on_limit: mark,"));
+    let rule = &told.rules[0];
+    assert_eq!((rule.headers, rule.body, rule.marks), (false, false, true));
+    let above = GOOD.replace(
+        "- key: tenant\n    rate_limit",
+        "- key: group\n    value: \"*\"\n    share_threshold: true\n    descriptors:\n    - key: tenant\n      rate_limit",
+    );
+    assert_eq!(
+        rules(&above).rules[0].path.as_ref(),
+        "group_*.tenant",
+        "shared above the level is no harm"
+    );
+}
+
+/// Among several limits one with plans has a name that depends on no plan's window.
+#[test]
+fn among_several_limits_plans_keep_their_name() {
+    let of = |default: &str, list: &str| {
+        rules(
+            &GOOD
+                .replace("free: { requests_per_unit: 1, unit: hour }", default)
+                .replace(
+                    "rate_limit: { name: t, plan_from: tenants, default: free }",
+                    &format!("rate_limits: [{list}]"),
+                ),
+        )
+    };
+    let paths = |rules: &sluicegate::rules::RuleSet| -> Vec<String> {
+        rules.rules.iter().map(|rule| rule.path.to_string()).collect()
+    };
+    let plans = "{ plan_from: tenants, default: free }";
+    let both = format!("{{ requests_per_unit: 9, unit: day }}, {plans}");
+    let minute = of("free: { requests_per_unit: 1, unit: minute }", &both);
+    let week = of("free: { requests_per_unit: 1, unit: week }", &both);
+    let unlimited = of("free: { unlimited: true }", &both);
+    let same = of("free: { requests_per_unit: 5, unit: day }", &both);
+    for rules in [&minute, &week, &unlimited, &same] {
+        assert_eq!(paths(rules), ["tenant#86400s", "tenant"]);
+        assert!(rules.starting_anew(&minute).is_empty());
+    }
+    let alone = of("free: { requests_per_unit: 1, unit: minute }", plans);
+    assert_eq!(paths(&alone), ["tenant"]);
+    let two = GOOD
+        .replace("sources:", "sources:\n  also: { file: also.csv }")
+        .replace(
+            "rate_limit: { name: t, plan_from: tenants, default: free }",
+            &format!("rate_limits: [{plans}, {{ plan_from: also, default: pro }}]"),
+        );
+    assert_eq!(paths(&rules(&two)), ["tenant#plans", "tenant"]);
+    let twice = GOOD.replace(
+        "rate_limit: { name: t, plan_from: tenants, default: free }",
+        &format!("rate_limits: [{plans}, {{ plan_from: tenants, default: pro }}]"),
+    );
+    let found = refused(&twice);
+    assert!(
+        found[0].starts_with("9:") && found[0].contains("`plan_from` this source"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn plans_whose_values_start_anew_are_named() {
+    let anew = |from: &str, to: &str| -> Vec<String> {
+        let (old, new) = (rules(GOOD), rules(&GOOD.replacen(from, to, 1)));
+        let names = new.rules[0].plans_starting_anew(&old.rules[0]);
+        assert_eq!(new.starting_anew(&old).is_empty(), names.is_empty(), "{to}");
+        names.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(anew("algorithm: token_bucket", "algorithm: fixed_window"), ["pro"]);
+    assert_eq!(
+        anew(
+            "requests_per_unit: 1,",
+            "requests_per_unit: 1, algorithm: fixed_window,"
+        ),
+        ["free"]
+    );
+    assert_eq!(anew("  pro: {", "  plus: {"), ["pro"], "they have the default now");
+    assert_eq!(anew("plan_from: tenants, default: free", "unit: day"), ["pro"]);
+    assert_eq!(anew("requests_per_unit: 3", "requests_per_unit: 9"), [""; 0]);
 }

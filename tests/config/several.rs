@@ -52,6 +52,22 @@ fn the_longest_window_has_the_plain_name_whatever_the_order() {
         found(&limits(&format!("{DAY}, {same}, {third}"))),
         of(&[("k", 250), ("k#86400s", 9), ("k#86400s.2", 8)])
     );
+    // Nor does the order of those of one window.
+    let mut sorted = found(&limits(&format!("{third}, {same}, {DAY}")));
+    sorted.reverse();
+    assert_eq!(sorted, found(&limits(&format!("{DAY}, {same}, {third}"))));
+    let (hard, soft) = (
+        "{requests_per_unit: 9, unit: day}",
+        "{requests_per_unit: 8, unit: day, on_limit: mark}",
+    );
+    assert_eq!(
+        found(&limits(&format!("{soft}, {hard}"))),
+        of(&[("k#86400s", 8), ("k", 9)])
+    );
+    assert_eq!(
+        found(&limits(&format!("{hard}, {soft}"))),
+        of(&[("k", 9), ("k#86400s", 8)])
+    );
     let rules = limits(&format!("{SECOND}, {DAY}"));
     let lines: Vec<&str> = rules.rules.iter().map(|rule| &*rule.source).collect();
     assert_eq!(lines, ["rules.yaml:4", "rules.yaml:4"]);
@@ -121,7 +137,11 @@ fn what_cannot_stand_together_is_refused_with_its_place_and_its_cure() {
         ),
         (
             format!("rate_limits: [{SECOND}, {DAY}]\n    metadata: {{sluicegate: {{window: 30s}}}}"),
-            "d / k | `window` needs a `rate_limit` to apply to",
+            "d / k | `window` in `metadata.sluicegate` beside `rate_limits` | move `window` into the limits of the list",
+        ),
+        (
+            format!("rate_limits: [{DAY}, {{name: b, unit: second, replaces: [{{name: daily}}]}}]"),
+            "4:111 d / k | another limit of its own list, \"daily\" | leave it out, or leave out the limit",
         ),
     ] {
         let found = refused(&yaml(&wrong));
@@ -145,7 +165,10 @@ fn counters_go_on_as_far_as_their_names_do() {
     };
     let alone = rules(&yaml(&format!("rate_limit: {DAY}")));
     let both = limits(&format!("{SECOND}, {DAY}"));
-    assert_eq!(anew(&alone, &both), ["k#1s"]);
+    assert!(anew(&alone, &both).is_empty(), "what was there goes on");
+    // The longest has the counters of the one that was alone.
+    let month = format!("{DAY}, {{requests_per_unit: 10000, unit: month}}");
+    assert_eq!(anew(&alone, &limits(&month)), ["k#86400s"]);
     assert!(anew(&both, &alone).is_empty());
     assert!(anew(&both, &limits(&format!("{DAY}, {SECOND}"))).is_empty());
     assert!(

@@ -48,7 +48,10 @@ fn a_field_in_the_wrong_place_is_told_where_it_belongs() {
             &["`shadow_mode` has no effect in `rate_limit`", "belongs in a descriptor"],
         ),
         (
-            &descriptor(&["rate_limit: {unit: day, replaces: [{name: x, key: y}]}"]),
+            &format!(
+                "{}  - {{key: b, rate_limit: {{unit: day, name: x}}}}\n",
+                descriptor(&["rate_limit: {unit: day, replaces: [{name: x, key: y}]}"])
+            ),
             "rules.yaml:4:50: d / a: ",
             &["`key` has no effect in an entry of `replaces`"],
         ),
@@ -202,4 +205,20 @@ fn warnings_are_bounded_and_counted() {
     let found = warned(&format!("domain: d\ndescriptors:\n{many}"));
     assert_eq!(found.len(), 101);
     assert_eq!(found.last().map(String::as_str), Some("… and 400 more warnings"));
+}
+
+#[test]
+fn a_replaced_name_that_no_rule_has_is_told() {
+    let replacing = |name: &str| {
+        descriptor(&[&format!(
+            "rate_limit: {{unit: day, name: b, replaces: [{{name: {name}}}]}}"
+        )])
+    };
+    assert_warned(&[(
+        &replacing("gone"),
+        "rules.yaml:4:",
+        &["no rule of the domain is called \"gone\"", "give a rule this `name`"],
+    )]);
+    let there = "  - {key: c, rate_limit: {unit: day, name: gone}}\n";
+    assert!(warned(&format!("{}{there}", replacing("gone"))).is_empty());
 }

@@ -1,7 +1,7 @@
 //! No two different counters share a key.
 
 use proptest::prelude::*;
-use sluicegate::model::key::{Identity as Read, Owner, Part, Tag, counter_key};
+use sluicegate::model::key::{Identity as Read, Owner, Part, PartKind, Tag, counter_key};
 use sluicegate::model::{AlgorithmKind, CounterKey};
 
 use crate::traces;
@@ -129,6 +129,8 @@ fn several_limits_of_a_descriptor_have_keys_of_their_own() {
         tag(60, 2),
         tag(602, 1),
         tag(1, 1),
+        tag(Tag::PLANS, 1),
+        tag(Tag::PLANS, 2),
     ];
     for prefix in ["", "sg:", "a#1", "a#1s", "#60s:", "x{#60s.2}"] {
         for kind in AlgorithmKind::ALL {
@@ -141,5 +143,27 @@ fn several_limits_of_a_descriptor_have_keys_of_their_own() {
                 assert!(seen.insert(key));
             }
         }
+    }
+}
+
+/// A rule for a network counts addresses, another one may count the same text for itself.
+#[test]
+fn an_address_is_not_counted_as_its_text() {
+    let limit = traces::limit(AlgorithmKind::SlidingWindow, 10, 60);
+    let key = |part| counter_key("", Owner::Rule, &limit, "d", [part, Part::Own("k", "=v")]);
+    let address = "10.9.9.9".parse().expect("an address");
+    let keys = [
+        (key(Part::Own("ip", "10.9.9.9")), PartKind::Own),
+        (key(Part::Shared("ip", "10.9.9.9")), PartKind::Shared),
+        (key(Part::Address("ip", address)), PartKind::Address),
+    ];
+    for (key, kind) in &keys {
+        let levels = Read::of(key.as_str()).expect("a key").levels;
+        let expected = [
+            ("ip".to_owned(), "10.9.9.9".to_owned(), *kind),
+            ("k".to_owned(), "=v".to_owned(), PartKind::Own),
+        ];
+        assert_eq!(levels, expected, "{key}");
+        assert!(keys.iter().filter(|(other, _)| other == key).count() == 1, "{key}");
     }
 }

@@ -31,13 +31,37 @@ async fn each_value_has_its_plan_and_the_others_the_default() {
     let explained = shop.explain("own").await;
     assert_eq!(
         explained["plan"],
-        serde_json::json!({"source": "tenants", "name": "5/hour", "by_default": false})
+        serde_json::json!({"source": "tenants", "name": "5/hour", "by_default": false, "expired": false})
     );
     assert_eq!(explained["counter"]["limit"], 5);
     let explained = shop.explain("nobody").await;
     assert_eq!(
         explained["plan"],
-        serde_json::json!({"source": "tenants", "name": "free", "by_default": true})
+        serde_json::json!({"source": "tenants", "name": "free", "by_default": true, "expired": false})
+    );
+    assert_eq!(shop.explain("old").await["plan"]["expired"], true);
+    let unlimited = shop.explain("big").await;
+    assert_eq!(
+        (&unlimited["outcome"], &unlimited["plan"]["name"]),
+        (&"unlimited".into(), &"all".into())
+    );
+    let told = |tenant: &str| {
+        let admin = format!("http://127.0.0.1:{}", shop.server.admin_port);
+        let entry = format!("tenant={tenant}");
+        let output = run(
+            directory.path(),
+            &["explain", "--admin", &admin, "--domain", "shop", &entry],
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (old, big) = (told("old"), told("big"));
+    assert!(
+        old.contains("plan free by default, because the value's entry in tenants has expired"),
+        "{old}"
+    );
+    assert!(
+        big.contains("unlimited by rule") && big.contains("plan all of tenants"),
+        "{big}"
     );
     // It counts nothing.
     assert_eq!(shop.metric("sluicegate_plan_defaults_total", "").await, Some(20.0));

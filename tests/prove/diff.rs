@@ -93,3 +93,70 @@ fn a_change_is_told_in_words() {
     let wrong = sluicegate(directory.path(), &["check", "--diff", "old.yaml", "new.yaml"]);
     assert_eq!(wrong.status.code(), Some(1));
 }
+
+const PLANS: &str = "
+domain: shop
+plans:
+  free: { requests_per_unit: 1, unit: hour }
+  pro: { requests_per_unit: 3, unit: hour }
+sources:
+  tenants: { file: tenants.csv }
+descriptors:
+  - { key: tenant, rate_limit: { plan_from: tenants, default: free } }
+  - { key: a, value: b_c, rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: a_b, value: c, rate_limit: { unit: day, requests_per_unit: 2 } }
+  - { key: several, rate_limit: { unit: day, requests_per_unit: 250 } }
+  - { key: set, value_in: [x, y], share_threshold: true, rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: each, value_in: [x, y], rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: order, value_in: [x, y], share_threshold: true, rate_limit: { unit: day, requests_per_unit: 1 } }
+";
+
+/// What looks the same by name, goes on under another name, or hides in a plan.
+#[test]
+fn what_a_name_does_not_show_is_told() {
+    let new = PLANS
+        .replace(
+            "requests_per_unit: 3, unit: hour",
+            "requests_per_unit: 3, unit: hour, algorithm: token_bucket",
+        )
+        .replace("unit: day, requests_per_unit: 2 }", "unit: day, requests_per_unit: 3 }")
+        .replace(
+            "rate_limit: { unit: day, requests_per_unit: 250 }",
+            "rate_limits: [{ unit: day, requests_per_unit: 250 }, { unit: month, requests_per_unit: 10000 }]",
+        )
+        .replace("key: set, value_in: [x, y]", "key: set, value_in: [x, y, z]")
+        .replace("key: each, value_in: [x, y]", "key: each, value_in: [x, y, z]")
+        .replace("key: order, value_in: [x, y]", "key: order, value_in: [y, x]");
+    let rows = "acme,pro\n";
+    let files = [
+        ("old/r.yaml", PLANS),
+        ("new/r.yaml", new.as_str()),
+        ("old/tenants.csv", rows),
+        ("new/tenants.csv", rows),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, text).expect("a file");
+    }
+    let output = sluicegate(directory.path(), &["check", "--diff", "old", "new"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let expected = [
+        "shop / a_b_c~2: looser: 2 per day by sliding_window → 3 per day by sliding_window; its counters go on",
+        "shop / each_in(x,y,z): its values are others than in each_in(x,y); its counters go on",
+        "shop / set_in(x,y,z): its values are others than in set_in(x,y); its counters start anew",
+        "shop / several: looser: 250 per day by sliding_window → 10000 per month by sliding_window; its counters go on",
+        "shop / several#86400s: new, 250 per day by sliding_window; its counters start anew",
+        "shop / tenant: plan pro: 3 per hour by sliding_window, precision 32 → 3 per hour by token_bucket, burst 3; counters of \
+         values with plan pro start anew",
+        "no longer: shop.tenants plan pro: 3 per hour by sliding_window",
+        "new: shop.tenants plan pro: 3 per hour by token_bucket",
+    ];
+    let found: Vec<&str> = lines.lines().collect();
+    assert_eq!(found.len(), expected.len(), "{lines}");
+    for (line, start) in found.iter().zip(expected) {
+        assert!(line.starts_with(start), "{start}\n{lines}");
+    }
+}

@@ -281,3 +281,28 @@ tests:
     let out = text(&output.stdout);
     assert!(output.status.success(), "{out}{}", text(&output.stderr));
 }
+
+/// What decided is the plan's limit, not the default's.
+#[test]
+fn a_plan_is_told_with_its_own_algorithm() {
+    let rules = "domain: shop
+plans:
+  free: { requests_per_unit: 1, unit: hour }
+  pro: { requests_per_unit: 3, unit: hour, algorithm: token_bucket }
+sources: { tenants: { file: tenants.csv } }
+descriptors:
+  - { key: tenant, rate_limit: { plan_from: tenants, default: free } }
+";
+    let wrong = "rules: [shop.yaml]
+tests:
+  - name: pro
+    steps: [{ request: { descriptors: [[{ tenant: acme }]] }, expect: denied }]
+";
+    let files = [("shop.yaml", rules), ("tenants.csv", "acme,pro\n"), ("t.yaml", wrong)];
+    let output = sluicegate(directory(&files).path(), &["test", "t.yaml"]);
+    let out = text(&output.stdout);
+    assert!(
+        out.contains("rule shop / tenant, 3 per hour, token_bucket: admitted"),
+        "{out}"
+    );
+}

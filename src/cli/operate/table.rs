@@ -216,7 +216,10 @@ pub(in crate::cli) fn counter(state: &Value) -> String {
     };
     line("would pass", verdict);
     if state["enforced"] != true {
-        line("shadow", "counted, never denies".to_owned());
+        match state["marks"] == true {
+            true => line("marks", "what is over passes with a mark".to_owned()),
+            false => line("shadow", "counted, never denies".to_owned()),
+        }
     }
     let cached = if state["cached"] == true {
         " (a cached denial)"
@@ -274,7 +277,7 @@ fn outcome(of: &Value) -> String {
     match of["outcome"].as_str() {
         Some("counted") if rule.is_object() => format!("counted by {}{}", place(), plan(&of["plan"])),
         Some("counted") => "counted by the request's own limit".to_owned(),
-        Some("unlimited") => format!("unlimited by {}", place()),
+        Some("unlimited") => format!("unlimited by {}{}", place(), plan(&of["plan"])),
         Some("replaced") => format!("{} is replaced by another rule of the request", place()),
         _ => "no rule counts it".to_owned(),
     }
@@ -285,6 +288,9 @@ fn plan(plan: &Value) -> String {
     let (name, source) = (cell(&plan["name"]), cell(&plan["source"]));
     match plan["by_default"].as_bool() {
         Some(false) => format!(", plan {name} of {source}"),
+        Some(true) if plan["expired"] == true => {
+            format!(", plan {name} by default, because the value's entry in {source} has expired")
+        }
         Some(true) => format!(", plan {name} by default, because {source} has none for the value"),
         None => String::new(),
     }

@@ -165,7 +165,8 @@ impl Step<'_, '_> {
         let unit = &options.unit;
         let is_given = unit.is_there() && unit.value().is_none_or(|unit| !unit.is_empty());
         let unit = is_given.then(|| ("unit", unit.place()));
-        for (field, place) in unit.into_iter().chain(options.counting()) {
+        let counting = options.counting().map(|(option, place)| (option.name, place));
+        for (field, place) in unit.into_iter().chain(counting) {
             self.report(Problem::BesideUnlimited { field }, place);
         }
     }

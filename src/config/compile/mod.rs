@@ -22,13 +22,13 @@ mod sections;
 mod several;
 mod values;
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::sync::Arc;
 
 use crate::rules::plans::PlanSource;
 use crate::rules::{Defaults, Domain, Level, Node, QuotaMapping, Rule, RuleSet, pattern};
 
-use super::error::{ConfigErrors, Warnings};
+use super::error::{ConfigError, ConfigErrors, Severity, Warnings};
 use super::field::Field;
 use super::options::{Level as OptionLevel, Options};
 use super::problem::{Clipped, Problem};
@@ -52,12 +52,16 @@ pub fn compile(
         defaults,
         errors: &mut errors,
         rules: Vec::new(),
+        paths: HashSet::new(),
+        replaced: Vec::new(),
+        regex_bytes: 0,
         sources: Vec::new(),
         domains: HashMap::new(),
     };
     for file in files {
         compiler.file(file);
     }
+    compiler.warn_unreplaced();
     let (rules, sources, domains) = (compiler.rules, compiler.sources, compiler.domains.into_iter());
     let domains: HashMap<_, _> = domains
         .map(|(name, building)| {
@@ -91,6 +95,12 @@ struct Compiler<'a> {
     defaults: &'a Defaults,
     errors: &'a mut ConfigErrors,
     rules: Vec<Arc<Rule>>,
+    /// Domains and paths of the rules.
+    paths: HashSet<(Arc<str>, Arc<str>)>,
+    /// Domains and names that are to be replaced, each with the warning for when no rule has it.
+    replaced: Vec<((Arc<str>, String), ConfigError)>,
+    /// What the regular expressions of all rules compile to.
+    regex_bytes: usize,
     sources: Vec<Arc<PlanSource>>,
     domains: HashMap<Arc<str>, Building>,
 }
@@ -168,7 +178,7 @@ impl Compiler<'_> {
             let named = (!key.is_empty()).then_some(key);
             let text = descriptor.value.value().filter(|value| !value.is_empty());
             scope.labels.push(raw::label(number, named, text.map(String::as_str)));
-            let values = values::values(scope, descriptor, in_metadata, self.errors);
+            let values = values::values(scope, descriptor, in_metadata, &mut self.regex_bytes, self.errors);
             let name = values.as_ref().map(WrittenValues::name).unwrap_or_default();
             let (before_store, before_lease) = (scope.on_store_error, scope.lease);
             scope.levels.push((key.to_owned(), name));
@@ -177,13 +187,12 @@ impl Compiler<'_> {
             let sound = self.names(scope, descriptor);
             if let (Some(values), true) = (&values, sound)
                 && self.first_here(scope, descriptor, key, values, seen)
-                && values::fits(scope, values, level.regex_bytes(key), self.errors)
             {
                 // Cannot be refused: it is the first here.
                 let _ = match values {
                     WrittenValues::Any => level.insert(key, None, node),
                     WrittenValues::Text(value) => level.insert(key, Some(value), node),
-                    WrittenValues::Set(set, _) => level.insert_set(key, set, node),
+                    WrittenValues::Set(set) => level.insert_set(key, set, node),
                 };
             }
 
@@ -217,7 +226,14 @@ impl Compiler<'_> {
                 }
                 hash_map::Entry::Occupied(entry) => {
                     let first = entry.get().clone();
-                    scope.report(self.errors, Problem::DuplicateDescriptor { first }, place);
+                    let problem = match &entry.key().1 {
+                        LevelEntry::Name(name) => Problem::SameName {
+                            name: name.clone(),
+                            first,
+                        },
+                        _ => Problem::DuplicateDescriptor { first },
+                    };
+                    scope.report(self.errors, problem, place);
                     return false;
                 }
             }
@@ -266,6 +282,18 @@ impl Compiler<'_> {
         for (number, limit) in limits.iter().enumerate() {
             let labels = scope.labels.len();
             scope.labels.extend((limits.len() > 1).then(|| several::label(number)));
+            for replaced in limit
+                .value
+                .replaces
+                .value()
+                .into_iter()
+                .flatten()
+                .filter_map(Field::given)
+            {
+                let name = replaced.value.clone();
+                let warning = scope.error(Problem::ReplacesNothing { name: name.clone() }, replaced.place);
+                self.replaced.push(((Arc::clone(&scope.domain), name), warning));
+            }
             let before = (self.rules.len(), self.errors.count());
             if let Some(rule) = rule::compile(scope, self.defaults, descriptor, limit, self.errors) {
                 let rule = Arc::new(rule);
@@ -276,12 +304,33 @@ impl Compiler<'_> {
             scope.labels.truncate(labels);
         }
         several::tag(scope, &limits, &mut rules, self.errors);
+        rules.iter_mut().for_each(|rule| self.tell_apart(rule));
         let index = self.rules.len();
         let numbered = (index..)
             .zip(rules)
             .map(|(index, rule)| Arc::new(Rule { index, ..rule }));
         self.rules.extend(numbered);
         self.rules.get(index..).unwrap_or_default().to_vec()
+    }
+
+    fn warn_unreplaced(&mut self) {
+        let names: HashSet<_> = self.rules.iter().map(|rule| (&*rule.domain, &*rule.name)).collect();
+        for ((domain, name), warning) in std::mem::take(&mut self.replaced) {
+            if !names.contains(&(&*domain, &*name)) {
+                self.errors.add(Severity::Warning, warning);
+            }
+        }
+    }
+
+    /// Levels are joined to a path without escapes, as envoyproxy/ratelimit does it: of rules whose paths read the same, the
+    /// later ones are numbered.
+    fn tell_apart(&mut self, rule: &mut Rule) {
+        let plain = Arc::clone(&rule.path);
+        let mut number = 1;
+        while !self.paths.insert((Arc::clone(&rule.domain), Arc::clone(&rule.path))) {
+            number += 1;
+            rule.path = format!("{plain}~{number}").into();
+        }
     }
 
     /// How many rules and errors there are.
@@ -334,7 +383,7 @@ impl Compiler<'_> {
             }
             return None;
         };
-        if let Some(WrittenValues::Set(set, _)) = values {
+        if let Some(WrittenValues::Set(set)) = values {
             return Some(set.to_string().into());
         }
         if wildcards == 0 {

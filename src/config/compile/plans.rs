@@ -7,7 +7,7 @@ use crate::rules::{Defaults, Rule};
 
 use super::super::error::ConfigErrors;
 use super::super::field::Placed;
-use super::super::options::Options;
+use super::super::options::{Level, Options};
 use super::super::problem::Problem;
 use super::limits::{self, Counted};
 use super::scope::{FilePlans, Scope};
@@ -95,7 +95,10 @@ fn conflicts(scope: &Scope<'_>, raw: &Options, metadata: Option<&Options>, error
         .into_iter()
         .filter(|(_, there, _)| *there)
         .map(|(field, _, place)| (field, place));
+    // What is told of a limit, and to whom, is the rule's to say.
     let counting = raw.counting().chain(metadata.into_iter().flat_map(Options::counting));
+    let counting = counting.filter(|(option, _)| option.stands_on(Level::Plan));
+    let counting = counting.map(|(option, place)| (option.name, place));
     for (field, place) in beside.chain(counting) {
         let other = "plan_from";
         scope.report(errors, Problem::Conflict { field, other }, place);
@@ -134,6 +137,11 @@ pub(super) fn rule(
     let before = errors.count();
     let asked = raw.plan_from.given()?;
     conflicts(scope, raw, metadata, errors);
+    if scope.shared.last() == Some(&true) {
+        // Values of different plans would count on one counter, each by its own number.
+        let (field, other) = ("plan_from", "share_threshold: true");
+        scope.report(errors, Problem::Conflict { field, other }, asked.place);
+    }
     let source = scope.plans.sources.iter().find(|source| *source.name == *asked.value);
     // What is there and unusable has been reported.
     let is_written = scope.file.sources.iter().any(|written| written.name == asked.value);

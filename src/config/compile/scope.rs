@@ -70,8 +70,12 @@ impl<'f> Scope<'f> {
     }
 
     fn add(&self, errors: &mut ConfigErrors, severity: Severity, problem: Problem, place: Option<Place>) {
-        let path = self.labels.join(" / ");
-        errors.add(severity, ConfigError::new(&self.file.origin, place, path, problem));
+        errors.add(severity, self.error(problem, place));
+    }
+
+    /// What is wrong, with its place.
+    pub(super) fn error(&self, problem: Problem, place: Option<Place>) -> ConfigError {
+        ConfigError::new(&self.file.origin, place, self.labels.join(" / "), problem)
     }
 
     /// One of several words; a wrong one is reported.

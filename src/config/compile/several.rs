@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::model::Algorithm;
+use crate::model::calendar::Zone;
 use crate::model::key::Tag;
+use crate::model::{Algorithm, AlgorithmKind};
 use crate::rules::{MAX_LIMITS, Rule};
 
 use super::super::error::{ConfigErrors, Place};
@@ -40,8 +42,14 @@ pub(super) fn limits<'d>(
     }
     if !descriptor.rate_limit.is_there() {
         let metadata = descriptor.in_metadata.place();
-        for (field, place) in in_metadata.counting() {
-            scope.report(errors, Problem::NeedsRateLimit { field }, place.or(metadata));
+        for (option, place) in in_metadata.counting() {
+            let field = option.name;
+            let problem = if list.is_there() {
+                Problem::OfEachLimit { field }
+            } else {
+                Problem::NeedsRateLimit { field }
+            };
+            scope.report(errors, problem, place.or(metadata));
         }
     }
     match (&descriptor.rate_limit, list) {
@@ -75,33 +83,62 @@ fn entries<'d>(
 }
 
 /// Names the limits of a descriptor apart. The one with the longest window keeps the descriptor's own name and counters, so
-/// that it goes on where others come to stand beside it; the others are named after their windows, so that their order
-/// does not matter.
+/// that it goes on where others come to stand beside it; the others are named after their windows, and those of one window
+/// numbered by what they are, so that their order does not matter. A limit with plans has a window for each: it comes before all others, so that its
+/// name depends on none of them.
 pub(super) fn tag(scope: &Scope<'_>, limits: &[&Placed<Options>], rules: &mut [Rule], errors: &mut ConfigErrors) {
     if limits.len() < 2 || rules.len() < limits.len() {
         return;
     }
-    let longest = (0..rules.len()).max_by_key(|at| (rank(&rules[*at]), Reverse(*at)));
+    let names: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.name)).collect();
+    for (rule, written) in rules.iter().zip(limits) {
+        for name in written
+            .value
+            .replaces
+            .value()
+            .into_iter()
+            .flatten()
+            .filter_map(Field::given)
+        {
+            if names.iter().any(|other| **other == *name.value && *other != rule.name) {
+                let problem = Problem::ReplacesSibling {
+                    name: name.value.clone(),
+                };
+                scope.report(errors, problem, name.place);
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..rules.len()).collect();
+    order.sort_by_cached_key(|at| kind(&rules[*at]));
+    let mut before: Option<LimitKind> = None;
     let mut same: HashMap<u64, u8> = HashMap::new();
-    let mut kinds = Vec::new();
-    for (at, (rule, written)) in rules.iter_mut().zip(limits).enumerate() {
-        let Some(limit) = rule.limit else {
-            scope.report(errors, Problem::UnlimitedOfSeveral, written.value.unlimited.place());
+    for (position, at) in order.into_iter().enumerate() {
+        let (Some(rule), Some(written)) = (rules.get_mut(at), limits.get(at)) else {
             continue;
         };
-        let (algorithm, window) = (limit.algorithm.kind(), rule.window);
-        let kind = (algorithm, window.seconds(), window.zone, rule.marks);
-        if kinds.contains(&kind) {
-            scope.report(errors, Problem::SameLimit { window, algorithm }, written.place);
+        let this = kind(rule);
+        match (&rule.plan_from, rule.limit) {
+            (None, None) => scope.report(errors, Problem::UnlimitedOfSeveral, written.value.unlimited.place()),
+            _ if before.as_ref() != Some(&this) => {}
+            (Some(_), _) => scope.report(errors, Problem::SameSource, written.value.plan_from.place()),
+            (None, Some(limit)) => {
+                let (window, algorithm) = (rule.window, limit.algorithm.kind());
+                scope.report(errors, Problem::SameLimit { window, algorithm }, written.place);
+            }
         }
-        kinds.push(kind);
-        if Some(at) == longest {
+        before = Some(this);
+        if position == 0 {
             continue;
         }
-        let number = same.entry(window.seconds()).or_default();
+        let seconds = if rule.plan_from.is_some() {
+            Tag::PLANS
+        } else {
+            rule.window.seconds()
+        };
+        let number = same.entry(seconds).or_default();
         *number = number.saturating_add(1);
         let tag = Tag {
-            seconds: window.seconds(),
+            seconds,
             number: *number,
         };
         rule.path = format!("{}#{tag}", rule.path).into();
@@ -109,8 +146,21 @@ pub(super) fn tag(scope: &Scope<'_>, limits: &[&Placed<Options>], rules: &mut [R
     }
 }
 
-/// The window of a limit. Permits in flight are no quota: they have none.
-fn rank(rule: &Rule) -> u64 {
-    let counts = rule.limit.filter(|limit| limit.algorithm != Algorithm::Concurrency);
-    counts.map_or(0, |limit| limit.window_us)
+/// What a limit among several is, in the order of their names: its source of plans, or else its window, the longest first,
+/// its algorithm and its calendar, and whether it marks.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum LimitKind {
+    Plans(Arc<str>),
+    Window(Reverse<u64>, u64, Option<AlgorithmKind>, Option<Zone>, bool),
+}
+
+fn kind(rule: &Rule) -> LimitKind {
+    if let Some(from) = &rule.plan_from {
+        return LimitKind::Plans(Arc::clone(&from.source.name));
+    }
+    // Permits in flight are no quota: they have no window.
+    let quota = rule.limit.filter(|limit| limit.algorithm != Algorithm::Concurrency);
+    let rank = Reverse(quota.map_or(0, |limit| limit.window_us));
+    let algorithm = rule.limit.map(|limit| limit.algorithm.kind());
+    LimitKind::Window(rank, rule.window.seconds(), algorithm, rule.window.zone, rule.marks)
 }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use crate::rules::ValueSet;
 use crate::rules::cidr::Cidr;
-use crate::rules::value_set::{MAX_LEVEL_REGEX_BYTES, ValueRegex};
+use crate::rules::value_set::{MAX_ALL_REGEX_BYTES, ValueRegex};
 
-use super::super::error::{ConfigErrors, Place};
+use super::super::error::ConfigErrors;
 use super::super::field::{Field, Placed};
 use super::super::fields::MAX_TEXT;
 use super::super::options::Options;
@@ -20,8 +20,8 @@ pub(super) enum WrittenValues<'d> {
     Any,
     /// One, or those of a wildcard.
     Text(&'d str),
-    /// Those of a set, and where it is written.
-    Set(ValueSet, Option<Place>),
+    /// Those of a set.
+    Set(ValueSet),
 }
 
 /// Something that may stand on a level once.
@@ -32,6 +32,8 @@ pub(super) enum LevelEntry {
     Listed(String),
     Network(Cidr),
     Regex(String),
+    /// What paths and labels call it.
+    Name(String),
 }
 
 impl WrittenValues<'_> {
@@ -40,27 +42,31 @@ impl WrittenValues<'_> {
         match self {
             Self::Any => String::new(),
             Self::Text(text) => (*text).to_owned(),
-            Self::Set(set, _) => set.to_string(),
+            Self::Set(set) => set.to_string(),
         }
     }
 
     /// What it takes of its level.
     pub(super) fn entries(&self) -> Vec<LevelEntry> {
-        match self {
+        let mut entries = match self {
             Self::Any => vec![LevelEntry::Any],
             Self::Text(text) => vec![LevelEntry::Text((*text).to_owned())],
-            Self::Set(ValueSet::In(values), _) => values.iter().cloned().map(LevelEntry::Listed).collect(),
-            Self::Set(ValueSet::Cidr(networks), _) => networks.iter().copied().map(LevelEntry::Network).collect(),
-            Self::Set(ValueSet::Regex(regex), _) => vec![LevelEntry::Regex(regex.text().to_owned())],
-        }
+            Self::Set(ValueSet::In(values)) => values.iter().cloned().map(LevelEntry::Listed).collect(),
+            Self::Set(ValueSet::Cidr(networks)) => networks.iter().copied().map(LevelEntry::Network).collect(),
+            Self::Set(ValueSet::Regex(regex)) => vec![LevelEntry::Regex(regex.text().to_owned())],
+        };
+        entries.push(LevelEntry::Name(self.name()));
+        entries
     }
 }
 
-/// Reads the values of a descriptor; `None` when something is wrong with them.
+/// Reads the values of a descriptor; `None` when something is wrong with them. `regex_bytes` is what the expressions of
+/// all rules compile to so far.
 pub(super) fn values<'d>(
     scope: &Scope<'_>,
     descriptor: &'d Descriptor,
     in_metadata: &'d Options,
+    regex_bytes: &mut usize,
     errors: &mut ConfigErrors,
 ) -> Option<WrittenValues<'d>> {
     let before = errors.count();
@@ -88,22 +94,27 @@ pub(super) fn values<'d>(
                 scope.report(errors, Problem::Conflict { field, other }, place);
             }
         }
-        set = set.or_else(|| set_of(scope, options, errors));
+        set = set.or_else(|| set_of(scope, options, regex_bytes, errors));
     }
     let is_whole = errors.count() == before && !matches!(descriptor.value, Field::Broken);
     match (given, set) {
         _ if !is_whole => None,
         (None, _) => Some(WrittenValues::Any),
         (Some("value"), _) => Some(WrittenValues::Text(value)),
-        (Some(_), set) => set.map(|(set, place)| WrittenValues::Set(set, place)),
+        (Some(_), set) => set.map(WrittenValues::Set),
     }
 }
 
-fn set_of(scope: &Scope<'_>, options: &Options, errors: &mut ConfigErrors) -> Option<(ValueSet, Option<Place>)> {
+fn set_of(
+    scope: &Scope<'_>,
+    options: &Options,
+    regex_bytes: &mut usize,
+    errors: &mut ConfigErrors,
+) -> Option<ValueSet> {
     if let Some(list) = options.value_in.given() {
         let keep = |text: &Placed<String>, _: &mut ConfigErrors| Some(text.value.clone());
         let values = each(scope, "value_in", list, errors, keep);
-        return Some((ValueSet::In(values), list.place));
+        return Some(ValueSet::In(values));
     }
     if let Some(list) = options.value_cidr.given() {
         let network = |text: &Placed<String>, errors: &mut ConfigErrors| {
@@ -114,7 +125,7 @@ fn set_of(scope: &Scope<'_>, options: &Options, errors: &mut ConfigErrors) -> Op
                 .ok()
         };
         let networks = each(scope, "value_cidr", list, errors, network);
-        return Some((ValueSet::Cidr(networks), list.place));
+        return Some(ValueSet::Cidr(networks));
     }
     let regex = options.value_regex.given()?;
     if regex.value.is_empty() {
@@ -123,10 +134,23 @@ fn set_of(scope: &Scope<'_>, options: &Options, errors: &mut ConfigErrors) -> Op
     if !scope.short(errors, "value_regex", &options.value_regex) {
         return None;
     }
-    let parsed = ValueRegex::new(&regex.value);
-    let parsed =
-        parsed.map_err(|reason| scope.report(errors, unusable("value_regex", &regex.value, reason), regex.place));
-    Some((ValueSet::Regex(parsed.ok()?), regex.place))
+    // Beyond the bound nothing more is compiled: that takes time, too.
+    let parsed = match *regex_bytes {
+        0..=MAX_ALL_REGEX_BYTES => ValueRegex::new(&regex.value),
+        _ => return None,
+    };
+    let unfit = |reason| scope.report(errors, unusable("value_regex", &regex.value, reason), regex.place);
+    let parsed = parsed.map_err(unfit).ok()?;
+    *regex_bytes = regex_bytes.saturating_add(parsed.bytes());
+    if *regex_bytes > MAX_ALL_REGEX_BYTES {
+        let reason = format!(
+            "the expressions of all rules compile to more than {} MiB together: use fewer, smaller ones, or a `*`",
+            MAX_ALL_REGEX_BYTES >> 20
+        );
+        scope.report(errors, unusable("value_regex", parsed.text(), reason), regex.place);
+        return None;
+    }
+    Some(ValueSet::Regex(parsed))
 }
 
 /// The entries of a list, each read by `read`; none may be empty, too long, or there twice.
@@ -166,20 +190,4 @@ fn unusable(field: &'static str, word: &str, reason: String) -> Problem {
         word: word.to_owned(),
         reason: reason.into(),
     }
-}
-
-/// Whether the expressions of one key and level fit together; those that are there compile to so many bytes.
-pub(super) fn fits(scope: &Scope<'_>, values: &WrittenValues<'_>, there: usize, errors: &mut ConfigErrors) -> bool {
-    let WrittenValues::Set(ValueSet::Regex(regex), place) = values else {
-        return true;
-    };
-    let fits = there.saturating_add(regex.bytes()) <= MAX_LEVEL_REGEX_BYTES;
-    if !fits {
-        let reason = format!(
-            "the expressions of this key and level compile to more than {} MiB together: use fewer, or a `*`",
-            MAX_LEVEL_REGEX_BYTES >> 20
-        );
-        scope.report(errors, unusable("value_regex", regex.text(), reason), *place);
-    }
-    fits
 }

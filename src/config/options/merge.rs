@@ -41,9 +41,9 @@ impl Options {
         merged
     }
 
-    /// The options that say how one limit counts, as far as they are given.
-    pub(in super::super) fn counting(&self) -> impl Iterator<Item = (&'static str, Option<Place>)> {
+    /// The options that say how one limit counts and what is told of it, as far as they are given, `false` or not.
+    pub(in super::super) fn counting(&self) -> impl Iterator<Item = (&'static RuleOption, Option<Place>)> {
         let options = TABLE.iter().filter(|option| option.is_counting());
-        options.filter_map(|option| Some((option.name, option.given(self)?)))
+        options.filter_map(|option| Some((option, option.written(self)?)))
     }
 }

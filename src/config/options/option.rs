@@ -203,16 +203,21 @@ impl RuleOption {
 
     /// Whether `options` ask for something by it (`false` asks for nothing), and where.
     pub(in super::super) fn given(&self, options: &Options) -> Given {
+        match &self.kind {
+            Kind::Truth(slot) if !(slot.get)(options).is_true() => None,
+            _ => self.written(options),
+        }
+    }
+
+    /// Whether it stands in `options`, and where.
+    pub(in super::super) fn written(&self, options: &Options) -> Given {
         fn there<T>(field: &Field<T>) -> Given {
             field.is_there().then(|| field.place())
         }
         match &self.kind {
             Kind::Tree => None,
             Kind::Text(slot) => there((slot.get)(options)),
-            Kind::Truth(slot) => {
-                let field = (slot.get)(options);
-                field.is_true().then(|| field.place())
-            }
+            Kind::Truth(slot) => there((slot.get)(options)),
             Kind::Number(slot) => there((slot.get)(options)),
             Kind::LargeNumber(slot) => there((slot.get)(options)),
             Kind::Window(slot) => there((slot.get)(options)),

@@ -160,7 +160,7 @@ pub static TABLE: &[RuleOption] = &[
         "in place of `value`: a list of networks, `[10.0.0.0/8, 2001:db8::/32]`, for values that are addresses; the longest prefix wins, and an IPv4-mapped address counts as the IPv4 one",
         Native),
     entry("value_regex", &[Descriptor, Metadata], Kind::Text(slot!(value_regex)), "none",
-        "in place of `value`: a regular expression over the whole value, in RE2's syntax, compiled to at most 256 KiB; those of a level together to 16 MiB",
+        "in place of `value`: a regular expression over the whole value, in RE2's syntax, compiled to at most 256 KiB; those of all rules together to 16 MiB",
         Native),
     entry("rate_limit", &[Descriptor], Kind::Tree, "none", "what is counted when a request's descriptor ends here", Supported),
 

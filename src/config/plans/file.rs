@@ -67,7 +67,9 @@ pub fn load(source: &PlanSource, path: &Path) -> Result<PlanRows, ConfigErrors> 
 pub fn load_all(rules: &RuleSet) -> Result<(), ConfigErrors> {
     let mut errors = ConfigErrors::default();
     for source in &rules.sources {
-        let PlanOrigin::File(path) = &source.from else { continue };
+        let PlanOrigin::File { path, .. } = &source.from else {
+            continue;
+        };
         match load(source, Path::new(&**path)) {
             Ok(rows) => drop(source.replace(Arc::new(rows))),
             Err(wrong) => errors.append(wrong),

@@ -160,7 +160,10 @@ impl Reader<'_> {
     fn path_of(&mut self, fields: &Fields<'_>) -> Option<PlanOrigin> {
         let path = self.text_needed(fields, "file", "a source", "give its path", None)?;
         let directory = Path::new(&*self.origin.name).parent().unwrap_or(Path::new(""));
-        Some(PlanOrigin::File(directory.join(path).to_string_lossy().into()))
+        Some(PlanOrigin::File {
+            path: directory.join(&path).to_string_lossy().into(),
+            written: path.into(),
+        })
     }
 
     fn http(&mut self, node: &Node) -> Option<PlanOrigin> {
@@ -246,7 +249,7 @@ fn is_name(name: &str) -> bool {
 #[must_use]
 pub fn origin(from: &PlanOrigin) -> Arc<str> {
     match from {
-        PlanOrigin::File(text) | PlanOrigin::Http { url: text, .. } => Arc::clone(text),
+        PlanOrigin::File { path: text, .. } | PlanOrigin::Http { url: text, .. } => Arc::clone(text),
         other => other.to_string().into(),
     }
 }
