@@ -49,7 +49,7 @@ pub enum Refusal {
     Moved,
     /// `TRYAGAIN`: keys are being moved to another node.
     TryAgain,
-    /// `CROSSSLOT`: keys of one call on different nodes.
+    /// `CROSSSLOT`, or a script that uses a key of another node: the keys of one call are not in one place.
     CrossSlot,
     /// `OOM`: `maxmemory` is reached and nothing may be evicted.
     OutOfMemory,
@@ -147,6 +147,18 @@ impl StoreError {
         }
     }
 
+    /// Whether the keys of one call are not in one place; nothing was counted then.
+    #[must_use]
+    pub const fn is_about_places(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                kind: Refusal::CrossSlot,
+                ..
+            }
+        )
+    }
+
     /// Whether the call may have been carried out: its fate is unknown.
     #[must_use]
     pub const fn is_indeterminate(&self) -> bool {
@@ -186,9 +198,16 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 impl Refusal {
-    /// Reads the first word of a server's error.
+    /// Reads the first word of a server's error, or what a node of a cluster says of a script.
     #[must_use]
     pub fn of(text: &str) -> Self {
+        // "ERR Script attempted to …" (Redis 7, Valkey), "ERR Error running script …: Lua script attempted to …" (Redis 6.2).
+        if text.starts_with("ERR") && text.contains("attempted to access a non local key") {
+            return Self::CrossSlot;
+        }
+        if text.starts_with("ERR") && text.contains("while the cluster is down") {
+            return Self::ClusterDown;
+        }
         match text.split_whitespace().next().unwrap_or_default() {
             "READONLY" => Self::ReadOnly,
             "LOADING" => Self::Loading,

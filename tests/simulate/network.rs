@@ -32,6 +32,8 @@ pub enum Parcel {
 /// A message on its way.
 pub struct Message {
     pub server: usize,
+    /// Whether its counters are in several slots.
+    pub is_mixed: bool,
     pub errand: Errand,
     pub reply: oneshot::Sender<Parcel>,
     pub heard: Arc<Heard>,
@@ -87,21 +89,33 @@ pub struct SimTransport {
     pub outbox: Arc<Outbox>,
     pub first: usize,
     pub servers: usize,
+    /// Slots of each server of a cluster.
+    pub slots: usize,
     /// Servers that are known to be away: nothing is sent to them.
     pub away: Arc<Vec<AtomicBool>>,
 }
 
-/// The shard of a key among so many.
-pub fn shard_of(key: &CounterKey, shards: usize) -> usize {
-    let hash = key.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+/// The server of a key among so many.
+pub fn server_of(key: &CounterKey, servers: usize) -> usize {
+    usize::try_from((hash(key) >> 20) % servers as u64).unwrap_or(0)
+}
+
+fn hash(key: &CounterKey) -> u64 {
+    key.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    usize::try_from((hash >> 20) % shards as u64).unwrap_or(0)
+    })
 }
 
 impl Transport for SimTransport {
+    /// The slot.
     fn shard(&self, key: &CounterKey) -> u16 {
-        u16::try_from(shard_of(key, self.servers)).unwrap_or(0)
+        let slot = usize::try_from((hash(key) >> 40) % self.slots as u64).unwrap_or(0);
+        u16::try_from(server_of(key, self.servers) + slot * self.servers).unwrap_or(0)
+    }
+
+    /// The server.
+    fn lane(&self, shard: u16) -> u16 {
+        shard % u16::try_from(self.servers).unwrap_or(1)
     }
 
     fn scope(&self) -> BreakerScope {
@@ -113,7 +127,10 @@ impl Transport for SimTransport {
     }
 
     async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
-        match self.ask(usize::from(shard), Errand::Decide(calls.to_vec())).await {
+        let mut checks = calls.iter().flat_map(|call| &call.checks);
+        let is_mixed = checks.any(|check| self.shard(&check.key) != shard);
+        let server = usize::from(self.lane(shard));
+        match self.ask(server, is_mixed, Errand::Decide(calls.to_vec())).await {
             Ok(Parcel::Delivery(delivery)) => delivery,
             Ok(Parcel::Log(_)) => Delivery::Indeterminate(StoreError::Protocol("a log".into())),
             Err(NotAnswered::Away(error)) => Delivery::NotSent(error),
@@ -137,8 +154,8 @@ enum NotAnswered {
 }
 
 impl SimTransport {
-    async fn ask(&self, shard: usize, errand: Errand) -> Result<Parcel, NotAnswered> {
-        let server = self.first + shard;
+    async fn ask(&self, server: usize, is_mixed: bool, errand: Errand) -> Result<Parcel, NotAnswered> {
+        let server = self.first + server;
         if self.away[server].load(Ordering::Relaxed) {
             return Err(NotAnswered::Away(StoreError::Unavailable("no connection".into())));
         }
@@ -146,6 +163,7 @@ impl SimTransport {
         let heard = Arc::new(Heard::default());
         self.outbox.messages.lock().push(Message {
             server,
+            is_mixed,
             errand,
             reply,
             heard: Arc::clone(&heard),
@@ -158,7 +176,7 @@ impl SimTransport {
 
     /// A question about the log of resets; its answer is empty where it only adds to it.
     async fn read(&self, log: &CounterKey, errand: Errand) -> Result<Vec<(CounterKey, u64)>, StoreError> {
-        match self.ask(shard_of(log, self.servers), errand).await {
+        match self.ask(server_of(log, self.servers), false, errand).await {
             Ok(Parcel::Log(entries)) => Ok(entries),
             Ok(Parcel::Delivery(Delivery::Answered(Ok(_)))) => Ok(Vec::new()),
             Ok(Parcel::Delivery(

@@ -103,6 +103,7 @@ impl Replica {
             outbox: Arc::clone(&outbox),
             first,
             servers,
+            slots: if setup.cluster { setup.slots } else { 1 },
             away: Arc::clone(&away),
         };
         let transports: Vec<_> = if setup.cluster {

@@ -3,6 +3,7 @@
 mod bounds;
 mod endings;
 mod holds;
+mod slots;
 
 use std::fmt;
 
@@ -21,6 +22,8 @@ pub struct Setup {
     pub servers: usize,
     /// The servers are the shards of one cluster; else each has a circuit of its own.
     pub cluster: bool,
+    /// Slots of each server of a cluster; a request over several of them is undone where one denies.
+    pub slots: usize,
     pub leases: bool,
     pub denials: bool,
     pub join: bool,
@@ -111,6 +114,11 @@ pub enum What {
         server: usize,
         for_ms: u64,
     },
+    /// A slot of the server moves: calls over several slots are refused.
+    Moves {
+        server: usize,
+        for_ms: u64,
+    },
     /// A copy of the server that misses its last calls takes over.
     Failover {
         server: usize,
@@ -178,7 +186,7 @@ pub struct Script {
 pub const VALUES: [&str; 3] = ["a", "b", "last"];
 
 /// What seeds decide was added to in steps; a seed means the same run again only in the same edition.
-pub const EDITION: u32 = 5;
+pub const EDITION: u32 = 6;
 
 impl Script {
     /// The script of a seed, as it was in an edition. What is added later is decided by a generator of its own and joins in
@@ -198,6 +206,9 @@ impl Script {
         if edition >= 5 {
             endings::fifth_edition(&mut script);
         }
+        if edition >= 6 {
+            slots::sixth_edition(&mut script);
+        }
         script.events.sort_by_key(|event| event.at_ms);
         script
     }
@@ -211,6 +222,7 @@ impl Script {
             replicas: r.random_range(1..=4_usize).min(r.random_range(1..=4)),
             servers,
             cluster: servers > 2 || servers > 1 && r.random_bool(0.6),
+            slots: 1,
             leases: r.random_bool(0.6),
             denials: r.random_bool(0.7),
             join: r.random_bool(0.8),

@@ -27,6 +27,8 @@ pub struct Server {
     pub life: u64,
     pub is_down: bool,
     pub refuses: bool,
+    /// One of its slots moves.
+    pub moves: bool,
     /// Nobody refuses connections while it is down.
     pub is_silent: bool,
     /// Simulated milliseconds at which it lost data.
@@ -55,6 +57,7 @@ impl Server {
             life: 0,
             is_down: false,
             refuses: false,
+            moves: false,
             is_silent: false,
             losses: Vec::new(),
             lost_data: false,

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use self::callers::Asking;
 use self::flights::{Flight, Link};
 use self::releases::Release;
-use crate::network::{Parcel, shard_of};
+use crate::network::{Parcel, server_of};
 use crate::oracle::{Asked, Oracle, Sent};
 use crate::reached::Reached;
 use crate::replica::{Answered, Replica, by_window};
@@ -50,6 +50,8 @@ enum Happens {
     Restarts(usize),
     Up(usize),
     Obeys(usize),
+    /// No slot moves any more.
+    Settles(usize),
     LastCalls,
     /// A last call, of a rule and a value to a replica.
     Last {
@@ -120,9 +122,9 @@ impl<'s> World<'s> {
         });
         let processes = processes.collect();
         let servers: Vec<Server> = (0..setup.servers).map(|_| Server::new()).collect();
-        let server_of = |key: &_, limit: &_| match (setup.servers, setup.cluster) {
+        let place_of = |key: &_, limit: &_| match (setup.servers, setup.cluster) {
             (1, _) => 0,
-            (servers, true) => shard_of(key, servers),
+            (servers, true) => server_of(key, servers),
             (_, false) => by_window(limit),
         };
         let mut world = Self {
@@ -140,7 +142,7 @@ impl<'s> World<'s> {
             sent: Vec::new(),
             asked: Vec::new(),
             version: 0,
-            oracle: Oracle::new(setup, server_of),
+            oracle: Oracle::new(setup, place_of),
             trace: Trace::new(is_shown),
             reached: Reached::default(),
             unnoted: 0,
@@ -244,6 +246,7 @@ impl<'s> World<'s> {
                 self.set_away(server, false);
             }
             Happens::Obeys(server) => self.servers[server].refuses = false,
+            Happens::Settles(server) => self.servers[server].moves = false,
             Happens::LastCalls => self.last_calls(),
             Happens::Last { replica, part } => self.ask(Asking {
                 is_last: true,

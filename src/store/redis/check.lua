@@ -7,13 +7,15 @@
 --   cat src/store/redis/prelude.lua src/algorithms/sliding_window/script.lua src/store/redis/{check,transaction}.lua > /tmp/c.lua
 --   redis-cli --eval /tmp/c.lua my-key , 0 1  0 10 1875000 32 0 0  1  1 1 0 0 1 0
 --
--- KEYS    the counters, each once, behind a log with holds the key of these; and records of holds; all of one slot under Redis
---         Cluster
--- ARGV    one string of little-endian doubles (or several words), in this order:
+-- KEYS    the counters, each once, behind a log with holds the key of these; and records of holds. Under Redis Cluster they are of
+--         one slot; a call to several slots of a node declares none, since the node would refuse it
+-- ARGV    behind what follows, the keys that are not declared
+--         one string of little-endian doubles (or several words), in this order:
 --           now_us    virtual time in microseconds, for tests; 0 = this server's clock
 --           limits    how many limits follow; for each:
 --             number of its algorithm, its four parameters (0 where it has fewer), and slice_us of its holds (0 = none)
---           then to the end, for each transaction: how many checks, and for each check:
+--           then to the end, for each transaction: how many checks (negative where all of them are acquisitions or peeks of
+--           different counters, without holds and quotas), and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
 --             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release, 9 hold mean,
@@ -29,8 +31,10 @@
 --           where the limit has holds also: hits of open holds, own hits (which a hold keeps, or had kept when it was
 --           settled), hits of holds that have expired, and whether it had been settled before
 
-local data, in_words = ARGV[1], #ARGV > 1
-if in_words then
+local KEYS, data, in_words = KEYS, ARGV[1], #ARGV > 1
+if in_words and #KEYS == 0 then
+  KEYS, in_words = { unpack(ARGV, 2) }, false
+elseif in_words then
   data = struct.pack("<" .. string.rep("d", #ARGV), unpack(ARGV))
 end
 

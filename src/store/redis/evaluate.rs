@@ -1,6 +1,6 @@
 //! The commands that run a script.
 
-use std::borrow::Cow;
+use std::iter;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -21,8 +21,11 @@ use crate::model::{AlgorithmKind, Transaction};
 /// How a call is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// As always.
+    /// To the one server, or to the node that serves the keys' slot.
     Plain,
+    /// To a node that serves all of the keys' slots. Redis Cluster refuses keys of several slots where they are declared; a
+    /// script may use any that its node serves (`EVAL` without a shebang, since 2.6 and up to now).
+    Undeclared,
     /// To a node that is about to get the key's slot.
     Asking,
 }
@@ -37,12 +40,12 @@ pub(super) async fn evaluate(
 ) -> Result<Bytes, Error> {
     let call = script::encode(transactions, time);
     let reply: Result<Bytes, Error> = match mode {
-        Mode::Plain if budget.touch() => {
-            let argument = vec![Value::Bytes(Bytes::from(call.argument))];
-            client.evalsha(hash(call.script), keys(&call.keys), argument).await
+        Mode::Plain | Mode::Undeclared if budget.touch() => {
+            let (script, (keys, arguments)) = (hash(call.script), parameters(call, mode));
+            client.evalsha(script, keys, arguments).await
         }
-        Mode::Plain => {
-            let (command, arguments) = evaluation("EVALSHA", hash(call.script), call);
+        Mode::Plain | Mode::Undeclared => {
+            let (command, arguments) = evaluation("EVALSHA", hash(call.script), call, mode);
             let client = client.with_options(&budget.options());
             client.custom(command, arguments).await
         }
@@ -53,7 +56,7 @@ pub(super) async fn evaluate(
         // it known. Nothing was counted yet.
         Err(error) if error.details().starts_with("NOSCRIPT") => {
             let call = script::encode(transactions, time);
-            let (command, arguments) = evaluation("EVAL", text(call.script), call);
+            let (command, arguments) = evaluation("EVAL", text(call.script), call, mode);
             let client = client.with_options(&budget.options());
             client.custom(command, arguments).await
         }
@@ -76,17 +79,18 @@ pub(super) async fn warm(client: &Client, patience: Duration) {
             keys: nothing.keys.clone(),
             argument: nothing.argument.clone(),
         };
-        let (command, arguments) = evaluation("EVAL", text(call.script), call);
+        let (command, arguments) = evaluation("EVAL", text(call.script), call, Mode::Plain);
         client.custom::<Value, _>(command, arguments)
     });
     let _ = timeout(patience, join_all(calls)).await;
 }
 
 /// fred's script interface takes no options, hence the command by name.
-fn evaluation(command: &'static str, script: Str, call: Call<'_>) -> (CustomCommand, Vec<Value>) {
-    let mut arguments = vec![Value::String(script), Value::from(call.keys.len() as i64)];
-    arguments.extend(keys(&call.keys).into_iter().map(Value::from));
-    arguments.push(Value::Bytes(Bytes::from(call.argument)));
+fn evaluation(command: &'static str, script: Str, call: Call<'_>, mode: Mode) -> (CustomCommand, Vec<Value>) {
+    let (keys, parameters) = parameters(call, mode);
+    let mut arguments = vec![Value::String(script), Value::from(keys.len() as i64)];
+    arguments.extend(keys.into_iter().map(Value::from));
+    arguments.extend(parameters);
     let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     (command, arguments)
 }
@@ -96,7 +100,7 @@ async fn asking(client: &Client, budget: &Budget, call: Call<'_>) -> Result<Byte
     let pipeline = client.pipeline();
     let asking = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
     let _: Value = pipeline.custom(asking, Vec::<Value>::new()).await?;
-    let (command, arguments) = evaluation("EVAL", text(call.script), call);
+    let (command, arguments) = evaluation("EVAL", text(call.script), call, Mode::Asking);
     let _: Value = pipeline.custom(command, arguments).await?;
     match timeout(budget.left(), pipeline.last()).await {
         Ok(reply) => reply,
@@ -104,8 +108,15 @@ async fn asking(client: &Client, budget: &Budget, call: Call<'_>) -> Result<Byte
     }
 }
 
-fn keys(keys: &[Cow<'_, str>]) -> Vec<Key> {
-    keys.iter().map(|key| Key::from(&**key)).collect()
+/// The keys to declare, and the arguments.
+fn parameters(call: Call<'_>, mode: Mode) -> (Vec<Key>, Vec<Value>) {
+    let argument = Value::Bytes(Bytes::from(call.argument));
+    if mode == Mode::Undeclared {
+        let keys = call.keys.iter().map(|key| Value::from(&**key));
+        return (Vec::new(), iter::once(argument).chain(keys).collect());
+    }
+    let keys = call.keys.iter().map(|key| Key::from(&**key)).collect();
+    (keys, vec![argument])
 }
 
 /// The script's SHA-1, as Redis names it; computed once.

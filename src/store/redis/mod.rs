@@ -2,7 +2,7 @@
 //!
 //! A call is one `EVALSHA` for all its transactions ([`script`]), pipelined on a connection of the caller's thread or on one
 //! of a few for all others (`link`). It decides by Redis' own clock. While there is no connection it fails at once, as not
-//! sent. In a cluster a shard is a hash slot: the calls of one moment to slots of one master leave in one write.
+//! sent. In a cluster a shard is a hash slot, and the slots of one master are a lane.
 
 mod budget;
 mod call;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::prelude::Client;
-use fred::util::redis_keyslot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::budget::Budget;
@@ -128,7 +127,14 @@ impl Transport for RedisTransport {
     fn shard(&self, key: &CounterKey) -> u16 {
         match self.servers {
             Servers::One(_) => 0,
-            Servers::Cluster(_) => redis_keyslot(key.as_str().as_bytes()),
+            Servers::Cluster(_) => cluster::slot_of(key),
+        }
+    }
+
+    fn lane(&self, shard: u16) -> u16 {
+        match &self.servers {
+            Servers::One(_) => shard,
+            Servers::Cluster(cluster) => cluster.lane(shard),
         }
     }
 

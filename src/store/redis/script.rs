@@ -24,14 +24,14 @@ const DOUBLE: usize = size_of::<f64>();
 /// Up to this many keys or limits of a call are searched one by one.
 const FEW: usize = 16;
 
-/// One call: `EVALSHA <script> <keys> <argument>`.
+/// One call: `EVALSHA <script> <keys> <argument>`, or `EVALSHA <script> 0 <argument> <keys>`.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// Which script.
     pub script: ScriptId,
     /// The counters, each once; behind a log its holds; and records of holds.
     pub keys: SmallVec<[Cow<'a, str>; 2]>,
-    /// The one argument.
+    /// What is to be decided.
     pub argument: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ pub fn encode<'a, H: Copy + Into<Op>>(transactions: &'a [Transaction<H>], time: 
     }
     let mut places = places.into_iter();
     for transaction in transactions {
-        push(&mut argument, transaction.checks.len() as u64);
+        push_count(&mut argument, transaction);
         for (check, place) in transaction.checks.iter().zip(places.by_ref()) {
             push(&mut argument, place.key);
             push(&mut argument, place.limit);
@@ -217,6 +217,23 @@ fn push_limit(out: &mut Vec<u8>, limit: &Limit, near_us: u64) {
     push(out, if limit.hold_us > 0 { slice_us } else { 0 });
 }
 
+/// How many checks there are, negative if they are decided without weighing holds, quotas, or each other's hits.
+fn push_count<H: Copy + Into<Op>>(out: &mut Vec<u8>, transaction: &Transaction<H>) {
+    let checks = &transaction.checks;
+    let is_plain = |check: &Check<H>| {
+        matches!(check.hits.into(), Op::Acquire(_) | Op::Peek)
+            && check.limit.hold_us == 0
+            && !matches!(check.enforcement, Enforcement::Quota(_))
+    };
+    let of_another_counter =
+        |(at, check): (usize, &Check<H>)| checks.iter().skip(at + 1).all(|other| other.key != check.key);
+    let is_plain = (2..=FEW).contains(&checks.len())
+        && checks.iter().all(is_plain)
+        && checks.iter().enumerate().all(of_another_counter);
+    let count = exact(checks.len() as u64);
+    push_double(out, if is_plain { -count } else { count });
+}
+
 fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>, record: u64) {
     let (kind, hits, slice) = match check.hits.into() {
         Op::Acquire(hits) => (0, hits, 0),
@@ -242,10 +259,18 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>, record: u
     }
 }
 
+fn push(out: &mut Vec<u8>, number: u64) {
+    push_double(out, exact(number));
+}
+
+fn push_double(out: &mut Vec<u8>, number: f64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
 /// Every number that is sent is below 2^53, where doubles are exact.
 #[allow(clippy::cast_precision_loss, reason = "bounded by MAX_EXACT")]
-fn push(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&(number.min(MAX_EXACT) as f64).to_le_bytes());
+fn exact(number: u64) -> f64 {
+    number.min(MAX_EXACT) as f64
 }
 
 /// Reads the reply to a call of these transactions.

@@ -270,12 +270,45 @@ local function run(checks)
   end
 end
 
+-- Decides acquisitions that are weighed against nothing but each other.
+local function acquire_all(count)
+  local decided, passes = {}, true
+  at = at + 8
+  for index = 1, count do
+    local key, number, _, enforcement, hits, _, next_at = struct.unpack("<dddddd", data, at)
+    local limit, state = limits[number], states[key]
+    local allowed, remaining, retry_after, reset_after, delay =
+      limit.algorithm.decide(state, now, hits, limit[1], limit[2], limit[3], limit[4])
+    passes = passes and (allowed == 1 or enforcement ~= ENFORCE)
+    decided[index] = { key, limit, hits, allowed, remaining, retry_after, reset_after, delay }
+    at = next_at
+  end
+  for index = 1, count do
+    local key, limit, hits, allowed, remaining, retry_after, reset_after, delay = unpack(decided[index])
+    local state, _ = states[key], nil
+    if allowed == 1 then
+      if not passes then
+        _, remaining, _, reset_after = limit.algorithm.decide(state, now, 0, limit[1], limit[2], limit[3], limit[4])
+        delay = 0
+      elseif hits > 0 then
+        limit.algorithm.apply(state, now, hits, limit[1], limit[2], limit[3], limit[4])
+        changed[key] = limit
+      end
+    end
+    if state.adopted then
+      changed[key] = limit
+    end
+    outcomes[#outcomes + 1] = in_words and { allowed, remaining, retry_after, reset_after, delay }
+      or struct.pack("<ddddd", allowed, remaining, retry_after, reset_after, delay)
+  end
+end
+
 -- All states are read before the first is changed: a value that is not ours stops the call while nothing is written.
 local first = at
 while at <= #data do
   local count
   count, at = struct.unpack("<d", data, at)
-  for _ = 1, count do
+  for _ = 1, math.abs(count) do
     local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
     if kind >= HOLD and kind <= RELEASE and not records[slice] then
@@ -299,6 +332,8 @@ while at <= #data do
     end
     outcomes[#outcomes + 1] = in_words and { allowed, remaining, retry_after, reset_after, delay }
       or struct.pack("<ddddd", allowed, remaining, retry_after, reset_after, delay)
+  elseif count < 0 then
+    acquire_all(-count)
   else
     local checks = {}
     at = at + 8

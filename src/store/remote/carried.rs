@@ -71,6 +71,11 @@ impl Carried {
         self.records.iter().map(|(key, _)| key)
     }
 
+    /// One of its counters.
+    pub(super) fn first(&self) -> Option<CounterKey> {
+        self.records.first().map(|(key, _)| key.clone())
+    }
+
     /// Splits off the corrections of the counters that `of` picks.
     pub(super) fn split_off(&mut self, of: impl Fn(&CounterKey) -> bool) -> Self {
         let (picked, kept) = std::mem::take(&mut self.records)

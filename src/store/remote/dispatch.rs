@@ -1,7 +1,7 @@
 //! The calls of one thread: who waits, what is in flight, and what leaves together.
 //!
 //! - **Batches.** What becomes ready in one turn of a runtime's event loop (the requests of one read from a socket, say)
-//!   leaves in one call for each shard, at most [`Bounds::checks`](super::Bounds::checks) long. So the cost of a call is shared when there is
+//!   leaves in one call for each lane of shards, at most [`Bounds::checks`](super::Bounds::checks) long. So the cost of a call is shared when there is
 //!   load, and nobody waits longer than that turn when there is none.
 //! - **Joined keys.** While a call for a key is in flight, later checks of that key wait and go together in the next one.
 //!   Requests for several keys never wait: their keys would wait for each other.
@@ -208,7 +208,7 @@ impl<T: Transport> Dispatch<T> {
         self.push(&mut queue, [queued]);
     }
 
-    /// Puts jobs into batches by shard and size, with the corrections that their counters are owed.
+    /// Puts jobs into batches by lane and size, with the corrections that their counters are owed.
     fn batches(self: &Arc<Self>, jobs: Vec<Queued>) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         let mut open: HashMap<u16, usize> = HashMap::new();
@@ -219,11 +219,12 @@ impl<T: Transport> Dispatch<T> {
                 continue;
             }
             let checks = queued.job.checks();
-            let known = open.get(&queued.shard).and_then(|at| batches.get_mut(*at));
+            let lane = self.context.transport.lane(queued.shard);
+            let known = open.get(&lane).and_then(|at| batches.get_mut(*at));
             let batch = match known.filter(|batch| batch.checks + checks <= self.context.bounds.checks) {
                 Some(batch) => batch,
                 None => {
-                    if open.insert(queued.shard, batches.len()).is_some() {
+                    if open.insert(lane, batches.len()).is_some() {
                         self.context.reached.reached(Bound::Checks);
                     }
                     batches.push(Batch::new(queued.shard, Carried::nothing(&self.context.ledger)));
@@ -240,6 +241,7 @@ impl<T: Transport> Dispatch<T> {
             }
             if queued.job.try_start() {
                 batch.checks += checks;
+                batch.add_shard(queued.shard);
                 batch.jobs.push(queued);
             } else {
                 self.context.record_refunds(&queued.job.calls);

@@ -100,14 +100,15 @@ impl<T: Transport> Remote<T> {
                 break;
             }
             let mut batches = Vec::new();
-            loop {
-                let first = carried.counters().next();
-                let Some(shard) = first.map(|key| server.context.transport.shard(key)) else {
-                    break;
-                };
-                let of_shard = carried.split_off(|key| server.context.transport.shard(key) == shard);
-                let counters: Vec<CounterKey> = of_shard.counters().cloned().collect();
-                batches.push((counters, Batch::new(shard, of_shard)));
+            let transport = &server.context.transport;
+            while let Some(key) = carried.first() {
+                let first = transport.shard(&key);
+                let lane = transport.lane(first);
+                let of_lane = carried.split_off(|key| transport.lane(transport.shard(key)) == lane);
+                let counters: Vec<CounterKey> = of_lane.counters().cloned().collect();
+                let mut batch = Batch::new(first, of_lane);
+                counters.iter().for_each(|key| batch.add_shard(transport.shard(key)));
+                batches.push((counters, batch));
             }
             let sent = batches.len();
             let send = |(counters, batch)| async move { (counters, server.context.send(batch).await) };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
@@ -21,7 +22,10 @@ pub const GRACE: Duration = Duration::from_secs(1);
 
 /// What leaves in one call.
 pub(super) struct Batch {
+    /// The first part's.
     shard: u16,
+    /// Whether there are parts of other shards of its lane.
+    is_mixed: bool,
     pub carried: Carried,
     pub jobs: Vec<Queued>,
     pub checks: usize,
@@ -32,10 +36,16 @@ impl Batch {
     pub(super) const fn new(shard: u16, carried: Carried) -> Self {
         Self {
             shard,
+            is_mixed: false,
             carried,
             jobs: Vec::new(),
             checks: 0,
         }
+    }
+
+    /// Notes that something in it is of this shard.
+    pub(super) const fn add_shard(&mut self, shard: u16) {
+        self.is_mixed |= shard != self.shard;
     }
 }
 
@@ -68,8 +78,9 @@ impl<T: Transport> Context<T> {
                 self.answer(batch.jobs, calls, answers.into_iter().skip(from));
                 return None;
             }
-            // Nothing was counted. A key that is somebody else's spoils the call that it is in: each by itself, then.
-            Delivery::Answered(Err(error)) if error.is_about_one_key() => {
+            // Nothing was counted. A key that is somebody else's, or on another node by now, spoils the call that it is in: each
+            // part by itself, then.
+            Delivery::Answered(Err(error)) if error.is_about_one_key() || batch.is_mixed && error.is_about_places() => {
                 return self.send_apart(batch, calls, with_corrections, error).await;
             }
             Delivery::Answered(Err(error)) => {
@@ -95,7 +106,8 @@ impl<T: Transport> Context<T> {
         Some(error)
     }
 
-    /// Sends each part of a batch in a call of its own.
+    /// Sends the parts of a batch that was refused as a whole: those of each shard in a call of their own, or, if they are all of
+    /// one, each job.
     async fn send_apart(
         &self,
         mut batch: Batch,
@@ -112,15 +124,46 @@ impl<T: Transport> Context<T> {
             return None;
         }
         let mut calls = calls.into_iter().skip(usize::from(with_corrections));
-        for mut queued in std::mem::take(&mut batch.jobs) {
+        for queued in &mut batch.jobs {
             queued.job.calls = calls.by_ref().take(queued.job.count).collect();
+        }
+        if batch.is_mixed {
+            self.send_shards(batch).await
+        } else {
+            self.send_jobs(batch).await;
+            None
+        }
+    }
+
+    async fn send_shards(&self, mut batch: Batch) -> Option<StoreError> {
+        let mut parts: Vec<Batch> = Vec::new();
+        for queued in std::mem::take(&mut batch.jobs) {
+            let known = parts.iter().position(|part| part.shard == queued.shard);
+            let at = known.unwrap_or_else(|| {
+                let corrections = |key: &CounterKey| self.transport.shard(key) == queued.shard;
+                parts.push(Batch::new(queued.shard, batch.carried.split_off(corrections)));
+                parts.len() - 1
+            });
+            parts[at].jobs.push(queued);
+        }
+        while let Some(key) = batch.carried.first() {
+            let shard = self.transport.shard(&key);
+            let corrections = batch.carried.split_off(|key| self.transport.shard(key) == shard);
+            parts.push(Batch::new(shard, corrections));
+        }
+        let sent = join_all(parts.into_iter().map(|part| Box::pin(self.send(part)))).await;
+        sent.into_iter().flatten().next()
+    }
+
+    /// One after the other, so that corrections are applied before whatever else is decided of their counters.
+    async fn send_jobs(&self, mut batch: Batch) {
+        for queued in std::mem::take(&mut batch.jobs) {
             let counters: Vec<CounterKey> = queued.job.counters().cloned().collect();
             let mut alone = Batch::new(batch.shard, batch.carried.split_off(|key| counters.contains(key)));
             alone.jobs.push(queued);
             Box::pin(self.send_one(alone)).await;
         }
-        loop {
-            let key = batch.carried.counters().next().cloned()?;
+        while let Some(key) = batch.carried.first() {
             let alone = Batch::new(batch.shard, batch.carried.split_off(|other| *other == key));
             Box::pin(self.send_one(alone)).await;
         }

@@ -37,12 +37,19 @@ pub trait Transport: Send + Sync + 'static {
         0
     }
 
+    /// Shards of one lane may share a call, which is then not decided where a part of it does not belong: the server answers
+    /// with an error that [is about places](StoreError::is_about_places).
+    fn lane(&self, shard: u16) -> u16 {
+        shard
+    }
+
     /// What a failure says about other calls.
     fn scope(&self) -> BreakerScope {
         BreakerScope::OneServer
     }
 
-    /// Sends transactions whose counters are all of `shard`, to be decided in order, in one call. Completes when its fate
+    /// Sends transactions, to be decided in order, in one call. The counters of each are of one shard, all of them of shards of
+    /// the lane of `shard`. Completes when its fate
     /// is known or cannot become known; the caller bounds the time.
     fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> impl Future<Output = Delivery> + Send;
 

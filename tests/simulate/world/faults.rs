@@ -23,7 +23,11 @@ impl World<'_> {
         match *what {
             What::Call(ref call) => self.call(call),
             What::Slow { .. } | What::Lose { .. } => self.link_event(what),
-            What::Down { .. } | What::Refuse { .. } | What::Failover { .. } | What::StepServer { .. } => {
+            What::Down { .. }
+            | What::Refuse { .. }
+            | What::Moves { .. }
+            | What::Failover { .. }
+            | What::StepServer { .. } => {
                 self.server_event(what);
             }
             What::Crash { replica, for_ms } => self.crash(replica, for_ms),
@@ -105,6 +109,10 @@ impl World<'_> {
             What::Refuse { server, for_ms } => {
                 self.servers[server].refuses = true;
                 self.at(now_ms + for_ms, Happens::Obeys(server));
+            }
+            What::Moves { server, for_ms } => {
+                self.servers[server].moves = true;
+                self.at(now_ms + for_ms, Happens::Settles(server));
             }
             What::Failover { server, misses } => {
                 self.servers[server].life += 1;

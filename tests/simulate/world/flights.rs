@@ -34,6 +34,7 @@ pub(super) struct Flight {
     pub life: u64,
     pub connection: usize,
     pub reply: Option<oneshot::Sender<Parcel>>,
+    is_mixed: bool,
     /// What it asks beside its calls.
     errand: Errand,
 }
@@ -81,6 +82,7 @@ impl World<'_> {
             life: self.servers[server].life,
             connection: self.random.random_range(0..self.setup.connections),
             reply: Some(message.reply),
+            is_mixed: message.is_mixed,
             errand,
         });
         let checks: usize = calls.iter().map(|call| call.checks.len()).sum();
@@ -139,16 +141,28 @@ impl World<'_> {
     }
 
     pub(super) fn arrives(&mut self, number: usize) {
-        let Flight { server: at, life, .. } = self.flights[number];
+        let Flight {
+            server: at,
+            life,
+            is_mixed,
+            ..
+        } = self.flights[number];
         let (now_ms, server) = (self.now_ms, &mut self.servers[at]);
         if server.is_down || server.life != life {
             let tell_ms = (!server.is_silent).then_some(1);
             self.lost(number, now_ms, tell_ms);
             return;
         }
-        let parcel = if server.refuses {
+        let refusal = if server.refuses {
+            Some("OOM command not allowed")
+        } else if server.moves && is_mixed {
+            Some("ERR Script attempted to access a non local key in a cluster node")
+        } else {
+            None
+        };
+        let parcel = if let Some(refusal) = refusal {
             self.sent[number].refused = true;
-            Parcel::Delivery(Delivery::Answered(Err(StoreError::refused("OOM command not allowed"))))
+            Parcel::Delivery(Delivery::Answered(Err(StoreError::refused(refusal))))
         } else {
             match &self.flights[number].errand {
                 Errand::Decide(_) => self.carry_out(number, at),

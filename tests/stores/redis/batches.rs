@@ -1,12 +1,15 @@
 //! Calls of the same moment leave as one, and yet each has its own answer.
 
+use std::time::{Duration, Instant};
+
 use futures::future::join_all;
 use sluicegate::model::Transaction;
 use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{RedisStore, all_up, hit, patient, recover};
+use super::{PATIENCE, RedisStore, all_up, hit, patient, recover};
 use crate::limits::{all, sliding, take};
 use crate::support::redis::Redis;
+use crate::support::redis::cluster::Cluster;
 
 /// Scripts that the server has run.
 pub fn scripts(redis: &Redis) -> u64 {
@@ -46,6 +49,51 @@ async fn what_is_asked_in_one_turn_goes_in_few_calls() {
     // In order of arrival, whichever call they went in.
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.as_ref().expect("an answer").allowed, n < 750, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn slots_of_one_master_share_a_call() {
+    let cluster = Cluster::start(3, false);
+    let store = patient(&cluster.url());
+    all_up(&store).await;
+    let names: Vec<String> = (0..256).map(|n| format!("k{n}")).collect();
+    let scripts = || cluster.masters.iter().map(scripts).sum::<u64>();
+    let start = Instant::now();
+    loop {
+        let before = scripts();
+        let answers = join_all(names.iter().map(|name| hit(&store, name, sliding(1_000_000)))).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.as_ref().is_ok_and(|outcome| outcome.allowed))
+        );
+        let calls = scripts() - before;
+        // Until the nodes have been asked whether they let a script use several slots, each slot is asked by itself.
+        if (3..=12).contains(&calls) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{calls} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_one_slot_that_is_not_ours_spoils_no_call_over_several() {
+    let cluster = Cluster::start(1, false);
+    let store = patient(&cluster.url());
+    all_up(&store).await;
+    cluster.masters[0].cli(&["LPUSH", "test:{k3}", "x"]);
+    for round in 1..=40 {
+        let names: Vec<String> = (0..8).map(|n| format!("k{n}")).collect();
+        let answers = join_all(names.iter().map(|name| hit(&store, name, sliding(100)))).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Err(StoreError::Refused { kind, .. }) => assert_eq!((n, kind), (3, Refusal::WrongType)),
+                Err(error) => panic!("k{n}: {error}"),
+                Ok(outcome) => assert_eq!((n == 3, outcome.remaining), (false, 100 - round), "k{n}: counted once"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

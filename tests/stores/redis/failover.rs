@@ -234,17 +234,23 @@ async fn slots_that_move_under_load_lose_no_hit_and_no_call() {
     all_up(&store).await;
     let limit = sliding(1_000_000);
     let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let tasks: Vec<_> = (0..4)
-        .map(|_| {
-            let (store, stop, counted) = (store.clone(), stop.clone(), counted.clone());
-            tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
-                    hit(&store, "moving", limit).await.expect("an answer");
-                    counted.fetch_add(1, Ordering::SeqCst);
-                }
-            })
+    let hits = |name: String| {
+        let (store, stop, counted) = (store.clone(), stop.clone(), counted.clone());
+        tokio::spawn(async move {
+            let mut own = 0;
+            while !stop.load(Ordering::SeqCst) {
+                hit(&store, &name, limit).await.expect("an answer");
+                counted.fetch_add(u64::from(name == "moving"), Ordering::SeqCst);
+                own += 1;
+            }
+            (name, own)
         })
-        .collect();
+    };
+    // Beside it others that leave in the same calls.
+    let names = (0..4)
+        .map(|_| "moving".to_owned())
+        .chain((0..16).map(|n| format!("k{n}")));
+    let tasks: Vec<_> = names.map(hits).collect();
     let key = "test:{moving}";
     wait_for("hits", || counted.load(Ordering::SeqCst) > 0);
     let slot = cluster.masters[0].cli(&["CLUSTER", "KEYSLOT", key]);
@@ -257,7 +263,10 @@ async fn slots_that_move_under_load_lose_no_hit_and_no_call() {
     }
     stop.store(true, Ordering::SeqCst);
     for task in tasks {
-        task.await.expect("no panic");
+        let (name, own) = task.await.expect("no panic");
+        if name != "moving" {
+            assert_eq!(1_000_000 - left(&store, &name, limit).await, own, "{name}");
+        }
     }
     assert_eq!(owner(&cluster, key), from);
     let taken = 1_000_000 - left(&store, "moving", limit).await;

@@ -1,14 +1,18 @@
 //! Which node serves which slot.
 
 use fred::types::Value;
+use fred::util::redis_keyslot;
 
 use crate::config::settings::redis::HostPort;
+use crate::model::CounterKey;
 use crate::store::StoreError;
 
 /// Hash slots of any cluster.
 pub(super) const SLOTS: usize = 16_384;
 /// Nodes that are believed to exist at most; far above what Redis Cluster supports.
 const MAX_NODES: usize = 4096;
+/// Keys that are tried to find two of a node.
+const MAX_TRIES: usize = 4096;
 /// Stands for no node in [`SlotMap::owners`].
 const NOBODY: u16 = u16::MAX;
 
@@ -34,6 +38,20 @@ impl SlotMap {
     pub fn owner(&self, slot: u16) -> Option<&HostPort> {
         let owner = *self.owners.get(usize::from(slot))?;
         self.nodes.get(usize::from(owner))
+    }
+
+    /// The number of who serves a slot; of slots without anybody the same, too.
+    pub fn owner_number(&self, slot: u16) -> u16 {
+        self.owners.get(usize::from(slot)).copied().unwrap_or(NOBODY)
+    }
+
+    /// Two keys in different slots of a node, if it has that many and some are found.
+    pub fn keys_of_two_slots(&self, node: &HostPort) -> Option<[String; 2]> {
+        let keys = (0..MAX_TRIES).map(|n| format!("sluicegate:{{{n}}}"));
+        let mut own = keys.filter(|key| self.owner(redis_keyslot(key.as_bytes())) == Some(node));
+        let first = own.next()?;
+        let other = own.find(|key| redis_keyslot(key.as_bytes()) != redis_keyslot(first.as_bytes()))?;
+        Some([first, other])
     }
 
     /// Reads the answer to `CLUSTER SLOTS` from the node `asked`, to which addresses without a host refer.
@@ -67,6 +85,11 @@ impl SlotMap {
         });
         u16::try_from(position).ok().filter(|_| position < MAX_NODES)
     }
+}
+
+/// The slot of a counter.
+pub fn slot_of(key: &CounterKey) -> u16 {
+    redis_keyslot(key.as_str().as_bytes())
 }
 
 /// Where a redirection leads: the rest of `MOVED 3999 127.0.0.1:6381` or `ASK 3999 127.0.0.1:6381`, told by `asked`.

@@ -1,19 +1,26 @@
 //! Redis Cluster: links to each master, a map of the slots, and redirections.
 //!
+//! Calls to slots of one master are put into one, where the nodes let a script use keys of several slots (which is looked up
+//! when a map is read). Such a call is refused as a whole when one of its keys is, or moves, elsewhere; the pipeline then sends
+//! its parts by themselves, and these follow redirections.
+//!
 //! fred has a cluster client of its own; this is used instead because there a master that is away stops the calls to
 //! all others until the cluster has failed over, and ASK leads back to where it came from (fred 10.1). Here each node
 //! fails by itself.
 
 mod map;
 
+pub(super) use self::map::slot_of;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use fred::interfaces::LuaInterface;
 use fred::prelude::{Client, ClientLike};
 use fred::types::config::Options;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::{ClusterHash, CustomCommand, Key, Value};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -40,6 +47,8 @@ const MAX_REDIRECTIONS: usize = 3;
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// … and when a call shows that it is out of date, or a node is away, not more often than this.
 const REFRESH_PAUSE: Duration = Duration::from_millis(200);
+/// Uses two keys that are not declared.
+const CROSSES_SLOTS: &str = "return redis.call('EXISTS', ARGV[1]) + redis.call('EXISTS', ARGV[2])";
 /// Between two looks for the first node that answers.
 const SEARCH_PAUSE: Duration = Duration::from_millis(20);
 
@@ -61,6 +70,8 @@ pub(super) struct Cluster {
 struct SlotRoutes {
     slots: SlotMap,
     links: HashMap<HostPort, Arc<Links>>,
+    /// Whether a script may use keys of several slots of its node, once a node has been asked.
+    crosses_slots: Option<bool>,
 }
 
 impl Cluster {
@@ -83,6 +94,7 @@ impl Cluster {
             map: ArcSwap::from_pointee(SlotRoutes {
                 slots: SlotMap::empty(),
                 links: HashMap::new(),
+                crosses_slots: None,
             }),
             nodes: Mutex::default(),
             outdated: Notify::new(),
@@ -97,6 +109,16 @@ impl Cluster {
         let routes = self.map.load();
         let wanted = self.settings.pool_size.max(1) * routes.links.len().max(1);
         (routes.links.values().map(|links| links.up()).sum(), wanted)
+    }
+
+    /// A number that slots have in common if one call may have keys of all of them.
+    pub fn lane(&self, slot: u16) -> u16 {
+        let routes = self.map.load();
+        if routes.crosses_slots == Some(true) {
+            routes.slots.owner_number(slot)
+        } else {
+            slot
+        }
     }
 
     /// A connection to the master of a slot.
@@ -125,13 +147,16 @@ impl Cluster {
         StoreError::Unavailable(text.to_owned())
     }
 
-    /// Sends transactions whose counters are all in this slot to its master, and follows redirections.
+    /// Sends transactions to the master of this slot, in whose lane all of their counters are. Redirections are followed if all
+    /// are in the slot itself.
     pub async fn send(&self, slot: u16, transactions: &[Transaction<Op>], budget: &Budget, time: CallTime) -> Delivery {
         let routes = self.map.load_full();
         let Some(mut node) = routes.slots.owner(slot).cloned() else {
             return Delivery::NotSent(self.nobody(&routes));
         };
-        let mut mode = Mode::Plain;
+        let checks = transactions.iter().flat_map(|transaction| &transaction.checks);
+        let is_one_slot = checks.map(|check| slot_of(&check.key)).all(|other| other == slot);
+        let mut mode = if is_one_slot { Mode::Plain } else { Mode::Undeclared };
         for _ in 0..=MAX_REDIRECTIONS {
             let links = match routes.links.get(&node) {
                 Some(links) => links.clone(),
@@ -187,7 +212,11 @@ impl Cluster {
         // Somebody else each time: nobody's outdated view is asked for for ever.
         for asked in 0_usize.. {
             if let Some(slots) = self.read_map(asked).await {
-                self.adopt(slots);
+                let crosses_slots = match self.map.load().crosses_slots {
+                    None => self.crosses_slots(&slots).await,
+                    known => known,
+                };
+                self.adopt(slots, crosses_slots);
             }
             if self.map.load().links.is_empty() {
                 sleep(SEARCH_PAUSE).await;
@@ -195,7 +224,7 @@ impl Cluster {
             }
             sleep(REFRESH_PAUSE).await;
             let (up, wanted) = self.connections();
-            if up == wanted {
+            if up == wanted && self.map.load().crosses_slots.is_some() {
                 // Nothing to do until a call says so, or time has passed.
                 let _ = timeout(REFRESH_EVERY, self.outdated.notified()).await;
             }
@@ -218,8 +247,34 @@ impl Cluster {
         None
     }
 
+    /// Whether a script may use keys of several slots of its node: asks the first master that has an answer. Redis and Valkey
+    /// allow it, a proxy in front of them may not.
+    async fn crosses_slots(&self, slots: &SlotMap) -> Option<bool> {
+        for node in &slots.nodes {
+            let (Ok(client), Some(keys)) = (
+                self.links(node).next().and_then(|link| link.client()),
+                slots.keys_of_two_slots(node),
+            ) else {
+                continue;
+            };
+            let options = Options {
+                timeout: Some(self.settings.connect_timeout),
+                ..Options::default()
+            };
+            let client = client.with_options(&options);
+            let answer: Result<i64, _> = client.eval(CROSSES_SLOTS, Vec::<Key>::new(), keys.to_vec()).await;
+            let Err(error) = answer else { return Some(true) };
+            let error = super::client::store_error(&error, self.settings.connect_timeout);
+            if error.is_about_places() || !speaks_of_a_change(&error) {
+                tracing::info!(%error, "the cluster lets no script use several slots, so each slot is asked by itself");
+                return Some(false);
+            }
+        }
+        None
+    }
+
     /// Takes a map into use; nodes that are not in it lose their links.
-    fn adopt(&self, slots: SlotMap) {
+    fn adopt(&self, slots: SlotMap, crosses_slots: Option<bool>) {
         let links: HashMap<HostPort, Arc<Links>> = slots
             .nodes
             .iter()
@@ -229,7 +284,11 @@ impl Cluster {
             return;
         }
         self.nodes.lock().retain(|node, _| links.contains_key(node));
-        self.map.store(Arc::new(SlotRoutes { slots, links }));
+        self.map.store(Arc::new(SlotRoutes {
+            slots,
+            links,
+            crosses_slots,
+        }));
     }
 }
 
@@ -250,7 +309,7 @@ fn speaks_of_a_change(error: &StoreError) -> bool {
         StoreError::Unavailable(_) | StoreError::Broken(_) | StoreError::Timeout(_) => true,
         StoreError::Refused { kind, .. } => matches!(
             kind,
-            Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading
+            Refusal::ReadOnly | Refusal::ClusterDown | Refusal::MasterDown | Refusal::Loading | Refusal::CrossSlot
         ),
         StoreError::NotSent(why) => speaks_of_a_change(why),
         StoreError::Overloaded | StoreError::Protocol(_) => false,
