@@ -99,6 +99,10 @@ impl<T: Transport> Transport for StoreMeter<T> {
         self.inner.shard(key)
     }
 
+    fn lane(&self, shard: u16) -> u16 {
+        self.inner.lane(shard)
+    }
+
     fn scope(&self) -> BreakerScope {
         self.inner.scope()
     }
@@ -116,7 +120,9 @@ impl<T: Transport> Transport for StoreMeter<T> {
             Delivery::Answered(Ok(_)) if start.elapsed() >= self.timeout => Some(&late),
             Delivery::Answered(Ok(_)) => None,
         };
-        if let Some(error) = error {
+        // A slot moves: the parts are sent by themselves.
+        let moves = |error: &&StoreError| error.is_about_places() && self.scope() == BreakerScope::Cluster;
+        if let Some(error) = error.filter(|error| !moves(error)) {
             self.errors.with_label_values(&[self.name, error.kind()]).inc();
             self.log_cluster(error);
         }
