@@ -14,6 +14,17 @@ const MAX_TEXT: usize = 32;
 
 /// Reads `window`: whole seconds, at least one, as the largest unit that divides it.
 pub(super) fn window(text: &str) -> Result<Window, Problem> {
+    let unit = |example| bad("window", text, "it is the name of a unit".into(), example);
+    match Unit::parse(text) {
+        None => {}
+        Some(Unit::Second) => return Err(unit("unit: second")),
+        Some(Unit::Minute) => return Err(unit("unit: minute")),
+        Some(Unit::Hour) => return Err(unit("unit: hour")),
+        Some(Unit::Day) => return Err(unit("unit: day` or `window: { calendar: day }")),
+        Some(Unit::Week) => return Err(unit("unit: week` or `window: { calendar: week }")),
+        Some(Unit::Month) => return Err(unit("unit: month` (30 days) or `window: { calendar: month }")),
+        Some(Unit::Year) => return Err(unit("unit: year` (365 days) or `window: { calendar: year }")),
+    }
     let bad = |reason| bad("window", text, reason, "window: 30s");
     let duration = parse(text).map_err(bad)?;
     if duration.subsec_nanos() != 0 {

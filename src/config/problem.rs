@@ -76,6 +76,10 @@ pub enum Problem {
     },
     #[error("`{field}` is empty")]
     Empty { field: &'static str },
+    #[error("`{field}` is empty")]
+    EmptyList { field: &'static str },
+    #[error("a `*` in `value_in` is no wildcard: it stands for itself")]
+    LiteralStar,
     #[error("`{field}` is longer than {max} bytes")]
     TooLong { field: &'static str, max: usize },
     #[error("descriptors are nested deeper than {max} levels")]
@@ -138,6 +142,8 @@ pub enum Problem {
     ReplacesItself { name: String },
     #[error("no rule of the domain is called {}, so nothing is replaced", Quoted(.name))]
     ReplacesNothing { name: String },
+    #[error("`rate_limit` is one limit, not a list")]
+    ListOfOne,
     #[error("`{field}` has more than {max} limits")]
     TooManyLimits { field: &'static str, max: usize },
     #[error("`unlimited` beside other limits")]
@@ -240,6 +246,9 @@ impl Problem {
             Self::ReplacesItself { .. } => "name another rule, or leave it out".into(),
             Self::ConcurrencyCandidate => "give another algorithm, or try it in `shadow_mode`".into(),
             Self::NeedsRateLimit { field } => format!("add a `rate_limit`, or leave out `{field}`").into(),
+            Self::EmptyList { field } => format!("add an entry, or leave out `{field}`").into(),
+            Self::LiteralStar => "for a wildcard, give it a descriptor of its own with `value: …`".into(),
+            Self::ListOfOne => "write `rate_limits: [ … ]` for several".into(),
             Self::SameSource => "keep one of them: both would count the same".into(),
             Self::ReplacesNothing { .. } => "give a rule this `name`, or leave it out".into(),
             Self::ReplacesSibling { .. } => "leave it out, or leave out the limit that should not count".into(),
@@ -309,7 +318,11 @@ fn write_clipped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
         if at == QUOTED_CHARS {
             return f.write_char('…');
         }
-        write!(f, "{}", c.escape_debug())?;
+        match c {
+            // Escaped only where it quotes, which it does not here.
+            '\'' => f.write_char(c)?,
+            c => write!(f, "{}", c.escape_debug())?,
+        }
     }
     Ok(())
 }

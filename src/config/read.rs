@@ -110,6 +110,10 @@ impl Reader<'_> {
         let Some(node) = fields.get("rate_limit") else {
             return Field::Absent;
         };
+        if let Value::List(_) = &node.value {
+            self.report(Problem::ListOfOne, node.place);
+            return Field::Broken;
+        }
         match self.level(node, Level::RateLimit) {
             Some(fields) => Field::at(self.options(&fields, Level::RateLimit), node.place),
             None => Field::Broken,

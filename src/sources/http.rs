@@ -28,8 +28,14 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// What an answer came to.
 enum UrlAnswer {
-    Read(Box<PlanRows>, Option<HeaderValue>),
+    Read(Box<PlanRows>, KnownBody),
     Unchanged,
+}
+
+/// The answer that is in force: the next one may be the same, with an ETag or without.
+struct KnownBody {
+    tag: Option<HeaderValue>,
+    hash: blake3::Hash,
 }
 
 /// Keeps the table as the URL answers, until `stop`.
@@ -46,12 +52,12 @@ async fn ask_on(state: &SourceState, url: &str, every: Duration, stop: &Cancella
         Ok(client) => client,
         Err(error) => return state.done(Err(error)),
     };
-    let mut tag = None;
+    let mut known = None;
     while !stop.is_cancelled() {
         if state.take_wish() {
-            tag = None;
+            known = None;
         }
-        let asked = timeout(PATIENCE, ask(state, &client, url, tag.as_ref()));
+        let asked = timeout(PATIENCE, ask(state, &client, url, known.as_ref()));
         let answer = tokio::select! {
             answer = asked => answer.unwrap_or_else(|_| Err(format!("no whole answer within {} s", PATIENCE.as_secs()))),
             () = stop.cancelled() => return,
@@ -59,7 +65,7 @@ async fn ask_on(state: &SourceState, url: &str, every: Duration, stop: &Cancella
         match answer {
             Ok(UrlAnswer::Read(rows, new)) => {
                 state.done(Ok(*rows));
-                tag = new;
+                known = Some(new);
             }
             Ok(UrlAnswer::Unchanged) => state.unchanged(),
             Err(error) => state.done(Err(error)),
@@ -91,10 +97,11 @@ async fn ask(
     state: &SourceState,
     client: &Client<Dialer, Body>,
     url: &str,
-    tag: Option<&HeaderValue>,
+    known: Option<&KnownBody>,
 ) -> Result<UrlAnswer, String> {
     // The connector does TLS itself: the client must not ask for it once more.
     let mut request = Request::get(url.replacen("https://", "http://", 1)).header(USER_AGENT, "sluicegate");
+    let tag = known.and_then(|known| known.tag.as_ref());
     if let Some(tag) = tag {
         request = request.header(IF_NONE_MATCH, tag);
     }
@@ -113,6 +120,7 @@ async fn ask(
     let mut lines = SourceLines::new(&source, crate::config::plans::origin(&source.from));
     let mut body = Body::new(answer.into_body()).into_data_stream();
     let mut left = MAX_BYTES;
+    let mut hasher = blake3::Hasher::new();
     while let Some(piece) = timeout(SILENCE, body.next())
         .await
         .map_err(|_| "the answer stops in the middle".to_owned())?
@@ -121,10 +129,16 @@ async fn ask(
         left = left
             .checked_sub(piece.len() as u64)
             .ok_or_else(|| format!("the answer has more than {MAX_BYTES} bytes"))?;
+        hasher.update(&piece);
         if !lines.feed(&piece) {
             break;
         }
     }
     let rows = lines.finish().map_err(|errors| errors.render(false))?;
-    Ok(UrlAnswer::Read(Box::new(rows), tag))
+    let hash = hasher.finalize();
+    // A server without ETags sends the whole each time.
+    Ok(match known {
+        Some(known) if known.hash == hash && tag.is_none() => UrlAnswer::Unchanged,
+        _ => UrlAnswer::Read(Box::new(rows), KnownBody { tag, hash }),
+    })
 }

@@ -150,6 +150,10 @@ fn one_refusal_refuses_the_file() {
         .filter_map(|error| Some(error.place?.line))
         .collect();
     assert_eq!(lines, [7, 14], "{errors}");
+    assert!(
+        errors.to_string().contains("\"descriptors[0]['req.path'] != '/json'\""),
+        "quotes as written: {errors}"
+    );
 }
 
 #[test]
@@ -210,6 +214,51 @@ descriptors:
       window: 30s
 ";
     assert!(translated.ends_with(end), "{translated}");
+}
+
+/// Limits of the same entries and other windows hold together, on one descriptor.
+#[test]
+fn several_windows_of_the_same_entries_are_several_limits() {
+    let limit = |max: u32, seconds: u32, variable: &str| {
+        format!(
+            "- {{namespace: n, max_value: {max}, seconds: {seconds}, variables: [\"descriptors[0]['{variable}']\"]}}\n"
+        )
+    };
+    let file = [limit(5, 1, "user"), limit(9, 60, "user"), limit(3, 1, "path")].concat();
+    let translated = limitador(&named("limits.yaml", &file), None).unwrap_or_else(|errors| panic!("{errors}"));
+    let start = "\
+descriptors:
+  - key: \"user\"
+    rate_limits:
+      -   # limit 1, line 1
+        requests_per_unit: 5
+        unit: second
+      -   # limit 2, line 2
+        requests_per_unit: 9
+        unit: minute
+  - key: \"path\"
+    rate_limit:   # limit 3, line 3
+";
+    assert!(translated.contains(start), "{translated}");
+    let paths: Vec<String> = rules(&translated)
+        .rules
+        .iter()
+        .map(|rule| rule.path.to_string())
+        .collect();
+    assert_eq!(paths, ["user#1s", "user", "path"]);
+    let shared = "- {namespace: n, max_value: 5, seconds: 1}\n- {namespace: n, max_value: 9, seconds: 60}\n";
+    let translated = limitador(&named("limits.yaml", shared), None).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(rules(&translated).rules.len(), 2);
+    assert!(
+        translated.contains("limit 1, 2") && !translated.contains("limit-2"),
+        "{translated}"
+    );
+    let many: String = (1..=9).map(|seconds| limit(1, seconds, "user")).collect();
+    let translated = limitador(&named("limits.yaml", &many), None).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(
+        translated.contains("limit-9"),
+        "a descriptor has up to eight: {translated}"
+    );
 }
 
 /// Standard output has the rules and nothing else, or nothing.

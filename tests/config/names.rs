@@ -87,3 +87,33 @@ fn expressions_are_bounded_together_wherever_they_stand() {
         found[0]
     );
 }
+
+/// Cures that are right for what was meant.
+#[test]
+fn what_was_meant_is_offered() {
+    for (fields, said, cure) in [
+        (
+            "rate_limit: [{unit: day}, {unit: second}]",
+            "`rate_limit` is one limit, not a list",
+            "write `rate_limits: [ … ]`",
+        ),
+        (
+            "rate_limit: {window: month}",
+            "`window` \"month\" is no duration",
+            "`unit: month` (30 days) or `window: { calendar: month }`",
+        ),
+        (
+            "value_cidr: [], rate_limit: {unit: day}",
+            "`value_cidr` is empty",
+            "add an entry",
+        ),
+        (
+            "value_in: [a], metadata: {sluicegate: {value_in: [b]}}",
+            "`value_in` beside",
+            "or `the same in `metadata.sluicegate``",
+        ),
+    ] {
+        let found = refused(&format!("domain: d\ndescriptors:\n  - {{key: k, {fields}}}\n"));
+        assert!(found[0].contains(said) && found[0].contains(cure), "{found:#?}");
+    }
+}

@@ -101,7 +101,7 @@ fn what_is_wrong_with_values_has_its_place_and_its_cure() {
             "value_in: [b], value_regex: a",
             "`value_regex` beside `value_in` | not both",
         ),
-        ("value_in: []", "3:24 d / k | `value_in` is empty"),
+        ("value_in: []", "3:24 d / k | `value_in` is empty | add an entry"),
         (
             "value_in: a",
             "3:24 d / k | `value_in` must be a list of values, not the text \"a\"",

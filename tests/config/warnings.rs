@@ -222,3 +222,23 @@ fn a_replaced_name_that_no_rule_has_is_told() {
     let there = "  - {key: c, rate_limit: {unit: day, name: gone}}\n";
     assert!(warned(&format!("{}{there}", replacing("gone"))).is_empty());
 }
+
+#[test]
+fn what_looks_like_more_than_it_is_is_told() {
+    let value_in = descriptor(&["value_in: [\"/login*\"]", LIMIT]);
+    let rlqs = |limit: &str| format!("rlqs: {{}}\n{}", descriptor(&[limit]));
+    assert_warned(&[
+        (
+            &value_in,
+            "rules.yaml:4:16: d / a: ",
+            &["a `*` in `value_in` is no wildcard", "with `value: …`"],
+        ),
+        (
+            &rlqs("rate_limit: {unit: day, algorithm: concurrency}"),
+            "rules.yaml:1:7: d: ",
+            &["`rlqs` has no effect here", "neither `leaky_bucket` nor `concurrency`"],
+        ),
+    ]);
+    assert!(warned(&rlqs("rate_limit: {unit: day}")).is_empty());
+    assert!(warned(&rlqs("rate_limit: {unlimited: true}")).is_empty());
+}

@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::sluicegate::run;
 use crate::{Shop, rules, until};
 
-const TENANTS: &str = "# tenant, plan or limit, until\nacme,pro\nbig,all\nown,5/hour\n\"a,b\",pro\nold,pro,2020-01-01T00:00:00Z\nnew,pro,2999-01-01T00:00:00+01:00\n";
+const TENANTS: &str = "# tenant, plan or limit, until\nacme,pro\nbig,all\nown,5/hour\n\"a,b\",\"pro\",\nq, \"2/hour\" , \"2999-01-01T00:00:00Z\"\nold,pro,2020-01-01T00:00:00Z\nnew,pro,2999-01-01T00:00:00+01:00\n";
 
 #[tokio::test]
 async fn each_value_has_its_plan_and_the_others_the_default() {
@@ -18,6 +18,7 @@ async fn each_value_has_its_plan_and_the_others_the_default() {
         ("big", 10),
         ("own", 5),
         ("a,b", 3),
+        ("q", 2),
         ("old", 1),
         ("new", 3),
         ("nobody", 1),
@@ -27,7 +28,7 @@ async fn each_value_has_its_plan_and_the_others_the_default() {
     }
     // Two tenants without a plan, ten requests each.
     assert_eq!(shop.metric("sluicegate_plan_defaults_total", "").await, Some(20.0));
-    assert_eq!(shop.metric("sluicegate_plan_source_entries", "").await, Some(6.0));
+    assert_eq!(shop.metric("sluicegate_plan_source_entries", "").await, Some(7.0));
     let explained = shop.explain("own").await;
     assert_eq!(
         explained["plan"],

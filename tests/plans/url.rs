@@ -40,9 +40,13 @@ async fn answer(mut stream: TcpStream, tenants: Shared) -> std::io::Result<()> {
         let length = body.len() + missing;
         let answer = match is_known {
             true => "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n".to_owned(),
-            false => format!(
-                "HTTP/1.1 {status} X\r\nconnection: close\r\netag: {tag}\r\ncontent-length: {length}\r\n\r\n{body}"
-            ),
+            false => {
+                let tag = match *tag {
+                    "" => String::new(),
+                    tag => format!("etag: {tag}\r\n"),
+                };
+                format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{tag}content-length: {length}\r\n\r\n{body}")
+            }
         };
         tenants.unchanged += usize::from(is_known);
         answer
@@ -98,5 +102,12 @@ async fn a_url_is_asked_at_intervals() {
     }
     set("acme,pro\n", "\"4\"", 200, 0);
     shop.until_plan("acme", "pro").await;
+    // Without ETags: what is the same is not told as new.
+    set("acme,all\n", "", 200, 0);
+    shop.until_plan("acme", "all").await;
+    let said = shop.server.process.log().matches("plans in force").count();
+    let reads = shop.reads("success").await;
+    until("read again", async || shop.reads("success").await > reads + 1.0).await;
+    assert_eq!(shop.server.process.log().matches("plans in force").count(), said);
     shop.until_stale(false).await;
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::rules::ValueSet;
 use crate::rules::cidr::Cidr;
+use crate::rules::pattern::is_pattern;
 use crate::rules::value_set::{MAX_ALL_REGEX_BYTES, ValueRegex};
 
 use super::super::error::ConfigErrors;
@@ -91,6 +92,11 @@ pub(super) fn values<'d>(
         ] {
             let Some(place) = place else { continue };
             if let Some(other) = given.replace(field) {
+                let other = if other == field {
+                    "the same in `metadata.sluicegate`"
+                } else {
+                    other
+                };
                 scope.report(errors, Problem::Conflict { field, other }, place);
             }
         }
@@ -112,7 +118,12 @@ fn set_of(
     errors: &mut ConfigErrors,
 ) -> Option<ValueSet> {
     if let Some(list) = options.value_in.given() {
-        let keep = |text: &Placed<String>, _: &mut ConfigErrors| Some(text.value.clone());
+        let keep = |text: &Placed<String>, errors: &mut ConfigErrors| {
+            if is_pattern(&text.value) {
+                scope.warn(errors, Problem::LiteralStar, text.place);
+            }
+            Some(text.value.clone())
+        };
         let values = each(scope, "value_in", list, errors, keep);
         return Some(ValueSet::In(values));
     }
@@ -162,7 +173,7 @@ fn each<T: Clone + Eq + std::hash::Hash>(
     read: impl Fn(&Placed<String>, &mut ConfigErrors) -> Option<T>,
 ) -> Vec<T> {
     if list.value.is_empty() {
-        scope.report(errors, Problem::Empty { field }, list.place);
+        scope.report(errors, Problem::EmptyList { field }, list.place);
     }
     let mut seen = HashSet::with_capacity(list.value.len());
     let mut all = Vec::with_capacity(list.value.len());

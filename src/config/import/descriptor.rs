@@ -1,11 +1,13 @@
 //! Limits → the descriptors that ask for them, none in another's way.
 //!
 //! limitador looks for a limit's entries anywhere in the first descriptor, so one descriptor is counted by every limit that
-//! finds its own. Rules take the one path that fits best. So each limit gets a descriptor with exactly its entries; where
-//! the paths of two could be taken for each other, the later one gets a first entry that tells it apart.
+//! finds its own. Rules take the one path that fits best. So each limit gets a descriptor with exactly its entries, which limits of
+//! other windows share; where the paths of two could be taken for each other, the later one gets a first entry that tells it
+//! apart.
 
 use super::condition::WantedValues;
 use super::limit::{LimitEntry, LimitadorLimit};
+use crate::rules::MAX_LIMITS;
 
 /// The key of the entry that tells a limit apart, as Envoy's action of that name sends it.
 pub(super) const GENERIC_KEY: &str = "generic_key";
@@ -20,6 +22,19 @@ pub(super) struct PlacedLimit<'l> {
 pub(super) fn place<'l>(limits: &[&'l LimitadorLimit]) -> Vec<PlacedLimit<'l>> {
     let mut placed: Vec<PlacedLimit<'l>> = Vec::with_capacity(limits.len());
     for &limit in limits {
+        let beside: Vec<&PlacedLimit<'_>> = placed
+            .iter()
+            .filter(|known| known.limit.entries == limit.entries)
+            .collect();
+        if let Some(first) = beside.first()
+            && let on_node = beside.iter().filter(|known| known.path == first.path)
+            && on_node.clone().count() < MAX_LIMITS
+            && on_node.clone().all(|known| known.limit.seconds != limit.seconds)
+        {
+            let path = first.path.clone();
+            placed.push(PlacedLimit { limit, path });
+            continue;
+        }
         let mut path = limit.entries.clone();
         let mut tag = format!("limit-{}", limit.number);
         while path.is_empty() || placed.iter().any(|known| clash(&known.path, &path)) {

@@ -121,19 +121,23 @@ fn node(out: &mut String, depth: usize, entry: &LimitEntry, below: &[(&[LimitEnt
     if matches!(entry.values, WantedValues::Prefix(_) | WantedValues::OneOf(_)) {
         writeln!(out, "{indent}share_threshold: {}", !entry.alone)?;
     }
-    if let Some((_, limit)) = below.iter().find(|(rest, _)| rest.is_empty()) {
-        let line = limit.line;
-        writeln!(out, "{indent}rate_limit:   # limit {}, line {line}", limit.number)?;
-        if let Some(name) = limit.name.as_deref().filter(|name| !name.is_empty()) {
-            writeln!(out, "{indent}  name: {}", YamlText(name))?;
+    let limits: Vec<_> = below
+        .iter()
+        .filter(|(rest, _)| rest.is_empty())
+        .map(|(_, limit)| *limit)
+        .collect();
+    match limits.as_slice() {
+        [] => {}
+        [limit] => {
+            writeln!(out, "{indent}rate_limit:   {}", WrittenAt(limit))?;
+            fields(out, &format!("{indent}  "), limit)?;
         }
-        writeln!(out, "{indent}  requests_per_unit: {}", limit.max_value)?;
-        match limit.seconds {
-            1 => writeln!(out, "{indent}  unit: second")?,
-            60 => writeln!(out, "{indent}  unit: minute")?,
-            3600 => writeln!(out, "{indent}  unit: hour")?,
-            86_400 => writeln!(out, "{indent}  unit: day")?,
-            seconds => writeln!(out, "{indent}  window: {seconds}s")?,
+        several => {
+            writeln!(out, "{indent}rate_limits:")?;
+            for limit in several {
+                writeln!(out, "{indent}  -   {}", WrittenAt(limit))?;
+                fields(out, &format!("{indent}    "), limit)?;
+            }
         }
     }
     if below.iter().any(|(rest, _)| !rest.is_empty()) {
@@ -141,6 +145,29 @@ fn node(out: &mut String, depth: usize, entry: &LimitEntry, below: &[(&[LimitEnt
         level(out, depth + 1, below)?;
     }
     Ok(())
+}
+
+/// Which limit it is, as a comment.
+struct WrittenAt<'l>(&'l LimitadorLimit);
+
+impl fmt::Display for WrittenAt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "# limit {}, line {}", self.0.number, self.0.line)
+    }
+}
+
+fn fields(out: &mut String, indent: &str, limit: &LimitadorLimit) -> fmt::Result {
+    if let Some(name) = limit.name.as_deref().filter(|name| !name.is_empty()) {
+        writeln!(out, "{indent}name: {}", YamlText(name))?;
+    }
+    writeln!(out, "{indent}requests_per_unit: {}", limit.max_value)?;
+    match limit.seconds {
+        1 => writeln!(out, "{indent}unit: second"),
+        60 => writeln!(out, "{indent}unit: minute"),
+        3600 => writeln!(out, "{indent}unit: hour"),
+        86_400 => writeln!(out, "{indent}unit: day"),
+        seconds => writeln!(out, "{indent}window: {seconds}s"),
+    }
 }
 
 /// A text in quotes, as YAML and JSON have it.

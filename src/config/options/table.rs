@@ -142,7 +142,9 @@ pub static TABLE: &[RuleOption] = &[
             given: |options| options.rlqs.is_there().then(|| options.rlqs.place()),
         }, "none",
         "`rlqs: {}`: these rules may also be enforced by Envoys themselves (`rate_limit_quota`): [rlqs.md](rlqs.md). `bucket: [name, user]` says which keys of a bucket id make its descriptor, in this order (all of them, sorted, where it is left out); `refill: true`: leases of `token_bucket` rules refill by the second",
-        Native),
+        Native)
+        .of_rules_below(|rule| rule.rlqs || (rule.limit.is_none() && rule.plan_from.is_none()),
+            "a `rate_limit` without `hold` and `plan_from` that is neither `leaky_bucket` nor `concurrency`"),
     entry("key", &[Descriptor], Kind::Tree, "required", "the key of the descriptor entry that it matches",
         Extended("it is never joined with the value, so that no two rules collide, and a `*` in it is a character; envoyproxy/ratelimit matches keys and values joined")),
     entry("value", &[Descriptor], Kind::Tree, "any",

@@ -134,11 +134,7 @@ impl<'s> SourceLines<'s> {
             self.commented |= !line.is_empty();
             return;
         }
-        let split = match line {
-            [b'"', rest @ ..] => quoted(rest),
-            _ => memchr::memchr(b',', line).map(|at| (Cow::Borrowed(&line[..at]), &line[at + 1..])),
-        };
-        let Some((value, rest)) = split else {
+        let Some((value, Some(rest))) = column(line) else {
             let word = String::from_utf8_lossy(line).into_owned();
             return self.unusable("line", word, "write `value,plan`, or `value,100/hour`");
         };
@@ -165,9 +161,17 @@ impl<'s> SourceLines<'s> {
 
     /// `text` is what stands behind the value: its plan or limit, and when that ends.
     fn add(&mut self, value: &[u8], text: &[u8], last_wins: bool) {
-        let (word, expiry) = match memchr::memchr(b',', text) {
-            Some(at) => (&text[..at], Some(&text[at + 1..])),
-            None => (text, None),
+        let columns = column(text.trim_ascii_start()).and_then(|(word, rest)| {
+            let (expiry, rest) = column(rest.unwrap_or_default().trim_ascii_start())?;
+            rest.is_none().then_some((word, expiry))
+        });
+        let Some((word, expiry)) = columns else {
+            let line = String::from_utf8_lossy(text).into_owned();
+            return self.unusable(
+                "line",
+                line,
+                "behind the value stand a plan or limit, and perhaps when that ends",
+            );
         };
         let word = match self.words.get(word.trim_ascii()) {
             Some(number) => *number,
@@ -177,7 +181,7 @@ impl<'s> SourceLines<'s> {
             },
         };
         let mut expires_s = None;
-        if let Some(expiry) = expiry {
+        if !expiry.trim_ascii().is_empty() {
             let Ok(expiry) = self.text("expiry", expiry.trim_ascii()) else {
                 return;
             };
@@ -282,10 +286,17 @@ impl<'s> SourceLines<'s> {
 
 const UNITS: [&str; 7] = ["second", "minute", "hour", "day", "week", "month", "year"];
 
-/// A value in quotes (behind the first), a quote in it doubled, and what follows the comma.
-fn quoted(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+/// The first column of a line, and what follows its comma, if there is one; `None` when quotes do not end. They are as in
+/// CSV: a quote in them is doubled.
+fn column(text: &[u8]) -> Option<(Cow<'_, [u8]>, Option<&[u8]>)> {
+    let [b'"', quoted @ ..] = text else {
+        return Some(match memchr::memchr(b',', text) {
+            Some(at) => (Cow::Borrowed(&text[..at]), Some(&text[at + 1..])),
+            None => (Cow::Borrowed(text), None),
+        });
+    };
     let mut value = Vec::new();
-    let mut rest = text;
+    let mut rest = quoted;
     loop {
         let at = memchr::memchr(b'"', rest)?;
         value.extend_from_slice(&rest[..at]);
@@ -294,8 +305,13 @@ fn quoted(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
                 value.push(b'"');
                 rest = more;
             }
-            [b',', more @ ..] => return Some((Cow::Owned(value), more)),
-            _ => return None,
+            more => {
+                return match more.trim_ascii_start() {
+                    [] => Some((Cow::Owned(value), None)),
+                    [b',', more @ ..] => Some((Cow::Owned(value), Some(more))),
+                    _ => None,
+                };
+            }
         }
     }
 }
