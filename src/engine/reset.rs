@@ -69,7 +69,8 @@ impl Engine {
                 let of = identity.as_ref().and_then(|identity| active.rule_of(identity));
                 of.is_some_and(|of| of.index == rule.index)
             };
-            descriptor.is_some_and(|descriptor| pattern.matches(descriptor)) && is_of_rule()
+            // An address is written like any value; a sign that is not a separator is escaped.
+            descriptor.is_some_and(|descriptor| pattern.matches(&descriptor.replace("==", "="))) && is_of_rule()
         };
         let start = Instant::now();
         let mut turn = start;

@@ -171,6 +171,11 @@ fn servers(
     all.extend(["--on-store-error", "deny", "--store-timeout", "1s"]);
     all.extend(arguments);
     let rules = RULES.replace("requests_per_unit: 3", "requests_per_unit: 200");
+    let rules = format!(
+        "{rules}  - {{ key: ip, value_cidr: [10.0.0.0/8], rate_limit: {{ unit: hour, requests_per_unit: 5 }} }}
+  - {{ key: ip, value: 10.9.9.9, rate_limit: {{ unit: hour, requests_per_unit: 5 }} }}
+"
+    );
     let start = |_| {
         let server = Sluicegate::start(&rules, &all);
         let (api, json) = (Client::new(server.admin_port), Client::new(server.http_port));
@@ -240,6 +245,16 @@ async fn counters_of_a_rule_are_found_by_a_pattern() {
     assert_eq!(count("user=[x]*").await, 1, "only * is special");
     assert_eq!(count("user=a%7Cb%3D%25").await, 1);
     assert_eq!(count("seen=*").await, 0, "another rule");
+    // Addresses, in any spelling; what a rule of its own counts is that one's.
+    for address in ["10.0.0.1", "::ffff:10.0.0.1", "10.9.9.9", "::ffff:10.9.9.9"] {
+        let asked = json!({ "domain": "shop", "descriptors": [{ "entries": [{ "key": "ip", "value": address }] }] });
+        json.post("/json", &[], &asked.to_string()).await;
+    }
+    for (rule, pattern) in [("ip_cidr(10.0.0.0/8)", "ip=10.*"), ("ip_10.9.9.9", "ip=10.9.9.9")] {
+        let question = json!({ "domain": "shop", "rule": rule, "match": pattern });
+        let done = reset(api, &question).await;
+        assert_eq!((&done["counters"], &done["hits"]), (&1.into(), &2.into()), "{rule}");
+    }
     let question = json!({ "domain": "shop", "rule": "user", "match": "user=user-1*" });
     let done = reset(api, &question).await;
     assert_eq!((&done["counters"], &done["hits"]), (&11.into(), &11.into()));
