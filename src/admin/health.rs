@@ -7,6 +7,8 @@ use prometheus::IntGauge;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::telemetry::Uncounted;
+
 /// Everything that health depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Conditions {
@@ -26,6 +28,8 @@ pub struct Conditions {
     /// Quotas are given to Envoys (RLQS) by `on_store_error`, because the store does not answer. They do not make the process
     /// unhealthy.
     pub quotas_without_store: bool,
+    /// The metrics of what passes uncounted that have risen within the last minute. They do not make the process unhealthy.
+    pub uncounted: Vec<&'static str>,
     /// Whether a store that does not answer makes the process unhealthy.
     #[serde(skip)]
     pub needs_store: bool,
@@ -51,6 +55,13 @@ impl Conditions {
                 self.quotas_without_store,
                 "quotas are given to Envoys without the store".to_owned(),
             ),
+            (
+                !self.uncounted.is_empty(),
+                format!(
+                    "not all requests are counted as configured: {}",
+                    self.uncounted.join(", ")
+                ),
+            ),
         ];
         said.into_iter().filter_map(|(is, text)| is.then_some(text)).collect()
     }
@@ -61,6 +72,7 @@ impl Conditions {
 pub struct Health {
     conditions: Arc<Mutex<Conditions>>,
     undecided_streams: Option<IntGauge>,
+    uncounted: Option<Arc<Uncounted>>,
     verdict: watch::Sender<bool>,
 }
 
@@ -76,11 +88,13 @@ impl Health {
             stale_rules: false,
             stale_plan_sources: Vec::new(),
             quotas_without_store: false,
+            uncounted: Vec::new(),
             needs_store,
         };
         Self {
             conditions: Arc::new(Mutex::new(conditions)),
             undecided_streams: None,
+            uncounted: None,
             verdict: watch::Sender::new(false),
         }
     }
@@ -90,6 +104,18 @@ impl Health {
     pub fn counting(mut self, undecided_streams: IntGauge) -> Self {
         self.undecided_streams = Some(undecided_streams);
         self
+    }
+
+    /// Takes what passes uncounted from these counters.
+    #[must_use]
+    pub fn watching(mut self, uncounted: Arc<Uncounted>) -> Self {
+        self.uncounted = Some(uncounted);
+        self
+    }
+
+    /// Looks at the counters, so that what rises between two questions is not missed.
+    pub fn look(&self) {
+        self.uncounted.as_ref().map(|uncounted| uncounted.look());
     }
 
     /// Changes a condition and tells all who watch.
@@ -107,6 +133,10 @@ impl Health {
         let mut conditions = self.conditions.lock().clone();
         let streams = self.undecided_streams.as_ref().map_or(0, IntGauge::get);
         conditions.quotas_without_store = streams > 0;
+        conditions.uncounted = self
+            .uncounted
+            .as_ref()
+            .map_or_else(Vec::new, |uncounted| uncounted.look());
         conditions
     }
 

@@ -11,6 +11,7 @@ mod stores;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::net::TcpListener;
@@ -56,6 +57,9 @@ pub struct Addresses {
     /// Metrics alone.
     pub prometheus: Option<SocketAddr>,
 }
+
+/// Between two looks at what passes uncounted.
+const UNCOUNTED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A process that listens but does not serve yet.
 pub struct App {
@@ -107,7 +111,7 @@ impl App {
             Arc::clone(&metrics),
         );
         let engine = Arc::new(engine.observed(Arc::clone(&activity)));
-        let health = health(&settings.store, &metrics);
+        let health = health(&settings.store, &metrics, &clock);
         let (traces, spans) = traces(&settings.telemetry, &metrics)?;
         let answers = Arc::new(answer_options(&settings.answers));
         let rls = RateLimitService::new(Arc::clone(&engine), Arc::clone(&answers), Arc::clone(&metrics));
@@ -180,6 +184,7 @@ impl App {
         let _statsd = statsd(&self.settings.telemetry, &self.metrics)?;
         let mut background = JoinSet::new();
         background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
+        background.spawn(look_at_uncounted(self.health.clone(), stop.clone()));
         self.background.warm_up().await;
         self.background
             .spawn(&mut background, &self.metrics, &self.activity, &self.health, &stop);
@@ -238,10 +243,22 @@ impl App {
     }
 }
 
-fn health(store: &StoreSettings, metrics: &Metrics) -> Health {
+fn health(store: &StoreSettings, metrics: &Metrics, clock: &Arc<dyn Clock>) -> Health {
     let redis = store.redis.as_ref();
     let health = Health::new(redis.is_some_and(|redis| redis.health_needs_connection));
-    health.counting(metrics.rlqs.undecided_streams.clone())
+    let health = health.counting(metrics.rlqs.undecided_streams.clone());
+    health.watching(Arc::new(metrics.uncounted(Arc::clone(clock))))
+}
+
+/// Looks at what passes uncounted, so that a rise is seen although nobody asks for the process's health.
+async fn look_at_uncounted(health: Health, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(UNCOUNTED_INTERVAL))
+        .await
+        .is_some()
+    {
+        health.look();
+    }
 }
 
 fn open_token(file: &std::path::Path) -> Result<Token, AppError> {

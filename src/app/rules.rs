@@ -126,8 +126,9 @@ impl RulesFeed {
         match self.from {
             From::Example(rules) => activator.activate(rules, 1, &Warnings::default()),
             From::Files { source, loaded } => {
-                if let Some(loaded) = &loaded {
-                    activator.activate(Arc::clone(&loaded.rules), loaded.generation, &loaded.warnings);
+                match &loaded {
+                    Some(loaded) => activator.activate(Arc::clone(&loaded.rules), loaded.generation, &loaded.warnings),
+                    None => activator.health.update(|conditions| conditions.stale_rules = true),
                 }
                 let watch = watch::watch(source, defaults, loaded.as_ref(), move |event| activator.handle(event))
                     .map_err(|error| AppError::Rules(format!("cannot watch the rules: {error}")))?;

@@ -14,6 +14,7 @@
 //! | [`http2`] | one HTTP/2 connection |
 //! | [`grpc`] | the gRPC port: all of the above |
 //! | [`http`] | an HTTP port |
+//! | [`unserved`] | counts calls that no service takes |
 
 mod authority;
 pub mod background;
@@ -27,4 +28,5 @@ pub mod listener;
 mod resets;
 pub mod stalled;
 pub mod tls;
+pub mod unserved;
 mod writer;

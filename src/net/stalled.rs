@@ -15,6 +15,8 @@ use http::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use super::unserved::UnservedCalls;
+
 /// Counts the responses of one connection. The connection lives on one thread, so its counters are uncontended.
 #[derive(Debug, Default)]
 pub struct ResponseCounts {
@@ -40,12 +42,17 @@ pub struct CountedResponse<F> {
     response: F,
     /// `None` for server streams, which may stay open.
     counts: Option<Arc<ResponseCounts>>,
+    unserved: Option<Arc<UnservedCalls>>,
 }
 
 impl<F> CountedResponse<F> {
     /// Counts the response of `response`; without counts it is passed on as it is.
-    pub const fn new(response: F, counts: Option<Arc<ResponseCounts>>) -> Self {
-        Self { response, counts }
+    pub const fn new(response: F, counts: Option<Arc<ResponseCounts>>, unserved: Option<Arc<UnservedCalls>>) -> Self {
+        Self {
+            response,
+            counts,
+            unserved,
+        }
     }
 }
 
@@ -57,6 +64,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.response).poll(cx).map_ok(|response| {
+            if let Some(unserved) = &self.unserved {
+                unserved.observe(response.headers());
+            }
             response.map(|body| {
                 let counts = self.counts.take();
                 if let Some(counts) = &counts {
@@ -108,7 +118,7 @@ mod tests {
         let counts = Arc::new(ResponseCounts::default());
         let respond = async || {
             let response = std::future::ready(Ok(Response::new(tonic::body::Body::empty())));
-            let response = CountedResponse::new(response, Some(Arc::clone(&counts)));
+            let response = CountedResponse::new(response, Some(Arc::clone(&counts)), None);
             response.await.unwrap()
         };
         let timeout = Duration::from_secs(10);

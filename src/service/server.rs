@@ -18,6 +18,7 @@ use crate::net::grpc::{self, PortOptions};
 use crate::net::listener::Listener;
 use crate::net::stalled::{CountedBody, CountedResponse, ResponseCounts};
 use crate::net::tls::TlsAccept;
+use crate::net::unserved::UnservedCalls;
 use crate::proto::DESCRIPTORS;
 use crate::proto::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer, SERVICE_NAME as AUTHZ_NAME,
@@ -89,6 +90,10 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
             }
             None => others,
         };
+        let unserved = options
+            .metrics
+            .as_ref()
+            .map(|metrics| Arc::new(UnservedCalls::new(metrics.unserved.clone())));
         Ok(Self {
             services: Services {
                 rls,
@@ -96,6 +101,7 @@ impl<R: Rls, A: Authorization> GrpcServer<R, A> {
                 others: others.prepare(),
                 bodies: BodyLimiter::new(options.connection.client_timeout),
                 responses: Arc::default(),
+                unserved,
             },
             options,
             health,
@@ -131,6 +137,7 @@ struct Services<R, A> {
     others: Routes,
     bodies: Arc<BodyLimiter>,
     responses: Arc<ResponseCounts>,
+    unserved: Option<Arc<UnservedCalls>>,
 }
 
 impl<R, A> Services<R, A> {
@@ -142,6 +149,7 @@ impl<R, A> Services<R, A> {
             others: self.others.clone(),
             bodies: Arc::clone(&self.bodies),
             responses,
+            unserved: self.unserved.clone(),
         }
     }
 }
@@ -157,9 +165,10 @@ impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Se
                 .and_then(|path| path.split_once('/'))
                 .map(|(name, _)| name == RLQS_NAME)
         };
+        let unserved = || self.unserved.clone();
         if service_of(request.uri().path()) == Some(true) {
             // Its body is a stream of reports that goes on as long as its Envoy does.
-            return CountedResponse::new(Box::pin(self.others.clone().call(request)), None);
+            return CountedResponse::new(Box::pin(self.others.clone().call(request)), None, unserved());
         }
         let request = request.map(|body| LimitedBody::new(body, &self.bodies));
         let service = request
@@ -169,9 +178,9 @@ impl<R: Rls, A: Authorization> hyper::service::Service<Request<Incoming>> for Se
             .and_then(|path| path.split_once('/'));
         let counts = || Some(Arc::clone(&self.responses));
         match service {
-            Some((RLS_NAME, _)) => CountedResponse::new(self.rls.clone().call(request), counts()),
-            Some((AUTHZ_NAME, _)) => CountedResponse::new(self.authz.clone().call(request), counts()),
-            _ => CountedResponse::new(Box::pin(self.others.clone().call(request)), None),
+            Some((RLS_NAME, _)) => CountedResponse::new(self.rls.clone().call(request), counts(), unserved()),
+            Some((AUTHZ_NAME, _)) => CountedResponse::new(self.authz.clone().call(request), counts(), unserved()),
+            _ => CountedResponse::new(Box::pin(self.others.clone().call(request)), None, unserved()),
         }
     }
 }

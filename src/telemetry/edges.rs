@@ -11,6 +11,8 @@ pub struct EdgeMetrics {
     pub client_not_named: IntCounterVec,
     /// Streams that were reset as malformed HTTP/2, such as for an `:authority` that is none by RFC 3986.
     pub protocol_errors: IntCounter,
+    /// Calls whose answer is UNIMPLEMENTED or INTERNAL, by that code.
+    pub unserved: IntCounterVec,
     /// Hits that came after a question with 0 hits, were denied, and so are not counted.
     pub forgotten_charges: IntCounter,
     /// Denied requests for permits whose release could not be noted as not due.
@@ -31,6 +33,13 @@ impl EdgeMetrics {
             "sluicegate_http2_protocol_errors_total",
             "gRPC streams refused as malformed HTTP/2, such as for an :authority like outbound|8081||service",
         )?;
+        let unserved = IntCounterVec::new(
+            Opts::new(
+                "sluicegate_unserved_calls_total",
+                "gRPC calls that are not served: of an unknown service or method (unimplemented), or without a readable request (internal)",
+            ),
+            &["code"],
+        )?;
         let forgotten_charges = IntCounter::new(
             "sluicegate_forgotten_charges_total",
             "Denied, uncounted charges of costs that are known afterwards: see --charge-after-peek",
@@ -43,9 +52,11 @@ impl EdgeMetrics {
         registry.register(Box::new(forgotten_charges.clone()))?;
         registry.register(Box::new(client_not_named.clone()))?;
         registry.register(Box::new(protocol_errors.clone()))?;
+        registry.register(Box::new(unserved.clone()))?;
         Ok(Self {
             client_not_named,
             protocol_errors,
+            unserved,
             forgotten_charges,
             unnoted_denials,
             client_logged: AtomicBool::new(false),

@@ -42,6 +42,10 @@ impl HoldMetrics {
         })
     }
 
+    pub(super) const fn expired_hits(&self) -> &IntCounter {
+        &self.expired_hits
+    }
+
     /// Counts what a check has done to its counter's holds.
     pub fn record(&self, asked: Hits, holds: &Holds) {
         if holds.expired > 0 {

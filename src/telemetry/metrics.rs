@@ -18,6 +18,8 @@ use super::rlqs::RlqsMetrics;
 use super::rule_stats::{RuleStatsCollector, RuleStatsRegistry};
 use super::services::{AllServices, ServiceKind, ServiceMetrics};
 use super::store_meter::StoreMetrics;
+use super::uncounted::{Uncounted, Watched};
+use crate::model::Clock;
 
 /// Everything that is counted besides the rules.
 #[derive(Debug)]
@@ -152,7 +154,37 @@ impl Metrics {
     /// The counters of a port's connections; `port` is one of a few fixed words.
     #[must_use]
     pub fn port(&self, port: &'static str) -> PortMetrics {
-        self.ports.of(port, self.edges.protocol_errors.clone())
+        self.ports.of(port, &self.edges)
+    }
+
+    /// Watches what passes uncounted, or is counted otherwise than configured.
+    #[must_use]
+    pub fn uncounted(&self, clock: Arc<dyn Clock>) -> Uncounted {
+        let edges = &self.edges;
+        let watched = vec![
+            Watched::counter("sluicegate_shed_total", &self.shed),
+            Watched::counters("sluicegate_bad_requests_total", &self.bad_requests, None),
+            Watched::counters("sluicegate_unserved_calls_total", &edges.unserved, None),
+            Watched::counter("sluicegate_http2_protocol_errors_total", &edges.protocol_errors),
+            Watched::counters(
+                "sluicegate_connections_closed_total",
+                &self.ports.closed,
+                Some(("port", "grpc")),
+            ),
+            Watched::counters(
+                "sluicegate_client_address_fallbacks_total",
+                &edges.client_not_named,
+                None,
+            ),
+            Watched::counter("sluicegate_forgotten_charges_total", &edges.forgotten_charges),
+            Watched::counter("sluicegate_unnoted_denials_total", &edges.unnoted_denials),
+            Watched::counter(
+                "sluicegate_hold_hits_total{result=\"expired\"}",
+                self.holds.expired_hits(),
+            ),
+            Watched::counter("sluicegate_memory_evictions_total", &self.memory_evictions),
+        ];
+        Uncounted::new(watched, clock)
     }
 
     /// Counts a failed request under the name that existing dashboards use; `kind` is `redis_error` or

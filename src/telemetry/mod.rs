@@ -24,6 +24,7 @@ pub mod statsd;
 pub mod store_meter;
 pub mod throttle;
 pub mod traces;
+mod uncounted;
 
 pub use activity::Activity;
 pub use edges::EdgeMetrics;
@@ -36,3 +37,4 @@ pub use rule_stats::RuleStatsRegistry;
 pub use series::{CandidateStats, RuleStats};
 pub use services::ServiceKind;
 pub use traces::{CallSpan, Traces};
+pub use uncounted::Uncounted;

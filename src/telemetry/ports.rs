@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::edges::EdgeMetrics;
 use super::registrar::Registrar;
 
 /// A port's connections.
@@ -21,13 +22,15 @@ pub struct PortMetrics {
     pub protocol: IntCounter,
     /// Streams refused as malformed HTTP/2, of all ports.
     pub protocol_errors: IntCounter,
+    /// Calls that are not served, of all ports.
+    pub unserved: IntCounterVec,
 }
 
 /// The connections of all ports.
 #[derive(Debug)]
 pub(super) struct AllPorts {
     open: IntGaugeVec,
-    closed: IntCounterVec,
+    pub closed: IntCounterVec,
 }
 
 impl AllPorts {
@@ -43,7 +46,7 @@ impl AllPorts {
         })
     }
 
-    pub fn of(&self, port: &'static str, protocol_errors: IntCounter) -> PortMetrics {
+    pub fn of(&self, port: &'static str, edges: &EdgeMetrics) -> PortMetrics {
         let closed = |reason| self.closed.with_label_values(&[port, reason]);
         PortMetrics {
             open: self.open.with_label_values(&[port]),
@@ -52,7 +55,8 @@ impl AllPorts {
             slow: closed("slow"),
             handshake: closed("handshake"),
             protocol: closed("protocol"),
-            protocol_errors,
+            protocol_errors: edges.protocol_errors.clone(),
+            unserved: edges.unserved.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ use wire::rate_limit_service_client::RateLimitServiceClient;
 
 use crate::crowd::{metric, wait_for};
 use crate::listeners::{connect, request};
+use crate::support::http::Client;
 use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;
 
@@ -69,4 +70,45 @@ async fn charges_that_find_no_room_are_said() {
     let log = server.process.log();
     let said = log.matches("more hits were admitted while the store was away").count();
     assert_eq!(said, 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_not_served_are_said() {
+    let server = Sluicegate::start(RULES, &[]);
+    let channel = Channel::from_shared(format!("http://127.0.0.1:{}", server.grpc_port)).expect("an address");
+    let mut client = tonic::client::Grpc::new(channel.connect().await.expect("connected"));
+    let mut call = async |path: &'static str, codec: tonic_prost::ProstCodec<Vec<u8>, ()>| {
+        client.ready().await.expect("ready");
+        let answer = client
+            .unary(tonic::Request::new(vec![0xff]), path.parse().expect("a path"), codec)
+            .await;
+        answer.expect_err("not served").code()
+    };
+    let v2 = call(
+        "/envoy.service.ratelimit.v2.RateLimitService/ShouldRateLimit",
+        tonic_prost::ProstCodec::default(),
+    )
+    .await;
+    assert_eq!(v2, tonic::Code::Unimplemented);
+    assert_eq!(
+        metric(&server, "sluicegate_unserved_calls_total{code=\"unimplemented\"}").await,
+        1
+    );
+    let v3 = call(
+        "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
+        tonic_prost::ProstCodec::default(),
+    )
+    .await;
+    assert_eq!(v3, tonic::Code::Internal);
+    assert_eq!(
+        metric(&server, "sluicegate_unserved_calls_total{code=\"internal\"}").await,
+        1
+    );
+    let log = server.process.log();
+    assert_eq!(log.matches("a gRPC call is not served").count(), 1, "{log}");
+    let health = Client::new(server.admin_port).get("/healthcheck?details", &[]).await;
+    assert_eq!(
+        (health.status.as_u16(), health.json()["uncounted"].clone()),
+        (200, serde_json::json!(["sluicegate_unserved_calls_total"]))
+    );
 }
