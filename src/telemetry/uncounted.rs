@@ -18,14 +18,14 @@ const RECENT_US: u64 = 60 * SECOND_US;
 pub struct Uncounted {
     clock: Arc<dyn Clock>,
     watched: Vec<Watched>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<LastTotal>>,
 }
 
 /// A metric's name, and its total.
 pub(super) struct Watched(&'static str, Box<dyn Fn() -> u64 + Send + Sync>);
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct LastTotal {
     total: u64,
     rose_us: Option<u64>,
 }
@@ -59,7 +59,7 @@ impl Watched {
 
 impl Uncounted {
     pub(super) fn new(watched: Vec<Watched>, clock: Arc<dyn Clock>) -> Self {
-        let seen = Mutex::new(vec![Seen::default(); watched.len()]);
+        let seen = Mutex::new(vec![LastTotal::default(); watched.len()]);
         Self { clock, watched, seen }
     }
 

@@ -233,7 +233,11 @@ descriptors:
         }
         let found = server.metric("sluicegate_forgotten_charges_total").await;
         assert_eq!(found, Some(forgotten), "{variables:?}");
-        let lines = |log: &str| log.lines().filter(|line| line.contains("are not counted, so that their quota")).count();
+        let lines = |log: &str| {
+            log.lines()
+                .filter(|line| line.contains("are not counted, so that their quota"))
+                .count()
+        };
         let said = if forgotten > 0.0 { 2 } else { 0 };
         server
             .process
