@@ -20,12 +20,15 @@ fn sluicegate(admin: &Admin, arguments: &[&str]) -> (bool, String) {
 #[tokio::test]
 async fn tables_for_people_and_json_for_scripts() {
     let admin = Admin::start(false, &[]);
-    let hostile = "mallory\u{1b}[2J\u{202e}";
+    let hostile = "mallory\u{1b}[2J\u{202e}\u{200b}";
     admin.ask("user", hostile, 8).await;
     admin.top("by=hits", 8).await;
     let (ok, top) = sluicegate(&admin, &["top", "--window", "1m"]);
     assert!(ok && top.contains("8 decisions, 5 denied"), "{top}");
-    assert!(top.contains(r"shop    user  user=mallory\u{1b}[2J\u{202e}"), "{top}");
+    assert!(
+        top.contains(r"shop    user  user=mallory\u{1b}[2J\u{202e}\u{200b}"),
+        "{top}"
+    );
     let (ok, top) = sluicegate(&admin, &["top", "-o", "json", "--by", "hits"]);
     let top: serde_json::Value = serde_json::from_str(&top).expect("JSON");
     assert!(ok && top["counters"][0]["denied"] == 5, "{top}");

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -236,6 +237,34 @@ def test_a_stranger_is_asked_for_the_token(server, open_page):
     page.get_by_role("button", name="Use it").click()
     expect(page.get_by_text("No decisions in this window")).to_be_visible()
     expect(dialog).to_be_hidden()
+
+
+def test_a_wrong_token_keeps_nobody_from_what_needs_none(server, open_page):
+    attack(server)
+    page = open_page(expected=["401"])
+    page.get_by_role("link", name="onerror").click()
+    page.get_by_role("button", name="Reset …").click()
+    page.get_by_label("Token", exact=True).fill("wrong-wrong-wrong-wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("this is not the admin token")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.keyboard.press("1")
+    expect(page.get_by_role("link", name="onerror")).to_be_visible()
+    page.wait_for_timeout(2500)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_an_answer_for_a_page_that_was_left_is_not_shown(server, open_page):
+    attack(server)
+    page = open_page()
+    page.route("**/api/v1/explain", lambda route: (time.sleep(1), route.continue_()))
+    page.get_by_role("link", name="onerror").click()
+    page.wait_for_timeout(300)
+    page.keyboard.press("1")
+    page.wait_for_timeout(1500)
+    expect(page.get_by_role("button", name="Reset …")).to_have_count(0)
+    expect(page.get_by_role("link", name="onerror")).to_be_visible()
 
 
 def test_a_key_is_let_through_again(server, open_page):

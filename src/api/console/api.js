@@ -26,6 +26,17 @@ async function ask(path, options = {}) {
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
   if (answer.ok) return answer.json();
+  if (answer.status === 401 && sessionStorage.getItem(TOKEN)) {
+    // Wrong or replaced. What needs none is not kept from the reader by it.
+    sessionStorage.removeItem(TOKEN);
+    if (!options.method) {
+      try {
+        return await ask(path, options);
+      } catch (error) {
+        if (error.status !== 401) throw error;
+      }
+    }
+  }
   const problem = await answer.json().catch(() => ({}));
   throw new Refused(answer.status, problem.detail ?? answer.statusText);
 }

@@ -46,10 +46,11 @@ async function refresh() {
     const status = await get("status");
     note(status);
     state.lost = false;
+    closeToken();
     frame();
     await shown?.update();
   } catch (error) {
-    if (error instanceof Refused && (error.status === 401 || error.status === 403)) askToken(error);
+    if (error instanceof Refused && (error.status === 401 || error.status === 403)) askToken(error, true);
     else if (error instanceof Refused) shown?.fail?.(error);
     else {
       state.lost = true;
@@ -123,13 +124,22 @@ function frame() {
   }
 }
 
-function askToken(error) {
+/** What waits for the token: a look, which any look that succeeds makes needless, or a change. */
+let isForLook = false;
+
+function askToken(error, isLook = false) {
   const dialog = document.getElementById("token");
+  if (!dialog.open) isForLook = isLook;
   const known = error.status === 401;
   document.getElementById("token-error").textContent = error.message;
-  dialog.querySelector("button").hidden = !known;
+  dialog.querySelector("button.primary").hidden = !known;
   document.getElementById("token-text").disabled = !known;
   if (!dialog.open) dialog.showModal();
+}
+
+function closeToken() {
+  const dialog = document.getElementById("token");
+  if (dialog.open && isForLook) dialog.close();
 }
 
 /** Changes something; asks for the token if need be, and then tries once more. */
@@ -149,9 +159,10 @@ document.getElementById("token").addEventListener("close", () => {
   const [token, next] = [input.value.trim(), retry];
   input.value = "";
   retry = null;
-  if (token) setToken(token);
+  const isGiven = token && document.getElementById("token").returnValue !== "cancel";
+  if (isGiven) setToken(token);
   refresh();
-  if (token) next?.();
+  if (isGiven) next?.();
 });
 
 /** Reloads and changes of the failure mode are shown at once, not at the next look. */

@@ -29,7 +29,7 @@ export function fill(place, ...children) {
 
 /** Text with what turns its direction or cannot be seen made visible. */
 export function visible(text) {
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (c) => {
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, (c) => {
     return `\\u{${c.codePointAt(0).toString(16)}}`;
   });
 }

@@ -10,7 +10,9 @@ const WHY = {
 const FROM = { memory: "this process' memory", redis: "Redis", fallback: "fallback counters: Redis does not answer", none: "nowhere: Redis does not answer" };
 
 export function open(main, state, id) {
-  fill(main, h("p", { class: "empty" }, "Loading …"));
+  // A box of its own: an answer that comes when another page is shown goes nowhere.
+  const box = h("div", {}, h("p", { class: "empty" }, "Loading …"));
+  fill(main, box);
   return {
     async update() {
       let history;
@@ -18,19 +20,19 @@ export function open(main, state, id) {
         history = await get("history", { id });
       } catch (error) {
         if (!(error instanceof Refused) || error.status !== 404) throw error;
-        return fill(main, h("p", { class: "empty" }, "This key is no longer among the frequent ones. ", h("a", { href: "#/" }, "Back to now")));
+        return fill(box, h("p", { class: "empty" }, "This key is no longer among the frequent ones. ", h("a", { href: "#/" }, "Back to now")));
       }
       const { counter, slices } = history;
       const askable = !counter.masked && !counter.shortened && !counter.is_override && !counter.descriptor.some((entry) => entry.shared);
       const explained = askable ? await post("explain", {
         domain: counter.domain, descriptors: [{ entries: counter.descriptor.map(({ key, value }) => ({ key, value })) }],
       }) : null;
-      fill(main, h("p", {}, h("a", { href: "#/" }, "← Now")),
+      fill(box, h("p", {}, h("a", { href: "#/" }, "← Now")),
         h("h1", {}, descriptor(counter.descriptor), " ", h("span", { class: "tag" }, counter.domain)),
         h("div", { class: "two" }, standing(counter, explained), past(slices)),
         h("div", { class: "two" }, explained ? why(explained.descriptors[0]) : null, explained?.descriptors[0].counter && !counter.is_candidate ? card(state, id, counter) : null));
     },
-    fail(error) { fill(main, h("p", { class: "empty bad" }, error.message)); },
+    fail(error) { fill(box, h("p", { class: "empty bad" }, error.message)); },
   };
 }
 

@@ -30,7 +30,7 @@ export function open(main, state) {
     const text = (counter) => `${counter.domain} ${counter.rule ?? ""} ${descriptor(counter.descriptor)}`.toLowerCase();
     const counters = top.counters.filter((counter) => text(counter).includes(needle));
     if (!counters.length) {
-      const empty = needle && top.counters.length ? "No key fits the filter."
+      const empty = needle && top.counters.length ? `None of the ${top.counters.length} keys shown fits the filter. For any other: sluicegate explain, counters, reset.`
         : top.hits === 0 ? "No decisions in this window. Is Envoy's rate limit filter pointed at this server's gRPC port?"
         : choice.by === "hits" ? `${count(top.hits)} decisions, spread over so many keys that none stands out.`
         : top.denied > 0 ? `${count(top.denied)} denied, spread over so many keys that none stands out.`
@@ -72,7 +72,7 @@ export function open(main, state) {
 function row(counter, most) {
   const bar = h("div", { class: "bar" });
   bar.style.width = `${Math.max(1, (counter.share / (most || 1)) * 100)}%`;
-  const rule = counter.is_override ? "limit of the request" : counter.rule ?? "rule of an older configuration";
+  const rule = counter.is_override ? "limit of the request" : counter.rule ?? (counter.shortened ? "too long to be looked up" : "rule of an older configuration");
   const exact = (value, error) => h("span", { title: error ? `at least ${value}, at most ${value + error}` : String(value) }, count(value));
   return h("tr", {},
     h("td", { class: "key" }, h("a", { href: `#/key/${counter.id}` }, descriptor(counter.descriptor) || "(unreadable)"),

@@ -46,7 +46,7 @@ async function start(state, id, counter) {
 function confirmed(counter, selection) {
   const dialog = document.getElementById("confirm");
   fill(document.getElementById("confirm-what"), h("b", {}, descriptor(counter.descriptor)),
-    ` in domain ${counter.domain} has ${count(selection.used ?? 0)} hits in use. They will be forgotten.`);
+    ` in domain ${counter.domain} ${selection.used === undefined || selection.used === null ? "has several limits. What is in use of all of them" : `has ${count(selection.used)} hits in use. They`} will be forgotten.`);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {

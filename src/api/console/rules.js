@@ -15,7 +15,7 @@ export function open(main, state) {
     oninput: (event) => { choice.filter = event.target.value; choice.offset = 0; state.refresh(); },
   });
   fill(main, h("h1", { class: "skip" }, "Rules"), h("section", { class: "card" }, h("div", { class: "tools" }, title, filter), list, pager));
-  const turn = (by) => { choice.offset = Math.max(0, choice.offset + by); state.refresh(); };
+  const turn = (by) => { choice.offset = Math.max(0, choice.offset + by); main.scrollIntoView(); state.refresh(); };
   return {
     async update() {
       const page = await get("rules", { filter: choice.filter, offset: choice.offset, limit: PAGE });
@@ -53,7 +53,8 @@ function line(rule) {
     h("td", {}, rule.unlimited ? "unlimited" : `${count(rule.limit)} ${each(rule.window)}`, h("span", { class: "wide" }, rule.algorithm ? h("small", { class: "src" }, ` ${rule.algorithm}`) : "")),
     h("td", { class: denied > 0 ? "n bad" : "n" }, count(denied)),
     h("td", { class: "n wide" }, count(rule.per_second.allowed)),
-    h("td", { class: "n wide" }, count(rule.decisions.denied + rule.decisions.shadow_denied)),
+    h("td", { class: "n wide" }, count(rule.decisions.denied), rule.decisions.shadow_denied
+      ? h("small", { title: "Shadow mode let them pass" }, `${count(rule.decisions.shadow_denied)} would be`) : null),
     h("td", { class: "wide" }, h("span", { class: "src" }, visible(rule.source))));
 }
 

@@ -7,12 +7,34 @@ use serde_json::Value;
 /// Longest text of a column.
 const MAX_CHARS: usize = 60;
 
-/// Text as a terminal may get it: what would move its cursor, or turn the order of what follows, is escaped.
+/// Characters that a terminal shows as nothing, or that turn the order of what follows (Unicode's default ignorable code points, and
+/// those of its bidirectional algorithm).
+const UNSEEN: [(char, char); 17] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fff8}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+
+/// Text as a terminal may get it: what would move its cursor, turn the order of what follows, or not be seen is escaped.
 pub(in crate::cli) fn shown(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-        if c.is_control() || is_bidi {
+        let is_unseen = UNSEEN.iter().any(|(first, last)| (*first..=*last).contains(&c));
+        if c.is_control() || is_unseen {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
