@@ -194,8 +194,8 @@ def noop(binary, directory, shape):
     return Server(f"noop-{shape}", command, directory, port)
 
 
-def sluicegate(binary, directory, name, rules, *flags, poll_s=0.02):
-    ports = [free_port() for _ in range(3)]
+def sluicegate(binary, directory, name, rules, *flags, poll_s=0.02, admin=None):
+    ports = [free_port(), free_port(), admin or free_port()]
     command = [binary, "serve", "--rules", rules, "--log-level", "warn", *flags]
     for flag, port in zip(("--grpc-addr", "--http-addr", "--admin-addr"), ports):
         command += [flag, f"127.0.0.1:{port}"]
