@@ -2,6 +2,7 @@
 //! what would be reset, with a token; asked with that token it resets exactly those counters. Each leaves a line in the log.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
@@ -11,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Active, Counter, FindError};
 use crate::rules::Rule;
 use crate::rules::pattern::{MAX_WILDCARDS, Pattern};
-use crate::store::reset::Named;
+use crate::store::reset::{Named, Reset};
 
 use super::Api;
 use super::body::Body;
 use super::explain::refused;
 use super::problem::Problem;
 use super::question::{Asked, AskedEntry, by_descriptors, short, text};
-use super::selections::VALID;
+use super::selections::{MAX_COUNTERS, MAX_WAITING, Selection, VALID};
 use super::view::CounterView;
 
 /// Counters that a selection shows.
@@ -137,7 +138,7 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Rese
     text("domain", &by_rule.domain)?;
     text("rule", &by_rule.rule)?;
     short("match", &by_rule.pattern)?;
-    let is_it = |rule: &&std::sync::Arc<Rule>| *rule.domain == *by_rule.domain && *rule.path == *by_rule.rule;
+    let is_it = |rule: &&Arc<Rule>| *rule.domain == *by_rule.domain && *rule.path == *by_rule.rule;
     let rule = active.rules.rules.iter().find(is_it);
     let rule = rule.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such rule; GET /api/v1/rules lists them"))?;
     let pattern = Pattern::new(&by_rule.pattern);
@@ -186,38 +187,32 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnsw
     }
     let selection = api.0.selections.take(token).ok_or_else(|| {
         let detail = format!(
-            "no selection waits under this token: it was carried out, asked for at another replica, or is older than {} s",
+            "no selection waits under this token: it was carried out, asked for at another replica, is older than {} s, or newer \
+             dry runs have displaced it ({MAX_WAITING} wait at most, with {MAX_COUNTERS} counters together)",
             VALID.as_secs()
         );
         Problem::new(StatusCode::CONFLICT, detail)
     })?;
     // To its end, also if the caller leaves: what is reset must be logged and told.
-    let (wanted, engine) = (selection.counters.len(), std::sync::Arc::clone(&api.0.parts.engine));
+    let (wanted, shared) = (selection.counters.len(), Arc::clone(&api.0));
     let work = tokio::spawn(async move {
-        let done = engine.reset(&selection.counters).await;
-        tracing::warn!(
-            who = %peer,
-            what = ?selection.what,
-            counters = done.counters,
-            of = selection.counters.len(),
-            hits_before = done.hits,
-            replicas_told = done.announced,
-            error = done.failed.as_ref().map(tracing::field::display),
-            "an operator has reset counters"
-        );
+        let done = shared.parts.engine.reset(&selection.counters).await;
+        log(peer, &selection, &done);
+        if done.failed.is_some() {
+            shared.selections.put_back(selection);
+        }
         done
     });
     let done = work
         .await
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the reset has failed"))?;
     if let Some(error) = done.failed {
-        let fate = if error.is_indeterminate() {
-            "; the next ones may have been, too"
-        } else {
-            ""
+        let fate = match done.unknown {
+            0 => String::new(),
+            unknown => format!("; whether {unknown} more were is unknown"),
         };
         return Err(store_unavailable(&format!(
-            "{} of {wanted} counters were reset{fate}; {error}",
+            "{} of {wanted} counters were reset{fate}; {error}; the token still serves until its time is over",
             done.counters
         )));
     }
@@ -226,6 +221,27 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnsw
         hits: done.hits,
         replicas_told: done.announced,
     }))
+}
+
+/// The line of the log that says who reset what, and whether it is known to have happened.
+fn log(peer: SocketAddr, selection: &Selection, done: &Reset) {
+    let message = match (&done.failed, done.unknown) {
+        (None, _) => "an operator has reset counters",
+        (Some(_), 0) => "an operator's reset has failed: the counters that it names were reset, and no others",
+        (Some(_), _) => "an operator's reset has failed, and its outcome is unknown: some counters may have been reset",
+    };
+    tracing::warn!(
+        who = %peer,
+        what = ?selection.what,
+        counters = done.counters,
+        unknown = done.unknown,
+        of = selection.counters.len(),
+        hits_before = done.hits,
+        // Of nothing, nobody was told.
+        replicas_told = done.announced && done.counters + done.unknown > 0,
+        error = done.failed.as_ref().map(tracing::field::display),
+        "{message}"
+    );
 }
 
 /// 503: nothing can be reset while what is decided is not the store's.

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::engine::MAX_FOUND;
 use crate::store::reset::Named;
 
 /// How long a selection may be confirmed.
 pub(super) const VALID: Duration = Duration::from_secs(60);
 /// Selections that wait; the oldest goes first.
-const MAX_WAITING: usize = 4;
+pub(super) const MAX_WAITING: usize = 64;
+/// Counters of all of them, which bounds their memory.
+pub(super) const MAX_COUNTERS: usize = 4 * MAX_FOUND;
 
 /// Selections that wait to be confirmed.
 #[derive(Default)]
@@ -29,17 +32,30 @@ impl Selections {
     /// Keeps a selection; its token.
     pub fn keep(&self, counters: Vec<Named>, what: String) -> String {
         let token = format!("{:032x}", rand::random::<u128>());
-        let mut waiting = self.0.lock();
-        if waiting.len() >= MAX_WAITING {
-            waiting.pop_front();
-        }
-        waiting.push_back(Selection {
+        self.push(Selection {
             token: blake3::hash(token.as_bytes()),
             until: Instant::now() + VALID,
             counters,
             what,
         });
         token
+    }
+
+    /// Keeps a selection whose reset has failed, for the rest of its time: its token repeats the reset.
+    pub fn put_back(&self, selection: Selection) {
+        self.push(selection);
+    }
+
+    fn push(&self, selection: Selection) {
+        let mut waiting = self.0.lock();
+        let now = Instant::now();
+        waiting.retain(|selection| selection.until > now);
+        waiting.push_back(selection);
+        let counters =
+            |waiting: &VecDeque<Selection>| waiting.iter().map(|selection| selection.counters.len()).sum::<usize>();
+        while waiting.len() > 1 && (waiting.len() > MAX_WAITING || counters(&waiting) > MAX_COUNTERS) {
+            waiting.pop_front();
+        }
     }
 
     /// Takes the selection of a token, once.

@@ -11,6 +11,8 @@ pub type Named = (CounterKey, Limit);
 pub struct Reset {
     /// The number of counters that were reset.
     pub counters: usize,
+    /// The number of counters that may have been reset: their call was sent, and its fate is unknown.
+    pub unknown: usize,
     /// The sum of the hits that they had in use.
     pub hits: u64,
     /// Whether other processes can read of it in the log of resets; if not, they keep cached denials until these end.
@@ -23,6 +25,7 @@ impl Default for Reset {
     fn default() -> Self {
         Self {
             counters: 0,
+            unknown: 0,
             hits: 0,
             announced: true,
             failed: None,

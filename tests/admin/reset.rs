@@ -75,6 +75,25 @@ async fn a_dry_run_changes_nothing_and_its_token_resets_exactly_that_once() {
 }
 
 #[tokio::test]
+async fn sixty_four_dry_runs_wait_and_the_one_that_is_displaced_is_told_why() {
+    let admin = Admin::start(true, &[]);
+    let select = async || json!({ "token": ask(&admin.api, &mallory()).await.json()["token"] });
+    let displaced = select().await;
+    let first = select().await;
+    for _ in 0..63 {
+        select().await;
+    }
+    assert_eq!(ask(&admin.api, &first).await.status, 200);
+    let answer = ask(&admin.api, &displaced).await;
+    assert_eq!(answer.status, 409);
+    assert!(
+        answer.body.contains("newer dry runs have displaced it"),
+        "{}",
+        answer.body
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_reset_is_refused_with_the_reason() {
     let admin = Admin::start(true, &[]);
     let refused = async |question: Value| {
@@ -289,6 +308,44 @@ async fn while_redis_is_away_a_reset_is_refused_and_says_so() {
     passes_soon(json, "mallory").await;
     let done = reset(api, &mallory()).await;
     assert_eq!(done["counters"], 1);
+}
+
+/// The line of the log says what is known, and the token is not lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_whose_answer_does_not_come_says_so_and_is_repeated_with_its_token() {
+    let mut replicas = Replicas::start(1, &[]);
+    let Replicas { all, redis, .. } = &mut replicas;
+    let (server, api, json) = &mut all[0];
+    passes_soon(json, "mallory").await;
+    let confirm = json!({ "token": ask(api, &mallory()).await.json()["token"] });
+    assert_eq!(redis.cli(&["CLIENT", "PAUSE", "2500", "ALL"]), "OK");
+    let answer = ask(api, &confirm).await;
+    let why = answer.json()["detail"].as_str().expect("why").to_owned();
+    assert!(
+        answer.status == 503 && why.contains("0 of 1 counters were reset; whether 1 more were is unknown"),
+        "{why}"
+    );
+    server.process.wait_until("the log says so", |process| {
+        let log = process.log();
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains("an operator's reset has failed"));
+        let line = lines.next().unwrap_or_default();
+        assert!(!log.contains("an operator has reset counters"), "{log}");
+        line.contains("its outcome is unknown") && line.contains("unknown")
+    });
+    let repeated = async {
+        loop {
+            let answer = ask(api, &confirm).await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, repeated).await.expect("it is reset");
+    assert_eq!(done["counters"], 1);
+    assert_eq!(ask(api, &confirm).await.status, 409, "once");
 }
 
 /// The sentinels are made to wait, so that what is asked meanwhile is asked in the midst of the failover, however busy the

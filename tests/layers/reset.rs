@@ -1,11 +1,15 @@
 //! A reset reaches what is kept beside the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sluicegate::model::{AlgorithmKind, Check, Clock, Hits, HoldId, Limit};
+use parking_lot::Mutex;
+use sluicegate::algorithms::op::Op;
+use sluicegate::model::{AlgorithmKind, Check, Clock, CounterKey, Hits, HoldId, Limit, Transaction};
+use sluicegate::store::remote::transport::{Delivery, Transport};
 use sluicegate::store::remote::{Options, Remote};
-use sluicegate::store::{Cause, Correction, Store};
+use sluicegate::store::{Cause, Correction, MemoryStore, Store, StoreError};
 
 use crate::sim::{End, Network, SimClock, limit, one, pipeline, take};
 
@@ -93,4 +97,62 @@ async fn the_end_of_a_hold_is_owed_after_a_reset_as_before() {
         ..check
     };
     assert_eq!(replica.check(&one(look)).await.expect("answered")[0].remaining, 100);
+}
+
+/// A server that answers late, and notes what is announced.
+#[derive(Clone)]
+struct Late {
+    store: Arc<MemoryStore>,
+    late_ms: Arc<AtomicU64>,
+    announced: Arc<Mutex<Vec<CounterKey>>>,
+}
+
+impl Transport for Late {
+    async fn send(&self, _shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        let answers = calls.iter().map(|call| self.store.check_ops(call)).collect();
+        tokio::time::sleep(Duration::from_millis(self.late_ms.load(Ordering::Relaxed))).await;
+        Delivery::Answered(Ok(answers))
+    }
+
+    async fn announce(&self, _log: &CounterKey, counters: &[CounterKey]) -> Result<(), StoreError> {
+        self.announced.lock().extend_from_slice(counters);
+        Ok(())
+    }
+}
+
+/// Decisions have 15 ms; nobody but an operator waits for a reset.
+#[tokio::test(start_paused = true)]
+async fn a_reset_waits_longer_than_a_decision_and_what_is_unknown_is_forgotten_too() {
+    let keys = std::num::NonZeroUsize::new(100).expect("not zero");
+    let server = Late {
+        store: Arc::new(MemoryStore::new(keys, SimClock::new(1_000_000_000_000))),
+        late_ms: Arc::default(),
+        announced: Arc::default(),
+    };
+    let options = Options {
+        denial_keys: Some(100),
+        reset_log: Some(CounterKey::from_raw("log")),
+        ..Options::plain(Duration::from_millis(15))
+    };
+    let remote = Remote::new([server.clone()], |_| 0, &options, None, SimClock::new(0));
+    let rule = limit(AlgorithmKind::SlidingWindow, 3, 3600);
+    let check = take(&rule, "x", 1);
+    for late_ms in [30, 5000] {
+        server.late_ms.store(1, Ordering::Relaxed);
+        while remote.check(&one(check.clone())).await.expect("answered")[0].allowed {}
+        assert!(remote.check(&one(check.clone())).await.expect("answered")[0].cached);
+        server.late_ms.store(late_ms, Ordering::Relaxed);
+        let done = remote.reset(&[(check.key.clone(), rule)]).await;
+        if late_ms == 30 {
+            assert_eq!((done.counters, done.unknown, done.hits, &done.failed), (1, 0, 3, &None));
+        } else {
+            assert_eq!((done.counters, done.unknown), (0, 1));
+            assert_eq!(done.failed.map(|error| error.kind()), Some("timeout"));
+        }
+        let announced = std::mem::take(&mut *server.announced.lock());
+        assert_eq!(announced, std::slice::from_ref(&check.key), "{late_ms} ms");
+        server.late_ms.store(1, Ordering::Relaxed);
+        let after = remote.check(&one(check.clone())).await.expect("answered")[0];
+        assert!(after.allowed && !after.cached, "{late_ms} ms: {after:?}");
+    }
 }

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -102,14 +103,14 @@ impl<T: Transport> Dispatch<T> {
         }
     }
 
-    /// Sends one caller's transactions, whose counters are all of `shard`, and waits for the answer until the store's
-    /// timeout or the earliest of the transactions' deadlines.
+    /// Sends one caller's transactions, whose counters are all of `shard`, and waits for the answer for `patience` (the
+    /// store's timeout, for decisions) or until the earliest of the transactions' deadlines.
     ///
     /// # Errors
     /// When there was no answer in time, or a refusal; refunds that were not sent are then in the ledger.
-    pub(super) async fn call(self: Arc<Self>, shard: u16, calls: Calls) -> Reply {
+    pub(super) async fn call(self: Arc<Self>, shard: u16, calls: Calls, patience: Duration) -> Reply {
         let context = Arc::clone(&self.context);
-        let admitted = context.circuit.admit().and_then(|()| gives_up(&calls, context.timeout));
+        let admitted = context.circuit.admit().and_then(|()| gives_up(&calls, patience));
         let gives_up = match admitted {
             Ok(gives_up) => gives_up,
             Err(error) => {

@@ -285,11 +285,18 @@ impl<T: Transport> Remote<T> {
         places.all(|place| place == first).then_some(first)
     }
 
-    async fn call(&self, (server, shard): Location, calls: Calls) -> job::Reply {
+    /// Sends a call that a decision waits for.
+    async fn call(&self, location: Location, calls: Calls) -> job::Reply {
+        self.call_patiently(location, calls, Duration::ZERO).await
+    }
+
+    /// Sends a call and waits for the answer for `patience`, or for the store's timeout if that is longer.
+    async fn call_patiently(&self, (server, shard): Location, calls: Calls, patience: Duration) -> job::Reply {
         let Some(server) = self.servers.get(server) else {
             return Err(StoreError::Unavailable("there is no server".into()));
         };
-        server.dispatch.get().call(shard, calls).await
+        let patience = patience.max(server.context.timeout);
+        server.dispatch.get().call(shard, calls, patience).await
     }
 
     /// Takes what it can from leases and asks the servers for the rest.

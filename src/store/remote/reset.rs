@@ -1,7 +1,8 @@
 //! Resets of counters, by this process and by others.
 //!
 //! A reset is an operation on the counter like any other ([`Op::Reset`]), so it is batched, waits for corrections that are
-//! in flight, and fails at once while the circuit is open. Processes must also forget what they keep of the counter beside the
+//! in flight, and fails at once while the circuit is open. Its answer may take longer than a decision's: a call stays in flight
+//! for the grace period anyway, and nothing but an operator waits for it. Processes must also forget what they keep of the counter beside the
 //! store: the process that resets it adds its key to a log in the store, and every process reads the log's new entries twice a
 //! second. A log needs no connection of its own (as publish-subscribe would), and a process that was cut off catches up.
 
@@ -24,7 +25,7 @@ use crate::store::ticker::Ticker;
 
 /// Time between two reads of the log.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Timeout of a read of the log, an entry or a page of names. No decision waits for them.
+/// Timeout of a reset, a read of the log, an entry or a page of names. No decision waits for them.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// This process' position in a server's log.
@@ -48,16 +49,26 @@ impl<T: Transport> Remote<T> {
             let replies = join_all(replies).await;
             let mut fresh: Vec<Vec<CounterKey>> = vec![Vec::new(); self.servers.len()];
             for ((key, limit), reply) in chunk.iter().zip(replies) {
-                match reply {
+                let used = match reply {
                     Ok(used) => {
                         done.counters += 1;
-                        done.hits = done.hits.saturating_add(used);
-                        self.forget(key);
-                        if let Some(list) = fresh.get_mut(self.place(key, limit).0) {
-                            list.push(key.clone());
-                        }
+                        used
                     }
-                    Err(error) => done.failed = done.failed.or(Some(error)),
+                    Err(error) => {
+                        let is_unknown = error.is_indeterminate();
+                        done.failed = done.failed.or(Some(error));
+                        if !is_unknown {
+                            continue;
+                        }
+                        done.unknown += 1;
+                        0
+                    }
+                };
+                done.hits = done.hits.saturating_add(used);
+                // Also what may have been reset: forgetting costs a question to the store, a stale denial lasts.
+                self.forget(key);
+                if let Some(list) = fresh.get_mut(self.place(key, limit).0) {
+                    list.push(key.clone());
                 }
             }
             for (server, keys) in fresh.iter().enumerate() {
@@ -83,7 +94,9 @@ impl<T: Transport> Remote<T> {
             exact: true,
             ..Transaction::default()
         };
-        let (answers, _) = self.call(self.place(key, limit), smallvec![transaction]).await?;
+        let (answers, _) = self
+            .call_patiently(self.place(key, limit), smallvec![transaction], PATIENCE)
+            .await?;
         let before = answers
             .first()
             .and_then(|answers| answers.first())

@@ -133,7 +133,7 @@ async fn ask(dispatch: Arc<Dispatch<Link>>, keys: &[&str], algorithm: AlgorithmK
         checks: keys.iter().map(|key| check(key, algorithm, Op::Acquire(1))).collect(),
         ..Transaction::default()
     };
-    match dispatch.call(0, smallvec![transaction]).await {
+    match dispatch.call(0, smallvec![transaction], TIMEOUT).await {
         Ok((answers, mut permits)) => {
             permits.disarm();
             assert!(answers.iter().flatten().all(|answer| answer.outcome.allowed));
