@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Active, Counter, FindError};
+use crate::engine::{Active, Counter, FindError, SearchPosition};
 use crate::rules::Rule;
 use crate::rules::pattern::{MAX_WILDCARDS, Pattern};
 use crate::store::reset::{Named, Reset};
@@ -61,6 +61,8 @@ pub(super) struct ByRule {
     /// What their descriptors (`key=value|key=value`) look like; `*` stands for any text.
     #[serde(default = "anything", rename = "match")]
     pattern: String,
+    /// Where the search before ended.
+    from: Option<String>,
 }
 
 fn anything() -> String {
@@ -80,8 +82,11 @@ pub(super) struct Selected {
     token: String,
     expires_in_seconds: u64,
     counters: usize,
-    /// No other counters fit.
+    /// No other counters fit: the search has looked at all keys.
     complete: bool,
+    /// Where the search goes on, for the question's `from`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     /// Hits that a single counter has in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
@@ -131,7 +136,7 @@ async fn select_one(api: &Api, exact: Exact) -> Result<ResetAnswer, Problem> {
     let shown = api.0.masker.counter(first.key.as_str(), Some(&look.active));
     let what = shown.to_string();
     let counters = counters.iter().map(|counter| (counter.key.clone(), counter.limit));
-    Ok(selected(api, counters.collect(), true, used, what))
+    Ok(selected(api, counters.collect(), None, used, what))
 }
 
 async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<ResetAnswer, Problem> {
@@ -143,12 +148,17 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Rese
     let rule = rule.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such rule; GET /api/v1/rules lists them"))?;
     let pattern = Pattern::new(&by_rule.pattern);
     let pattern = pattern.ok_or_else(|| Problem::bad(format!("match: allowed are {MAX_WILDCARDS} wildcards")))?;
+    let from = by_rule
+        .from
+        .as_deref()
+        .map_or(Some(SearchPosition::default()), SearchPosition::parse);
+    let from = from.ok_or_else(|| Problem::bad("from: allowed is what a selection has as `next`"))?;
     // One search at a time: each costs the store a look at all of its keys.
     let Ok(_permit) = api.0.search.try_acquire() else {
         let detail = "another search for counters is under way; try again";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
-    let found = api.0.parts.engine.find(active, rule, &pattern).await;
+    let found = api.0.parts.engine.find(active, rule, &pattern, from).await;
     let found = found.map_err(|error| match error {
         FindError::Unlimited => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
         FindError::NoNames => Problem::new(StatusCode::CONFLICT, error.to_string()),
@@ -160,16 +170,23 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Rese
         &by_rule.pattern
     };
     let what = format!("domain={} rule={} match={pattern}", by_rule.domain, by_rule.rule);
-    Ok(selected(api, found.counters, found.complete, None, what))
+    Ok(selected(api, found.counters, found.next, None, what))
 }
 
-fn selected(api: &Api, counters: Vec<Named>, complete: bool, used: Option<u64>, what: String) -> ResetAnswer {
+fn selected(
+    api: &Api,
+    counters: Vec<Named>,
+    next: Option<SearchPosition>,
+    used: Option<u64>,
+    what: String,
+) -> ResetAnswer {
     let active = api.0.parts.engine.active();
     let sample = counters.iter().take(SHOWN);
     ResetAnswer::Selected(Selected {
         expires_in_seconds: VALID.as_secs(),
         counters: counters.len(),
-        complete,
+        complete: next.is_none(),
+        next: next.map(|next| next.to_string()),
         used,
         sample: sample
             .map(|(key, _)| api.0.masker.counter(key.as_str(), active.as_deref()))

@@ -40,7 +40,7 @@ pub use plan::RequestError;
 pub use planned::Planned;
 pub use quota::{QuotaCounter, QuotaRule};
 pub use release_filter::PERMIT_TAG;
-pub use reset::{FindError, FoundCounters, MAX_FOUND};
+pub use reset::{FindError, FoundCounters, MAX_FOUND, SearchPosition};
 pub use status::{Counted, Decision, Status, StatusLimit};
 
 use permits::Granted;

@@ -1,6 +1,7 @@
 //! Resets of counters by an operator, so that their keys pass again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,8 +28,35 @@ const TURN: Duration = Duration::from_millis(2);
 pub struct FoundCounters {
     /// Each once.
     pub counters: Vec<Named>,
-    /// All of the rule's counters were found: neither [`MAX_FOUND`] nor the time of a search was reached.
-    pub complete: bool,
+    /// Where the search goes on; `None` = it has looked at all keys.
+    pub next: Option<SearchPosition>,
+}
+
+/// Where a search for a rule's counters goes on. The default is its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SearchPosition {
+    /// Which of the rule's kinds of names.
+    kind: usize,
+    cursor: Cursor,
+}
+
+impl fmt::Display for SearchPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.kind, self.cursor.node, self.cursor.at)
+    }
+}
+
+impl SearchPosition {
+    /// Reads what its `Display` writes; `None` if it did not write it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let kind = parts.next()?.parse().ok()?;
+        let node = parts.next()?.parse().ok()?;
+        let at = parts.next()?.parse().ok()?;
+        let cursor = Cursor { node, at };
+        parts.next().is_none().then_some(Self { kind, cursor })
+    }
 }
 
 /// Why a rule's counters cannot be found.
@@ -46,19 +74,20 @@ pub enum FindError {
 }
 
 impl Engine {
-    /// The counters of a rule whose descriptor, as the counter's key has it (`user=alice|path=%7Cx`), fits a pattern.
+    /// The counters of a rule whose descriptor, as the counter's key has it (`user=alice|path=%7Cx`), fits a pattern; the search
+    /// begins at `from`, and ends early after [`MAX_SEARCH`] or where more than [`MAX_FOUND`] would be found.
     /// Counters whose names were shortened are not found.
     ///
     /// # Errors
     /// [`FindError`] when they cannot be looked for.
-    pub async fn find(&self, active: &Active, rule: &Rule, pattern: &Pattern) -> Result<FoundCounters, FindError> {
-        let mut names: Vec<(String, Limit)> = Vec::new();
-        for limit in rule.limits() {
-            let prefix = rule_prefix(&self.options.key_prefix, rule.owner(), &limit, &rule.domain);
-            if names.iter().all(|(known, _)| *known != prefix) {
-                names.push((prefix, limit));
-            }
-        }
+    pub async fn find(
+        &self,
+        active: &Active,
+        rule: &Rule,
+        pattern: &Pattern,
+        from: SearchPosition,
+    ) -> Result<FoundCounters, FindError> {
+        let names = self.names_of(rule);
         if names.is_empty() {
             return Err(FindError::Unlimited);
         }
@@ -75,32 +104,48 @@ impl Engine {
         let start = Instant::now();
         let mut turn = start;
         let mut found = BTreeMap::new();
-        let mut complete = true;
-        for (prefix, limit) in &names {
-            let mut from = Some(Cursor::default());
-            while let Some(at) = from
-                && found.len() < MAX_FOUND
-                && start.elapsed() < MAX_SEARCH
-            {
-                let page = self.store.names(limit, prefix, at).await?;
-                let page = page.ok_or(FindError::NoNames)?;
-                let wanted = page.keys.into_iter().filter(|key| is_wanted(key.as_str(), prefix));
-                found.extend(wanted.map(|key| (key, *limit)));
-                from = page.next;
-                if turn.elapsed() >= TURN {
-                    // Half of the time at most: decisions wait for the store, too.
-                    tokio::time::sleep(TURN).await;
-                    turn = Instant::now();
-                }
+        let mut at = from;
+        while let Some((prefix, limit)) = names.get(at.kind)
+            && start.elapsed() < MAX_SEARCH
+        {
+            let page = self.store.names(limit, prefix, at.cursor).await?;
+            let page = page.ok_or(FindError::NoNames)?;
+            let mut wanted = page.keys;
+            wanted.retain(|key| is_wanted(key.as_str(), prefix));
+            // What does not fit is found again where the search goes on.
+            if !found.is_empty() && found.len() + wanted.len() > MAX_FOUND {
+                break;
             }
-            complete &= from.is_none();
+            found.extend(wanted.into_iter().map(|key| (key, *limit)));
+            at = match page.next {
+                Some(cursor) => SearchPosition { cursor, ..at },
+                None => SearchPosition {
+                    kind: at.kind + 1,
+                    cursor: Cursor::default(),
+                },
+            };
+            if turn.elapsed() >= TURN {
+                // Half of the time at most: decisions wait for the store, too.
+                tokio::time::sleep(TURN).await;
+                turn = Instant::now();
+            }
         }
-        complete &= found.len() <= MAX_FOUND;
-        let counters = found.into_iter().take(MAX_FOUND);
         Ok(FoundCounters {
-            counters: counters.collect(),
-            complete,
+            counters: found.into_iter().collect(),
+            next: (at.kind < names.len()).then_some(at),
         })
+    }
+
+    /// What the names of a rule's counters begin with, and the limit of those.
+    fn names_of(&self, rule: &Rule) -> Vec<(String, Limit)> {
+        let mut names: Vec<(String, Limit)> = Vec::new();
+        for limit in rule.limits() {
+            let prefix = rule_prefix(&self.options.key_prefix, rule.owner(), &limit, &rule.domain);
+            if names.iter().all(|(known, _)| *known != prefix) {
+                names.push((prefix, limit));
+            }
+        }
+        names
     }
 
     /// Resets counters to their unused state; see [`Store::reset`](crate::store::Store::reset).

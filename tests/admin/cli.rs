@@ -1,12 +1,18 @@
 //! `sluicegate status|top|explain|counters|reset` against a running server.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use crate::{Admin, TOKEN};
 
 /// Runs the binary; what it printed on either stream, and whether it succeeded.
 fn sluicegate(admin: &Admin, arguments: &[&str]) -> (bool, String) {
-    let url = format!("http://127.0.0.1:{}", admin.server.admin_port);
+    sluicegate_at(admin.server.admin_port, arguments)
+}
+
+fn sluicegate_at(port: u16, arguments: &[&str]) -> (bool, String) {
+    let url = format!("http://127.0.0.1:{port}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
     let Output { status, stdout, stderr } = command
         .args(arguments)
@@ -95,6 +101,70 @@ async fn a_reset_is_shown_first_and_done_when_told() {
     assert!(ok && done["counters"] == 1 && done["hits"] == 3, "{said}");
     let (ok, said) = sluicegate(&admin, &[&arguments[..], &["--yes"]].concat());
     assert!(ok && said.contains("1 counter reset (0 hits were in use)"), "{said}");
+}
+
+/// Runs the binary against a process that gives these answers; what it printed, whether it succeeded, and what it asked.
+fn against(answers: &'static [&'static str], arguments: &[&str]) -> (bool, String, Vec<serde_json::Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let answering = std::thread::spawn(move || {
+        let answer = |answer: &&str| {
+            let (mut stream, _) = listener.accept().expect("a call");
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).expect("a head") > 2 {
+                if let Some(of_body) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = of_body.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+            stream
+                .write_all(&[head.as_bytes(), answer.as_bytes()].concat())
+                .expect("sent");
+            serde_json::from_slice(&body).expect("JSON")
+        };
+        answers.iter().map(answer).collect()
+    });
+    let (ok, said) = sluicegate_at(port, arguments);
+    (ok, said, answering.join().expect("all were asked for"))
+}
+
+#[test]
+fn a_reset_by_rule_follows_the_search_to_its_end() {
+    let reset = ["reset", "--domain", "shop", "--rule", "user", "--yes"];
+    let nothing = r#"{"token":"a","counters":0,"complete":false,"next":"0.0.7","sample":[]}"#;
+    let some = r#"{"token":"b","counters":2,"complete":false,"next":"0.0.9","sample":[]}"#;
+    let done = r#"{"counters":2,"hits":5,"replicas_told":true}"#;
+    let last = r#"{"token":"c","counters":0,"complete":true,"sample":[]}"#;
+    let answers: &[&str] = Box::leak(Box::new([nothing, some, done, last]));
+    let (ok, said, asked) = against(answers, &reset);
+    assert!(ok && said.contains("the search goes on"), "{said}");
+    assert!(
+        said.contains("2 counters reset (5 hits") && !said.contains("no counter fits"),
+        "{said}"
+    );
+    assert_eq!(
+        (&asked[1]["from"], &asked[3]["from"]),
+        (&"0.0.7".into(), &"0.0.9".into())
+    );
+    assert_eq!((asked[0].get("from"), &asked[2]["token"]), (None, &"b".into()));
+    // One document for a script, which is not told of what found nothing.
+    let (ok, said, _) = against(answers, &[&reset[..], &["-o", "json"]].concat());
+    assert!(
+        ok && said.contains("\"counters\": 2") && !said.contains("sample"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_search_that_cannot_go_on_is_not_taken_for_one_that_found_nothing() {
+    let answers = &[r#"{"token":"a","counters":0,"complete":false,"sample":[]}"#];
+    let (ok, said, _) = against(answers, &["reset", "--domain", "shop", "--rule", "user", "--yes"]);
+    assert!(!ok && said.contains("the search is not complete"), "{said}");
+    assert!(!said.contains("no counter fits"), "{said}");
 }
 
 /// An Envoy that counts by user, but for what is open.

@@ -9,4 +9,5 @@ mod dispatch;
 mod fallback;
 mod lease;
 mod reset;
+mod search;
 mod sim;

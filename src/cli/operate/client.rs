@@ -38,6 +38,10 @@ pub(in crate::cli) enum ClientError {
     Envoy(PathBuf, String),
     #[error("nothing was reset: no terminal to ask at; --yes resets without asking")]
     Unconfirmed,
+    #[error(
+        "the search is not complete: the process ended it before it had looked at all keys; {0} counters were reset, and others may fit"
+    )]
+    Incomplete(u64),
     #[error("the answer is not JSON; is this sluicegate's admin port?")]
     NotJson,
 }

@@ -369,7 +369,7 @@ pub(in crate::cli) fn selection(selection: &Value) -> String {
     }
     let _ = writeln!(out, "{counters} {} would be reset", plural(counters));
     if selection["complete"] == false {
-        let _ = writeln!(out, "there are more that fit: ask again after these");
+        let _ = writeln!(out, "the search is not complete: it goes on after these");
     }
     out
 }
