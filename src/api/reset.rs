@@ -7,7 +7,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::engine::{Active, Counter, FindError, SearchPosition};
 use crate::rules::Rule;
@@ -28,12 +30,31 @@ const SHOWN: usize = 20;
 const TOKEN_DIGITS: usize = 32;
 
 /// What is asked for.
-#[derive(Deserialize)]
-#[serde(untagged)]
 pub(super) enum ResetQuestion {
     Confirm(Confirm),
     Exact(Exact),
     Rule(ByRule),
+}
+
+/// By the field that only one of them has, so that what is wrong with it can be said.
+impl<'de> Deserialize<'de> for ResetQuestion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Map::deserialize(deserializer)?;
+        let has = |name| fields.contains_key(name);
+        let (is_confirm, is_rule, is_exact) = (has("token"), has("rule"), has("entries"));
+        let fields = Value::Object(fields);
+        if is_confirm {
+            serde_json::from_value(fields).map(Self::Confirm)
+        } else if is_rule {
+            serde_json::from_value(fields).map(Self::Rule)
+        } else if is_exact {
+            serde_json::from_value(fields).map(Self::Exact)
+        } else {
+            let given = "give a domain with entries, a domain with a rule, or the token of a selection";
+            return Err(D::Error::custom(given));
+        }
+        .map_err(D::Error::custom)
+    }
 }
 
 /// Carries a selection out.

@@ -6,7 +6,9 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Active;
 use crate::model::key::Identity;
+use crate::rules::Rule;
 use crate::telemetry::activity::{By, Span, Top};
 
 use super::Api;
@@ -27,6 +29,25 @@ pub(super) struct Question {
     /// Counters of candidate limits, in place of those in force.
     #[serde(default)]
     candidates: bool,
+}
+
+impl Question {
+    /// Whether the rule and the domain that are asked for are in force.
+    fn exists(&self, active: &Active) -> Result<(), Problem> {
+        let rules = &active.rules;
+        let (domain, path) = (self.domain.as_deref(), self.rule.as_deref());
+        if domain.is_some_and(|domain| !rules.domains.contains_key(domain)) {
+            let detail = "no such domain; GET /api/v1/rules lists the rules with theirs";
+            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        }
+        let is_it = |rule: &Rule| domain.is_none_or(|domain| *rule.domain == *domain);
+        let has = |path: &str| rules.rules.iter().any(|rule| *rule.path == *path && is_it(rule));
+        if path.is_none_or(has) {
+            return Ok(());
+        }
+        let detail = "no such rule; GET /api/v1/rules lists the rules' paths";
+        Err(Problem::new(StatusCode::NOT_FOUND, detail))
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
@@ -125,6 +146,12 @@ pub(super) async fn top(
         WindowName::Hour => Span::Hour,
     };
     let list = sketches.list(by, span, limit, api.0.parts.clock.now_us(), takes);
+    if list.hitters.is_empty()
+        && let Some(active) = &active
+    {
+        // An empty list of what is misspelled would read as if it were quiet.
+        question.exists(active)?;
+    }
     let view = |hitter: crate::telemetry::activity::Hitter| {
         let (part, of) = match by {
             By::Denied => (hitter.denied, list.denied),

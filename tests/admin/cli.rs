@@ -65,6 +65,15 @@ async fn what_is_wrong_is_said_with_what_to_do() {
     );
     let (ok, said) = sluicegate(&admin, &["counters", "--domain", "shop", "nothing=x"]);
     assert!(!ok && said.contains("404") && said.contains("no rule counts"), "{said}");
+    for (flag, name) in [("--rule", "nope"), ("--domain", "shopp")] {
+        let (ok, said) = sluicegate(&admin, &["top", flag, name]);
+        let what = format!("no such {}", &flag[2..]);
+        assert!(!ok && said.contains("404") && said.contains(&what), "{said}");
+    }
+    for arguments in [["--rule", "user"], ["--domain", "shop"]] {
+        let (ok, said) = sluicegate(&admin, &[&["top"], &arguments[..]].concat());
+        assert!(ok, "it is only quiet: {said}");
+    }
     let wrong = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(wrong.path(), TOKEN.to_uppercase()).expect("a token");
     let path = wrong.path().to_str().expect("a path");
@@ -83,6 +92,7 @@ async fn a_reset_is_shown_first_and_done_when_told() {
     let arguments = ["reset", "--domain", "shop", "user=mallory", "--token-file", path];
     let (ok, said) = sluicegate(&admin, &arguments[..4]);
     assert!(!ok && said.contains("401") && said.contains("admin token"), "{said}");
+    assert!(said.contains("--token-file (or ADMIN_TOKEN_FILE)"), "{said}");
     // No terminal, nobody to ask: a script must not take that for done.
     for format in ["table", "json"] {
         let (ok, said) = sluicegate(&admin, &[&arguments[..], &["-o", format]].concat());

@@ -98,10 +98,11 @@ impl Client {
         let detail = answer
             .ok()
             .and_then(|problem| problem["detail"].as_str().map(super::table::shown));
-        Err(ClientError::Refused {
-            status,
-            detail: detail.unwrap_or_default(),
-        })
+        let mut detail = detail.unwrap_or_default();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            detail.push_str("\n  --token-file (or ADMIN_TOKEN_FILE) names the file that holds the admin token");
+        }
+        Err(ClientError::Refused { status, detail })
     }
 
     async fn exchange(
