@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Active;
 use crate::model::key::Identity;
 use crate::rules::Rule;
-use crate::telemetry::activity::{By, Span, Top};
+use crate::telemetry::activity::{By, Noted, Span, Top};
 
 use super::Api;
 use super::problem::Problem;
@@ -119,15 +119,18 @@ pub(super) async fn top(
     let limit = list_limit(question.limit)?;
     let sketches = sketches(&api, question.candidates)?;
     let active = api.0.parts.engine.active();
-    let takes = |key: &str| {
+    let takes = |name: &str| {
         if question.rule.is_none() && question.domain.is_none() {
             return true;
         }
-        let Some(identity) = Identity::of(key) else {
+        let noted = Noted::read(name);
+        let Some(identity) = Identity::of(noted.key) else {
             return false;
         };
         let is_rule = |path: &str| {
-            let rule = active.as_deref().and_then(|active| active.rule_of(&identity));
+            let rule = active
+                .as_deref()
+                .and_then(|active| active.rule_of(&identity, noted.rule));
             rule.is_some_and(|rule| &*rule.path == path)
         };
         question

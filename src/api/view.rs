@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::config::settings::MaskValues;
 use crate::engine::Active;
 use crate::model::key::{Identity, Owner, PartKind};
+use crate::telemetry::activity::Noted;
 
 /// Characters of a value that `truncate` leaves.
 const KEPT_CHARS: usize = 4;
@@ -88,9 +89,10 @@ impl Masker {
         }
     }
 
-    /// What a counter's key says.
-    pub fn counter(&self, key: &str, active: Option<&Active>) -> CounterView {
-        let Some(identity) = Identity::of(key) else {
+    /// What a counter's key, or its [name](Noted::name), says.
+    pub fn counter(&self, name: &str, active: Option<&Active>) -> CounterView {
+        let noted = Noted::read(name);
+        let Some(identity) = Identity::of(noted.key) else {
             return CounterView {
                 domain: String::new(),
                 descriptor: Vec::new(),
@@ -101,7 +103,7 @@ impl Masker {
                 masked: self.masks(),
             };
         };
-        let rule = active.and_then(|active| active.rule_of(&identity));
+        let rule = active.and_then(|active| active.rule_of(&identity, noted.rule));
         CounterView {
             rule: rule.map(|rule| rule.path.to_string()),
             is_override: identity.owner == Owner::Override,

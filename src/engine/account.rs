@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::{OnStoreError, Rule};
+use crate::telemetry::activity::Noted;
 use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::rule_stats::tag_last;
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
@@ -89,7 +90,7 @@ pub(super) fn count(
 /// Records the counters that decided and those that denied, for the operator. A refund is not a decision.
 pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
     for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
-        let PlanEntry::Counted { check, .. } = entry else {
+        let PlanEntry::Counted { check, rule, .. } = entry else {
             continue;
         };
         let Some(check) = plan.transaction.checks.get(*check) else {
@@ -98,12 +99,13 @@ pub(super) fn observe(activity: &Activity, plan: &Plan, decision: &Decision) {
         if matches!(check.hits, Hits::Refund(_)) {
             continue;
         }
+        let noted = Noted::new(&check.key, || decision.active.path(*rule));
         // By `over_limit`, since a rule in shadow mode does not deny.
         if let Some(top) = &activity.top {
-            top.record(check.key.as_str(), status.over_limit);
+            top.record(noted, status.over_limit);
         }
         if status.over_limit {
-            activity.events.denied(check.key.as_str());
+            activity.events.denied(noted);
         }
     }
 }

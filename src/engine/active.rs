@@ -139,12 +139,21 @@ impl Active {
         self.rules.rules.get(index)
     }
 
-    /// The rule whose counters have this identity now; `None` for the limit of a request, and for a name that was shortened. A
-    /// shared pattern is found by its own text.
+    /// The path of the rule at an index.
+    pub(super) fn path(&self, rule: Option<usize>) -> Option<&str> {
+        Some(&self.rule(rule?)?.path)
+    }
+
+    /// The rule whose counters have this identity now; `None` for the limit of a request. A shared pattern is found by its own
+    /// text. A name that was shortened does not say its rule, which is then the one of the path that was noted with it.
     #[must_use]
-    pub fn rule_of(&self, identity: &Identity) -> Option<&Rule> {
-        if identity.owner == Owner::Override || identity.shortened {
+    pub fn rule_of(&self, identity: &Identity, noted: Option<&str>) -> Option<&Rule> {
+        if identity.owner == Owner::Override {
             return None;
+        }
+        if identity.shortened {
+            let is_it = |rule: &&Arc<Rule>| noted == Some(&*rule.path) && *rule.domain == *identity.domain;
+            return self.rules.rules.iter().find(is_it).map(|rule| &**rule);
         }
         let domain = self.rules.domains.get(identity.domain.as_str())?;
         let rules = domain.find_named(&identity.levels);

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::model::{Check, Hits, Outcome, Transaction};
 use crate::store::{Outcomes, Store, StoreError};
+use crate::telemetry::activity::Noted;
 use crate::telemetry::{Activity, CandidateStats};
 
 use super::active::Active;
@@ -115,7 +116,10 @@ impl CandidateCount {
             if let (Some(activity), Some(outcome), true) = (&self.activity, outcome, decides)
                 && let Some(top) = &activity.candidates
             {
-                top.record(check.key.as_str(), !outcome.allowed);
+                top.record(
+                    Noted::new(&check.key, || self.active.path(Some(*rule))),
+                    !outcome.allowed,
+                );
             }
         }
     }

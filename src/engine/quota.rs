@@ -14,6 +14,7 @@ use crate::quota::account::{QuotaStand, QuotaStep, UnusedHits};
 use crate::rules::OnStoreError;
 use crate::store::correction::{Cause, Correction, signed};
 use crate::store::{Outcomes, StoreError};
+use crate::telemetry::activity::Noted;
 
 use super::keys::rule_key;
 use super::{Active, Engine, failure};
@@ -158,7 +159,9 @@ impl Engine {
         if let Some(activity) = &self.activity
             && denied > 0
         {
-            activity.events.denied(counter.key.as_str());
+            activity
+                .events
+                .denied(Noted::new(&counter.key, || active.path(Some(counter.rule))));
         }
     }
 }

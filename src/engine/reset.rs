@@ -95,7 +95,7 @@ impl Engine {
             let descriptor = key.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('}'));
             let is_of_rule = || {
                 let identity = Identity::of(key);
-                let of = identity.as_ref().and_then(|identity| active.rule_of(identity));
+                let of = identity.as_ref().and_then(|identity| active.rule_of(identity, None));
                 of.is_some_and(|of| of.index == rule.index)
             };
             // An address is written like any value; a sign that is not a separator is escaped.

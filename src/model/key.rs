@@ -30,6 +30,14 @@ impl CounterKey {
         &self.0
     }
 
+    /// Whether only the beginning of its identity can be read.
+    #[must_use]
+    pub fn is_shortened(&self) -> bool {
+        // `#`, the hash and the closing brace; every `#` of a domain, key or value is escaped.
+        let sign = self.0.len().checked_sub(2 * HASH_BYTES + 2);
+        sign.is_some_and(|sign| self.0.as_bytes().get(sign) == Some(&b'#'))
+    }
+
     /// Takes a key that [`counter_key`] has made elsewhere (another process, a test).
     #[must_use]
     pub fn from_raw(key: &str) -> Self {

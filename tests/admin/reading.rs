@@ -13,6 +13,33 @@ fn by_value<'a>(list: &'a Value, value: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("{value} is not in {list}"))
 }
 
+/// Such a name keeps its beginning alone, which does not say which rule counts it.
+#[tokio::test]
+async fn a_key_with_a_long_value_is_listed_with_its_rule() {
+    let admin = Admin::start(false, &[]);
+    let long = "v".repeat(300);
+    admin.ask("user", &long, 5).await;
+    for query in ["by=hits&rule=user", "by=denied&rule=user&domain=shop"] {
+        let top = admin.top(query, 5).await;
+        let counter = &top["counters"][0];
+        assert_eq!(
+            (&counter["rule"], &counter["shortened"]),
+            (&"user".into(), &true.into()),
+            "{top}"
+        );
+        assert_eq!((&counter["hits"], &counter["denied"]), (&5.into(), &2.into()), "{top}");
+        let path = format!("/api/v1/history?id={}", counter["id"].as_str().expect("an id"));
+        let history = admin.api.get(&path, &[]).await.json();
+        assert_eq!(history["counter"]["rule"], "user", "{history}");
+        assert_eq!(
+            history["slices"].as_array().expect("slices").last().expect("one")["denied"],
+            2
+        );
+    }
+    let other = admin.top("by=hits&rule=seen", 5).await;
+    assert_eq!(other["counters"], serde_json::json!([]));
+}
+
 #[tokio::test]
 async fn top_lists_who_is_denied_with_rule_share_and_error() {
     let admin = Admin::start(false, &[]);

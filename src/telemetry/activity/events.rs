@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use super::noted::Noted;
 use crate::model::Clock;
 
 /// Events that a reader may lag behind; older ones are lost to it, and it is told how many.
@@ -27,7 +28,7 @@ const CUT: &str = "\n… cut; `sluicegate check` prints all";
 pub enum Event {
     /// A sample of what is denied.
     Denied {
-        /// The counter's key, as it is.
+        /// The counter's [name](Noted::name), as it is.
         key: String,
         /// Denials of any counter since the last sample, this one included.
         denials_since_last: u64,
@@ -95,7 +96,7 @@ impl Events {
     }
 
     /// Samples a denial; free while nobody reads.
-    pub fn denied(&self, key: &str) {
+    pub fn denied(&self, counter: Noted<'_>) {
         if self.sender.receiver_count() == 0 {
             return;
         }
@@ -108,7 +109,7 @@ impl Events {
                 .is_ok();
         if won {
             self.send(Event::Denied {
-                key: key.to_owned(),
+                key: counter.name(),
                 denials_since_last: self.denials.swap(0, Relaxed),
             });
         }

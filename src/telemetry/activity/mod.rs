@@ -5,6 +5,7 @@
 
 mod events;
 mod heaviest;
+mod noted;
 mod sketch;
 mod top;
 mod window;
@@ -15,6 +16,7 @@ use crate::model::Clock;
 
 pub use events::{Event, Events, MAX_EVENTS, MAX_RELOADS, Reload};
 pub use heaviest::among_heaviest;
+pub use noted::Noted;
 pub use top::{By, History, Hitter, Span, Top, TopList};
 
 /// Recent traffic of this process.

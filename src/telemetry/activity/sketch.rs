@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use ahash::RandomState;
 use heavykeeper::BucketedTopK;
 
+use super::noted::Noted;
+
 /// Keys that are kept of each kind.
 pub(super) const KEYS: usize = 256;
 /// Buckets of HeavyKeeper, and cells in each.
@@ -48,9 +50,9 @@ impl Sketch {
         of(&self.passed) + of(&self.denied)
     }
 
-    pub fn add(&mut self, hasher: &Hasher, key: &str, denied: bool) {
+    pub fn add(&mut self, hasher: &Hasher, noted: Noted<'_>, denied: bool) {
         let counts = if denied { &mut self.denied } else { &mut self.passed };
-        counts.add(hasher.hash(key), key);
+        counts.add(hasher.hash(noted.key), noted);
     }
 }
 
@@ -121,13 +123,13 @@ impl Counts {
 
     /// One at a time: the crate's work for a hit that finds no cell grows with its weight, and weights come from
     /// requests.
-    fn add(&mut self, hash: u64, key: &str) {
+    fn add(&mut self, hash: u64, noted: Noted<'_>) {
         let (displaced, inserted) = self.keeper.add_with_evicted(&hash, 1);
         if let Some(displaced) = displaced {
             self.names.remove(&displaced);
         }
         if inserted {
-            self.names.insert(hash, key.into());
+            self.names.insert(hash, noted.name().into());
         }
         if let Some(count) = self.row.get_mut(cell(hash)) {
             *count += 1;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::noted::Noted;
 use super::sketch::{Hasher, Sketch};
 use super::window::{SLICE_US, Summary, Windows};
 
@@ -61,7 +62,7 @@ impl Span {
 /// One counter in a list. `…_error` is how many more there may have been at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hitter {
-    /// The counter's key.
+    /// The counter's [name](Noted::name).
     pub key: String,
     /// Decisions, at least.
     pub hits: u64,
@@ -219,12 +220,12 @@ impl Default for Top {
 impl Top {
     /// Counts one decision about a counter. The lock is the thread's own, or nearly: it is never held for longer than
     /// another decision takes.
-    pub fn record(&self, key: &str, denied: bool) {
+    pub fn record<'k>(&self, counter: impl Into<Noted<'k>>, denied: bool) {
         let mine = SHARD.with(|shard| *shard) % self.shards.len().max(1);
         if let Some(Shard(shard)) = self.shards.get(mine) {
             let mut sketch = shard.lock();
             let sketch = sketch.get_or_insert_with(|| Box::new(Sketch::new(&self.hasher)));
-            sketch.add(&self.hasher, key, denied);
+            sketch.add(&self.hasher, counter.into(), denied);
         }
     }
 
@@ -284,7 +285,7 @@ impl Top {
         };
         let counted = order.iter().filter_map(|at| sums.keys.get(*at));
         let hitter = |counted: &KeyCounts| {
-            let cell = self.hasher.cell(&counted.key);
+            let cell = self.hasher.cell(Noted::read(&counted.key).key);
             // What was denied was asked, too, however little of that is known.
             let hits = counted.hits.max(counted.denied);
             Hitter {

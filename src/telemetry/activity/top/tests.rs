@@ -35,7 +35,7 @@ fn the_true_top_ten_of_a_zipf_stream_of_a_million_keys_within_the_stated_error()
         let rank: f64 = zipf.sample(&mut random);
         let key = format!("sg:sw:60/8:{{shop|user=u{rank}}}");
         let denied = at % 3 == 0;
-        top.record(&key, denied);
+        top.record(key.as_str(), denied);
         let counts = truth.entry(key).or_default();
         *counts = (counts.0 + 1, counts.1 + u64::from(denied));
         // Slices and rings take part: 50 seconds.
@@ -110,7 +110,7 @@ fn a_million_keys_stay_in_eight_megabytes() {
     let top = Top::default();
     let mut now = SECOND_US;
     for at in 0..1_000_000_u64 {
-        top.record(&format!("sg:sw:60/8:{{shop|user=user-{at:032}}}"), true);
+        top.record(format!("sg:sw:60/8:{{shop|user=user-{at:032}}}").as_str(), true);
         if at % 2_000 == 0 {
             now += 8 * SECOND_US;
             top.collect(now);
@@ -133,7 +133,7 @@ fn an_attack_from_many_keys_lists_some_of_them() {
     let top = Top::default();
     for second in 1..=4 {
         for key in 0..1_000 {
-            top.record(&format!("{second}-{key}"), true);
+            top.record(format!("{second}-{key}").as_str(), true);
         }
         top.collect(second * SECOND_US);
     }
