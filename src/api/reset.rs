@@ -183,6 +183,7 @@ async fn select_rule(api: &Api, active: &Active, by_rule: ByRule) -> Result<Rese
     let found = found.map_err(|error| match error {
         FindError::Unlimited => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
         FindError::NoNames => Problem::new(StatusCode::CONFLICT, error.to_string()),
+        FindError::Position => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
         FindError::Store(error) => store_unavailable(&error.to_string()),
     })?;
     let pattern = if api.0.masker.masks() {
@@ -265,7 +266,7 @@ async fn carry_out(api: &Api, peer: SocketAddr, token: &str) -> Result<ResetAnsw
 fn log(peer: SocketAddr, selection: &Selection, done: &Reset) {
     let message = match (&done.failed, done.unknown) {
         (None, _) => "an operator has reset counters",
-        (Some(_), 0) => "an operator's reset has failed: the counters that it names were reset, and no others",
+        (Some(_), 0) => "an operator's reset has failed: only as many counters as the line says were reset",
         (Some(_), _) => "an operator's reset has failed, and its outcome is unknown: some counters may have been reset",
     };
     tracing::warn!(

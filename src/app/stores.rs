@@ -100,7 +100,11 @@ fn open_redis(
     clock: &Arc<dyn Clock>,
 ) -> Result<RedisParts, AppError> {
     let connect = |name, redis: &RedisSettings| {
-        let transport = RedisTransport::connect(redis, settings.timeout, link_log::observer())
+        let redis = RedisSettings {
+            key_prefix: settings.key_prefix.clone().into(),
+            ..redis.clone()
+        };
+        let transport = RedisTransport::connect(&redis, settings.timeout, link_log::observer())
             .map_err(|error| AppError::Store(format!("Redis: {error}")))?;
         Ok::<_, AppError>(StoreMeter::new(transport, name, settings.timeout, &metrics.store))
     };

@@ -68,6 +68,9 @@ pub enum FindError {
     /// The store is the memory store.
     #[error("the memory store keeps no names of counters: give a descriptor instead of a rule")]
     NoNames,
+    /// The rule has changed since the search began.
+    #[error("from: the rule has changed since the search began; begin anew, without `from`")]
+    Position,
     /// The store does not answer.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -90,6 +93,9 @@ impl Engine {
         let names = self.names_of(rule);
         if names.is_empty() {
             return Err(FindError::Unlimited);
+        }
+        if from.kind >= names.len() {
+            return Err(FindError::Position);
         }
         let is_wanted = |key: &str, prefix: &str| {
             let descriptor = key.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('}'));

@@ -35,7 +35,9 @@ impl CounterKey {
     pub fn is_shortened(&self) -> bool {
         // `#`, the hash and the closing brace; every `#` of a domain, key or value is escaped.
         let sign = self.0.len().checked_sub(2 * HASH_BYTES + 2);
-        sign.is_some_and(|sign| self.0.as_bytes().get(sign) == Some(&b'#'))
+        let of_identity = |sign: &usize| self.0.rfind('{').is_some_and(|open| open < *sign);
+        sign.filter(of_identity)
+            .is_some_and(|sign| self.0.as_bytes().get(sign) == Some(&b'#'))
     }
 
     /// Takes a key that [`counter_key`] has made elsewhere (another process, a test).

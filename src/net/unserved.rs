@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use prometheus::IntCounterVec;
 use tonic::Code;
 
-/// Counts them, and logs the first.
+/// Counts calls that no service takes, and logs the first.
 #[derive(Debug)]
 pub struct UnservedCalls {
     counters: IntCounterVec,

@@ -55,7 +55,7 @@ impl Rule {
         names(self) == names(old)
     }
 
-    /// The same as [`Self::id`] for rules that differ in what is in a set of values.
+    /// [`Self::id`] without the contents of sets of values.
     fn kin(&self) -> (&str, Vec<(&str, &str)>, Option<Tag>) {
         let levels = self.levels.iter().map(|(key, value)| {
             let set = ["in(", "cidr(", "regex("]
@@ -73,7 +73,7 @@ impl RuleSet {
     }
 
     /// Each rule of both sets with what it was before, in the order of their names. A rule whose set of values was written
-    /// anew is the one that it was, where that is certain.
+    /// anew is the one that it was, if there is one such rule on each side.
     #[must_use]
     pub fn changes<'r>(&'r self, before: &'r Self) -> Vec<RuleChange<'r>> {
         let (old, new) = (before.by_id(), self.by_id());
@@ -81,16 +81,16 @@ impl RuleSet {
         for rule in old.values().filter(|rule| !new.contains_key(&rule.id())) {
             gone.entry(rule.kin()).or_default().push(rule);
         }
-        let mut come = HashMap::<_, Vec<&Rule>>::new();
+        let mut added = HashMap::<_, Vec<&Rule>>::new();
         for rule in new.values().filter(|rule| !old.contains_key(&rule.id())) {
-            come.entry(rule.kin()).or_default().push(rule);
+            added.entry(rule.kin()).or_default().push(rule);
         }
         let other = |all: &HashMap<_, Vec<&'r Rule>>, rule: &'r Rule| match all.get(&rule.kin()).map(Vec::as_slice) {
             Some([one]) => Some(*one),
             _ => None,
         };
         let is_pair = |was: &'r Rule, is: &'r Rule| {
-            let both = other(&gone, is).zip(other(&come, was));
+            let both = other(&gone, is).zip(other(&added, was));
             both.is_some_and(|(was_one, is_one)| was_one.id() == was.id() && is_one.id() == is.id())
         };
         let mut changes: Vec<RuleChange<'_>> = Vec::with_capacity(new.len());
@@ -100,7 +100,7 @@ impl RuleSet {
             changes.push((was, Some(rule)));
         }
         let left = old.values().filter(|rule| !new.contains_key(&rule.id()));
-        let left = left.filter(|was| !other(&come, was).is_some_and(|is| is_pair(was, is)));
+        let left = left.filter(|was| !other(&added, was).is_some_and(|is| is_pair(was, is)));
         changes.extend(left.map(|rule| (Some(*rule), None)));
         changes.sort_by_key(|(was, is)| is.or(*was).map(Rule::id));
         changes

@@ -28,7 +28,7 @@ pub struct Matched<'r> {
 pub enum CountedAs<'r> {
     /// For itself.
     Own,
-    /// For itself, as this address that the rules name is written there.
+    /// On its own counter, under the spelling of the address that the rules have.
     Written(&'r str),
     /// Under the name of the wildcard or set whose values share one counter (`share_threshold`).
     Shared(&'r str),

@@ -149,7 +149,7 @@ impl StoreError {
 
     /// Whether the keys of one call are not in one place; nothing was counted then.
     #[must_use]
-    pub const fn is_about_places(&self) -> bool {
+    pub const fn is_cross_slot(&self) -> bool {
         matches!(
             self,
             Self::Refused {

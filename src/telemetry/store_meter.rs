@@ -121,7 +121,7 @@ impl<T: Transport> Transport for StoreMeter<T> {
             Delivery::Answered(Ok(_)) => None,
         };
         // A slot moves: the parts are sent by themselves.
-        let moves = |error: &&StoreError| error.is_about_places() && self.scope() == BreakerScope::Cluster;
+        let moves = |error: &&StoreError| error.is_cross_slot() && self.scope() == BreakerScope::Cluster;
         if let Some(error) = error.filter(|error| !moves(error)) {
             self.errors.with_label_values(&[self.name, error.kind()]).inc();
             self.log_cluster(error);

@@ -110,11 +110,12 @@ async fn what_cannot_be_reset_is_refused_with_the_reason() {
         "{why}"
     );
     for (question, part) in [
-        (
-            json!({ "domain": "shop", "entries": [{ "key": "a" }], "matc": "x" }),
-            "unknown field `matc`",
-        ),
+        (json!({ "domain": "shop", "rule": "a", "matc": 1 }), "field `matc`"),
         (json!({ "domain": "shop", "rule": "user", "from": "0" }), "from: "),
+        (
+            json!({ "domain": "shop", "rule": "user", "from": "9.0.0" }),
+            "the rule has",
+        ),
         (
             json!({ "token": "0".repeat(32), "domain": "shop" }),
             "unknown field `domain`",
@@ -348,7 +349,7 @@ async fn a_reset_whose_answer_does_not_come_says_so_and_is_repeated_with_its_tok
             .filter(|line| line.contains("an operator's reset has failed"));
         let line = lines.next().unwrap_or_default();
         assert!(!log.contains("an operator has reset counters"), "{log}");
-        line.contains("its outcome is unknown") && line.contains("unknown")
+        line.contains("its outcome is unknown") && line.contains("unknown=1")
     });
     let repeated = async {
         loop {

@@ -87,12 +87,6 @@ fn what_is_wrong_is_said_with_its_place_and_cure() {
         ("default: free", "default: gold", "9:", "it has: free, pro"),
         (", default: free", "", "9:", "has no `default`"),
         ("plan_from: tenants, ", "unit: day, ", "9:", "it needs `plan_from"),
-        (
-            "name: t,",
-            "count_denied: false,",
-            "9:",
-            "`count_denied` beside `plan_from`",
-        ),
         ("name: t,", "unit: day,", "9:", "`unit` beside `plan_from`"),
         ("name: t,", "burst: 5,", "9:", "`burst` beside `plan_from`"),
         ("name: t,", "unlimited: true,", "9:", "`unlimited` beside `plan_from`"),

@@ -74,7 +74,7 @@ async fn charges_that_find_no_room_are_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_not_served_are_said() {
-    let server = Sluicegate::start(RULES, &[]);
+    let mut server = Sluicegate::start(RULES, &[]);
     let channel = Channel::from_shared(format!("http://127.0.0.1:{}", server.grpc_port)).expect("an address");
     let mut client = tonic::client::Grpc::new(channel.connect().await.expect("connected"));
     let mut call = async |path: &'static str, codec: tonic_prost::ProstCodec<Vec<u8>, ()>| {
@@ -104,8 +104,10 @@ async fn calls_that_are_not_served_are_said() {
         metric(&server, "sluicegate_unserved_calls_total{code=\"internal\"}").await,
         1
     );
-    let log = server.process.log();
-    assert_eq!(log.matches("a gRPC call is not served").count(), 1, "{log}");
+    let said = |log: &str| log.matches("a gRPC call is not served").count();
+    server
+        .process
+        .wait_until("its warning", |process| said(&process.log()) == 1);
     let health = Client::new(server.admin_port).get("/healthcheck?details", &[]).await;
     assert_eq!(
         (health.status.as_u16(), health.json()["uncounted"].clone()),

@@ -27,7 +27,7 @@ async function ask(path, options = {}) {
   });
   if (answer.ok) return answer.json();
   if (answer.status === 401 && sessionStorage.getItem(TOKEN)) {
-    // Wrong or replaced. What needs none is not kept from the reader by it.
+    // The token is wrong or was replaced: reads are tried once more without it.
     sessionStorage.removeItem(TOKEN);
     if (!options.method) {
       try {

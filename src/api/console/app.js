@@ -124,7 +124,7 @@ function frame() {
   }
 }
 
-/** What waits for the token: a look, which any look that succeeds makes needless, or a change. */
+/** Whether the dialog was opened for a read, which a later read that succeeds closes, or for a change. */
 let isForLook = false;
 
 function askToken(error, isLook = false) {

@@ -1,5 +1,6 @@
 //! How to reach Redis.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct RedisSettings {
     pub tls: Option<RedisTls>,
     /// Not healthy while there is no connection (`REDIS_HEALTH_CHECK_ACTIVE_CONNECTION`).
     pub health_needs_connection: bool,
+    /// What every key begins with (`CACHE_KEY_PREFIX`): the user may have no right to others.
+    pub key_prefix: Cow<'static, str>,
 }
 
 /// The shape of a Redis.
@@ -99,6 +102,7 @@ impl RedisSettings {
             connect_timeout: Duration::from_secs(1),
             tls: None,
             health_needs_connection: false,
+            key_prefix: Cow::Borrowed("sg:"),
         }
     }
 

@@ -9,8 +9,8 @@
 --
 -- KEYS    the counters, each once, behind a log with holds the key of these; and records of holds. Under Redis Cluster they are of
 --         one slot; a call to several slots of a node declares none, since the node would refuse it
--- ARGV    behind what follows, the keys that are not declared
---         one string of little-endian doubles (or several words), in this order:
+-- ARGV    ARGV[2] and the following: the keys, where KEYS is empty
+--         ARGV[1]: one string of little-endian doubles (or several words), in this order:
 --           now_us    virtual time in microseconds, for tests; 0 = this server's clock
 --           limits    how many limits follow; for each:
 --             number of its algorithm, its four parameters (0 where it has fewer), and slice_us of its holds (0 = none)

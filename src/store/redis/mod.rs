@@ -2,7 +2,8 @@
 //!
 //! A call is one `EVALSHA` for all its transactions ([`script`]), pipelined on a connection of the caller's thread or on one
 //! of a few for all others (`link`). It decides by Redis' own clock. While there is no connection it fails at once, as not
-//! sent. In a cluster a shard is a hash slot, and the slots of one master are a lane.
+//! sent. In a cluster a shard is a hash slot, and the slots of one master are a lane, where its
+//! scripts may use several slots.
 
 mod budget;
 mod call;

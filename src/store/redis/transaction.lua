@@ -270,7 +270,7 @@ local function run(checks)
   end
 end
 
--- Decides acquisitions that are weighed against nothing but each other.
+-- Decides acquisitions and peeks of different counters, without holds and quotas: all are counted, or none.
 local function acquire_all(count)
   local decided, passes = {}, true
   at = at + 8

@@ -242,7 +242,9 @@ impl<T: Transport> Dispatch<T> {
             }
             if queued.job.try_start() {
                 batch.checks += checks;
-                batch.add_shard(queued.shard);
+                if batch.jobs.is_empty() {
+                    batch.shard = queued.shard;
+                }
                 batch.jobs.push(queued);
             } else {
                 self.context.record_refunds(&queued.job.calls);

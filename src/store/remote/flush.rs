@@ -106,9 +106,7 @@ impl<T: Transport> Remote<T> {
                 let lane = transport.lane(first);
                 let of_lane = carried.split_off(|key| transport.lane(transport.shard(key)) == lane);
                 let counters: Vec<CounterKey> = of_lane.counters().cloned().collect();
-                let mut batch = Batch::new(first, of_lane);
-                counters.iter().for_each(|key| batch.add_shard(transport.shard(key)));
-                batches.push((counters, batch));
+                batches.push((counters, Batch::new(first, of_lane)));
             }
             let sent = batches.len();
             let send = |(counters, batch)| async move { (counters, server.context.send(batch).await) };

@@ -22,10 +22,8 @@ pub const GRACE: Duration = Duration::from_secs(1);
 
 /// What leaves in one call.
 pub(super) struct Batch {
-    /// The first part's.
-    shard: u16,
-    /// Whether there are parts of other shards of its lane.
-    is_mixed: bool,
+    /// That of its first job, or else of its first correction; the others are of shards of the same lane.
+    pub shard: u16,
     pub carried: Carried,
     pub jobs: Vec<Queued>,
     pub checks: usize,
@@ -36,16 +34,10 @@ impl Batch {
     pub(super) const fn new(shard: u16, carried: Carried) -> Self {
         Self {
             shard,
-            is_mixed: false,
             carried,
             jobs: Vec::new(),
             checks: 0,
         }
-    }
-
-    /// Notes that something in it is of this shard.
-    pub(super) const fn add_shard(&mut self, shard: u16) {
-        self.is_mixed |= shard != self.shard;
     }
 }
 
@@ -80,7 +72,9 @@ impl<T: Transport> Context<T> {
             }
             // Nothing was counted. A key that is somebody else's, or on another node by now, spoils the call that it is in: each
             // part by itself, then.
-            Delivery::Answered(Err(error)) if error.is_about_one_key() || batch.is_mixed && error.is_about_places() => {
+            Delivery::Answered(Err(error))
+                if error.is_about_one_key() || error.is_cross_slot() && self.is_mixed(&batch) =>
+            {
                 return self.send_apart(batch, calls, with_corrections, error).await;
             }
             Delivery::Answered(Err(error)) => {
@@ -127,12 +121,18 @@ impl<T: Transport> Context<T> {
         for queued in &mut batch.jobs {
             queued.job.calls = calls.by_ref().take(queued.job.count).collect();
         }
-        if batch.is_mixed {
+        if self.is_mixed(&batch) {
             self.send_shards(batch).await
         } else {
             self.send_jobs(batch).await;
             None
         }
+    }
+
+    /// Whether it has parts of several shards.
+    fn is_mixed(&self, batch: &Batch) -> bool {
+        let of_another = |key: &CounterKey| self.transport.shard(key) != batch.shard;
+        batch.jobs.iter().any(|queued| queued.shard != batch.shard) || batch.carried.counters().any(of_another)
     }
 
     async fn send_shards(&self, mut batch: Batch) -> Option<StoreError> {

@@ -37,8 +37,8 @@ pub trait Transport: Send + Sync + 'static {
         0
     }
 
-    /// Shards of one lane may share a call, which is then not decided where a part of it does not belong: the server answers
-    /// with an error that [is about places](StoreError::is_about_places).
+    /// Shards of one lane may share a call. A server that does not have all of them refuses the whole call with an error that
+    /// [says so](StoreError::is_cross_slot).
     fn lane(&self, shard: u16) -> u16 {
         shard
     }

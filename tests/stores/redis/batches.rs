@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use sluicegate::config::settings::RedisSettings;
 use sluicegate::model::Transaction;
 use sluicegate::store::{Refusal, Store, StoreError};
 
-use super::{PATIENCE, RedisStore, all_up, hit, patient, recover};
+use super::shapes::acl_line;
+use super::{PATIENCE, RedisStore, all_up, connect_with, hit, patient, recover, settings};
 use crate::limits::{all, sliding, take};
 use crate::support::redis::Redis;
 use crate::support::redis::cluster::Cluster;
@@ -56,13 +58,33 @@ async fn what_is_asked_in_one_turn_goes_in_few_calls() {
 async fn slots_of_one_master_share_a_call() {
     let cluster = Cluster::start(3, false);
     let store = patient(&cluster.url());
-    all_up(&store).await;
+    slots_share_calls(&cluster, &store).await;
+}
+
+#[tokio::test]
+async fn slots_share_calls_of_a_user_with_no_more_rights_than_needed() {
+    let cluster = Cluster::start(3, false);
+    let line = format!("{} +cluster|slots +asking", acl_line());
+    for master in &cluster.masters {
+        assert_eq!(master.cli(&line.split(' ').collect::<Vec<_>>()), "OK");
+    }
+    let url = cluster.url().replace("://", "://sluicegate:s3cret-w0rd@");
+    let settings = RedisSettings {
+        key_prefix: "test:".into(),
+        ..settings(&url)
+    };
+    let (store, _) = connect_with(&settings, PATIENCE);
+    slots_share_calls(&cluster, &store).await;
+}
+
+async fn slots_share_calls(cluster: &Cluster, store: &RedisStore) {
+    all_up(store).await;
     let names: Vec<String> = (0..256).map(|n| format!("k{n}")).collect();
     let scripts = || cluster.masters.iter().map(scripts).sum::<u64>();
     let start = Instant::now();
     loop {
         let before = scripts();
-        let answers = join_all(names.iter().map(|name| hit(&store, name, sliding(1_000_000)))).await;
+        let answers = join_all(names.iter().map(|name| hit(store, name, sliding(1_000_000)))).await;
         assert!(
             answers
                 .iter()

@@ -52,15 +52,18 @@ async fn racing_tasks_admit_exactly_the_limit() {
     assert_eq!(admitted, 1000);
 }
 
+/// The rights that docs/redis.md names, for the keys of these tests.
+pub(super) fn acl_line() -> String {
+    let docs = crate::support::envoy::project_file("docs/redis.md");
+    let line = docs.lines().find(|line| line.starts_with("ACL SETUSER"));
+    let line = line.expect("a line");
+    line.replace(">password", ">s3cret-w0rd").replace("~sg:*", "~test:*")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_with_a_password_and_no_more_rights_than_needed() {
     let redis = Redis::start();
-    let docs = crate::support::envoy::project_file("docs/redis.md");
-    let line = docs
-        .lines()
-        .find(|line| line.starts_with("ACL SETUSER"))
-        .expect("a line");
-    let line = line.replace(">password", ">s3cret-w0rd").replace("~sg:*", "~test:*");
+    let line = acl_line();
     redis.cli(&line.split(' ').collect::<Vec<_>>());
     let at = format!("127.0.0.1:{}", redis.port);
     let store = patient(&format!("redis://sluicegate:s3cret-w0rd@{at}"));

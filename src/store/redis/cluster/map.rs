@@ -40,14 +40,14 @@ impl SlotMap {
         self.nodes.get(usize::from(owner))
     }
 
-    /// The number of who serves a slot; of slots without anybody the same, too.
+    /// The number of the node that serves a slot; [`NOBODY`] if none does.
     pub fn owner_number(&self, slot: u16) -> u16 {
         self.owners.get(usize::from(slot)).copied().unwrap_or(NOBODY)
     }
 
     /// Two keys in different slots of a node, if it has that many and some are found.
-    pub fn keys_of_two_slots(&self, node: &HostPort) -> Option<[String; 2]> {
-        let keys = (0..MAX_TRIES).map(|n| format!("sluicegate:{{{n}}}"));
+    pub fn keys_of_two_slots(&self, node: &HostPort, prefix: &str) -> Option<[String; 2]> {
+        let keys = (0..MAX_TRIES).map(|n| format!("{prefix}probe{{{n}}}"));
         let mut own = keys.filter(|key| self.owner(redis_keyslot(key.as_bytes())) == Some(node));
         let first = own.next()?;
         let other = own.find(|key| redis_keyslot(key.as_bytes()) != redis_keyslot(first.as_bytes()))?;

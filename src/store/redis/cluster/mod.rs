@@ -48,7 +48,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// … and when a call shows that it is out of date, or a node is away, not more often than this.
 const REFRESH_PAUSE: Duration = Duration::from_millis(200);
 /// Uses two keys that are not declared.
-const CROSSES_SLOTS: &str = "return redis.call('EXISTS', ARGV[1]) + redis.call('EXISTS', ARGV[2])";
+const CROSSES_SLOTS: &str = "redis.call('GET', ARGV[1]) redis.call('GET', ARGV[2]) return 1";
 /// Between two looks for the first node that answers.
 const SEARCH_PAUSE: Duration = Duration::from_millis(20);
 
@@ -253,7 +253,7 @@ impl Cluster {
         for node in &slots.nodes {
             let (Ok(client), Some(keys)) = (
                 self.links(node).next().and_then(|link| link.client()),
-                slots.keys_of_two_slots(node),
+                slots.keys_of_two_slots(node, &self.settings.key_prefix),
             ) else {
                 continue;
             };
@@ -265,8 +265,8 @@ impl Cluster {
             let answer: Result<i64, _> = client.eval(CROSSES_SLOTS, Vec::<Key>::new(), keys.to_vec()).await;
             let Err(error) = answer else { return Some(true) };
             let error = super::client::store_error(&error, self.settings.connect_timeout);
-            if error.is_about_places() || !speaks_of_a_change(&error) {
-                tracing::info!(%error, "the cluster lets no script use several slots, so each slot is asked by itself");
+            if error.is_cross_slot() || !speaks_of_a_change(&error) {
+                tracing::info!(%error, "scripts that use several slots of a node are refused: each slot is asked by itself");
                 return Some(false);
             }
         }
