@@ -49,26 +49,25 @@ impl<T: Transport> Remote<T> {
             let replies = join_all(replies).await;
             let mut fresh: Vec<Vec<CounterKey>> = vec![Vec::new(); self.servers.len()];
             for ((key, limit), reply) in chunk.iter().zip(replies) {
-                let used = match reply {
+                match reply {
                     Ok(used) => {
                         done.counters += 1;
-                        used
+                        done.hits = done.hits.saturating_add(used);
+                        self.forget(key);
+                        if let Some(list) = fresh.get_mut(self.place(key, limit).0) {
+                            list.push(key.clone());
+                        }
                     }
                     Err(error) => {
-                        let is_unknown = error.is_indeterminate();
-                        done.failed = done.failed.or(Some(error));
-                        if !is_unknown {
-                            continue;
+                        if error.is_indeterminate() {
+                            done.unknown += 1;
+                            // A denial is asked for anew. Pending corrections stay: if the counter was not reset, they are still due.
+                            if let Some(denials) = &self.denials {
+                                denials.reset(key, self.clock.now_us());
+                            }
                         }
-                        done.unknown += 1;
-                        0
+                        done.failed = done.failed.or(Some(error));
                     }
-                };
-                done.hits = done.hits.saturating_add(used);
-                // Also what may have been reset: forgetting costs a question to the store, a stale denial lasts.
-                self.forget(key);
-                if let Some(list) = fresh.get_mut(self.place(key, limit).0) {
-                    list.push(key.clone());
                 }
             }
             for (server, keys) in fresh.iter().enumerate() {
