@@ -277,7 +277,7 @@ fn log(peer: SocketAddr, selection: &Selection, done: &Reset) {
         of = selection.counters.len(),
         hits_before = done.hits,
         // Of nothing, nobody was told.
-        replicas_told = done.announced && done.counters + done.unknown > 0,
+        replicas_told = done.announced && done.counters > 0,
         error = done.failed.as_ref().map(tracing::field::display),
         "{message}"
     );
