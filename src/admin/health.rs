@@ -113,9 +113,11 @@ impl Health {
         self
     }
 
-    /// Looks at the counters, so that what rises between two questions is not missed.
-    pub fn look(&self) {
-        self.uncounted.as_ref().map(|uncounted| uncounted.look());
+    /// The metrics of what passes uncounted that have risen within the last minute. What has risen is only seen by asking.
+    pub fn uncounted(&self) -> Vec<&'static str> {
+        self.uncounted
+            .as_ref()
+            .map_or_else(Vec::new, |uncounted| uncounted.look())
     }
 
     /// Changes a condition and tells all who watch.
@@ -133,10 +135,7 @@ impl Health {
         let mut conditions = self.conditions.lock().clone();
         let streams = self.undecided_streams.as_ref().map_or(0, IntGauge::get);
         conditions.quotas_without_store = streams > 0;
-        conditions.uncounted = self
-            .uncounted
-            .as_ref()
-            .map_or_else(Vec::new, |uncounted| uncounted.look());
+        conditions.uncounted = self.uncounted();
         conditions
     }
 

@@ -32,7 +32,7 @@ impl Selections {
     /// Keeps a selection; its token.
     pub fn keep(&self, counters: Vec<Named>, what: String) -> String {
         let token = format!("{:032x}", rand::random::<u128>());
-        self.push(Selection {
+        self.put_back(Selection {
             token: blake3::hash(token.as_bytes()),
             until: Instant::now() + VALID,
             counters,
@@ -41,12 +41,9 @@ impl Selections {
         token
     }
 
-    /// Keeps a selection whose reset has failed, for the rest of its time: its token repeats the reset.
+    /// Keeps a selection for the rest of its time, such as one whose reset has failed: its token repeats the reset. The oldest make
+    /// room.
     pub fn put_back(&self, selection: Selection) {
-        self.push(selection);
-    }
-
-    fn push(&self, selection: Selection) {
         let mut waiting = self.0.lock();
         let now = Instant::now();
         waiting.retain(|selection| selection.until > now);

@@ -257,7 +257,7 @@ async fn look_at_uncounted(health: Health, stop: CancellationToken) {
         .await
         .is_some()
     {
-        health.look();
+        health.uncounted();
     }
 }
 

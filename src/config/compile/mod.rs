@@ -282,14 +282,7 @@ impl Compiler<'_> {
         for (number, limit) in limits.iter().enumerate() {
             let labels = scope.labels.len();
             scope.labels.extend((limits.len() > 1).then(|| several::label(number)));
-            for replaced in limit
-                .value
-                .replaces
-                .value()
-                .into_iter()
-                .flatten()
-                .filter_map(Field::given)
-            {
+            for replaced in limit.value.replaced() {
                 let name = replaced.value.clone();
                 let warning = scope.error(Problem::ReplacesNothing { name: name.clone() }, replaced.place);
                 self.replaced.push(((Arc::clone(&scope.domain), name), warning));

@@ -124,10 +124,7 @@ fn candidate(
 
 fn replaces(scope: &Scope<'_>, raw: &Options, own: &str, errors: &mut ConfigErrors) -> Vec<String> {
     let mut names = Vec::new();
-    for field in raw.replaces.value().into_iter().flatten() {
-        let Some(Placed { value, place }) = field.given() else {
-            continue;
-        };
+    for Placed { value, place } in raw.replaced() {
         let problem = if value.is_empty() {
             Problem::Empty { field: "replaces.name" }
         } else if value == own {

@@ -92,14 +92,7 @@ pub(super) fn tag(scope: &Scope<'_>, limits: &[&Placed<Options>], rules: &mut [R
     }
     let names: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.name)).collect();
     for (rule, written) in rules.iter().zip(limits) {
-        for name in written
-            .value
-            .replaces
-            .value()
-            .into_iter()
-            .flatten()
-            .filter_map(Field::given)
-        {
+        for name in written.value.replaced() {
             if names.iter().any(|other| **other == *name.value && *other != rule.name) {
                 let problem = Problem::ReplacesSibling {
                     name: name.value.clone(),

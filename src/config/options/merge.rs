@@ -1,6 +1,7 @@
 //! The options of a `rate_limit` together with those in its descriptor's `metadata`.
 
 use super::super::error::Place;
+use super::super::field::{Field, Placed};
 use super::option::{FieldAccess, Kind, Level, Options, RuleOption};
 use super::table::TABLE;
 
@@ -39,6 +40,11 @@ impl Options {
             }
         }
         merged
+    }
+
+    /// The names in `replaces`.
+    pub(in super::super) fn replaced(&self) -> impl Iterator<Item = &Placed<String>> {
+        self.replaces.value().into_iter().flatten().filter_map(Field::given)
     }
 
     /// The options that say how one limit counts and what is told of it, as far as they are given, `false` or not.
