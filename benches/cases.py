@@ -25,6 +25,8 @@ def load(descriptor=USER, keys=1000, distribution="uniform", **more):
 
 # One call at a time: what a caller waits for.
 ALONE = load(keys=100_000, connections=1, streams=1)
+# Of two calls the first holds, the second settles; two or three holds of a key within their ttl of 10 s.
+HELD = load("held=user-{key}-0123456789", keys=100_000, settle=True)
 
 CASES = [
     Case("noop tonic", "noop-tonic", load()),
@@ -41,9 +43,11 @@ CASES = [
     Case("check 1k", "memory", load(service="ext_authz")),
     Case("check denied", "memory", load("spent=user-{key}-0123456789", service="ext_authz")),
     Case("memory 1M", "memory-1M", load(keys=1_000_000)),
+    Case("memory held", "memory", HELD),
     Case("redis uniform", "redis", load(keys=100_000), "redis"),
     Case("redis zipf", "redis", load(keys=10_000, distribution="zipf:1.0"), "redis"),
     Case("redis attack", "redis", load("caller={key}", keys=1000), "redis"),
+    Case("redis held", "redis", HELD, "redis"),
     Case("redis tls", "redis-tls", load(keys=100_000), "redis"),
     Case("cluster of 3", "cluster-3", load(keys=100_000), "cluster-3"),
     Case("cluster of 6", "cluster-6", load(keys=100_000), "cluster-6"),

@@ -9,14 +9,19 @@ KEYS = 200_000
 # (algorithm, bytes a key may cost)
 TARGETS = (("token_bucket", 120), ("sliding_window", 320))
 LIMITS = (100, 1_000_000)
+HOLDS = 100_000
 
 
 def filled(bench, *flags):
-    command = [bench.bench_binary, "memory", "--keys", str(KEYS), *map(str, flags)]
+    return asked(bench, "memory", "--keys", KEYS, *flags)["bytes_per_key"]
+
+
+def asked(bench, *flags):
+    command = [bench.bench_binary, *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(done.stdout)["bytes_per_key"]
+    return json.loads(done.stdout)
 
 
 def in_redis(bench, number, *flags):
@@ -63,4 +68,20 @@ def rows(bench):
             flat = f"{small:.0f} → {large:.0f} B"
             what = f"limit {LIMITS[0]:,} → {LIMITS[1]:,}"
             found.append(Row(case, what, "flat", flat, large <= small * 1.1 + 4))
+    return found + holds(bench)
+
+
+def holds(bench):
+    """Open holds of a replica that decides in memory; in Redis they are Redis' own."""
+    found = []
+    for keys, where in ((HOLDS, "one a counter"), (1, "all of one counter")):
+        bench.progress(f"{HOLDS:,} holds, {where}")
+        case = f"{HOLDS:,} open holds, {where}"
+        cost = asked(bench, "holds", "--holds", HOLDS, "--keys", keys)
+        megabytes = cost["resident_bytes"] / 1e6
+        found.append(Row(case, "resident memory", "≤ 30 MB", f"{megabytes:.1f} MB", megabytes <= 30))
+        for call in ("hold", "settle"):
+            longest, usual = cost[f"{call}_ns"]["max"] / 1e6, cost[f"{call}_ns"]["p50"] / 1e3
+            what = f"longest {call}, CPU"
+            found.append(Row(case, what, "≤ 1 ms", f"{longest:.2f} ms", longest <= 1, f"p50 {usual:.1f} µs"))
     return found

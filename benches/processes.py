@@ -217,7 +217,9 @@ class Load:
         for process in [*servers, *watch]:
             command += ["--pid", str(process.pid)]
         for name, value in flags.items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
+            command.append(f"--{name.replace('_', '-')}")
+            if value is not True:
+                command.append(str(value))
         with tempfile.TemporaryFile("w+") as out:
             child = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
             errors = []

@@ -122,6 +122,21 @@ def tls_rows(results):
     ]
 
 
+def held_rows(results):
+    """A hold and its settlement are two calls; what both cost, in plain decisions."""
+    found = []
+    for case, base, what, value in (
+        ("memory held", "memory 100k", "server CPU", server_us),
+        ("redis held", "redis uniform", "server CPU", server_us),
+        ("redis held", "redis uniform", "Redis CPU", redis_us),
+    ):
+        plain, both = results.median(base, value), 2 * results.median(case, value)
+        ratio = 2 * results.ratio(case, base, value)
+        measured = f"{plain:.2f} → {both:.2f} µs = {ratio:.2f} ×"
+        found.append(Row(case, f"hold and settle: {what}", "≤ 2.2 × a decision", measured, ratio <= 2.2))
+    return found
+
+
 def table(results):
     """Rows that come from the cases of every round."""
     rows = []
@@ -141,7 +156,7 @@ def table(results):
     for case in ("check 1k", "check denied"):
         rows.append(growth(results, case, "noop check", "ext_authz: a Check against a no-op Check", 1.0))
     rows.append(growth(results, "memory 1M", "memory 1k", "1,000,000 keys against 1,000", 1.2))
-    return [*rows, *cluster_rows(results), *tls_rows(results)]
+    return [*rows, *held_rows(results), *cluster_rows(results), *tls_rows(results)]
 
 
 def latency(noop, redis, rate):

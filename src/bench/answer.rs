@@ -5,6 +5,8 @@
 pub enum Answer {
     /// Overall code OK.
     Ok,
+    /// The same, with the id of a hold; only where [`Client::hold`](super::client::Client::hold) asked for it.
+    Held(String),
     /// Overall code `OVER_LIMIT`.
     OverLimit,
     /// Another overall code.

@@ -12,6 +12,7 @@ use super::keys::Distribution;
 use super::service::Service;
 use super::target::Target;
 use super::template::{KEY_LIMIT, Template};
+use crate::model::HOLD_ENTRY;
 use crate::tls::{ClientTls, client_config};
 
 /// Puts load on any server with Envoy's gRPC interface for rate limits or for external authorization, and reports
@@ -76,6 +77,11 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 0)]
     pub hits: u32,
 
+    /// Settles the hold that an answer names by a second call: with the same descriptors, an entry with the hold's id in
+    /// each, and the same hits. Both calls are counted.
+    #[arg(long)]
+    pub settle: bool,
+
     /// Calls per second, on a fixed schedule; latency then counts from the scheduled moment. Without it, each stream
     /// calls again as soon as it is answered.
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -130,13 +136,34 @@ impl BenchArgs {
                 self.keys
             )));
         }
-        let count = self
-            .descriptors_per_request
-            .map_or(self.descriptors.len(), |n| n as usize);
+        let count = self.descriptors_in_request();
         match self.service {
             Service::Ratelimit => Template::rate_limit(&self.domain, &self.descriptors, count, self.hits),
             Service::ExtAuthz => Template::check(&self.domain, &self.descriptors),
         }
+    }
+
+    /// The encoded request that settles what a first one has held; `None` without --settle.
+    ///
+    /// # Errors
+    /// As of [`Self::template`], and for a service that tells of no holds.
+    pub fn settlement(&self) -> Result<Option<Template>, BenchError> {
+        match (self.settle, self.service) {
+            (false, _) => Ok(None),
+            (true, Service::ExtAuthz) => Err(BenchError::Argument(
+                "--settle goes with --service ratelimit only".to_owned(),
+            )),
+            (true, Service::Ratelimit) => {
+                let descriptors = self.descriptors.iter();
+                let descriptors: Vec<_> = descriptors.map(|text| format!("{text},{HOLD_ENTRY}={{hold}}")).collect();
+                Template::rate_limit(&self.domain, &descriptors, self.descriptors_in_request(), self.hits).map(Some)
+            }
+        }
+    }
+
+    fn descriptors_in_request(&self) -> usize {
+        self.descriptors_per_request
+            .map_or(self.descriptors.len(), |n| n as usize)
     }
 
     /// What connects to https:// targets; `None` if there are none.

@@ -33,7 +33,7 @@ impl Closed {
 /// A connection's handle for one stream of calls; clone it for more.
 #[derive(Debug, Clone)]
 pub struct Client {
-    send: SendRequest<Bytes>,
+    requests: SendRequest<Bytes>,
     service: Service,
     uri: Uri,
     headers: HeaderMap,
@@ -66,7 +66,7 @@ impl Client {
             .build()
             .map_err(|e| BenchError::Argument(e.to_string()))?;
         let client = Self {
-            send,
+            requests: send,
             service,
             uri,
             headers: headers(grpc_timeout_ms),
@@ -74,12 +74,28 @@ impl Client {
         Ok((client, driver))
     }
 
+    /// Sends one request frame and reads its answer, and of that the id of its hold.
+    ///
+    /// # Errors
+    /// [`Closed`] when the connection takes no more calls.
+    pub async fn hold(&mut self, frame: Bytes) -> Result<Answer, Closed> {
+        self.send(frame, |service, message| match service.read(message) {
+            Answer::Ok => Service::hold_id(message).map_or(Answer::Ok, Answer::Held),
+            other => other,
+        })
+        .await
+    }
+
     /// Sends one request frame and reads its answer.
     ///
     /// # Errors
     /// [`Closed`] when the connection takes no more calls.
     pub async fn call(&mut self, frame: Bytes) -> Result<Answer, Closed> {
-        std::future::poll_fn(|cx| self.send.poll_ready(cx))
+        self.send(frame, Service::read).await
+    }
+
+    async fn send(&mut self, frame: Bytes, understand: impl Fn(Service, &[u8]) -> Answer) -> Result<Answer, Closed> {
+        std::future::poll_fn(|cx| self.requests.poll_ready(cx))
             .await
             .map_err(|_| Closed::UNSENT)?;
         let mut request = Request::new(());
@@ -87,14 +103,15 @@ impl Client {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        let Ok((answer, mut body)) = self.send.send_request(request, false) else {
+        let Ok((answer, mut body)) = self.requests.send_request(request, false) else {
             return Err(Closed::UNSENT);
         };
         if body.send_data(frame, true).is_err() {
             return Ok(Answer::Failed("reset".to_owned()));
         }
-        match read(answer, self.service).await {
-            Ok(answer) => Ok(answer),
+        match read(answer).await {
+            Ok(Ok(message)) => Ok(understand(self.service, &message)),
+            Ok(Err(failed)) => Ok(failed),
             Err(error) if error.is_go_away() => Err(Closed::UNSENT),
             Err(error) if error.is_io() => Err(Closed { under_way: true }),
             Err(_) => Ok(Answer::Failed("reset".to_owned())),
@@ -151,14 +168,14 @@ fn headers(grpc_timeout_ms: Option<u32>) -> HeaderMap {
     headers
 }
 
-/// Reads headers, message and trailers.
-async fn read(answer: ResponseFuture, service: Service) -> Result<Answer, h2::Error> {
+/// Reads headers, message and trailers: the frame of the message, or what the call has come to without one.
+async fn read(answer: ResponseFuture) -> Result<Result<Bytes, Answer>, h2::Error> {
     let (head, mut body) = answer.await?.into_parts();
     if head.status != http::StatusCode::OK {
-        return Ok(Answer::Failed(format!("http {}", head.status.as_u16())));
+        return Ok(Err(Answer::Failed(format!("http {}", head.status.as_u16()))));
     }
     if let Some(failed) = grpc_failure(&head.headers) {
-        return Ok(failed);
+        return Ok(Err(failed));
     }
     let mut message = Bytes::new();
     while let Some(chunk) = body.data().await {
@@ -166,15 +183,15 @@ async fn read(answer: ResponseFuture, service: Service) -> Result<Answer, h2::Er
         body.flow_control().release_capacity(chunk.len())?;
         message = join(message, chunk);
         if message.len() > MAX_ANSWER_BYTES {
-            return Ok(Answer::Failed("bad answer".to_owned()));
+            return Ok(Err(Answer::Failed("bad answer".to_owned())));
         }
     }
     if let Some(trailers) = body.trailers().await?
         && let Some(failed) = grpc_failure(&trailers)
     {
-        return Ok(failed);
+        return Ok(Err(failed));
     }
-    Ok(service.read(&message))
+    Ok(Ok(message))
 }
 
 /// Most answers come in one piece, which is then not copied.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{BenchArgs, ablation, memory, noop, plans};
+use super::{BenchArgs, ablation, holds, memory, noop, plans};
 use crate::cli::output::{block_on, fail, print, print_json};
 
 /// Measures servers with Envoy's gRPC interface for rate limits or for external authorization.
@@ -26,6 +26,8 @@ enum Command {
     Serve(Box<ablation::AblationArgs>),
     /// Fill a store with counters and report what one costs in memory
     Memory(Box<memory::MemoryArgs>),
+    /// Keep many holds open and report what they cost in memory, and the longest call among them
+    Holds(holds::HoldsArgs),
     /// Read a source of plans for many tenants, change it, and report memory, delay and what decisions notice
     Plans(plans::PlansArgs),
 }
@@ -42,6 +44,7 @@ pub fn run(cli: BenchCli) -> ExitCode {
         Command::Noop(args) => block_on(noop::serve(&args)).map(|served| served.map(|()| ExitCode::SUCCESS)),
         Command::Serve(args) => return ablation::serve(*args),
         Command::Plans(args) => Ok(plans::run(&args).map(|report| print_json(&report))),
+        Command::Holds(args) => block_on(holds::run(&args)).map(|report| report.map(|report| print_json(&report))),
         Command::Memory(args) => block_on(memory::run(&args)).map(|report| report.map(|report| print_json(&report))),
     };
     match result {

@@ -23,6 +23,14 @@ pub fn used(pid: u32) -> Result<Duration, BenchError> {
         .ok_or_else(|| refuse("its stat has no CPU time".to_owned()))
 }
 
+/// CPU time that this thread has used, to the nanosecond.
+#[must_use]
+pub fn of_thread() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// User and system ticks of a stat line. The command's name (field 2) may hold blanks and parentheses, so fields are
 /// counted from its last closing one.
 fn ticks(stat: &str) -> Option<u64> {

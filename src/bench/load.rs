@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::LocalSet;
@@ -33,6 +34,7 @@ const RECONNECT: Duration = Duration::from_millis(100);
 struct Plan {
     args: BenchArgs,
     template: Template,
+    settlement: Option<Template>,
     tls: Option<TlsConnector>,
     pace: Option<Arc<Pace>>,
     start: Instant,
@@ -68,7 +70,7 @@ impl Plan {
 /// When a flag makes no sense, a target cannot be connected to at the start, or a process cannot be read. Failed calls
 /// are counted in the report instead.
 pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
-    let template = args.template()?;
+    let (template, settlement) = (args.template()?, args.settlement()?);
     let tls = args.tls()?;
     for target in &args.targets {
         drop(Client::connect(target, tls.as_ref(), args.service, None).await?);
@@ -84,6 +86,7 @@ pub async fn run(args: BenchArgs) -> Result<Report, BenchError> {
     let plan = Arc::new(Plan {
         args,
         template,
+        settlement,
         tls,
         pace,
         start,
@@ -217,29 +220,56 @@ async fn stream(plan: Arc<Plan>, index: u64, mut client: Client, tally: Rc<RefCe
         let Some(due) = due.filter(|due| *due < plan.end && plan.may_call()) else {
             return;
         };
+        let (mut same_keys, mut same_rng) = (keys.clone(), rng.clone());
         let frame = plan.template.fill(|| keys.draw(&mut rng));
-        let sent = Instant::now();
-        let answer = match timeout(args.timeout, client.call(frame)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(closed)) => Err(closed),
-            Err(_) => Ok(Answer::Failed("timeout".to_owned())),
-        };
-        let answered = Instant::now();
-        let mut tally = tally.borrow_mut();
-        tally.total += 1;
-        let Ok(answer) = answer else {
-            tally.fail("connection lost");
+        let Some(answer) = call(&plan, &mut client, frame, due, &tally).await else {
             return;
         };
-        // A closed loop counts what is answered within the measurement, an open loop what was due within it.
-        let at = plan.pace.as_ref().map_or(answered, |_| due);
-        if (plan.measure_from..plan.end).contains(&at) {
-            tally.record(&answer, answered - due);
-        }
-        if let (Answer::Ok, Some(admissions)) = (&answer, &mut tally.admissions) {
-            admissions.push((micros(sent - plan.start), micros(answered - plan.start)));
+        if let (Answer::Held(id), Some(settlement)) = (answer, &plan.settlement) {
+            let frame = settlement.settle(|| same_keys.draw(&mut same_rng), &id);
+            if call(&plan, &mut client, frame, Instant::now(), &tally).await.is_none() {
+                return;
+            }
         }
     }
+}
+
+/// One call that was due at this time; `None` when the connection is lost.
+async fn call(
+    plan: &Plan,
+    client: &mut Client,
+    frame: Bytes,
+    due: Instant,
+    tally: &RefCell<Tally>,
+) -> Option<Answer> {
+    let sent = Instant::now();
+    let answer = async {
+        match plan.settlement {
+            Some(_) => client.hold(frame).await,
+            None => client.call(frame).await,
+        }
+    };
+    let answer = match timeout(plan.args.timeout, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(closed)) => Err(closed),
+        Err(_) => Ok(Answer::Failed("timeout".to_owned())),
+    };
+    let answered = Instant::now();
+    let mut tally = tally.borrow_mut();
+    tally.total += 1;
+    let Ok(answer) = answer else {
+        tally.fail("connection lost");
+        return None;
+    };
+    // A closed loop counts what is answered within the measurement, an open loop what was due within it.
+    let at = plan.pace.as_ref().map_or(answered, |_| due);
+    if (plan.measure_from..plan.end).contains(&at) {
+        tally.record(&answer, answered - due);
+    }
+    if let (Answer::Ok, Some(admissions)) = (&answer, &mut tally.admissions) {
+        admissions.push((micros(sent - plan.start), micros(answered - plan.start)));
+    }
+    Some(answer)
 }
 
 fn write_admissions(path: &std::path::Path, admissions: &[(u64, u64)]) -> Result<(), BenchError> {

@@ -134,7 +134,8 @@ fn hit(number: u64, limit: Limit) -> Transaction {
     }
 }
 
-fn key(number: u64, limit: &Limit) -> CounterKey {
+/// The counter of this number.
+pub(super) fn key(number: u64, limit: &Limit) -> CounterKey {
     let value = format!("user-{number:010}");
     counter_key("", Owner::Rule, limit, "bench", [Part::Own("user", &value)])
 }

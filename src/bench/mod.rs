@@ -21,6 +21,7 @@
 //! | [`cpu`] | CPU time of local processes, from the operating system |
 //! | [`report`] | counts and latencies, as text and JSON |
 //! | [`memory`] | what a counter costs in memory |
+//! | [`holds`] | what many open holds cost |
 //! | [`plans`] | what a large source of plans costs |
 //! | [`ablation`] | the server, without some of its parts |
 //! | [`noop`] | the floor: a server that decodes, answers OK, and does nothing else |
@@ -34,6 +35,7 @@ mod check;
 pub mod client;
 pub mod command;
 pub mod cpu;
+pub mod holds;
 pub mod keys;
 pub mod load;
 pub mod memory;

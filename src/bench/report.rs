@@ -48,7 +48,7 @@ impl Tally {
     /// Counts a measured call.
     pub fn record(&mut self, answer: &Answer, latency: Duration) {
         match answer {
-            Answer::Ok => self.ok += 1,
+            Answer::Ok | Answer::Held(_) => self.ok += 1,
             Answer::OverLimit => self.over_limit += 1,
             Answer::Unknown => self.unknown += 1,
             Answer::Failed(why) => {

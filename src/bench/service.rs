@@ -2,8 +2,10 @@
 
 use clap::ValueEnum;
 use prost::Message;
+use prost_types::{Struct, value::Kind};
 
 use super::answer::Answer;
+use crate::proto::envoy::service::ratelimit::v3::RateLimitResponse;
 
 /// Which service is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,6 +38,19 @@ impl Service {
         match self {
             Self::Ratelimit => "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
             Self::ExtAuthz => "/envoy.service.auth.v3.Authorization/Check",
+        }
+    }
+
+    /// The id of a hold that the metadata of a message frame names.
+    pub(super) fn hold_id(frame: &[u8]) -> Option<String> {
+        let response = RateLimitResponse::decode(frame.get(5..)?).ok()?;
+        let metadata = Struct::decode(response.dynamic_metadata.as_slice()).ok()?;
+        let Kind::StructValue(own) = metadata.fields.get("sluicegate")?.kind.as_ref()? else {
+            return None;
+        };
+        match own.fields.get("hold_id")?.kind.as_ref()? {
+            Kind::StringValue(id) => Some(id.clone()),
+            _ => None,
         }
     }
 

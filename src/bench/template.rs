@@ -13,6 +13,12 @@ pub const KEY_DIGITS: usize = 10;
 /// Key numbers stay below this.
 pub const KEY_LIMIT: u64 = 10_000_000_000;
 
+/// What `{hold}` in an entry's value is replaced by: the id of a hold has so many bytes.
+pub const HOLD_BYTES: usize = 32;
+
+/// As many of these stand in the place of the id of a hold, like [`PLACEHOLDER`].
+const HOLD_PLACE: &str = "\u{1c}";
+
 /// The place of a key number while the message is encoded; control characters that no descriptor needs.
 const PLACEHOLDER: &str = "\u{1a}\u{1b}\u{1a}\u{1b}\u{1a}\u{1b}\u{1a}\u{1b}\u{1a}\u{1b}";
 
@@ -21,12 +27,13 @@ const PLACEHOLDER: &str = "\u{1a}\u{1b}\u{1a}\u{1b}\u{1a}\u{1b}\u{1a}\u{1b}\u{1a
 pub struct Template {
     frame: Vec<u8>,
     holes: Vec<usize>,
+    hold_holes: Vec<usize>,
 }
 
 impl Template {
     /// A rate limit request of `count` descriptors, taken in turn from `descriptors`, each a list of
     /// `key=value` entries separated by commas. `{key}` in a value becomes a key number; each descriptor draws its
-    /// own. `hits` 0 leaves the field unset.
+    /// own; `{hold}` becomes the id of a hold. `hits` 0 leaves the field unset.
     ///
     /// # Errors
     /// When a descriptor cannot be read.
@@ -68,12 +75,12 @@ impl Template {
         frame.put_u8(0);
         frame.put_u32(length);
         frame.extend_from_slice(&body);
-        let holes = frame
-            .windows(PLACEHOLDER.len())
-            .enumerate()
-            .filter_map(|(at, window)| (window == PLACEHOLDER.as_bytes()).then_some(at))
-            .collect();
-        Ok(Self { frame, holes })
+        let (holes, hold_holes) = (find(&frame, PLACEHOLDER), find(&frame, &HOLD_PLACE.repeat(HOLD_BYTES)));
+        Ok(Self {
+            frame,
+            holes,
+            hold_holes,
+        })
     }
 
     /// Length of the encoded request in bytes, with its 5 bytes of gRPC framing.
@@ -89,7 +96,12 @@ impl Template {
     }
 
     /// The frame with key numbers from `draw`, one for each hole.
-    pub fn fill(&self, mut draw: impl FnMut() -> u64) -> Bytes {
+    pub fn fill(&self, draw: impl FnMut() -> u64) -> Bytes {
+        self.settle(draw, "")
+    }
+
+    /// The same, with the id of a hold.
+    pub fn settle(&self, mut draw: impl FnMut() -> u64, id: &str) -> Bytes {
         let mut frame = BytesMut::from(self.frame.as_slice());
         for &hole in &self.holes {
             let mut rest = draw() % KEY_LIMIT;
@@ -98,14 +110,27 @@ impl Template {
                 rest /= 10;
             }
         }
+        if id.len() == HOLD_BYTES {
+            for &hole in &self.hold_holes {
+                frame[hole..hole + HOLD_BYTES].copy_from_slice(id.as_bytes());
+            }
+        }
         frame.freeze()
     }
+}
+
+/// Where a text stands in a frame.
+fn find(frame: &[u8], text: &str) -> Vec<usize> {
+    let windows = frame.windows(text.len()).enumerate();
+    windows
+        .filter_map(|(at, window)| (window == text.as_bytes()).then_some(at))
+        .collect()
 }
 
 /// Reads `key=value,key=value`; a key alone has an empty value.
 fn parse_descriptor(text: &str) -> Result<RateLimitDescriptor, BenchError> {
     let refuse = |why: &str| BenchError::Argument(format!("--descriptor {:?}: {why}", text.escape_debug()));
-    if text.contains(PLACEHOLDER) {
+    if text.contains(PLACEHOLDER) || text.contains(HOLD_PLACE) {
         return Err(refuse("contains reserved control characters"));
     }
     let entries = text
@@ -117,7 +142,10 @@ fn parse_descriptor(text: &str) -> Result<RateLimitDescriptor, BenchError> {
             }
             Ok(Entry {
                 key: key.into(),
-                value: value.replace("{key}", PLACEHOLDER).into(),
+                value: value
+                    .replace("{key}", PLACEHOLDER)
+                    .replace("{hold}", &HOLD_PLACE.repeat(HOLD_BYTES))
+                    .into(),
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -130,6 +158,7 @@ fn parse_descriptor(text: &str) -> Result<RateLimitDescriptor, BenchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::HOLD_ENTRY;
 
     #[test]
     fn filled_frames_decode_to_the_request_that_was_meant() {
@@ -158,6 +187,16 @@ mod tests {
             })
             .collect();
         assert_eq!(values, [vec!["a", "u-0000000042"], vec![""], vec!["a", "u-0000000043"]]);
+    }
+
+    #[test]
+    fn the_id_of_a_hold_has_its_place() {
+        let descriptors = [format!("user=u-{{key}},{HOLD_ENTRY}={{hold}}")];
+        let template = Template::rate_limit("d", &descriptors, 1, 0).unwrap();
+        let id = "0123456789abcdef0123456789abcdef";
+        let request = RateLimitRequest::decode(&template.settle(|| 7, id)[5..]).unwrap();
+        let values: Vec<_> = request.descriptors[0].entries.iter().map(|e| &e.value[..]).collect();
+        assert_eq!(values, [&b"u-0000000007"[..], id.as_bytes()]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod unit;
 pub use calendar::{Calendar, Zone};
 pub use check::{Check, Enforcement, Hits, Outcome, RetryAfter, Transaction};
 pub use descriptor::{Descriptor, Entry, LimitOverride, Request, Settles};
-pub use hold::{HoldId, Holds};
+pub use hold::{HOLD_ENTRY, HoldId, Holds};
 pub use key::CounterKey;
 pub use limit::{Algorithm, AlgorithmKind, Limit, Window};
 pub use time::{Clock, ManualClock, MonotonicClock};
