@@ -27,6 +27,7 @@ def load(descriptor=USER, keys=1000, distribution="uniform", **more):
 ALONE = load(keys=100_000, connections=1, streams=1)
 # Of two calls the first holds, the second settles; two or three holds of a key within their ttl of 10 s.
 HELD = load("held=user-{key}-0123456789", keys=100_000, settle=True)
+HELD_ALONE = HELD | {"connections": 1, "streams": 1}
 
 CASES = [
     Case("noop tonic", "noop-tonic", load()),
@@ -54,6 +55,7 @@ CASES = [
     Case("noop 1x1", "noop-tonic", ALONE),
     Case("memory 1x1", "memory", ALONE),
     Case("redis 1x1", "redis", ALONE, "redis"),
+    Case("redis held 1x1", "redis", HELD_ALONE, "redis"),
     Case("memory tls", "memory-tls", load(keys=100_000, tls=False)),
     Case("memory mtls", "memory-mtls", load(keys=100_000, tls=True)),
     Case("redis 1k", "redis-direct", load(), "redis"),

@@ -32,6 +32,13 @@ def wait_for_port(port, process, what, poll_s=0.02):
     raise RuntimeError(f"{what} does not listen on port {port} after {PATIENCE_S} s")
 
 
+def is_healthy(port):
+    """Whether `/healthcheck` answers 200. A connection may be accepted before anything is served: then this waits."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"GET /healthcheck HTTP/1.0\r\n\r\n")
+        return b" 200 " in connection.makefile("rb").readline()
+
+
 class Process:
     """A child with a log file; stopped by its own handle."""
 
@@ -199,8 +206,15 @@ def sluicegate(binary, directory, name, rules, *flags, poll_s=0.02, admin=None):
     command = [binary, "serve", "--rules", rules, "--log-level", "warn", *flags]
     for flag, port in zip(("--grpc-addr", "--http-addr", "--admin-addr"), ports):
         command += [flag, f"127.0.0.1:{port}"]
-    return Server(name, command, directory, ports[0], scheme="https" if "--grpc-tls-cert" in flags else "http",
-                  poll_s=poll_s)
+    scheme = "https" if "--grpc-tls-cert" in flags else "http"
+    server = Server(name, command, directory, ports[0], scheme=scheme, poll_s=poll_s)
+    server.wait_for(ports[1], poll_s)
+    end = time.monotonic() + PATIENCE_S
+    while not is_healthy(ports[1]):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{name} is not healthy after {PATIENCE_S} s: see {server.log}")
+        time.sleep(poll_s)
+    return server
 
 
 class Load:

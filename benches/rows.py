@@ -129,6 +129,8 @@ def held_rows(results):
         ("memory held", "memory 100k", "server CPU", server_us),
         ("redis held", "redis uniform", "server CPU", server_us),
         ("redis held", "redis uniform", "Redis CPU", redis_us),
+        ("redis held 1x1", "redis 1x1", "server CPU", server_us),
+        ("redis held 1x1", "redis 1x1", "Redis CPU", redis_us),
     ):
         plain, both = results.median(base, value), 2 * results.median(case, value)
         ratio = 2 * results.ratio(case, base, value)

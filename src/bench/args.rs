@@ -155,7 +155,9 @@ impl BenchArgs {
             )),
             (true, Service::Ratelimit) => {
                 let descriptors = self.descriptors.iter();
-                let descriptors: Vec<_> = descriptors.map(|text| format!("{text},{HOLD_ENTRY}={{hold}}")).collect();
+                let descriptors: Vec<_> = descriptors
+                    .map(|text| format!("{text},{HOLD_ENTRY}={{hold}}"))
+                    .collect();
                 Template::rate_limit(&self.domain, &descriptors, self.descriptors_in_request(), self.hits).map(Some)
             }
         }

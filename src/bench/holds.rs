@@ -14,7 +14,9 @@ use serde::Serialize;
 use super::memory::{key, resident_bytes};
 use super::{BenchError, cpu};
 use crate::algorithms::limit::{LimitSpec, build};
-use crate::model::{AlgorithmKind, Check, Clock as _, Enforcement, Hits, HoldId, Limit, ManualClock, Transaction, Unit, Window};
+use crate::model::{
+    AlgorithmKind, Check, Clock as _, Enforcement, Hits, HoldId, Limit, ManualClock, Transaction, Unit, Window,
+};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -72,9 +74,7 @@ pub async fn run(args: &HoldsArgs) -> Result<HoldsReport, BenchError> {
     .map_err(|error| BenchError::Argument(error.to_string()))?;
     let clock = Arc::new(ManualClock::new(1_763_000_000_000_000));
     let room = usize::try_from(args.keys * 2).ok().and_then(NonZeroUsize::new);
-    let mut open: Vec<_> = (0..args.holds)
-        .map(|number| (number, id(&clock, number)))
-        .collect();
+    let mut open: Vec<_> = (0..args.holds).map(|number| (number, id(&clock, number))).collect();
     let mut times = times()?;
     let before = resident_bytes()?;
     let store = MemoryStore::new(room.unwrap_or(NonZeroUsize::MIN), Arc::clone(&clock) as _);
@@ -126,7 +126,9 @@ async fn call(store: &MemoryStore, transaction: &Transaction, times: &mut Histog
     if outcomes.iter().all(|outcome| outcome.allowed && outcome.holds.own > 0) {
         return Ok(());
     }
-    Err(BenchError::Runtime("a hold was not granted, or not known when it was settled".to_owned()))
+    Err(BenchError::Runtime(
+        "a hold was not granted, or not known when it was settled".to_owned(),
+    ))
 }
 
 fn times() -> Result<Histogram<u64>, BenchError> {

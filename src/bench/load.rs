@@ -235,13 +235,7 @@ async fn stream(plan: Arc<Plan>, index: u64, mut client: Client, tally: Rc<RefCe
 }
 
 /// One call that was due at this time; `None` when the connection is lost.
-async fn call(
-    plan: &Plan,
-    client: &mut Client,
-    frame: Bytes,
-    due: Instant,
-    tally: &RefCell<Tally>,
-) -> Option<Answer> {
+async fn call(plan: &Plan, client: &mut Client, frame: Bytes, due: Instant, tally: &RefCell<Tally>) -> Option<Answer> {
     let sent = Instant::now();
     let answer = async {
         match plan.settlement {

@@ -196,7 +196,7 @@ impl Caller {
             None => Got::Unsent,
             Some(mut client) => match timeout(PATIENCE, client.call(frame(kind, key))).await {
                 Err(_) => Got::Lost,
-                Ok(Ok(Answer::Ok)) => Got::Decision(true),
+                Ok(Ok(Answer::Ok | Answer::Held(_))) => Got::Decision(true),
                 Ok(Ok(Answer::OverLimit)) => Got::Decision(false),
                 Ok(Ok(Answer::Unknown)) => Got::Failed("unknown code".into()),
                 Ok(Ok(Answer::Failed(why))) => Got::Failed(why),
