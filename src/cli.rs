@@ -81,7 +81,7 @@ enum Command {
     /// List the environment variables that are read without a subcommand, with defaults and what becomes of each
     Settings(SettingsArgs),
     #[command(flatten)]
-    Operate(operate::Operate),
+    Operate(Box<operate::Operate>),
 }
 
 /// Whose limits are translated.
@@ -151,7 +151,7 @@ pub fn run(cli: Cli) -> ExitCode {
             check(&args)
         }
         Some(Command::Test(args)) => prove::test(&args),
-        Some(Command::Operate(operate)) => operate::run(operate),
+        Some(Command::Operate(operate)) => operate::run(*operate),
         Some(Command::Replay(args)) => prove::replay(*args),
         Some(Command::Health(args)) => health(&args),
         Some(Command::Settings(args)) => {

@@ -20,9 +20,9 @@ pub enum AppError {
     /// The rules cannot be used.
     #[error("{0}")]
     Rules(String),
-    /// The certificate, the key or the CA of the listener cannot be used.
-    #[error("TLS on the gRPC listener: {0}")]
-    Tls(String),
+    /// The certificate, the key or the CA of a listener cannot be used.
+    #[error("TLS on the {0} listener: {1}")]
+    Tls(&'static str, String),
     /// The token of the admin API cannot be used.
     #[error("--admin-token-file: {0}")]
     AdminToken(String),

@@ -21,13 +21,35 @@ pub(super) fn tcp(addr: SocketAddr, what: &'static str, flag: &'static str) -> R
     })
 }
 
-/// The admin port.
-pub(super) fn admin(settings: &ListenSettings) -> Result<TcpListener, AppError> {
-    tcp(
-        settings.admin_addr,
-        "admin HTTP",
-        "--admin-addr, or DEBUG_HOST and DEBUG_PORT",
-    )
+/// The admin port, and what performs its TLS handshakes.
+pub(super) struct AdminListener {
+    pub listener: TcpListener,
+    pub tls: Option<TlsAccept>,
+}
+
+impl AdminListener {
+    /// Listens on the port and reads the certificates.
+    pub(super) fn bind(settings: &ListenSettings) -> Result<Self, AppError> {
+        let tls = settings.admin_tls.as_ref().map(TlsAccept::start_admin).transpose();
+        let flag = "--admin-addr, or DEBUG_HOST and DEBUG_PORT";
+        warn_of_tokens_in_the_clear(settings);
+        Ok(Self {
+            tls: tls.map_err(|error| AppError::Tls("admin", error.to_string()))?,
+            listener: tcp(settings.admin_addr, "admin HTTP", flag)?,
+        })
+    }
+}
+
+/// Who has certificates for gRPC would not want the token to be read on its way.
+fn warn_of_tokens_in_the_clear(settings: &ListenSettings) {
+    let is_open = settings.admin_tls.is_none() && !settings.admin_addr.ip().is_loopback();
+    if is_open && settings.grpc_tls.is_some() && settings.admin_token_file.is_some() {
+        tracing::warn!(
+            addr = %settings.admin_addr,
+            "the admin port has no TLS, although gRPC has: the admin token crosses the network in the clear \
+             (--admin-tls-cert and --admin-tls-key, or ADMIN_TLS_CERT and ADMIN_TLS_KEY; or listen on loopback)"
+        );
+    }
 }
 
 /// The port of metrics alone, if there is one.
@@ -47,7 +69,7 @@ impl GrpcListener {
     /// Listens on the port and reads the certificates.
     pub(super) async fn bind(settings: &ListenSettings) -> Result<Self, AppError> {
         let tls = settings.grpc_tls.as_ref().map(TlsAccept::start).transpose();
-        let tls = tls.map_err(|error| AppError::Tls(error.to_string()))?;
+        let tls = tls.map_err(|error| AppError::Tls("gRPC", error.to_string()))?;
         let listener = match &settings.grpc_uds {
             Some(path) => Listener::Unix(bind_unix(path).await.map_err(|error| AppError::Listen {
                 what: "gRPC",

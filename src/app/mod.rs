@@ -42,7 +42,7 @@ use crate::telemetry::traces::{Export, Traces};
 use crate::telemetry::{Activity, Metrics, logs};
 
 pub use error::AppError;
-use listen::GrpcListener;
+use listen::{AdminListener, GrpcListener};
 use rules::RulesFeed;
 
 /// Where a bound process can be reached (with the real ports where 0 was asked for).
@@ -66,7 +66,7 @@ pub struct App {
     settings: Settings,
     grpc_listener: GrpcListener,
     http_listener: TcpListener,
-    admin_listener: TcpListener,
+    admin_listener: AdminListener,
     prometheus_listener: Option<TcpListener>,
     grpc: GrpcServer,
     shares: files::Shares,
@@ -96,7 +96,7 @@ impl App {
         let listen = &settings.listen;
         let grpc_listener = GrpcListener::bind(listen).await?;
         let http_listener = listen::tcp(listen.http_addr, "HTTP", "--http-addr, or HOST and PORT")?;
-        let admin_listener = listen::admin(listen)?;
+        let admin_listener = AdminListener::bind(listen)?;
         let prometheus_listener = listen::prometheus(listen)?;
         let token = listen.admin_token_file.as_deref().map(open_token).transpose()?;
         let activity = Arc::new(Activity::new(settings.telemetry.top, Arc::clone(&clock)));
@@ -168,7 +168,7 @@ impl App {
         Ok(Addresses {
             grpc: self.grpc_listener.tcp_addr(),
             http: of(&self.http_listener)?,
-            admin: of(&self.admin_listener)?,
+            admin: of(&self.admin_listener.listener)?,
             prometheus: self.prometheus_listener.as_ref().map(of).transpose()?,
         })
     }
@@ -220,14 +220,15 @@ impl App {
             metrics: self.metrics.port(name),
             name,
         };
-        let serve = |listener, router, options| serve_http(listener, router, options, stop.clone());
+        let serve = |listener, tls, router, options| serve_http(listener, tls, router, options, stop.clone());
         let public = http::public(self.health.clone(), self.json);
-        servers.spawn(serve(self.http_listener, public, port("http", self.shares.http)).map(Ok));
-        let admin = serve(self.admin_listener, admin, port("admin", self.shares.admin));
+        servers.spawn(serve(self.http_listener, None, public, port("http", self.shares.http)).map(Ok));
+        let AdminListener { listener, tls } = self.admin_listener;
+        let admin = serve(listener, tls, admin, port("admin", self.shares.admin));
         servers.spawn(low_priority.run(admin).map(Ok));
         if let (Some(listener), Some(settings)) = (self.prometheus_listener, &self.settings.listen.prometheus) {
             let router = http::metrics(Arc::clone(&self.metrics), &settings.path);
-            let metrics = serve(listener, router, port("metrics", self.shares.admin));
+            let metrics = serve(listener, None, router, port("metrics", self.shares.admin));
             servers.spawn(low_priority.run(metrics).map(Ok));
         }
         let token = stop.clone();

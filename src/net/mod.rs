@@ -11,6 +11,7 @@
 //! | [`cores`] | one single-threaded runtime for each core |
 //! | [`background`] | one thread of lower priority |
 //! | [`tls`] | TLS handshakes, with certificate reload |
+//! | `plain` | refuses plain HTTP on a port that speaks TLS |
 //! | [`http2`] | one HTTP/2 connection |
 //! | [`grpc`] | the gRPC port: all of the above |
 //! | [`http`] | an HTTP port |
@@ -25,6 +26,7 @@ pub mod http;
 pub mod http2;
 pub mod limiter;
 pub mod listener;
+mod plain;
 mod resets;
 pub mod stalled;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! TLS accept of the gRPC port: performs the server's handshake, with certificates that are read again when they change.
+//! TLS accept of a port: performs the server's handshake, with certificates that are read again when they change.
 
 use std::time::Duration;
 
@@ -10,11 +10,13 @@ use tokio_rustls::server::TlsStream;
 
 use crate::model::{Clock, MonotonicClock};
 use crate::telemetry::throttle::Throttle;
-use crate::tls::{Reloaded, ServerTls, TlsError, reload, server_config};
+use crate::tls::{Reloaded, ServerTls, TlsError, http_server_config, reload, server_config};
 
 /// Performs handshakes; each new connection gets the newest certificates.
 #[derive(Debug)]
 pub struct TlsAccept {
+    /// As logs and metrics name it.
+    port: &'static str,
     config: Reloaded<ServerConfig>,
     failures: FailureLog,
 }
@@ -27,7 +29,7 @@ struct FailureLog {
 }
 
 impl TlsAccept {
-    /// Reads the files now, and again whenever they change.
+    /// Of the gRPC port. Reads the files now, and again whenever they change.
     ///
     /// # Errors
     /// [`TlsError`] names the file that cannot be used.
@@ -40,13 +42,29 @@ impl TlsAccept {
     /// # Errors
     /// As [`TlsAccept::start`].
     pub fn start_every(tls: &ServerTls, every: Duration) -> Result<Self, TlsError> {
-        let files = tls.files();
-        let tls = tls.clone();
-        let config = Reloaded::start("gRPC listener's certificates", files, every, move || {
-            server_config(&tls)
-        })?;
+        Self::open("grpc", "gRPC listener's certificates", tls, every, server_config)
+    }
+
+    /// The same of the admin port, whose clients may speak HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`TlsAccept::start`].
+    pub fn start_admin(tls: &ServerTls) -> Result<Self, TlsError> {
+        let what = "admin listener's certificates";
+        Self::open("admin", what, tls, reload::EVERY, http_server_config)
+    }
+
+    fn open(
+        port: &'static str,
+        what: &'static str,
+        tls: &ServerTls,
+        every: Duration,
+        load: fn(&ServerTls) -> Result<ServerConfig, TlsError>,
+    ) -> Result<Self, TlsError> {
+        let (files, tls) = (tls.files(), tls.clone());
         Ok(Self {
-            config,
+            port,
+            config: Reloaded::start(what, files, every, move || load(&tls))?,
             failures: FailureLog::default(),
         })
     }
@@ -62,15 +80,20 @@ impl TlsAccept {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no handshake within {limit:?}"),
         };
-        self.failures.log(&problem);
+        self.failures.log(self.port, &problem);
         None
     }
 }
 
 impl FailureLog {
-    fn log(&self, problem: &str) {
+    fn log(&self, port: &str, problem: &str) {
         if let Some(suppressed) = self.throttle.pass(self.clock.now_us()) {
-            tracing::warn!(problem, suppressed, "TLS handshake failed; the connection is closed");
+            tracing::warn!(
+                port,
+                problem,
+                suppressed,
+                "TLS handshake failed; the connection is closed"
+            );
         }
     }
 }

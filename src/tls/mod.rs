@@ -1,5 +1,5 @@
-//! Certificates: read from PEM files, checked, and read again when the files change. For the gRPC listener, and for
-//! connections to a control plane, to a trace collector and to Redis.
+//! Certificates: read from PEM files, checked, and read again when the files change. For the listeners of gRPC and of
+//! operators, and for connections to a control plane, to a trace collector and to Redis.
 
 pub mod client;
 pub mod dial;
@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::{client_config, plain_client_config, watched_client_config};
 pub use reload::Reloaded;
-pub use server::server_config;
+pub use server::{http_server_config, server_config};
 
 /// TLS on a listener. Files are PEM; they are read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,6 +45,16 @@ pub fn server_config(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// The same for clients that may speak HTTP/1.1, too.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn http_server_config(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
+    let mut config = server_config(tls)?;
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    Ok(config)
+}
+
 fn verifier(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
     WebPkiClientVerifier::builder_with_provider(roots, provider()).build()
 }

@@ -12,7 +12,11 @@ fn sluicegate(admin: &Admin, arguments: &[&str]) -> (bool, String) {
 }
 
 fn sluicegate_at(port: u16, arguments: &[&str]) -> (bool, String) {
-    let url = format!("http://127.0.0.1:{port}");
+    sluicegate_with(&format!("http://127.0.0.1:{port}"), arguments)
+}
+
+/// The same against this URL.
+pub(crate) fn sluicegate_with(url: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
     let Output { status, stdout, stderr } = command
         .args(arguments)
@@ -55,8 +59,24 @@ async fn tables_for_people_and_json_for_scripts() {
 #[tokio::test]
 async fn what_is_wrong_is_said_with_what_to_do() {
     let admin = Admin::start(true, &[]);
-    let (ok, said) = sluicegate(&admin, &["status", "--admin", "https://localhost:6070"]);
-    assert!(!ok && said.contains("allowed is http://host:port"), "{said}");
+    for (url, hint) in [
+        ("localhost:6070", "; write http://localhost:6070"),
+        ("10.0.0.1", "; write http://10.0.0.1"),
+        (
+            "http://me:secret-word@localhost:6070",
+            "; the token is no part of it: --token-file (or ADMIN_TOKEN_FILE)",
+        ),
+        ("me:secret-word@localhost:6070", "; the token is no part of it"),
+        ("ftp://localhost:6070", ", not \"ftp://localhost:6070\""),
+        ("http://localhost:6070/api", ", not \"http://localhost:6070/api\""),
+    ] {
+        let (ok, said) = sluicegate(&admin, &["status", "--admin", url]);
+        let expected = format!("--admin: allowed is http://host:port, or https://host:port{hint}");
+        assert!(
+            !ok && said.contains(&expected) && !said.contains("secret-word"),
+            "{url}: {said}"
+        );
+    }
     let nobody = format!("http://127.0.0.1:{}", crate::support::process::free_port());
     let (ok, said) = sluicegate(&admin, &["status", "--admin", &nobody]);
     assert!(

@@ -14,6 +14,7 @@ mod leases;
 mod quotas;
 mod reading;
 mod reset;
+mod tls;
 
 use support::http::Client;
 use support::sluicegate::Sluicegate;

@@ -7,10 +7,12 @@ use axum::body::Body;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri, header};
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tower::Service;
+
+use crate::tls::dial::Dialer;
+use crate::tls::{ClientTls, TlsError, plain_client_config};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,16 +22,20 @@ const MAX_ANSWER_BYTES: usize = 32 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ClientError {
-    #[error("--admin: allowed is http://host:port, not {0:?}")]
+    #[error("--admin: allowed is http://host:port, or https://host:port{0}")]
     Address(String),
+    #[error(
+        "--admin-tls-ca and --admin-tls-san (or ADMIN_TLS_CACERT and ADMIN_TLS_SAN) need --admin https://host:port"
+    )]
+    NoTls,
+    #[error("--admin {0}: {1}")]
+    Tls(String, TlsError),
     #[error("--token-file {0}: {1}")]
     Token(PathBuf, std::io::Error),
     #[error("--token-file {0}: holds no token")]
     NoToken(PathBuf),
-    #[error(
-        "{0} does not answer: {1}\n  --admin names another process; through Kubernetes: kubectl port-forward POD 6070"
-    )]
-    Unreachable(String, String),
+    #[error("{0} does not answer: {1}\n  {2}")]
+    Unreachable(String, String, &'static str),
     #[error("{0} did not answer within {PATIENCE:?}")]
     Late(String),
     #[error("{status}: {detail}")]
@@ -46,24 +52,55 @@ pub(in crate::cli) enum ClientError {
     NotJson,
 }
 
+/// What may help against an answer that does not come.
+const ANOTHER: &str = "--admin names another process; through Kubernetes: kubectl port-forward POD 6070";
+const UNTRUSTED: &str = "--admin-tls-ca (or ADMIN_TLS_CACERT) names the CA of its certificate, --admin-tls-san (or \
+                         ADMIN_TLS_SAN) the name in it, if it is not the host's";
+const NO_TLS: &str = "does this port speak TLS? If not: --admin http://…";
+
 /// One process' API.
 pub(in crate::cli) struct Client {
     authority: String,
+    dialer: Dialer,
     token: Option<String>,
 }
 
+/// The host and port that `--admin` names, and whether TLS is spoken there.
+fn address(admin: &str) -> Result<(String, bool), ClientError> {
+    // Never the text itself: it may have a password in it.
+    let bad = |hint: String| ClientError::Address(hint);
+    if admin.contains('@') {
+        let hint = "; the token is no part of it: --token-file (or ADMIN_TOKEN_FILE) names its file";
+        return Err(bad(hint.to_owned()));
+    }
+    let Some((scheme, _)) = admin.split_once("://") else {
+        return Err(bad(format!("; write http://{admin}")));
+    };
+    let uri: Uri = admin.parse().map_err(|_| bad(format!(", not {admin:?}")))?;
+    let is_root = uri
+        .path_and_query()
+        .is_none_or(|path| path == &PathAndQuery::from_static("/"));
+    let (true, "http" | "https", Some(authority)) = (is_root, scheme, uri.authority()) else {
+        return Err(bad(format!(", not {admin:?}")));
+    };
+    let is_tls = scheme == "https";
+    let mut authority = authority.to_string();
+    if uri.port().is_none() {
+        authority.push_str(if is_tls { ":443" } else { ":80" });
+    }
+    Ok((authority, is_tls))
+}
+
 impl Client {
-    pub fn new(admin: &str, token_file: Option<&Path>) -> Result<Self, ClientError> {
-        let bad = || ClientError::Address(admin.to_owned());
-        let uri: Uri = admin.parse().map_err(|_| bad())?;
-        let is_root = uri
-            .path_and_query()
-            .is_none_or(|path| path == &PathAndQuery::from_static("/"));
-        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http") && is_root);
-        let mut authority = authority.ok_or_else(bad)?.to_string();
-        if uri.port().is_none() {
-            authority.push_str(":80");
+    /// Needs a tokio runtime.
+    pub fn new(admin: &str, tls: &ClientTls, token_file: Option<&Path>) -> Result<Self, ClientError> {
+        let (authority, is_tls) = address(admin)?;
+        if !is_tls && *tls != ClientTls::default() {
+            return Err(ClientError::NoTls);
         }
+        let load = |tls: &ClientTls| plain_client_config(tls, false);
+        let dialer = Dialer::new("--admin-tls-ca", &authority, is_tls.then_some(tls), load)
+            .map_err(|error| ClientError::Tls(admin.to_owned(), error))?;
         let token = token_file.map(|path| {
             let text = std::fs::read_to_string(path).map_err(|error| ClientError::Token(path.to_owned(), error))?;
             let token = text.trim();
@@ -73,6 +110,7 @@ impl Client {
         });
         Ok(Self {
             authority,
+            dialer,
             token: token.transpose()?,
         })
     }
@@ -90,7 +128,7 @@ impl Client {
         let (status, bytes) = exchange
             .await
             .map_err(|_| ClientError::Late(self.authority.clone()))?
-            .map_err(|error| ClientError::Unreachable(self.authority.clone(), error.to_string()))?;
+            .map_err(|error| self.unreachable(&*error))?;
         let answer: Result<Value, _> = serde_json::from_slice(&bytes);
         if status.is_success() {
             return answer.map_err(|_| ClientError::NotJson);
@@ -105,14 +143,24 @@ impl Client {
         Err(ClientError::Refused { status, detail })
     }
 
+    fn unreachable(&self, error: &(dyn std::error::Error + Send + Sync + 'static)) -> ClientError {
+        let cause = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let hint = match cause.and_then(|cause| cause.downcast_ref()) {
+            Some(rustls::Error::InvalidMessage(_)) => NO_TLS,
+            Some(_) => UNTRUSTED,
+            None => ANOTHER,
+        };
+        ClientError::Unreachable(self.authority.clone(), error.to_string(), hint)
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Body,
     ) -> Result<(StatusCode, axum::body::Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(&self.authority).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let stream = self.dialer.clone().call(Uri::default()).await?;
+        let (mut sender, connection) = http1::handshake(stream).await?;
         let driver = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)

@@ -7,13 +7,26 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ClientError};
 use crate::cli::output::print;
+use crate::tls::ClientTls;
 
 /// Where to ask, and how to show the answer.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// The admin port of the process
-    #[arg(long, env = "ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:6070")]
+    /// The admin port of the process: http://host:port, or https://host:port
+    #[arg(
+        long,
+        env = "ADMIN_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:6070",
+        hide_env_values = true
+    )]
     admin: String,
+    /// PEM file: CA of its certificate, with https; without one the system's roots
+    #[arg(long, env = "ADMIN_TLS_CACERT", value_name = "FILE")]
+    admin_tls_ca: Option<PathBuf>,
+    /// Name that its certificate carries, if not the host's (through a port-forward)
+    #[arg(long, env = "ADMIN_TLS_SAN", value_name = "NAME")]
+    admin_tls_san: Option<String>,
     /// File with the admin token; needed from off loopback, and for every change
     #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -30,7 +43,12 @@ pub enum Output {
 
 impl Common {
     pub fn open(&self) -> Result<Client, ClientError> {
-        Client::new(&self.admin, self.token_file.as_deref())
+        let tls = ClientTls {
+            ca: self.admin_tls_ca.clone(),
+            identity: None,
+            server_name: self.admin_tls_san.clone(),
+        };
+        Client::new(&self.admin, &tls, self.token_file.as_deref())
     }
 
     pub fn show(&self, answer: &Value, table: impl Fn(&Value) -> String) {

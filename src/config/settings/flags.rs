@@ -116,6 +116,7 @@ impl ServeArgs {
         let mut reader = Reader::new(&given, flag);
         store(&mut reader, &mut settings);
         settings.listen.grpc_tls = grpc_tls(&reader);
+        settings.listen.admin_tls = reader.admin_tls();
         let prometheus = reader.parse("PROMETHEUS_ADDR", values::listen_address);
         settings.listen.prometheus = prometheus.map(|addr| PrometheusSettings {
             addr,

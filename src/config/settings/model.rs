@@ -124,6 +124,8 @@ pub struct ListenSettings {
     pub http_addr: SocketAddr,
     /// `/rlconfig`, `/metrics`, the console.
     pub admin_addr: SocketAddr,
+    /// TLS on the admin listener.
+    pub admin_tls: Option<ServerTls>,
     /// File with the bearer token of the admin API; without it the API answers loopback alone, and changes nothing.
     pub admin_token_file: Option<PathBuf>,
     /// A listener of its own for metrics; they are on the admin address anyway.
@@ -291,6 +293,7 @@ impl Default for ListenSettings {
             grpc_max_connection_age_grace: None,
             http_addr: any_address(0),
             admin_addr: any_address(0),
+            admin_tls: None,
             admin_token_file: None,
             prometheus: None,
         }

@@ -9,6 +9,7 @@ use super::listing::{of_variable, variables};
 use super::model::Settings;
 use super::setting::Topic;
 use super::values;
+use crate::tls::ServerTls;
 
 /// A variable that is set but has no effect here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +133,17 @@ impl<'e> Reader<'e> {
             ),
         }
         None
+    }
+
+    /// TLS on the admin listener, which asks for no certificates of clients: they have the token.
+    pub(super) fn admin_tls(&mut self) -> Option<ServerTls> {
+        let (cert, key) = self.identity("ADMIN_TLS_CERT", "ADMIN_TLS_KEY")?;
+        Some(ServerTls {
+            cert,
+            key,
+            client_ca: None,
+            client_sans: Vec::new(),
+        })
     }
 
     /// Notes a problem with a variable whose value is missing or secret.

@@ -314,6 +314,10 @@ pub static SECTIONS: &[Section] = &[
     v("ADMIN_TOKEN_FILE", "", "file with the bearer token of the admin API (/api/v1): needed for every change and for reading from elsewhere than loopback. Read again when it changes", Native)
         .field(optional!(listen.admin_token_file, values::path))
         .flag("admin-token-file", "FILE"),
+    v("ADMIN_TLS_CERT", "", "PEM file: the admin listener's certificate chain; the port speaks TLS alone then, also for probes and scrapes. Read again when it changes", Native)
+        .flag("admin-tls-cert", "FILE").requires("admin-tls-key"),
+    v("ADMIN_TLS_KEY", "", "PEM file: the key of the admin listener's certificate", Native)
+        .flag("admin-tls-key", "FILE").requires("admin-tls-cert"),
     v("ADMIN_TOP", "true", "keep the most frequent keys for the admin API", Native)
         .field(field!(telemetry.top, values::boolean))
         .flag("top", "BOOL"),

@@ -37,6 +37,7 @@ impl Settings {
         reader.fields(&mut settings);
         listen(&mut reader, &mut settings.listen);
         settings.listen.grpc_tls = grpc_tls(&mut reader);
+        settings.listen.admin_tls = reader.admin_tls();
         telemetry(&mut reader, &mut settings);
         settings.telemetry.traces = traces::settings(&mut reader);
         rules(&mut reader, &mut settings);
