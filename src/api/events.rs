@@ -4,18 +4,17 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::sse::{Event as Sse, Sse as Stream};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::telemetry::activity::Event;
 
 use super::Api;
-use super::problem::Problem;
+use super::readers::ReaderPlace;
 
 /// Events that wait for a reader beside what its connection holds.
 const QUEUE_EVENTS: usize = 16;
@@ -25,26 +24,38 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
 
 pub(super) async fn events(State(api): State<Api>) -> Response {
-    let Ok(permit) = api.0.readers.clone().try_acquire_owned() else {
-        let detail = "too many readers of the event stream; close another console";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
-    };
+    let place = api.0.readers.enter();
     let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
     let events = api.0.parts.activity.events.subscribe();
     let stop = api.0.parts.stop.clone();
     tokio::spawn(async move {
-        let feed = feed(events, |event| view(&api, event), sender, permit);
+        let feed = feed(events, |event| view(&api, event), sender, place);
         stop.run_until_cancelled(feed).await;
     });
     Stream::new(ReceiverStream::new(receiver)).into_response()
 }
 
-/// Until the reader is gone, or takes nothing any more.
+/// Until the reader is gone, takes nothing any more, or its place is taken.
 async fn feed(
-    mut events: broadcast::Receiver<Event>,
+    events: broadcast::Receiver<Event>,
     view: impl Fn(Event) -> Option<Sse>,
     sender: mpsc::Sender<Result<Sse, Infallible>>,
-    _permit: OwnedSemaphorePermit,
+    place: ReaderPlace,
+) {
+    let sent = send_all(events, view, &sender);
+    if place.taken.run_until_cancelled(sent).await.is_none() {
+        // To one that still reads.
+        let said = Sse::default()
+            .event("displaced")
+            .data("newer readers have taken the place");
+        let _ = sender.try_send(Ok(said));
+    }
+}
+
+async fn send_all(
+    mut events: broadcast::Receiver<Event>,
+    view: impl Fn(Event) -> Option<Sse>,
+    sender: &mpsc::Sender<Result<Sse, Infallible>>,
 ) {
     let mut beat = tokio::time::interval(HEARTBEAT_PERIOD);
     loop {
@@ -83,31 +94,48 @@ fn view(api: &Api, event: Event) -> Option<Sse> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::readers::{MAX_READERS, Readers};
     use super::*;
-    use std::sync::Arc;
-    use tokio::sync::Semaphore;
     use tokio::time::{Instant, timeout};
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_loses_its_place_and_one_that_reads_keeps_it() {
-        let places = Arc::new(Semaphore::new(2));
-        let place = || Arc::clone(&places).try_acquire_owned().unwrap();
+        let readers = Readers::default();
         let events = broadcast::Sender::<Event>::new(4);
         let (sender, stalled) = mpsc::channel(QUEUE_EVENTS);
-        tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
+        let given_up = feed(events.subscribe(), |_| None, sender, readers.enter());
         let (sender, mut reader) = mpsc::channel(QUEUE_EVENTS);
-        tokio::spawn(feed(events.subscribe(), |_| None, sender, place()));
+        tokio::spawn(feed(events.subscribe(), |_| None, sender, readers.enter()));
         let reads = async { while reader.recv().await.is_some() {} };
         let begin = Instant::now();
-        let free = tokio::select! {
+        tokio::select! {
             () = reads => panic!("the one that reads was given up"),
-            permit = timeout(Duration::from_secs(3600), places.acquire()) => permit.unwrap().unwrap(),
-        };
+            ended = timeout(Duration::from_secs(3600), given_up) => ended.unwrap(),
+        }
         // Beats fill what waits for it; then it has its patience.
         let filled = HEARTBEAT_PERIOD * u32::try_from(QUEUE_EVENTS).unwrap();
         assert_eq!(begin.elapsed(), filled + SEND_TIMEOUT);
-        drop(free);
-        assert_eq!(places.available_permits(), 1, "only that one");
+        assert_eq!(readers.len(), 1, "only that one");
         drop(stalled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_too_many_readers_the_oldest_leaves_also_one_that_is_stuck() {
+        let readers = Readers::default();
+        let events = broadcast::Sender::<Event>::new(4);
+        let (sender, mut stalled) = mpsc::channel(1);
+        let oldest = tokio::spawn(feed(events.subscribe(), |_| None, sender, readers.enter()));
+        // Its first beat fills its queue, and the second waits.
+        tokio::time::sleep(HEARTBEAT_PERIOD + Duration::from_secs(1)).await;
+        let newer: Vec<ReaderPlace> = (1..MAX_READERS).map(|_| readers.enter()).collect();
+        tokio::task::yield_now().await;
+        assert!(!oldest.is_finished() && readers.len() == MAX_READERS);
+        let newest = readers.enter();
+        oldest.await.unwrap();
+        assert_eq!(readers.len(), MAX_READERS);
+        assert!(newer.iter().chain([&newest]).all(|place| !place.taken.is_cancelled()));
+        assert!(stalled.recv().await.is_some() && stalled.recv().await.is_none());
+        drop((newer, newest));
+        assert_eq!(readers.len(), 0);
     }
 }

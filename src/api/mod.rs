@@ -7,6 +7,7 @@
 //! | `state` | what all of them share |
 //! | `problem` | errors as RFC 9457 problem details |
 //! | `status`, `rules`, `rates`, `top`, `events` | reading what happens |
+//! | `readers` | who reads events, and who leaves for a new reader |
 //! | `leases` | what Envoys hold that enforce quotas themselves |
 //! | `question`, `explain` | why a request passes or not, and how a counter stands |
 //! | `reset`, `selections` | lets keys through again, after a dry run |
@@ -23,6 +24,7 @@ mod leases;
 mod problem;
 mod question;
 mod rates;
+mod readers;
 mod reset;
 mod rules;
 mod selections;

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::rates::Rates;
+use super::readers::Readers;
 use super::selections::Selections;
 use super::token::Token;
 use super::view::Masker;
@@ -16,9 +17,6 @@ use crate::engine::Engine;
 use crate::model::Clock;
 use crate::service::rlqs::QuotaService;
 use crate::telemetry::{Activity, Metrics};
-
-/// Readers of the event stream at the same time.
-const MAX_READERS: usize = 16;
 
 /// A handle on the API: what its routes and its sampling share.
 #[derive(Clone)]
@@ -49,7 +47,7 @@ pub(super) struct Shared {
     pub settings: Settings,
     pub masker: Masker,
     pub rates: Rates,
-    pub readers: Arc<Semaphore>,
+    pub readers: Readers,
     /// Held by the one search for counters that may be under way.
     pub search: Semaphore,
     /// Selections of counters that wait to be confirmed.
@@ -66,7 +64,7 @@ impl Api {
             masker: Masker::new(settings.telemetry.mask_values),
             settings: settings.clone(),
             rates: Rates::default(),
-            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            readers: Readers::default(),
             search: Semaphore::new(1),
             selections: Selections::default(),
             started: Instant::now(),

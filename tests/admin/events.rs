@@ -91,21 +91,29 @@ async fn denials_and_reloads_are_told_as_they_happen() {
     assert_ne!(status["rules"]["hash"], "");
 }
 
+/// A reader that has stopped reading keeps its place for good where nothing happens: what is sent fits in the buffers of sockets.
 #[tokio::test]
-async fn readers_are_bounded_and_a_place_is_free_again_when_one_leaves() {
+async fn of_too_many_readers_the_oldest_leaves_whether_it_reads_or_not() {
     let admin = Admin::start(false, &[]);
     let port = admin.server.admin_port;
-    let mut readers: Vec<Reader> = (0..16).map(|_| Reader::open(port)).collect();
-    for reader in &mut readers {
-        reader.until(":");
-    }
-    assert_eq!(admin.api.get("/api/v1/events", &[]).await.status, 503);
-    readers.clear();
-    let mut admin = admin;
-    admin.server.process.wait_until("a place is free", |_| {
+    let listening = || {
         let mut reader = Reader::open(port);
-        reader.line().contains("200")
+        reader.until(":");
+        reader
+    };
+    // One after the other, so that the first is the oldest.
+    let mut readers: Vec<Reader> = (0..16).map(|_| listening()).collect();
+    // None of them reads from here on, and one more comes: it is served, and the oldest's stream ends.
+    let mut newest = listening();
+    admin.ask("user", "mallory", 5).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        readers[0].until("event: displaced");
+        readers[0].until("0\r\n");
+        for reader in readers[1..].iter_mut().chain([&mut newest]) {
+            reader.until("event: denied");
+        }
     });
+    ended.await.expect("the others read on");
 }
 
 #[tokio::test]
