@@ -1,9 +1,11 @@
 //! `sluicegate status|top|explain|counters|reset` against a running server.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::time::Instant;
 
+use crate::support::process::{PATIENCE, POLL};
 use crate::{Admin, TOKEN};
 
 /// Runs the binary; what it printed on either stream, and whether it succeeded.
@@ -160,6 +162,68 @@ fn against(answers: &'static [&'static str], arguments: &[&str]) -> (bool, Strin
     });
     let (ok, said) = sluicegate_at(port, arguments);
     (ok, said, answering.join().expect("all were asked for"))
+}
+
+/// The next connection; fails when none comes.
+fn accepted(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).expect("a setting");
+    let start = Instant::now();
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false).expect("a setting");
+            return stream;
+        }
+        assert!(start.elapsed() < PATIENCE, "nobody asks");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// In a terminal of ten lines: a look that fails is shown, and the next one takes its place.
+#[test]
+fn top_goes_on_after_a_look_that_fails_and_fits_the_terminal() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let top = r#"{"hits":9,"denied":DENIED,"by":"denied","window":"1m","covers_seconds":60,"counters":[]}"#;
+    let command = format!(
+        "stty rows 10 cols 60; exec {} top --admin {url}",
+        env!("CARGO_BIN_EXE_sluicegate")
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qfec", &command, "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("script(1)");
+    let mut asked = Vec::new();
+    for denied in [Some("4"), None, Some("5")] {
+        let mut stream = accepted(&listener);
+        let mut line = String::new();
+        let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+        reader.read_line(&mut line).expect("a request");
+        asked.push(line);
+        // Of the second the connection just ends.
+        if let Some(denied) = denied {
+            let body = top.replace("DENIED", denied);
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).expect("sent");
+        }
+    }
+    let mut shown = Vec::new();
+    let mut out = terminal.stdout.take().expect("its output");
+    while !String::from_utf8_lossy(&shown).contains("5 denied in the last") {
+        let mut part = [0; 4096];
+        let read = out.read(&mut part).expect("what it shows");
+        assert!(read > 0, "it has ended: {}", String::from_utf8_lossy(&shown));
+        shown.extend(&part[..read]);
+    }
+    terminal.kill().expect("it runs");
+    terminal.wait().expect("its end");
+    let shown = String::from_utf8_lossy(&shown);
+    let failed = shown
+        .find("NO ANSWER, this is old; trying again: 127.0.0.1:")
+        .expect("the failed look");
+    assert!(shown.find("4 denied in the last") < Some(failed), "{shown}");
+    assert!(asked.iter().all(|line| line.contains("limit=7")), "{asked:?}");
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Answers as tables.
 
+mod top;
+
 use std::fmt::Write;
 
 use serde_json::Value;
+
+pub(in crate::cli) use top::{clipped, top};
 
 /// Longest text of a column.
 const MAX_CHARS: usize = 60;
@@ -55,39 +59,6 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Columns as wide as they need to be; numbers (a head that starts with `>`) to the right.
-fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |at: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(at))
-            .map(|cell| cell.chars().count());
-        cells
-            .chain([heads[at].trim_start_matches('>').len()])
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    let mut out = String::new();
-    let names: Vec<String> = heads
-        .iter()
-        .map(|head| head.trim_start_matches('>').to_owned())
-        .collect();
-    for row in std::iter::once(&names).chain(rows) {
-        let mut line = String::new();
-        for ((cell, head), width) in row.iter().zip(heads).zip(&widths) {
-            // Writing to a String cannot fail.
-            let _ = if head.starts_with('>') {
-                write!(line, "{cell:>width$}  ")
-            } else {
-                write!(line, "{cell:<width$}  ")
-            };
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    out
-}
-
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -98,65 +69,6 @@ fn descriptor(entries: &Value) -> String {
         format!("{}{sign}{}", cell(&entry["key"]), cell(&entry["value"]))
     };
     list(entries).map(entry).collect::<Vec<_>>().join(" ")
-}
-
-/// At least so many; `+` and how many more there may be.
-fn count(of: &Value, name: &str) -> String {
-    let error = of[format!("{name}_error")].as_u64().unwrap_or(0);
-    match error {
-        0 => cell(&of[name]),
-        error => format!("{}+{error}", cell(&of[name])),
-    }
-}
-
-fn percent(share: &Value) -> String {
-    format!("{:.1}%", share.as_f64().unwrap_or(0.0) * 100.0)
-}
-
-/// `is_filtered`: only keys of one rule or domain were asked for.
-pub(in crate::cli) fn top(top: &Value, is_filtered: bool) -> String {
-    let rows: Vec<Vec<String>> = list(&top["counters"])
-        .map(|counter| {
-            vec![
-                count(counter, "denied"),
-                count(counter, "hits"),
-                percent(&counter["share"]),
-                cell(&counter["domain"]),
-                if counter["is_override"] == true {
-                    "(of the request)".into()
-                } else {
-                    cell(&counter["rule"])
-                },
-                descriptor(&counter["descriptor"]),
-            ]
-        })
-        .collect();
-    let mut out = format!(
-        "{} decisions, {} denied in the last {} s (window {}, by {})\n\n",
-        cell(&top["hits"]),
-        cell(&top["denied"]),
-        cell(&top["covers_seconds"]),
-        cell(&top["window"]),
-        cell(&top["by"])
-    );
-    if rows.is_empty() {
-        let (sum, what, nothing) = match top["by"] == "denied" {
-            true => (&top["denied"], "denied", "Nobody is denied."),
-            false => (&top["hits"], "decisions", "No requests."),
-        };
-        // The sums are those of all keys.
-        let _ = match sum.as_u64().unwrap_or(0) {
-            0 => writeln!(out, "{nothing}"),
-            _ if is_filtered => writeln!(out, "No such key is among those that stand out."),
-            sum => writeln!(out, "{sum} {what}, spread over so many keys that none stands out."),
-        };
-    } else {
-        out.push_str(&columns(
-            &[">DENIED", ">HITS", ">SHARE", "DOMAIN", "RULE", "DESCRIPTOR"],
-            &rows,
-        ));
-    }
-    out
 }
 
 pub(in crate::cli) fn status(status: &Value) -> String {
