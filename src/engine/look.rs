@@ -203,7 +203,7 @@ impl Engine {
             exact: true,
             ..Transaction::default()
         };
-        let (outcomes, failure) = match self.store.check(&transaction).await {
+        let (outcomes, failure) = match self.store.look(&transaction).await {
             Ok(outcomes) => (outcomes, None),
             Err(_) => {
                 let fallback = self.fallback.as_deref();

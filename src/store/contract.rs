@@ -26,6 +26,14 @@ pub trait Store: Send + Sync + 'static {
     /// they did, the store gives the hits back.
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError>;
 
+    /// The same for an operator's question, which counts nothing: it may wait for longer than a decision.
+    ///
+    /// # Errors
+    /// As [`Store::check`].
+    async fn look(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        self.check(transaction).await
+    }
+
     /// Decides several transactions in order, in as few round trips as the store can; the answers are the same as of single
     /// calls. Where their counters are on several servers, each transaction is a round trip of its own.
     ///
@@ -58,6 +66,10 @@ pub trait Store: Send + Sync + 'static {
 impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
         (**self).check(transaction).await
+    }
+
+    async fn look(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        (**self).look(transaction).await
     }
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::Admin;
 use crate::support::http::Client;
 use crate::support::process::{PATIENCE, POLL};
 use crate::support::redis::Redis;
 use crate::support::sluicegate::Sluicegate;
+use crate::{Admin, TOKEN};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
@@ -243,6 +243,38 @@ async fn it_is_said_where_a_counter_was_read() {
     redis.kill();
     assert_eq!(read_from("fallback").await["used"], 2, "they mirror what Redis counted");
     assert_eq!(explain().await["read_from"], "fallback");
+}
+
+/// As a reset does, whose dry run is such a question.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_waits_for_redis_for_longer_than_a_decision_does() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let admin = Admin::start(
+        true,
+        &["--store", "redis", "--redis-url", &url, "--store-timeout", "15ms"],
+    );
+    let path = "/api/v1/counters?domain=shop&descriptor=user=mallory";
+    let is_connected = async {
+        while admin.api.get(path, &[]).await.json()["read_from"] != "redis" {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_connected)
+        .await
+        .expect("it is connected");
+    let pause = || assert_eq!(redis.cli(&["CLIENT", "PAUSE", "150", "ALL"]), "OK");
+    pause();
+    assert_eq!(admin.api.get(path, &[]).await.json()["read_from"], "redis");
+    pause();
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+    let dry_run = json!({ "domain": "shop", "entries": [{ "key": "user", "value": "mallory" }] });
+    let answer = admin
+        .api
+        .post("/api/v1/counters/reset", &headers, &dry_run.to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
 /// What open holds keep is neither used nor there to be taken, by an id or by a mean cost.

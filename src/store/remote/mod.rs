@@ -257,21 +257,6 @@ impl<T: Transport> Remote<T> {
         }
     }
 
-    /// Forgets what this process keeps of a counter whose state has been reset: its lease, its denials, its corrections, and
-    /// its fallback counter.
-    pub fn forget(&self, counter: &CounterKey) {
-        self.ledger.forget(counter);
-        if let Some(denials) = &self.denials {
-            denials.reset(counter, self.clock.now_us());
-        }
-        if let Some(leases) = &self.leases {
-            leases.forget(counter);
-        }
-        if let Some(fallback) = &self.fallback {
-            fallback.forget(counter);
-        }
-    }
-
     fn place(&self, key: &CounterKey, limit: &Limit) -> Location {
         let server = (self.server_of)(limit).min(self.servers.len().saturating_sub(1));
         let shard = self.servers.get(server).map_or(0, |at| at.context.transport.shard(key));
@@ -283,6 +268,11 @@ impl<T: Transport> Remote<T> {
         let mut places = checks.into_iter().map(|check| self.place(&check.key, &check.limit));
         let first = places.next().unwrap_or_default();
         places.all(|place| place == first).then_some(first)
+    }
+
+    /// Denials that are still certain, of a transaction that these decide.
+    fn cached(&self, transaction: &Transaction, now_us: u64) -> Option<Outcomes> {
+        self.denials.as_ref()?.answer(transaction, now_us)
     }
 
     /// Sends a call that a decision waits for.
@@ -344,11 +334,7 @@ impl<T: Transport> Store for Remote<T> {
             return Ok(Outcomes::new());
         }
         let sent = self.clock.now_us();
-        let denied = self
-            .denials
-            .as_ref()
-            .and_then(|denials| denials.answer(transaction, sent));
-        if let Some(outcomes) = denied {
+        if let Some(outcomes) = self.cached(transaction, sent) {
             return Ok(outcomes);
         }
         let outcomes = match &self.leases {
@@ -388,6 +374,13 @@ impl<T: Transport> Store for Remote<T> {
             fallback.mirror_correction(&correction);
         }
         self.ledger.record(correction);
+    }
+
+    async fn look(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        match self.cached(transaction, self.clock.now_us()) {
+            Some(outcomes) => Ok(outcomes),
+            None => self.look_patiently(transaction).await,
+        }
     }
 
     async fn reset(&self, counters: &[Named]) -> Reset {

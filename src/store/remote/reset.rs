@@ -15,17 +15,17 @@ use tokio::time::timeout;
 
 use super::bounds::Bound;
 use super::transport::Transport;
-use super::{Location, Remote, no_answer};
+use super::{Location, Remote, no_answer, outcomes_of};
 use crate::algorithms::op::Op;
 use crate::algorithms::quota;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
-use crate::store::StoreError;
 use crate::store::reset::{Cursor, NamePage, Named, Reset};
 use crate::store::ticker::Ticker;
+use crate::store::{Outcomes, Store, StoreError};
 
 /// Time between two reads of the log.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Timeout of a reset, a read of the log, an entry or a page of names. No decision waits for them.
+/// Timeout of a reset, an operator's look at a counter, a read of the log, an entry or a page of names. No decision waits for them.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// This process' position in a server's log.
@@ -102,6 +102,31 @@ impl<T: Transport> Remote<T> {
             .ok_or_else(no_answer)?;
         let unused = before.outcome.remaining.saturating_add(before.outcome.holds.open);
         Ok(quota(limit).saturating_sub(unused))
+    }
+
+    /// Answers a transaction of one place that counts nothing, however long that takes up to a reset's patience.
+    pub(super) async fn look_patiently(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
+        let Some(place) = self.one_place(&transaction.checks) else {
+            return self.check(transaction).await;
+        };
+        let call = smallvec![transaction.clone().into_ops()];
+        let (mut answers, _) = self.call_patiently(place, call, PATIENCE).await?;
+        answers.pop().as_ref().map(outcomes_of).ok_or_else(no_answer)
+    }
+
+    /// Forgets what this process keeps of a counter whose state has been reset: its lease, its denials, its corrections, and
+    /// its fallback counter.
+    pub fn forget(&self, counter: &CounterKey) {
+        self.ledger.forget(counter);
+        if let Some(denials) = &self.denials {
+            denials.reset(counter, self.clock.now_us());
+        }
+        if let Some(leases) = &self.leases {
+            leases.forget(counter);
+        }
+        if let Some(fallback) = &self.fallback {
+            fallback.forget(counter);
+        }
     }
 
     /// Adds reset counters to a server's log; returns whether other processes can read them there.
