@@ -63,7 +63,7 @@ fn admit(api: &Api, request: &Request) -> Result<(), Problem> {
     } else {
         return Err(needs_token(token.is_some(), "from off loopback"));
     }
-    let is_read = request.method() == Method::GET || request.uri().path() == "/api/v1/explain";
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path() == "/api/v1/explain";
     if is_read {
         Ok(())
     } else {

@@ -38,7 +38,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::IntoResponse;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{get, post};
 
 pub use state::{Api, Parts};
 pub use token::{Token, TokenError};
@@ -72,9 +72,9 @@ impl Api {
             .route("/api/v1/top", get(top::top))
             .route("/api/v1/history", get(top::history))
             .route("/api/v1/leases", get(leases::leases))
-            .route("/api/v1/explain", on(MethodFilter::POST, explain::explain))
+            .route("/api/v1/explain", post(explain::explain))
             .route("/api/v1/counters", get(explain::counters))
-            .route("/api/v1/counters/reset", on(MethodFilter::POST, reset::reset))
+            .route("/api/v1/counters/reset", post(reset::reset))
             .route("/api/v1/events", get(events::events))
             .route("/api/{*rest}", axum::routing::any(unknown))
             .method_not_allowed_fallback(wrong_method)
@@ -82,15 +82,6 @@ impl Api {
             .with_state(self.clone())
             .merge(console::router())
     }
-}
-
-/// GET alone: `axum::routing::get` answers HEAD, too, which the document would have to describe.
-fn get<H, T>(handler: H) -> MethodRouter<Api>
-where
-    H: axum::handler::Handler<T, Api>,
-    T: 'static,
-{
-    on(MethodFilter::GET, handler)
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -134,6 +134,34 @@ async fn rules_say_where_they_stand_and_what_they_decided() {
 }
 
 #[tokio::test]
+async fn head_is_answered_as_get_without_a_body() {
+    let admin = Admin::start(true, &[]);
+    let forwarded = ("x-forwarded-for", "10.0.0.1");
+    for (path, headers, expected) in [
+        ("/api/v1/status", &[][..], 200),
+        ("/api/v1/nothing", &[], 404),
+        ("/api/v1/top?limit=0", &[], 400),
+        ("/api/v1/counters?domain=shop&descriptor=nothing=x", &[], 404),
+        ("/api/v1/status", &[forwarded], 401),
+        ("/api/v1/explain", &[], 405),
+        ("/console/", &[], 200),
+        ("/console/nothing", &[], 404),
+        ("/metrics", &[], 200),
+        ("/healthcheck", &[], 200),
+    ] {
+        let get = admin.api.get(path, headers).await;
+        let head = admin.api.send("HEAD", path, headers, "").await;
+        assert_eq!(
+            (get.status.as_u16(), head.status.as_u16()),
+            (expected, expected),
+            "{path}"
+        );
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        assert!(head.body.is_empty() && !get.body.is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn every_resource_is_described_and_every_description_is_a_resource() {
     let admin = Admin::start(false, &[]);
     let document = admin.api.get("/api/v1/openapi.json", &[]).await.json();
