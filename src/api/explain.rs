@@ -14,11 +14,13 @@ use crate::engine::{Active, Counter, Look, Looked, RequestError};
 use crate::model::{Descriptor, Enforcement, Hits, Request};
 use crate::rules::trace::{Match, Step, Trace, Why};
 use crate::rules::{Matched, OnStoreError, Rule};
+use crate::telemetry::activity::Noted;
 
 use super::Api;
 use super::body::Body;
 use super::problem::Problem;
 use super::question::{Question, by_descriptors, parse_descriptor};
+use super::top::id_of;
 use super::view::EntryView;
 
 #[derive(Serialize)]
@@ -99,6 +101,9 @@ struct PlanView {
 /// A counter as it stands.
 #[derive(Serialize)]
 pub(super) struct CounterState {
+    /// For `history`, where it was among the most frequent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     key: String,
     algorithm: &'static str,
     limit: u64,
@@ -309,7 +314,9 @@ fn matched_rule(rule: &Rule) -> MatchedRule {
 }
 
 fn state(api: &Api, active: &Active, counter: &Counter) -> CounterState {
+    let path = || Some(&*active.rule(counter.rule?)?.path);
     CounterState {
+        id: id_of(api, Noted::new(&counter.key, path)),
         key: counter.key.to_string(),
         algorithm: counter.limit.algorithm.kind().name(),
         limit: counter.limit.hits,

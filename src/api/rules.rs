@@ -1,5 +1,6 @@
 //! `GET /api/v1/rules`: the rules in force with what they decided.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
@@ -25,11 +26,23 @@ const USUAL_PAGE: usize = 200;
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     domain: Option<String>,
-    /// Part of a rule's path or name.
+    /// Part of a rule's path, name or domain.
     filter: Option<String>,
+    #[serde(default)]
+    order: Order,
     #[serde(default)]
     offset: usize,
     limit: Option<usize>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    /// As they are written.
+    #[default]
+    Written,
+    /// Those first that deny most now, then those that have denied most.
+    Denied,
 }
 
 #[derive(Serialize)]
@@ -115,13 +128,23 @@ pub(super) async fn rules(
     }
     let takes = |rule: &Rule| {
         page.domain.as_deref().is_none_or(|domain| domain == &*rule.domain)
-            && page
-                .filter
-                .as_deref()
-                .is_none_or(|text| rule.path.contains(text) || rule.name.contains(text))
+            && page.filter.as_deref().is_none_or(|text| {
+                let texts = [&rule.path, &rule.name, &rule.domain];
+                texts.iter().any(|own| own.contains(text))
+            })
     };
-    let taken: Vec<_> = active.rules.rules.iter().filter(|rule| takes(rule)).collect();
+    let mut taken: Vec<_> = active.rules.rules.iter().filter(|rule| takes(rule)).collect();
     let now_us = api.0.parts.clock.now_us();
+    if page.order == Order::Denied {
+        let denials = |rule: &Arc<Rule>| {
+            let decisions = counts(&active, rule.index);
+            let [_, per_second, _] = api.0.rates.rate(&active, rule.index, decisions, now_us);
+            (per_second, decisions[1])
+        };
+        let mut denying: Vec<_> = taken.into_iter().map(|rule| (denials(rule), rule)).collect();
+        denying.sort_by(|(a, _), (b, _)| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        taken = denying.into_iter().map(|(_, rule)| rule).collect();
+    }
     let view = |rule: &Rule| rule_view(&api, &active, rule, now_us);
     Ok(Json(RuleList {
         generation: active.generation,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Active;
 use crate::model::key::Identity;
 use crate::rules::Rule;
-use crate::telemetry::activity::{By, Noted, Span, Top};
+use crate::telemetry::activity::{By, History, Hitter, Noted, Span, Top, TopList};
 
 use super::Api;
 use super::problem::Problem;
@@ -29,9 +29,29 @@ pub(super) struct Question {
     /// Counters of candidate limits, in place of those in force.
     #[serde(default)]
     candidates: bool,
+    /// With what each counted slice by slice.
+    #[serde(default)]
+    slices: bool,
 }
 
 impl Question {
+    /// Whether a counter is of the rule and the domain that are asked for.
+    fn takes(&self, name: &str, active: Option<&Active>) -> bool {
+        if self.rule.is_none() && self.domain.is_none() {
+            return true;
+        }
+        let noted = Noted::read(name);
+        let Some(identity) = Identity::of(noted.key) else {
+            return false;
+        };
+        let is_rule = |path: &str| {
+            let rule = active.and_then(|active| active.rule_of(&identity, noted.rule));
+            rule.is_some_and(|rule| &*rule.path == path)
+        };
+        let is_domain = |domain: &str| identity.domain == domain;
+        self.domain.as_deref().is_none_or(is_domain) && self.rule.as_deref().is_none_or(is_rule)
+    }
+
     /// Whether the rule and the domain that are asked for are in force.
     fn exists(&self, active: &Active) -> Result<(), Problem> {
         let rules = &active.rules;
@@ -78,6 +98,9 @@ pub(super) struct TopView {
     /// Decisions of all counters, and how many of them were denied.
     hits: u64,
     denied: u64,
+    /// Lengths of the slices of time that the counters' `slices` are about, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slice_seconds: Vec<u64>,
     counters: Vec<HitterView>,
 }
 
@@ -94,6 +117,9 @@ struct HitterView {
     denied_error: u64,
     /// Of all that the list is ordered by, 0 to 1.
     share: f64,
+    /// What the list is ordered by, slice by slice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slices: Vec<u64>,
 }
 
 fn sketches(api: &Api, candidates: bool) -> Result<&Top, Problem> {
@@ -119,26 +145,6 @@ pub(super) async fn top(
     let limit = list_limit(question.limit)?;
     let sketches = sketches(&api, question.candidates)?;
     let active = api.0.parts.engine.active();
-    let takes = |name: &str| {
-        if question.rule.is_none() && question.domain.is_none() {
-            return true;
-        }
-        let noted = Noted::read(name);
-        let Some(identity) = Identity::of(noted.key) else {
-            return false;
-        };
-        let is_rule = |path: &str| {
-            let rule = active
-                .as_deref()
-                .and_then(|active| active.rule_of(&identity, noted.rule));
-            rule.is_some_and(|rule| &*rule.path == path)
-        };
-        question
-            .domain
-            .as_deref()
-            .is_none_or(|domain| identity.domain == domain)
-            && question.rule.as_deref().is_none_or(is_rule)
-    };
     let by = match question.by {
         ByName::Denied => By::Denied,
         ByName::Hits => By::Hits,
@@ -148,6 +154,7 @@ pub(super) async fn top(
         WindowName::TenMinutes => Span::TenMinutes,
         WindowName::Hour => Span::Hour,
     };
+    let takes = |name: &str| question.takes(name, active.as_deref());
     let list = sketches.list(by, span, limit, api.0.parts.clock.now_us(), takes);
     if list.hitters.is_empty()
         && let Some(active) = &active
@@ -155,7 +162,11 @@ pub(super) async fn top(
         // An empty list of what is misspelled would read as if it were quiet.
         question.exists(active)?;
     }
-    let view = |hitter: crate::telemetry::activity::Hitter| {
+    let (slice_seconds, mut slices) = match question.slices {
+        true => slices_of(sketches, &list, (by, span), api.0.parts.clock.now_us()),
+        false => (Vec::new(), Vec::new()),
+    };
+    let view = |(at, hitter): (usize, &Hitter)| {
         let (part, of) = match by {
             By::Denied => (hitter.denied, list.denied),
             By::Hits => (hitter.hits, list.hits),
@@ -168,6 +179,7 @@ pub(super) async fn top(
             denied: hitter.denied,
             denied_error: hitter.denied_error,
             share: share(part, of),
+            slices: slices.get_mut(at).map(std::mem::take).unwrap_or_default(),
         }
     };
     Ok(Json(TopView {
@@ -176,13 +188,39 @@ pub(super) async fn top(
         covers_seconds: list.covers_us / 1_000_000,
         hits: list.hits,
         denied: list.denied,
-        counters: list.hitters.into_iter().map(view).collect(),
+        slice_seconds,
+        counters: list.hitters.iter().enumerate().map(view).collect(),
     }))
 }
 
-/// Names a counter without telling its values.
-fn id(key: &str) -> String {
-    blake3::hash(key.as_bytes()).to_hex()[..16].to_owned()
+/// The lengths of a window's slices in seconds, oldest first, and of each counter of a list what it is ordered by in each.
+fn slices_of(sketches: &Top, list: &TopList, (by, span): (By, Span), now_us: u64) -> (Vec<u64>, Vec<Vec<u64>>) {
+    let names: Vec<&str> = list.hitters.iter().map(|hitter| hitter.key.as_str()).collect();
+    let histories = sketches.histories(&names, span, now_us);
+    let count = |slice: &History| match by {
+        By::Denied => slice.denied,
+        By::Hits => slice.hits,
+    };
+    let first = histories.first().into_iter().flatten();
+    let seconds = first.map(|slice| slice.length_us.div_ceil(1_000_000)).collect();
+    let counts = histories.iter().map(|history| history.iter().map(count).collect());
+    (seconds, counts.collect())
+}
+
+/// Names a counter without telling its values, by its [name](Noted::name).
+fn id(name: &str) -> String {
+    blake3::hash(name.as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// What `history` calls a counter in force, if it was among the most frequent of the last hour.
+pub(super) fn id_of(api: &Api, counter: Noted<'_>) -> Option<String> {
+    let (sketches, name) = (sketches(api, false).ok()?, counter.name());
+    let now_us = api.0.parts.clock.now_us();
+    let is_listed = |by| {
+        let list = sketches.list(by, Span::Hour, 1, now_us, |listed| listed == name);
+        !list.hitters.is_empty()
+    };
+    (is_listed(By::Hits) || is_listed(By::Denied)).then(|| id(&name))
 }
 
 #[derive(Deserialize)]

@@ -120,17 +120,59 @@ async fn rules_say_where_they_stand_and_what_they_decided() {
     assert_eq!(rule("path_/free")["unlimited"], true);
     let page = admin
         .api
-        .get("/api/v1/rules?offset=1&limit=1&filter=s", &[])
+        .get("/api/v1/rules?offset=1&limit=1&filter=se", &[])
         .await
         .json();
     assert_eq!((&page["total"], &page["rules"][0]["path"]), (&2.into(), &"seen".into()));
-    for bad in ["limit=0", "limit=1001", "offset=-1", "unknown=1"] {
+    let first = async |query: &str| {
+        let page = admin.api.get(&format!("/api/v1/rules?{query}"), &[]).await.json();
+        (page["total"].clone(), page["rules"][0]["path"].clone())
+    };
+    // By the domain's name, too; and those first that deny, of which shadow rules are none.
+    assert_eq!(first("filter=shop").await, (4.into(), "user".into()));
+    assert_eq!(first("filter=shopp").await, (0.into(), Value::Null));
+    assert_eq!(first("filter=e&order=denied").await, (4.into(), "user".into()));
+    admin.ask("tried", "x", 9).await;
+    assert_eq!(first("order=denied").await, (4.into(), "tried".into()));
+    for bad in ["limit=0", "limit=1001", "offset=-1", "order=x", "unknown=1"] {
         assert_eq!(
             admin.api.get(&format!("/api/v1/rules?{bad}"), &[]).await.status,
             400,
             "{bad}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_was_counted_slice_by_slice_is_told_when_it_is_asked_for() {
+    let admin = Admin::start(false, &[]);
+    admin.ask("user", "mallory", 13).await;
+    admin.ask("user", "alice", 4).await;
+    let top = admin.top("by=denied&window=1m&slices=true", 17).await;
+    let lengths = top["slice_seconds"].as_array().expect("lengths");
+    for (at, denied) in [(0, 10), (1, 1)] {
+        let slices = top["counters"][at]["slices"].as_array().expect("slices");
+        assert_eq!(slices.len(), lengths.len(), "{top}");
+        assert_eq!(slices.iter().filter_map(Value::as_u64).sum::<u64>(), denied, "{top}");
+    }
+    let top = admin.top("by=denied&window=1m", 17).await;
+    assert!(
+        top.get("slice_seconds").is_none() && top["counters"][0].get("slices").is_none(),
+        "{top}"
+    );
+    // A key that is asked for by its name has the same id, if it is listed.
+    let unlisted = admin
+        .api
+        .get("/api/v1/counters?domain=shop&descriptor=user=zoe", &[])
+        .await
+        .json();
+    assert!(unlisted["used"] == 0 && unlisted.get("id").is_none(), "{unlisted}");
+    let state = admin
+        .api
+        .get("/api/v1/counters?domain=shop&descriptor=user=mallory", &[])
+        .await
+        .json();
+    assert_eq!(state["id"], top["counters"][0]["id"], "{state}");
 }
 
 #[tokio::test]

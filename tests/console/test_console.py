@@ -213,6 +213,82 @@ def test_a_key_is_explained(server, open_page):
     expect(page.get_by_text("matches by its key alone")).to_be_visible()
 
 
+def test_a_key_that_is_not_listed_is_found_by_its_name(server, open_page):
+    attack(server)
+    page = open_page()
+    expect(page.get_by_role("link", name="onerror")).to_be_visible()
+    # What is listed has its time line.
+    expect(page.locator("tbody tr svg.spark").first).to_be_visible()
+    page.get_by_label("Filter keys").fill("user=zoe")
+    expect(page.get_by_text("found by its name, below")).to_be_visible()
+    expect(page.get_by_label("Key: its entries")).to_have_value("user=zoe")
+    expect(page.get_by_label("Domain")).to_have_value("shop")
+    accessible(page)
+    page.get_by_role("button", name="Look up").click()
+    expect(page.get_by_text("0 of 20")).to_be_visible()
+    expect(page.get_by_text("Not among the frequent keys")).to_be_visible()
+    accessible(page)
+    page.go_back()
+    # Several entries, with values that hold what separates them; and one that is listed has its last hour.
+    page.get_by_label("Key: its entries").fill("path=/login|remote_address=10.0.0.1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="path=/login remote_address=10.0.0.1")).to_be_visible()
+    expect(page.get_by_text("3 of 3")).to_be_visible()
+    expect(page.get_by_text("8 decisions, 5 denied")).to_be_visible()
+    # The chart says how many and when.
+    expect(page.locator(".plot .x")).to_contain_text("ago")
+    expect(page.locator(".plot .x")).to_contain_text("now")
+    expect(page.locator(".plot .y")).to_contain_text("/")
+    page.go_back()
+    page.get_by_label("Key: its entries").fill("user=a%7Cb%3Dc")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="user=a|b=c")).to_be_visible()
+    page.go_back()
+    page.get_by_label("Domain").fill("nobody")
+    page.get_by_label("Key: its entries").fill("user=alice")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No rules have this domain")).to_be_visible()
+    accessible(page), fits(page)
+
+
+def test_a_key_found_by_its_name_is_let_through_again(server, open_page):
+    attack(server)
+    page = open_page("#/key/of?domain=shop&key=path&value=%2Flogin&key=remote_address&value=10.0.0.1", expected=["401"])
+    expect(page.get_by_text("3 of 3")).to_be_visible()
+    page.get_by_role("button", name="Reset …").click()
+    page.get_by_label("Token", exact=True).fill(TOKEN)
+    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Reset it").click()
+    expect(page.get_by_text("3 hits were in use")).to_be_visible()
+    expect(page.get_by_text("0 of 3")).to_be_visible()
+
+
+def test_rules_are_ordered_by_denials_and_found_by_their_domain(browser, tmp_path):
+    other = "domain: books\ndescriptors:\n  - key: reader\n    rate_limit: { unit: hour, requests_per_unit: 1 }\n"
+    server = Server(tmp_path)
+    (tmp_path / "rules").mkdir()
+    try:
+        server.stop()
+        (tmp_path / "rules/shop.yaml").write_text(RULES), (tmp_path / "rules/books.yaml").write_text(other)
+        server.rules = tmp_path / "rules"
+        server.start()
+        server.ask([("path", "/login"), ("remote_address", "10.0.0.1")], 8)
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{server.base}/console/#/rules")
+        expect(page.get_by_text("7 rules")).to_be_visible()
+        page.get_by_label("Order").select_option("denied")
+        first = page.locator("tbody tr").first
+        expect(first).to_contain_text("path_/login.remote_address")
+        expect(first).to_contain_text("domain shop")
+        accessible(page)
+        page.get_by_label("Filter rules").fill("books")
+        expect(page.get_by_text("1 rule,")).to_be_visible()
+        expect(first).to_contain_text("reader")
+    finally:
+        server.stop()
+
+
 def test_bad_rules_are_told_at_once_with_their_place(server, open_page):
     page = open_page()
     expect(page.get_by_text("healthy", exact=True)).to_be_visible()
@@ -225,10 +301,22 @@ def test_bad_rules_are_told_at_once_with_their_place(server, open_page):
     expect(page.get_by_text("New rules were refused")).to_have_count(0)
 
 
+def test_numbers_that_are_zero_are_shown_when_they_are_asked_for(server, open_page):
+    page = open_page("#/replica")
+    expect(page.get_by_role("cell", name="config_rules")).to_be_visible()
+    closed = page.get_by_role("cell", name="connections_closed_total").first
+    expect(closed).to_have_count(0)
+    page.get_by_label("zeros, too").check()
+    expect(closed).to_be_visible()
+    accessible(page)
+
+
 def test_a_stranger_is_asked_for_the_token(server, open_page):
     page = open_page(expected=["401"], headers={"x-forwarded-for": "10.9.8.7"})
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
+    # Nothing is wrong yet.
+    expect(page.get_by_text("is needed")).to_have_count(0)
     accessible(page)
     page.get_by_label("Token", exact=True).fill("wrong-wrong-wrong-wrong")
     page.get_by_role("button", name="Use it").click()
@@ -314,7 +402,7 @@ def test_ten_thousand_rules_are_paged(browser, tmp_path):
         page.get_by_role("button", name="Next").click()
         expect(page.get_by_text("201 to 400 of 10000")).to_be_visible()
         page.get_by_label("Filter rules").fill("k9999")
-        expect(page.get_by_text("1 rules")).to_be_visible()
+        expect(page.get_by_text("1 rule,")).to_be_visible()
     finally:
         server.stop()
 

@@ -4,9 +4,10 @@ const TOKEN = "sluicegate-admin-token";
 const PATIENCE_MS = 8000;
 
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, hadToken = false) {
     super(detail);
     this.status = status;
+    this.hadToken = hadToken;
   }
 }
 
@@ -20,15 +21,16 @@ function headers(more = {}) {
 }
 
 async function ask(path, options = {}) {
+  const token = sessionStorage.getItem(TOKEN);
   const answer = await fetch(`/api/v1/${path}`, {
     ...options,
     headers: headers(options.headers),
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
   if (answer.ok) return answer.json();
-  if (answer.status === 401 && sessionStorage.getItem(TOKEN)) {
+  if (answer.status === 401 && token) {
     // The token is wrong or was replaced: reads are tried once more without it.
-    sessionStorage.removeItem(TOKEN);
+    if (sessionStorage.getItem(TOKEN) === token) sessionStorage.removeItem(TOKEN);
     if (!options.method) {
       try {
         return await ask(path, options);
@@ -38,7 +40,7 @@ async function ask(path, options = {}) {
     }
   }
   const problem = await answer.json().catch(() => ({}));
-  throw new Refused(answer.status, problem.detail ?? answer.statusText);
+  throw new Refused(answer.status, problem.detail ?? answer.statusText, token !== null);
 }
 
 export function get(path, query = {}) {

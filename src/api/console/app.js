@@ -75,7 +75,7 @@ function note(status) {
   if (before && !isRestart && at - before.at > 0.5) {
     const seconds = at - before.at;
     state.rates.push({
-      width: 1,
+      width: seconds,
       allowed: (counts.allowed - before.allowed) / seconds,
       denied: (counts.denied - before.denied) / seconds,
     });
@@ -131,7 +131,8 @@ function askToken(error, isLook = false) {
   const dialog = document.getElementById("token");
   if (!dialog.open) isForLook = isLook;
   const known = error.status === 401;
-  document.getElementById("token-error").textContent = error.message;
+  // That one is needed is said above the field.
+  document.getElementById("token-error").textContent = known && !error.hadToken ? "" : error.message;
   dialog.querySelector("button.primary").hidden = !known;
   document.getElementById("token-text").disabled = !known;
   if (!dialog.open) dialog.showModal();
@@ -168,14 +169,17 @@ document.getElementById("token").addEventListener("close", () => {
 /** Reloads and changes of the failure mode are shown at once, not at the next look. */
 async function listen() {
   for (;;) {
+    let pause = 3000;
     try {
       await events((name) => {
         if (name === "reload" || name === "circuit") refresh();
+        // Newer consoles listen in place of this one, which looks every two seconds as it is.
+        if (name === "displaced") pause = 60_000;
       });
     } catch {
       // The next look says what is wrong.
     }
-    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
@@ -196,7 +200,7 @@ document.addEventListener("keydown", (event) => {
   if (page) location.hash = page;
   else if (event.key === "t") theme();
   else if (event.key === "/") {
-    const filter = document.querySelector("main input");
+    const filter = document.getElementById("filter");
     if (filter) {
       event.preventDefault();
       filter.focus();

@@ -58,6 +58,13 @@ export function descriptor(entries) {
   return entries.map((e) => (e.value === "" ? visible(e.key) : `${visible(e.key)}${e.shared ? "~" : "="}${visible(e.value)}`)).join("  ");
 }
 
+/** Where a rule is written; the file and its line stay together. */
+export function source(rule) {
+  const text = visible(rule.source);
+  const name = text.lastIndexOf("/") + 1;
+  return h("span", { class: "src" }, text.slice(0, name), h("wbr"), h("span", { class: "whole" }, text.slice(name)));
+}
+
 /** `a minute`, `an hour`. */
 export function each(window) {
   return `${window.startsWith("hour") ? "an" : "a"} ${window}`;
@@ -66,23 +73,27 @@ export function each(window) {
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Stacked bars: what passed, and what was denied on top. `points` have a width, `allowed` and `denied`. */
-export function chart(points, label) {
+export function chart(points, label, kind = "chart") {
   const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", "chart");
+  svg.setAttribute("class", kind);
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", label);
+  if (label) {
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", label);
+  } else svg.setAttribute("aria-hidden", "true");
   const width = points.reduce((sum, point) => sum + point.width, 0) || 1;
   const top = Math.max(1e-9, ...points.map((point) => point.allowed + point.denied));
   svg.setAttribute("viewBox", `0 0 ${width} 100`);
+  // Also of a long slice beside short ones.
+  const gap = (point) => Math.min(point.width * 0.06, width * 0.004);
   let x = 0;
   for (const point of points) {
     const bar = (kind, from, size) => {
       if (size <= 0) return;
       const rect = document.createElementNS(SVG, "rect");
       rect.setAttribute("class", kind);
-      rect.setAttribute("x", x + point.width * 0.06);
-      rect.setAttribute("width", point.width * 0.88);
+      rect.setAttribute("x", x + gap(point));
+      rect.setAttribute("width", point.width - 2 * gap(point));
       rect.setAttribute("y", 100 - ((from + size) / top) * 100);
       rect.setAttribute("height", (size / top) * 100);
       svg.append(rect);
@@ -92,6 +103,25 @@ export function chart(points, label) {
     x += point.width;
   }
   return svg;
+}
+
+/** A rate: a second, or a minute where it is small. */
+function rate(perSecond) {
+  const [n, unit] = perSecond < 1 ? [perSecond * 60, "min"] : [perSecond, "s"];
+  return `${count(n < 10 ? n : Math.round(n))}/${unit}`;
+}
+
+/** A chart with its axes: how many, and how long ago. `seconds` is how far back it reaches. */
+export function plot(points, seconds, label) {
+  const top = Math.max(0, ...points.map((point) => point.allowed + point.denied));
+  const ago = (part) => h("span", {}, part ? `${duration(seconds * part)} ago` : "now");
+  return h("div", { class: "plot" }, h("div", { class: "y", "aria-hidden": "true" }, h("span", {}, top ? rate(top) : ""), h("span", {}, top ? rate(top / 2) : ""), h("span", {}, "0")),
+    chart(points, label), h("div", { class: "x", "aria-hidden": "true" }, ago(1), ago(0.5), ago(0)));
+}
+
+/** How much there was of something, slice by slice, as a small line of bars. */
+export function spark(values, seconds) {
+  return chart(values.map((value, at) => ({ width: seconds[at] || 1, allowed: 0, denied: value / (seconds[at] || 1) })), "", "spark");
 }
 
 export function legend(...more) {

@@ -10,7 +10,7 @@ use axum::routing::get;
 use super::guard::strict;
 
 /// Names, types and texts.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("", "text/html; charset=utf-8", include_str!("index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
@@ -19,6 +19,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("dom.js", "text/javascript; charset=utf-8", include_str!("dom.js")),
     ("now.js", "text/javascript; charset=utf-8", include_str!("now.js")),
     ("key.js", "text/javascript; charset=utf-8", include_str!("key.js")),
+    ("lookup.js", "text/javascript; charset=utf-8", include_str!("lookup.js")),
     ("reset.js", "text/javascript; charset=utf-8", include_str!("reset.js")),
     ("rules.js", "text/javascript; charset=utf-8", include_str!("rules.js")),
     (

@@ -3,6 +3,7 @@
 import { count, duration, fill, h, visible } from "./dom.js";
 
 let needle = "";
+let hasZeros = false;
 
 const labels = (metric) => Object.entries(metric.labels).map(([key, value]) => `${key}=${visible(value)}`).join(" ");
 
@@ -14,16 +15,19 @@ export function open(main, state) {
     id: "filter", type: "search", placeholder: "Filter", "aria-label": "Filter numbers", ".value": needle,
     oninput: (event) => { needle = event.target.value; table(); },
   });
+  const zeros = h("label", {}, h("input", {
+    id: "zeros", type: "checkbox", ".checked": hasZeros, onchange: (event) => { hasZeros = event.target.checked; table(); },
+  }), " zeros, too");
   fill(main, h("h1", { class: "skip" }, "Replica"), h("div", { class: "two" }, about, reloads),
-    h("section", { class: "card" }, h("div", { class: "tools" }, h("h2", {}, "Numbers"), filter), numbers));
+    h("section", { class: "card" }, h("div", { class: "tools" }, h("h2", {}, "Numbers"), zeros, filter), numbers));
 
   function table() {
     const text = (metric) => `${metric.name} ${Object.entries(metric.labels).map(([key, value]) => `${key}=${value}`).join(" ")}`;
-    const metrics = (state.status?.metrics ?? []).filter((metric) => text(metric).toLowerCase().includes(needle.toLowerCase()));
+    const metrics = (state.status?.metrics ?? []).filter((metric) => (hasZeros || metric.value !== 0) && text(metric).toLowerCase().includes(needle.toLowerCase()));
     fill(numbers, metrics.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", { class: "wide" }, "Labels"), h("th", { class: "n" }, "Value"))),
       h("tbody", {}, metrics.map((metric) => h("tr", {}, h("td", { class: "key" }, metric.name.replace(/^sluicegate_/, ""), h("small", { class: "narrow" }, labels(metric))),
         h("td", { class: "wide" }, labels(metric)), h("td", { class: "n" }, count(metric.value))))))
-      : h("p", { class: "empty" }, "No number fits the filter."));
+      : h("p", { class: "empty" }, hasZeros ? "No number fits the filter." : "No number that is not zero fits the filter."));
   }
 
   return {

@@ -311,29 +311,33 @@ impl Top {
     /// A counter's last hour, oldest first: ten-minute slices, then minutes, then ten seconds.
     #[must_use]
     pub fn history(&self, key: &str, now_us: u64) -> Vec<History> {
+        self.histories(&[key], Span::Hour, now_us).pop().unwrap_or_default()
+    }
+
+    /// The same of several counters, as far back as the span reaches. All have the same slices.
+    #[must_use]
+    pub fn histories(&self, keys: &[&str], span: Span, now_us: u64) -> Vec<Vec<History>> {
         let mut collected = self.collected.lock();
         self.collect_into(&mut collected, now_us);
-        let slices = collected.hits.slices(2).into_iter().zip(collected.denied.slices(2));
-        let mut ago_us = 0;
-        let mut history: Vec<History> = slices
-            .enumerate()
-            .map(|(at, (hits, denied))| {
-                let length_us = match at {
-                    0 => now_us.saturating_sub(collected.began_us),
-                    _ => hits.length_us,
-                };
-                ago_us += length_us;
-                let denied = denied.keys.get(key).copied().unwrap_or(0);
-                History {
+        let [hits, denied] = [&collected.hits, &collected.denied].map(|windows| windows.slices(span.depth()));
+        let mut histories = vec![Vec::new(); keys.len()];
+        let open_us = now_us.saturating_sub(collected.began_us);
+        let mut ago_us = open_us + hits.iter().map(|slice| slice.length_us).sum::<u64>();
+        for (hits, denied) in hits.into_iter().zip(denied).rev() {
+            // The open slice, which is the last one, has no length yet.
+            let length_us = if hits.length_us == 0 { open_us } else { hits.length_us };
+            for (key, history) in keys.iter().zip(&mut histories) {
+                let denied = denied.keys.get(*key).copied().unwrap_or(0);
+                history.push(History {
                     began_us_ago: ago_us,
                     length_us,
-                    hits: hits.keys.get(key).copied().unwrap_or(0).max(denied),
+                    hits: hits.keys.get(*key).copied().unwrap_or(0).max(denied),
                     denied,
-                }
-            })
-            .collect();
-        history.reverse();
-        history
+                });
+            }
+            ago_us -= length_us;
+        }
+        histories
     }
 }
 
