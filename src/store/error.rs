@@ -205,6 +205,14 @@ impl Refusal {
         if text.starts_with("ERR") && text.contains("attempted to access a non local key") {
             return Self::CrossSlot;
         }
+        // Redis 6.2 and before say `ERR Error running script (call to f_…): @user_script:13: WRONGTYPE …` of what a command in a
+        // script was refused for; later ones say `WRONGTYPE …`.
+        if let Some((_, place)) = text.split_once("@user_script:") {
+            let inner = place.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+            if let (true, Some(inner)) = (text.starts_with("ERR Error running script"), inner.strip_prefix(':')) {
+                return Self::of(inner.trim_start().trim_start_matches('-'));
+            }
+        }
         if text.starts_with("ERR") && text.contains("while the cluster is down") {
             return Self::ClusterDown;
         }
@@ -270,5 +278,33 @@ mod tests {
         assert!(shown.len() < 300 && !shown.contains('\n') && !shown.contains('\u{7}'));
         assert_eq!(StoreError::refused("").kind(), "refused");
         assert_eq!(StoreError::refused("OOMPH").kind(), "refused");
+    }
+
+    /// As Redis 6.2 words them.
+    #[test]
+    fn what_a_command_in_a_script_was_refused_for_is_read_from_old_servers_too() {
+        let call = "ERR Error running script (call to f_4ca238f611c9d0ae4e9a75a5dbac22aedc1e44df): @user_script";
+        for (text, kind) in [
+            (
+                ":13: WRONGTYPE Operation against a key holding the wrong kind of value",
+                Refusal::WrongType,
+            ),
+            (
+                ": 13: -OOM command not allowed when used memory > 'maxmemory'.",
+                Refusal::OutOfMemory,
+            ),
+            (
+                ": 13: -READONLY You can't write against a read only replica.",
+                Refusal::ReadOnly,
+            ),
+            (
+                ": 13: Lua script attempted to access a non local key in a cluster node",
+                Refusal::CrossSlot,
+            ),
+            (":13: attempt to index a nil value", Refusal::Other),
+        ] {
+            assert_eq!(Refusal::of(&format!("{call}{text}")), kind, "{text}");
+        }
+        assert_eq!(Refusal::of("ERR no @user_script:1: WRONGTYPE"), Refusal::Other);
     }
 }
