@@ -120,6 +120,8 @@ pub enum Problem {
     NoRuleFor { keys: String },
     #[error("domain {} stands in another file already: {first}", Quoted(.domain))]
     DuplicateDomain { domain: String, first: String },
+    #[error("the domain has a source {} in another file already: {first}", Quoted(.name))]
+    DuplicateSource { name: String, first: String },
     #[error("this key and value stand on this level already: {first}")]
     DuplicateDescriptor { first: String },
     #[error("paths and metrics call these values {}, as those of {first}", Quoted(.name))]
@@ -132,8 +134,12 @@ pub enum Problem {
     NoEffect { field: &'static str, needs: &'static str },
     #[error("a hold's ttl of {ttl} is longer than the window of {window}, and is cut to it")]
     HoldOutlastsWindow { ttl: String, window: Window },
-    #[error("each value that matches the `*` has a counter of its own, so a client that varies it is not limited")]
+    #[error("each value that matches has a counter of its own, so a client that varies it is not limited")]
     WildcardUnsaid,
+    #[error(
+        "values longer than {longest} bytes do not match it, so a client that makes one longer is not counted here"
+    )]
+    RegexSkipsLong { longest: usize },
     #[error("`{field}` needs a `rate_limit` to apply to")]
     NeedsRateLimit { field: &'static str },
     #[error("a `candidate` cannot be `algorithm: concurrency`: requests release only what the live limit gave them")]
@@ -218,6 +224,12 @@ impl Problem {
             }
             Self::DuplicateDomain { .. } => {
                 "keep a domain in one file, or switch merging on (MERGE_DOMAIN_CONFIG=true)".into()
+            }
+            Self::RegexSkipsLong { .. } => {
+                "write smaller classes (`[0-9A-Za-z_]` for `\\w`, `[0-9]` for `\\d`) and repetitions".into()
+            }
+            Self::DuplicateSource { .. } => {
+                "give one of them another name: metrics and logs tell sources apart by domain and name".into()
             }
             Self::DuplicateDescriptor { .. } => {
                 "keep one of them, or put what differs into `descriptors` below it".into()

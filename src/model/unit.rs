@@ -31,6 +31,17 @@ impl Unit {
         Self::Year,
     ];
 
+    /// The names of all of them in rules files.
+    pub const NAMES: [&'static str; 7] = [
+        Self::Second.name(),
+        Self::Minute.name(),
+        Self::Hour.name(),
+        Self::Day.name(),
+        Self::Week.name(),
+        Self::Month.name(),
+        Self::Year.name(),
+    ];
+
     /// Length in seconds.
     #[must_use]
     pub const fn seconds(self) -> u64 {

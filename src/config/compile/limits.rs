@@ -4,6 +4,7 @@ use crate::algorithms::held::plain;
 use crate::algorithms::limit::{self, LimitError, LimitSpec};
 use crate::model::{Algorithm, AlgorithmKind, Limit, Unit, Window};
 use crate::quota::terms::{self, leased};
+use crate::rules::plans::Amount;
 use crate::rules::{Candidate, Defaults};
 
 use super::super::duration;
@@ -16,23 +17,19 @@ use super::scope::Scope;
 
 /// What a rule counts.
 pub(super) struct Counted {
-    /// `None` = unlimited.
-    pub(super) limit: Option<Limit>,
+    pub(super) amount: Amount,
     /// Quotas of it may be leased to Envoys.
     pub(super) rlqs: bool,
-    pub(super) window: Window,
     pub(super) lease: Option<bool>,
-    pub(super) count_denied: bool,
-    /// What an adaptive hold keeps first.
-    pub(super) hold_first: Option<u64>,
 }
 
 impl Counted {
     /// The same where no quotas are leased.
     pub(super) fn unleased(self) -> Self {
-        let limit = self.limit.map(|limit| if self.rlqs { plain(&limit) } else { limit });
+        let plain = |limit| if self.rlqs { plain(&limit) } else { limit };
+        let limit = self.amount.limit.map(plain);
         Self {
-            limit,
+            amount: Amount { limit, ..self.amount },
             rlqs: false,
             ..self
         }
@@ -41,16 +38,6 @@ impl Counted {
 
 /// How long hits are held where a rule does not say.
 const DEFAULT_TTL_US: u64 = 600 * crate::model::time::SECOND_US;
-
-const UNITS: [&str; 7] = [
-    Unit::Second.name(),
-    Unit::Minute.name(),
-    Unit::Hour.name(),
-    Unit::Day.name(),
-    Unit::Week.name(),
-    Unit::Month.name(),
-    Unit::Year.name(),
-];
 
 const ALGORITHMS: [&str; 6] = [
     AlgorithmKind::SlidingWindow.name(),
@@ -71,6 +58,7 @@ pub(super) fn compile(
 ) -> Option<Counted> {
     let mut step = Step { scope, errors };
     let before = step.errors.count();
+    let requests_per_unit = rate_limit.value.requests_per_unit.value().copied().unwrap_or_default();
     let absent = Options::default();
     let metadata = metadata.unwrap_or(&absent);
     let options = rate_limit.value.merged(metadata, |field, place| {
@@ -79,13 +67,17 @@ pub(super) fn compile(
     });
     if options.unlimited.is_true() {
         step.unlimited(&options);
-        return (step.errors.count() == before).then_some(Counted {
+        let amount = Amount {
             limit: None,
-            rlqs: false,
+            requests_per_unit,
             window: Window::of(Unit::Second),
-            lease: None,
             count_denied: false,
             hold_first: None,
+        };
+        return (step.errors.count() == before).then_some(Counted {
+            amount,
+            rlqs: false,
+            lease: None,
         });
     }
     let window = step.window(&options, metadata, rate_limit.place);
@@ -109,13 +101,17 @@ pub(super) fn compile(
     };
     let limit = step.build(spec, &options, rate_limit.place);
     let leased = limit.filter(|_| scope.has_rlqs()).and_then(|limit| leased(&limit));
-    (step.errors.count() == before).then_some(Counted {
+    let amount = Amount {
         limit: Some(leased.or(limit)?),
-        rlqs: leased.is_some(),
+        requests_per_unit,
         window,
-        lease: options.lease.value().copied(),
         count_denied,
         hold_first,
+    };
+    (step.errors.count() == before).then_some(Counted {
+        amount,
+        rlqs: leased.is_some(),
+        lease: options.lease.value().copied(),
     })
 }
 
@@ -132,7 +128,7 @@ pub(super) fn candidate(
     };
     let counted = compile(scope, defaults, &options, None, errors)?;
     let counted = counted.unleased();
-    let limit = counted.limit?;
+    let limit = counted.amount.limit?;
     if limit.algorithm == Algorithm::Concurrency {
         let place = options.value.algorithm.place().or(options.place);
         scope.report(errors, Problem::ConcurrencyCandidate, place);
@@ -141,8 +137,8 @@ pub(super) fn candidate(
     Some(Candidate {
         limit,
         requests_per_unit: options.value.requests_per_unit.value().copied().unwrap_or_default(),
-        window: counted.window,
-        count_denied: counted.count_denied,
+        window: counted.amount.window,
+        count_denied: counted.amount.count_denied,
     })
 }
 
@@ -241,7 +237,7 @@ impl Step<'_, '_> {
             };
             self.report(problem, whole);
         }
-        self.scope.word(self.errors, "unit", field, &UNITS, Unit::parse)
+        self.scope.word(self.errors, "unit", field, &Unit::NAMES, Unit::parse)
     }
 
     /// Denied hits count if the rule says so; if it says nothing, if the server's setting does.

@@ -9,6 +9,7 @@
 //! | `values` | which values a descriptor matches |
 //! | `several` | all limits of one descriptor |
 //! | `plans` | `plans`, `sources` and what names them |
+//! | `calendar` | `window: { calendar, time_zone }` |
 //! | `effect` | warnings about options that affect no rule |
 //! | `sections` | the `ext_authz` sections of all files |
 
@@ -111,6 +112,8 @@ struct Building {
     first: String,
     root: Level,
     seen: Seen,
+    /// Where each source was first declared.
+    sources: HashMap<String, String>,
     quota: Option<QuotaMapping>,
 }
 
@@ -127,12 +130,12 @@ impl Compiler<'_> {
             scope.labels.push(Clipped(&name).to_string());
         }
         scope.on_store_error = scope.on_store_error(self.errors, &file.options.on_store_error);
-        let (mut root, mut seen) = (Level::default(), Seen::new());
+        let (mut root, mut seen, mut sources) = (Level::default(), Seen::new(), HashMap::new());
         let mut quota = quota(file);
         let mut first = file.origin.name.to_string();
         if let Some(known) = self.domains.remove(&name) {
             if self.defaults.merge_domains {
-                (root, seen) = (known.root, known.seen);
+                (root, seen, sources) = (known.root, known.seen, known.sources);
                 if let (Some(own), Some(_)) = (file.options.rlqs.given(), &known.quota) {
                     let (field, other) = ("rlqs", "that of another file of this domain");
                     scope.report(self.errors, Problem::Conflict { field, other }, own.place);
@@ -149,6 +152,7 @@ impl Compiler<'_> {
         }
         let before = self.mark();
         scope.plans = plans::compile(&mut scope, self.defaults, self.errors);
+        plans::report_duplicates(&scope, &mut sources, self.errors);
         self.level(&mut scope, &file.descriptors, &mut root, &mut seen);
         plans::warn_unused(&scope, self.rules.get(before.0..).unwrap_or_default(), self.errors);
         self.sources.extend(scope.plans.sources.iter().cloned());
@@ -158,6 +162,7 @@ impl Compiler<'_> {
                 first,
                 root,
                 seen,
+                sources,
                 quota,
             };
             self.domains.insert(name, building);

@@ -1,8 +1,10 @@
 //! `plans`, `sources` and `plan_from` → [`LimitPlan`], [`PlanSource`] and [`PlanFrom`].
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::rules::plans::{Amount, LimitPlan, PlanFrom, PlanSource};
+use crate::rules::plans::{LimitPlan, PlanFrom, PlanSource};
 use crate::rules::{Defaults, Rule};
 
 use super::super::error::ConfigErrors;
@@ -27,11 +29,8 @@ pub(super) fn compile(scope: &mut Scope<'_>, defaults: &Defaults, errors: &mut C
             place: written.place,
         };
         if let Some(counted) = limits::compile(scope, defaults, &options, None, errors).map(Counted::unleased) {
-            let amount = amount(
-                &counted,
-                written_options.requests_per_unit.value().copied().unwrap_or_default(),
-            );
             let name = written.name.as_str().into();
+            let amount = counted.amount;
             plans.push(Arc::new(LimitPlan { name, amount }));
         }
         scope.labels.truncate(depth);
@@ -48,13 +47,18 @@ pub(super) fn compile(scope: &mut Scope<'_>, defaults: &Defaults, errors: &mut C
     }
 }
 
-const fn amount(counted: &Counted, requests_per_unit: u32) -> Amount {
-    Amount {
-        limit: counted.limit,
-        requests_per_unit,
-        window: counted.window,
-        count_denied: counted.count_denied,
-        hold_first: counted.hold_first,
+/// Reports sources whose names other files of the domain have already; `known` has where each was first declared.
+pub(super) fn report_duplicates(scope: &Scope<'_>, known: &mut HashMap<String, String>, errors: &mut ConfigErrors) {
+    for written in &scope.file.sources {
+        match known.entry(written.name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(scope.place(written.place));
+            }
+            Entry::Occupied(entry) => {
+                let (name, first) = (entry.key().clone(), entry.get().clone());
+                scope.report(errors, Problem::DuplicateSource { name, first }, written.place);
+            }
+        }
     }
 }
 
@@ -167,18 +171,14 @@ pub(super) fn rule(
         unlisted(scope, errors, ("default", "plans"), name, known);
     }
     let (source, default) = (Arc::clone(source?), Arc::clone(plan?));
-    let amount = &default.amount;
     let counted = Counted {
-        limit: amount.limit,
+        amount: default.amount,
         rlqs: false,
-        window: amount.window,
         lease: raw
             .lease
             .value()
             .or(metadata.and_then(|metadata| metadata.lease.value()))
             .copied(),
-        count_denied: amount.count_denied,
-        hold_first: amount.hold_first,
     };
     (errors.count() == before).then_some((counted, PlanFrom { source, default }))
 }

@@ -45,7 +45,7 @@ pub(super) fn compile(
         }
         (limits::compile(scope, defaults, rate_limit, metadata, errors)?, None)
     };
-    let by_default = plan_from.as_ref().map(|from| from.default.amount.requests_per_unit);
+    let amount = counted.amount;
     let candidate = candidate(scope, defaults, descriptor, errors);
     let returned = descriptor.options.metadata.value().and_then(|metadata| {
         let mut metadata = metadata.clone();
@@ -60,11 +60,9 @@ pub(super) fn compile(
         path: path(&scope.levels).into(),
         levels: scope.levels.as_slice().into(),
         name: name.into(),
-        limit: counted.limit,
-        requests_per_unit: by_default
-            .or(raw.requests_per_unit.value().copied())
-            .unwrap_or_default(),
-        window: counted.window,
+        limit: amount.limit,
+        requests_per_unit: amount.requests_per_unit,
+        window: amount.window,
         shadow_mode: flags.shadow_mode.is_true(),
         quota_mode: flags.quota_mode.is_true(),
         detailed_metric: flags.detailed_metric.is_true(),
@@ -77,8 +75,8 @@ pub(super) fn compile(
         metadata: returned,
         on_store_error: own.or(theirs).or(scope.on_store_error),
         lease: counted.lease.or(scope.lease),
-        count_denied: counted.count_denied,
-        hold_first: counted.hold_first,
+        count_denied: amount.count_denied,
+        hold_first: amount.hold_first,
         plan_from,
         rlqs: counted.rlqs,
         candidate: candidate.map(Box::new),
