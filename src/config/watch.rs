@@ -18,7 +18,7 @@ use crate::rules::{Defaults, RuleSet};
 use super::error::{ConfigErrors, Warnings};
 use super::load::{Summary, compile_snapshot};
 use super::source::{Fingerprint, Source};
-use quiet::{QUIET, QuietFiles, Stop};
+use quiet::{QuietFiles, Stop};
 
 /// After so many looks without a verdict what is wrong is reported although it goes on changing.
 const MAX_MISSED: u32 = 5;
@@ -151,8 +151,7 @@ impl<F: FnMut(Event)> Reloader<F> {
         let compiled = compile_snapshot(snapshot, &self.defaults);
         if compiled.is_err() && self.missed < MAX_MISSED {
             // It may have been half of a change (one file of two, say): then the other half gets its chance.
-            thread::sleep(QUIET);
-            if self.files.is_written(&seen) || self.files.fingerprint() != seen {
+            if !self.files.wait_unchanged(&seen) {
                 return self.miss();
             }
         }

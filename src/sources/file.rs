@@ -2,26 +2,28 @@
 
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
-use std::thread;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Source;
 use crate::config::plans::file::load;
-use crate::config::watch::quiet::{Fingerprint, QUIET, QuietFiles};
+use crate::config::watch::quiet::{Fingerprint, QuietFiles};
 
 use super::state::SourceState;
 
-/// After so many looks without a verdict the file counts as one that cannot be read.
+/// After so many looks in a row between or during which it changed, the file counts as one that cannot be read.
 const MAX_MISSED: u32 = 20;
 
-/// Keeps the table as the file is, until `stop`; `ready` hears when it has been read, well or not.
+/// Keeps the table as the file is, until `stop`; sends to `ready` when it has been read, well or not.
+///
+/// What was read comes into force, or is reported as wrong, only if the file has not changed since and nobody writes to it: else
+/// it may be half of a file, which looks like a whole one wherever a line ends.
 pub(super) fn read(state: &SourceState, path: &Path, stop: &CancellationToken, ready: &SyncSender<()>) {
     let files = QuietFiles::new(Source::new(vec![path.to_owned()]));
     let mut seen: Option<Fingerprint> = None;
     let mut missed = 0;
     while !stop.is_cancelled() {
-        if state.take_wish() {
+        if state.take_reread() {
             seen = None;
         }
         if seen.as_ref() != Some(&files.fingerprint()) {
@@ -29,13 +31,12 @@ pub(super) fn read(state: &SourceState, path: &Path, stop: &CancellationToken, r
             let read = files.read(|_| load(&source, path).map_err(|errors| errors.render(false)));
             drop(source);
             match read {
-                Some((Err(_), looked)) if !holds_still(&files, &looked) => missed += 1,
-                Some((read, looked)) => {
+                Some((read, looked)) if files.wait_unchanged(&looked) => {
                     state.done(read);
                     (seen, missed) = (Some(looked), 0);
                     let _ = ready.try_send(());
                 }
-                None => missed += 1,
+                _ => missed += 1,
             }
             if missed == MAX_MISSED {
                 state.done(Err(
@@ -46,10 +47,4 @@ pub(super) fn read(state: &SourceState, path: &Path, stop: &CancellationToken, r
         }
         files.wait();
     }
-}
-
-/// Whether a file that is wrong stays as it is: it may have been half of a change.
-fn holds_still(files: &QuietFiles, looked: &Fingerprint) -> bool {
-    thread::sleep(QUIET);
-    !files.is_written(looked) && files.fingerprint() == *looked
 }

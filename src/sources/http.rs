@@ -40,11 +40,7 @@ struct KnownBody {
 
 /// Keeps the table as the URL answers, until `stop`.
 pub(super) fn read(state: &SourceState, url: &str, every: Duration, stop: &CancellationToken) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(ask_on(state, url, every, stop)),
-        Err(error) => state.done(Err(format!("cannot start a runtime: {error}"))),
-    }
+    state.block_on(ask_on(state, url, every, stop));
 }
 
 async fn ask_on(state: &SourceState, url: &str, every: Duration, stop: &CancellationToken) {
@@ -54,7 +50,7 @@ async fn ask_on(state: &SourceState, url: &str, every: Duration, stop: &Cancella
     };
     let mut known = None;
     while !stop.is_cancelled() {
-        if state.take_wish() {
+        if state.take_reread() {
             known = None;
         }
         let asked = timeout(PATIENCE, ask(state, &client, url, known.as_ref()));
@@ -71,7 +67,7 @@ async fn ask_on(state: &SourceState, url: &str, every: Duration, stop: &Cancella
             Err(error) => state.done(Err(error)),
         }
         let mut left = every;
-        while !left.is_zero() && !stop.is_cancelled() && !state.wants_reading() {
+        while !left.is_zero() && !stop.is_cancelled() && !state.needs_reread() {
             let step = left.min(STEP);
             sleep(step).await;
             left -= step;

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use crate::telemetry::Metrics;
 pub use self::redis::OpenRedis;
 use self::state::{SourceState, StaleSources};
 
-/// How long new rules wait for the first reading of their files.
+/// How long new rules wait for the first reading of all their files together.
 const FIRST_READING: Duration = Duration::from_secs(30);
 
 /// How soon the end of a source is seen that is not being read.
@@ -57,8 +57,8 @@ impl Drop for RunningSource {
 }
 
 impl SourceKeeper {
-    /// Reads nothing yet. `redis` opens connections where the store is in Redis; `on_stale` hears which sources could not be
-    /// read when they were last tried, whenever that changes.
+    /// Reads nothing yet. `redis` opens connections where the store is in Redis; `on_stale` is called with the sources that could not
+    /// be read when they were last tried, whenever that changes.
     #[must_use]
     pub fn new(
         metrics: Arc<Metrics>,
@@ -105,9 +105,10 @@ impl SourceKeeper {
         }
         *running = kept;
         drop(running);
+        let deadline = Instant::now() + FIRST_READING;
         for ready in first {
             // A thread that has ended has said why.
-            let _ = ready.recv_timeout(FIRST_READING);
+            let _ = ready.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         }
     }
 

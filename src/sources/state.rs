@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use crate::rules::plans::{PlanRows, PlanSource};
 use crate::telemetry::Metrics;
 
-/// Between two looks whether requests still look into a table that was replaced, and how many there are at most.
-const LAST_LOOKS: (Duration, usize) = (Duration::from_millis(2), 30_000);
+/// Between two looks whether requests still read a table that was replaced.
+const READERS_POLL: Duration = Duration::from_millis(2);
+/// Most such looks: a minute.
+const MAX_READERS_POLLS: usize = 30_000;
 
 /// The sources whose last reading failed.
 pub(super) struct StaleSources {
@@ -35,7 +37,7 @@ impl StaleSources {
             false => names.remove(name),
         };
         if changed {
-            // Under the lock, so that whoever comes last sees all.
+            // Under the lock, so that the last caller passes all names.
             (self.on_change)(names.iter().cloned().collect());
         }
     }
@@ -48,7 +50,7 @@ pub(super) struct SourceState {
     /// `domain/name`
     label: String,
     /// It is to be read although it has not changed.
-    again: AtomicBool,
+    reread: AtomicBool,
     /// What was last wrong, so that it is logged once.
     wrong: Mutex<Option<String>>,
     metrics: Arc<Metrics>,
@@ -60,7 +62,7 @@ impl SourceState {
         Self {
             label: format!("{}/{}", source.domain, source.name),
             source: Mutex::new(Arc::clone(source)),
-            again: AtomicBool::new(true),
+            reread: AtomicBool::new(true),
             wrong: Mutex::default(),
             metrics: Arc::clone(metrics),
             stale: Arc::clone(stale),
@@ -82,18 +84,26 @@ impl SourceState {
         *source = Arc::clone(next);
         drop(source);
         if !is_same {
-            self.again.store(true, Ordering::Release);
+            self.reread.store(true, Ordering::Release);
         }
     }
 
     /// Whether it is to be read although it has not changed.
-    pub fn wants_reading(&self) -> bool {
-        self.again.load(Ordering::Acquire)
+    pub fn needs_reread(&self) -> bool {
+        self.reread.load(Ordering::Acquire)
     }
 
-    /// The same; it is done now.
-    pub fn take_wish(&self) -> bool {
-        self.again.swap(false, Ordering::AcqRel)
+    /// The same; the caller reads it now.
+    pub fn take_reread(&self) -> bool {
+        self.reread.swap(false, Ordering::AcqRel)
+    }
+
+    /// Runs the loop that reads it, on this thread.
+    pub fn block_on(&self, work: impl Future<Output = ()>) {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(work),
+            Err(error) => self.done(Err(format!("cannot start a runtime: {error}"))),
+        }
     }
 
     /// It was read: the table is in force, or why not.
@@ -107,7 +117,7 @@ impl SourceState {
     /// It has been asked for, and is as it was.
     pub fn unchanged(&self) {
         let source = self.source();
-        self.is_well(&source, None);
+        self.record_success(&source, None);
         self.metrics.plans.loaded(&source, source.rows().as_deref());
     }
 
@@ -119,15 +129,16 @@ impl SourceState {
             (Arc::clone(&source), old)
         };
         let before = old.as_ref().map(|table| table.entries());
-        self.is_well(&source, Some((rows.len(), before)));
+        self.record_success(&source, Some((rows.len(), before)));
         self.metrics.plans.loaded(&source, Some(&rows));
-        // Requests look into a table for less than a microsecond; whoever let it go last would have to free it.
+        // Requests read a table for less than a microsecond; the last one to release it would have to free it.
         if let Some(old) = old {
             wait_until(|| Arc::strong_count(&old) == 1);
         }
     }
 
-    fn is_well(&self, source: &PlanSource, read: Option<(usize, Option<usize>)>) {
+    /// Ends its staleness, and logs what came into force: the entries of a new table, and of the one before.
+    fn record_success(&self, source: &PlanSource, read: Option<(usize, Option<usize>)>) {
         self.stale.set(&self.label, false);
         if self.wrong.lock().take().is_some() {
             // As loud as its beginning.
@@ -141,13 +152,13 @@ impl SourceState {
     fn failed(&self, error: String) {
         let source = self.source();
         self.stale.set(&self.label, true);
-        self.say(&source, error);
-        // Last, so that who sees it can see all of it.
+        self.log_once(&source, error);
+        // Last: when the metric changes, the rest can be seen.
         self.metrics.plans.failed(&source);
     }
 
-    /// What is wrong, once.
-    fn say(&self, source: &PlanSource, error: String) {
+    /// Logs what is wrong, unless that was the last thing that was logged.
+    fn log_once(&self, source: &PlanSource, error: String) {
         let mut wrong = self.wrong.lock();
         if wrong.as_ref() == Some(&error) {
             return;
@@ -176,13 +187,12 @@ impl SourceState {
     }
 }
 
-/// Waits for the last of those who look into something, on a thread that serves nobody.
+/// Waits for the last requests that read a table, on a thread that serves none.
 fn wait_until(done: impl Fn() -> bool) {
-    let (pause, most) = LAST_LOOKS;
-    for _ in 0..most {
+    for _ in 0..MAX_READERS_POLLS {
         if done() {
             return;
         }
-        thread::sleep(pause);
+        thread::sleep(READERS_POLL);
     }
 }

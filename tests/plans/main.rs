@@ -39,7 +39,10 @@ fn rules(source: &str) -> String {
 
 impl Shop {
     fn start(source: &str, arguments: &[&str]) -> Self {
-        let server = Sluicegate::start(&rules(source), arguments);
+        Self::of(Sluicegate::start(&rules(source), arguments))
+    }
+
+    fn of(server: Sluicegate) -> Self {
         Self {
             json: Client::new(server.http_port),
             admin: Client::new(server.admin_port),

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use super::super::duration;
 use super::super::error::{ConfigError, ConfigErrors, Origin, Place};
 use super::super::fields::MAX_TEXT;
-use super::super::problem::{Problem, nearest};
+use super::super::problem::{Clipped, Problem, nearest};
 use crate::algorithms::limit::{LimitSpec, build};
 use crate::model::{Unit, Window};
 use crate::rules::plans::{Amount, LimitPlan, PlanRowError, PlanRows, PlanSource, PlanWord};
 
 /// After so many errors nothing more is read.
 const ENOUGH_ERRORS: usize = 20;
+/// Most bytes of a value that errors may show.
+const MAX_ENTRY_NAME: usize = 512;
 /// Longest line in bytes: a value, each of its bytes doubled in quotes, and the rest.
 const MAX_LINE: usize = 2 * MAX_TEXT + 512;
 
@@ -30,6 +32,8 @@ pub struct SourceLines<'s> {
     /// What came of a line that has not ended.
     rest: Vec<u8>,
     line: usize,
+    /// The value that came by itself last: what errors call its entry, which is on no line.
+    entry: Vec<u8>,
     /// A comment has been seen: an empty table is meant.
     commented: bool,
     errors: ConfigErrors,
@@ -46,6 +50,7 @@ impl<'s> SourceLines<'s> {
             words: HashMap::new(),
             rest: Vec::new(),
             line: 0,
+            entry: Vec::new(),
             commented: false,
             errors: ConfigErrors::default(),
         }
@@ -101,7 +106,8 @@ impl<'s> SourceLines<'s> {
 
     /// Takes an entry that comes by itself: a value, and what would stand behind it in a line. Of two the later one holds.
     pub fn entry(&mut self, value: &[u8], text: &[u8]) {
-        self.line += 1;
+        self.entry.clear();
+        self.entry.extend(value.iter().take(MAX_ENTRY_NAME));
         if let Ok(value) = self.text("value", value) {
             self.add(value.as_bytes(), text, true);
         }
@@ -248,7 +254,7 @@ impl<'s> SourceLines<'s> {
         let window = match Unit::parse(window) {
             Some(unit) => Window::of(unit),
             None => duration::window(window).map_err(|problem| {
-                let near = nearest(window, &UNITS).map(|unit| format!(" (did you mean `{unit}`?)"));
+                let near = nearest(window, &Unit::NAMES).map(|unit| format!(" (did you mean `{unit}`?)"));
                 format!(
                     "{problem}{}: write it as in `100/hour` or `100/30s`",
                     near.unwrap_or_default()
@@ -279,12 +285,10 @@ impl<'s> SourceLines<'s> {
             offset: 0,
             length: 0,
         });
-        let path = String::new();
+        let path = Clipped(&String::from_utf8_lossy(&self.entry)).to_string();
         self.errors.push(ConfigError::new(&self.origin, place, path, problem));
     }
 }
-
-const UNITS: [&str; 7] = ["second", "minute", "hour", "day", "week", "month", "year"];
 
 /// The first column of a line, and what follows its comma, if there is one; `None` when quotes do not end. They are as in
 /// CSV: a quote in them is doubled.

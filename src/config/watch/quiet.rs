@@ -18,12 +18,12 @@ use crate::config::source::{FileId, Source};
 /// How often files are looked at when nothing is notified.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// How long files must not change before they are read.
-pub(crate) const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(100);
 /// How often they are looked at meanwhile.
 const STEP: Duration = Duration::from_millis(20);
 /// Files that never are quiet are read after this long all the same (and again after their next change).
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A writer that keeps its file open is waited for this long.
+/// A writer that keeps its file open and writes nothing more counts as gone after this long; nobody waits longer in one look.
 const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 /// Most open files that are kept in mind.
 const MAX_WRITERS: usize = 1024;
@@ -80,8 +80,15 @@ impl QuietFiles {
     }
 
     /// Whether somebody who writes to one of them has not closed it yet.
-    pub(crate) fn is_written(&self, files: &Fingerprint) -> bool {
+    fn is_written(&self, files: &Fingerprint) -> bool {
         self.writers.hold(files)
+    }
+
+    /// Waits for a moment; false = the files have changed since they looked like this, or somebody writes to one of them, so
+    /// that what was read of them may be half of a change.
+    pub(crate) fn wait_unchanged(&self, files: &Fingerprint) -> bool {
+        thread::sleep(QUIET);
+        !self.is_written(files) && self.fingerprint() == *files
     }
 
     /// Until it is time to look; false = the end.
@@ -120,7 +127,7 @@ impl QuietFiles {
     }
 }
 
-/// Files that were written to and not closed yet, and since when.
+/// Files that were written to and not closed yet, and when they last were.
 #[derive(Debug, Clone, Default)]
 struct Writers(Arc<Mutex<HashMap<FileId, Instant>>>);
 
@@ -129,13 +136,13 @@ impl Writers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self, file: FileId) {
+    fn written(&self, file: FileId) {
         let mut open = self.lock();
         if open.len() >= MAX_WRITERS {
-            open.retain(|_, since| since.elapsed() < WRITER_PATIENCE);
+            open.retain(|_, last| last.elapsed() < WRITER_PATIENCE);
         }
-        if open.len() < MAX_WRITERS {
-            open.entry(file).or_insert_with(Instant::now);
+        if open.len() < MAX_WRITERS || open.contains_key(&file) {
+            open.insert(file, Instant::now());
         }
     }
 
@@ -146,7 +153,7 @@ impl Writers {
     /// Whether one of these files is being written (others in the same directory do not matter).
     fn hold(&self, files: &Fingerprint) -> bool {
         let mut open = self.lock();
-        open.retain(|_, since| since.elapsed() < WRITER_PATIENCE);
+        open.retain(|_, last| last.elapsed() < WRITER_PATIENCE);
         !open.is_empty() && files.ids().any(|file| open.contains_key(&file))
     }
 }
@@ -187,7 +194,7 @@ fn note(writers: &Writers, event: &notify::Event) -> bool {
             true
         }
         EventKind::Modify(ModifyKind::Data(_)) => {
-            ids.for_each(|file| writers.opened(file));
+            ids.for_each(|file| writers.written(file));
             true
         }
         // Under its old name it cannot be found any more when the notification of its end is read.
