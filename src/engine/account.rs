@@ -10,6 +10,7 @@ use crate::telemetry::labels::{MAX_WITH_VALUE, bounded};
 use crate::telemetry::rule_stats::tag_last;
 use crate::telemetry::{Activity, Metrics, RuleStats, RuleStatsRegistry};
 
+use super::active::Active;
 use super::hits::brings_no_cost;
 use super::options::EngineOptions;
 use super::plan::{Plan, PlanEntry};
@@ -24,29 +25,14 @@ pub(super) fn count(
     decision: &Decision,
     failure: Option<&[OnStoreError]>,
 ) {
+    count_defaults(metrics, plan, &decision.active);
     for (entry, status) in plan.entries.iter().zip(&decision.statuses) {
-        let (
-            PlanEntry::Counted {
-                check,
-                forgets,
-                by_default,
-                ..
-            },
-            StatusLimit::Counted(counted),
-        ) = (entry, &status.limit)
-        else {
+        let (PlanEntry::Counted { check, forgets, .. }, StatusLimit::Counted(counted)) = (entry, &status.limit) else {
             continue;
         };
         let Some(descriptor) = request.descriptors.get(status.descriptor) else {
             continue;
         };
-        if *by_default
-            && let Some(from) = counted
-                .rule
-                .and_then(|index| decision.active.rule(index)?.plan_from.as_ref())
-        {
-            metrics.plans.by_default(&from.source);
-        }
         record_usage(metrics, request, descriptor, decision, counted, *forgets);
         // `local` has decided by the fallback counters, the other modes without a counter.
         let is_undecided = failure
@@ -83,6 +69,30 @@ pub(super) fn count(
                 .override_stats(&metrics.rules, &request.domain)
                 .into_iter()
                 .for_each(|stats| count(stats)),
+        }
+    }
+}
+
+/// Counts what is known of a request without any check.
+pub(super) fn count_unlimited(metrics: &Metrics, request: &Request, plan: &Plan, active: &Active) {
+    if !active.rules.domains.contains_key(request.domain.as_str()) {
+        metrics.unknown_domain.inc();
+    }
+    count_defaults(metrics, plan, active);
+}
+
+/// Counts the descriptors whose plan is the default, because its source has none for the value.
+fn count_defaults(metrics: &Metrics, plan: &Plan, active: &Active) {
+    let by_default = |entry: &PlanEntry| match *entry {
+        PlanEntry::Unlimited { rule, by_default: true } => Some(rule),
+        PlanEntry::Counted {
+            rule, by_default: true, ..
+        } => rule,
+        _ => None,
+    };
+    for rule in plan.entries.iter().filter_map(by_default) {
+        if let Some(from) = active.rule(rule).and_then(|rule| rule.plan_from.as_ref()) {
+            metrics.plans.by_default(&from.source);
         }
     }
 }

@@ -68,7 +68,7 @@ fn status(entry: &PlanEntry, descriptor: usize, outcomes: &[Outcome]) -> Status 
     let free = Status::free(descriptor);
     match *entry {
         PlanEntry::Free => free,
-        PlanEntry::Unlimited { rule } => Status {
+        PlanEntry::Unlimited { rule, .. } => Status {
             limit: StatusLimit::Unlimited { rule },
             ..free
         },

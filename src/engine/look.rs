@@ -150,7 +150,7 @@ impl Engine {
         for (entry, of) in plan.entries.iter().zip(&plan.of) {
             let looked = match *entry {
                 PlanEntry::Free => Looked::Uncounted,
-                PlanEntry::Unlimited { rule } => Looked::Unlimited { rule },
+                PlanEntry::Unlimited { rule, .. } => Looked::Unlimited { rule },
                 PlanEntry::Counted {
                     check,
                     rule,

@@ -175,9 +175,7 @@ impl Engine {
             candidates.start(&self.store)
         });
         if plan.transaction.checks.is_empty() {
-            if !active.rules.domains.contains_key(request.domain.as_str()) {
-                self.metrics.unknown_domain.inc();
-            }
+            account::count_unlimited(&self.metrics, request, plan, &active);
             let decision = decision::uncounted(active, plan);
             if let Some(candidates) = candidates {
                 candidates

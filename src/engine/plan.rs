@@ -63,8 +63,8 @@ pub(super) struct Plan {
 pub(super) enum PlanEntry {
     /// No rule, or one that another rule of the request replaces.
     Free,
-    /// A rule that says `unlimited`.
-    Unlimited { rule: usize },
+    /// A rule that says `unlimited`, or whose plan does: `by_default` as below.
+    Unlimited { rule: usize, by_default: bool },
     /// Counted by the transaction's check of this index.
     Counted {
         check: usize,
@@ -177,7 +177,10 @@ impl Plan {
         }
         let (amount, by_default) = rule.amount_for(&descriptor.entries, matched, || input.clock.now_us());
         let Some(limit) = amount.limit else {
-            return PlanEntry::Unlimited { rule: rule.index };
+            return PlanEntry::Unlimited {
+                rule: rule.index,
+                by_default,
+            };
         };
         let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
         let enforcement = match () {
