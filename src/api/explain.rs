@@ -275,6 +275,7 @@ fn step_view(key: &str, value: &str, step: &Step<'_>) -> StepView {
         why: match other.why {
             Why::OtherValue => "other_value",
             Why::NoFit => "pattern_does_not_fit",
+            Why::TooLong => "too_long_for_regex",
             Why::LessSpecific => "less_specific",
             Why::OtherKey => "other_key",
         },

@@ -59,9 +59,9 @@ impl Domain {
     /// At each level: the exact key and value first, then a list that has the value, the network with the longest prefix, the
     /// most specific wildcard, the first regular expression that matches, the key alone. What is taken is taken: an exact
     /// node that leads nowhere is not left again for a sibling. Where a key has networks, addresses are looked for among values
-    /// and lists in their usual form, too. The cost is the number of entries, whatever the number of
-    /// rules (for wildcards see [`super::pattern`], for the others [`super::value_set`]); nothing is allocated up to four
-    /// entries.
+    /// and lists in their usual form, too. The cost is the number of entries, whatever the number of rules, times a look for each
+    /// distinct prefix length of a level's networks and for each length of its wildcards' fixed parts (see [`super::pattern`]), and
+    /// one pass over the value for its expressions (see [`super::value_set`]); nothing is allocated up to four entries.
     #[must_use]
     pub fn find<'r>(&'r self, entries: &[Entry]) -> Option<Matched<'r>> {
         self.find_probed(entries, &mut || {})

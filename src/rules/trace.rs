@@ -65,6 +65,8 @@ pub enum Why {
     OtherValue,
     /// It is a pattern, or a set, that the value does not fit.
     NoFit,
+    /// It is a regular expression that is not tried on values so long.
+    TooLong,
     /// It fits, but what matched is more specific.
     LessSpecific,
     /// It is another key.
@@ -119,20 +121,27 @@ fn step<'r>(values: &'r Values, entry: &Entry) -> (Option<NodeId>, Step<'r>) {
         How::Regex => Match::Regex(name_of(id)),
         How::Key => Match::Key,
     });
+    // As values and lists have an address, whatever its spelling here.
+    let usual = values.networks.address(&entry.value).map(|address| address.to_string());
     let mut fitting = values.networks.fitting(&entry.value);
     fitting.extend(values.regexes.fitting(&entry.value));
     fitting.extend(values.listed.get(entry.value.as_str()));
-    let texts = values
-        .exact
-        .iter()
-        .map(|(text, id)| (&**text, *id, why_not(text, &entry.value)));
-    let sets = values.sets.iter().map(|(text, id)| {
-        let fits = if fitting.contains(id) {
-            Why::LessSpecific
-        } else {
-            Why::NoFit
+    fitting.extend(usual.as_deref().and_then(|usual| values.listed.get(usual)));
+    let too_long = values.regexes.is_too_long(&entry.value);
+    let texts = values.exact.iter().map(|(text, id)| {
+        let why = match usual.as_deref() == Some(&**text) {
+            true => Why::LessSpecific,
+            false => why_not(text, &entry.value),
         };
-        (&**text, *id, fits)
+        (&**text, *id, why)
+    });
+    let sets = values.sets.iter().map(|(text, id)| {
+        let why = match () {
+            () if fitting.contains(id) => Why::LessSpecific,
+            () if too_long && values.regexes.lead_to(*id) => Why::TooLong,
+            () => Why::NoFit,
+        };
+        (&**text, *id, why)
     });
     let siblings = texts.chain(sets).filter(|(_, node, _)| Some(*node) != id);
     let mut others: Vec<Other<'r>> = siblings.map(|(text, _, why)| Other { text, why }).collect();

@@ -10,6 +10,7 @@ mod ext_authz;
 mod holds;
 mod hostile;
 mod import;
+mod lookup_cost;
 mod matching;
 mod names;
 mod options;

@@ -1,18 +1,13 @@
-//! Values that are no single text: lists, networks, regular expressions; against trying each, and by what a lookup costs.
+//! Values that are no single text: lists, networks, regular expressions; against trying each.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test panics where it cannot go on, and prints what it measured"
-)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
 use std::fmt::Write;
-use std::hint::black_box;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use proptest::prelude::*;
 use regex::Regex;
+use sluicegate::rules::trace::Why;
 use sluicegate::rules::{CountedAs, RuleSet};
 
 use super::errors::refused;
@@ -169,6 +164,64 @@ fn values_may_stand_in_metadata() {
         let moved = yaml(&format!("metadata: {{sluicegate: {{{values}}}}}"));
         assert_eq!(rules(&moved).dump(), rules(&yaml(values)).dump());
     }
+}
+
+/// To refuse an expression for its size takes time: after a few of them no more are tried.
+#[test]
+fn of_many_expressions_that_are_too_large_only_a_few_are_tried() {
+    let mut yaml = "domain: d\ndescriptors:\n".to_owned();
+    for n in 0..100 {
+        let _ = writeln!(
+            yaml,
+            "  - {{key: k, value_regex: '(a{{1000}}){{1000}}{n}', rate_limit: {{unit: day}}}}"
+        );
+    }
+    assert_eq!(refused(&yaml).len(), 16);
+    // What is only written wrong is said of each.
+    assert_eq!(refused(&yaml.replace("(a{", "(?=a{")).len(), 100);
+}
+
+/// Why siblings did not match, as `explain` has it.
+#[test]
+fn siblings_that_fit_are_told_from_those_that_do_not() {
+    let rules = rules(
+        "domain: d\ndescriptors:\n  - {key: word, value_regex: 'a+', rate_limit: {unit: day}}\n  - {key: word, value_regex: '[a-z]+', \
+         rate_limit: {unit: day}}\n  - {key: word, value_regex: '[ab]*a[ab]{3000}', rate_limit: {unit: day}}\n  - {key: address, value: \
+         '::ffff:10.0.0.9', rate_limit: {unit: day}}\n  - {key: address, value: 10.0.0.9, rate_limit: {unit: day}}\n  - {key: address, \
+         value_in: [10.0.0.9, q], rate_limit: {unit: day}}\n  - {key: address, value_cidr: [10.0.0.0/8], rate_limit: {unit: day}}\n  - {key: \
+         address, value_cidr: [11.0.0.0/8], rate_limit: {unit: day}}\n",
+    );
+    let others = |key: &str, value: &str| -> Vec<(String, Why)> {
+        let entries = entries(&[(key, value)]);
+        let trace = rules.domains["d"].trace(&entries);
+        trace.steps[0]
+            .others
+            .iter()
+            .map(|other| (other.text.to_owned(), other.why))
+            .collect()
+    };
+    let expected = |all: &[(&str, Why)]| -> Vec<(String, Why)> {
+        all.iter().map(|(text, why)| ((*text).to_owned(), *why)).collect()
+    };
+    assert_eq!(
+        others("word", "aaa"),
+        expected(&[
+            ("regex([a-z]+)", Why::LessSpecific),
+            ("regex([ab]*a[ab]{3000})", Why::NoFit)
+        ])
+    );
+    assert_eq!(
+        others("address", "::ffff:10.0.0.9"),
+        expected(&[
+            ("10.0.0.9", Why::LessSpecific),
+            ("cidr(10.0.0.0/8)", Why::LessSpecific),
+            ("in(10.0.0.9,q)", Why::LessSpecific),
+            ("cidr(11.0.0.0/8)", Why::NoFit),
+        ])
+    );
+    let long = "a".repeat(10_000);
+    assert!(find(&rules.domains["d"], &[("word", &long)]).is_none());
+    assert!(others("word", &long).iter().all(|(_, why)| *why == Why::TooLong));
 }
 
 /// A descriptor of the level, as the oracle has it.
@@ -329,55 +382,5 @@ proptest! {
         for value in &values {
             prop_assert_eq!(number(&rules, value), naive(&all, value), "{:?} in\n{}", value, yaml(&all));
         }
-    }
-}
-
-/// Rules with so many values of each kind.
-fn many(count: u32) -> RuleSet {
-    let mut out = "domain: d\ndescriptors:\n".to_owned();
-    let mut add = |fields: String| {
-        let _ = writeln!(out, "  - {{key: k, {fields}, rate_limit: {{unit: day}}}}");
-    };
-    for n in 0..count {
-        let (high, low) = (n / 256, n % 256);
-        add(format!("value: exact-{n}"));
-        add(format!("value_in: [listed-{n}, other-{n}]"));
-        add(format!("value_cidr: [10.{high}.{low}.0/24]"));
-        add(format!("value: 'wild-{n}-*', share_threshold: true"));
-        add(format!("value_regex: '/orders/{n}/[0-9]+'"));
-    }
-    add("value: other".to_owned());
-    rules(&out)
-}
-
-/// Looks into tables, and nanoseconds, that a lookup takes.
-fn cost(rules: &RuleSet, value: &str) -> (usize, u128) {
-    const ROUNDS: u32 = 20_000;
-    let (domain, entries) = (&rules.domains["d"], entries(&[("k", value)]));
-    let mut probes = 0;
-    domain.find_probed(&entries, &mut || probes += 1);
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
-        black_box(domain.find(black_box(&entries)));
-    }
-    (probes, start.elapsed().as_nanos() / u128::from(ROUNDS))
-}
-
-/// Asserts only how many tables are looked into; run with `--nocapture` for the times.
-#[test]
-fn a_level_of_ten_thousand_values_of_each_kind_costs_what_one_of_one_value_does() {
-    let (one, all) = (many(1), many(10_000));
-    for (single, value) in [
-        ("exact-0", "exact-9999"),
-        ("listed-0", "listed-9999"),
-        ("10.0.0.7", "10.39.15.7"),
-        ("wild-0-x", "wild-9999-x"),
-        ("/orders/0/17", "/orders/9999/17"),
-        ("nothing", "nothing"),
-    ] {
-        let ((few, few_ns), (many, many_ns)) = (cost(&one, single), cost(&all, value));
-        println!("{value}: {many} looks, {many_ns} ns; among one of each kind {few} looks, {few_ns} ns");
-        // A wildcard looks once for each distinct length of its fixed parts.
-        assert!(many <= 2 * few, "{value}: {many} looks against {few}");
     }
 }

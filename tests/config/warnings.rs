@@ -226,12 +226,22 @@ fn a_replaced_name_that_no_rule_has_is_told() {
 #[test]
 fn what_looks_like_more_than_it_is_is_told() {
     let value_in = descriptor(&["value_in: [\"/login*\"]", LIMIT]);
+    let regex = |text: &str| descriptor(&[&format!("value_regex: '{text}'"), "share_threshold: true", LIMIT]);
+    assert!(warned(&regex("/orders/[0-9]+(/.*)?")).is_empty());
     let rlqs = |limit: &str| format!("rlqs: {{}}\n{}", descriptor(&[limit]));
     assert_warned(&[
         (
             &value_in,
             "rules.yaml:4:16: d / a: ",
             &["a `*` in `value_in` is no wildcard", "with `value: …`"],
+        ),
+        (
+            &regex(r"/api/\w+/.*"),
+            "rules.yaml:4:18: d / a: ",
+            &[
+                "values longer than 7177 bytes do not match it",
+                "`[0-9A-Za-z_]` for `\\w`",
+            ],
         ),
         (
             &rlqs("rate_limit: {unit: day, algorithm: concurrency}"),

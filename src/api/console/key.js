@@ -6,7 +6,7 @@ import { asked } from "./lookup.js";
 import { card } from "./reset.js";
 
 const WHY = {
-  other_value: "is another value", pattern_does_not_fit: "does not fit", less_specific: "fits, but is less specific", other_key: "is another key",
+  other_value: "is another value", pattern_does_not_fit: "does not fit", too_long_for_regex: "is not tried on values so long", less_specific: "fits, but is less specific", other_key: "is another key",
 };
 const FROM = { memory: "this process' memory", redis: "Redis", fallback: "fallback counters: Redis does not answer", none: "nowhere: Redis does not answer" };
 

@@ -250,6 +250,7 @@ fn step(step: &Value) -> String {
         let why = match other["why"].as_str() {
             Some("other_value") => "is another value",
             Some("pattern_does_not_fit") => "does not fit",
+            Some("too_long_for_regex") => "is not tried on values so long",
             Some("less_specific") => "fits, but is less specific",
             _ => "is another key",
         };

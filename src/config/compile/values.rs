@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::rules::ValueSet;
 use crate::rules::cidr::Cidr;
 use crate::rules::pattern::is_pattern;
-use crate::rules::value_set::{MAX_ALL_REGEX_BYTES, ValueRegex};
+use crate::rules::value_set::{MAX_ALL_REGEX_BYTES, RegexError, USUAL_VALUE, ValueRegex};
 
 use super::super::error::ConfigErrors;
 use super::super::field::{Field, Placed};
@@ -14,6 +14,9 @@ use super::super::options::Options;
 use super::super::problem::Problem;
 use super::super::raw::Descriptor;
 use super::scope::Scope;
+
+/// What an expression adds to the size of all that is refused for its own: after 16 of them no more are tried.
+const COST_OF_REFUSED: usize = MAX_ALL_REGEX_BYTES / 16 + 1;
 
 /// The values of a descriptor.
 pub(super) enum WrittenValues<'d> {
@@ -145,13 +148,25 @@ fn set_of(
     if !scope.short(errors, "value_regex", &options.value_regex) {
         return None;
     }
-    // Beyond the bound nothing more is compiled: that takes time, too.
+    // Beyond the bound nothing more is compiled: that takes time, too. So does to refuse one for its size.
     let parsed = match *regex_bytes {
         0..=MAX_ALL_REGEX_BYTES => ValueRegex::new(&regex.value),
         _ => return None,
     };
-    let unfit = |reason| scope.report(errors, unusable("value_regex", &regex.value, reason), regex.place);
-    let parsed = parsed.map_err(unfit).ok()?;
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            if !matches!(error, RegexError::Syntax(_)) {
+                *regex_bytes = regex_bytes.saturating_add(COST_OF_REFUSED);
+            }
+            scope.report(
+                errors,
+                unusable("value_regex", &regex.value, error.to_string()),
+                regex.place,
+            );
+            return None;
+        }
+    };
     *regex_bytes = regex_bytes.saturating_add(parsed.bytes());
     if *regex_bytes > MAX_ALL_REGEX_BYTES {
         let reason = format!(
@@ -160,6 +175,10 @@ fn set_of(
         );
         scope.report(errors, unusable("value_regex", parsed.text(), reason), regex.place);
         return None;
+    }
+    let longest = parsed.longest_value();
+    if longest < USUAL_VALUE {
+        scope.warn(errors, Problem::RegexSkipsLong { longest }, regex.place);
     }
     Some(ValueSet::Regex(parsed))
 }
