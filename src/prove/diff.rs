@@ -11,7 +11,7 @@ use crate::model::{Algorithm, Limit, Window};
 use crate::rules::{Candidate, Rule, RuleSet};
 
 use super::explain::RuleName;
-use plans::plans;
+use plans::{entries, plans};
 
 mod plans;
 
@@ -73,6 +73,7 @@ impl Diff<'_> {
             .map(|note| format!("no longer: {}", Clipped(note)))
             .collect();
         lines.extend(new.difference(&old).map(|note| format!("new: {}", Clipped(note))));
+        lines.extend(entries(self.old, self.new));
         let sections = |rules: &RuleSet| -> BTreeMap<String, String> {
             let named = rules.ext_authz.named();
             let text = named.iter().map(|(extension, mapping, default)| {

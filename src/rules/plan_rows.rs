@@ -26,6 +26,28 @@ pub enum PlanWord {
     Own(Arc<LimitPlan>),
 }
 
+/// An entry without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanRow<'r> {
+    /// The plan or limit.
+    pub word: &'r PlanWord,
+    /// When it ends, in seconds since the Unix epoch.
+    pub expires_s: Option<u32>,
+}
+
+impl fmt::Display for PlanRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.word {
+            PlanWord::Plan(name) => write!(f, "plan {name}")?,
+            PlanWord::Own(plan) => f.write_str(&plan.name)?,
+        }
+        match self.expires_s.map(|at| jiff::Timestamp::from_second(at.into())) {
+            Some(Ok(at)) => write!(f, " until {at}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// No end.
 const NEVER: u32 = u32::MAX;
 
@@ -200,6 +222,27 @@ impl PlanRows {
         let is_over = expires_s != NEVER && u64::from(expires_s) * SECOND_US <= now_us;
         let word = self.word_numbers.get(number).filter(|_| !is_over)?;
         Some(usize::from(*word))
+    }
+
+    /// All entries in their order: the value, and what the entry says.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], PlanRow<'_>)> {
+        let numbers = 0..self.starts.len();
+        numbers.filter_map(|number| {
+            let value = text(&self.values, &self.starts, u32::try_from(number).ok()?);
+            Some((value, self.row(number)?))
+        })
+    }
+
+    /// What a value's entry says, also if it has expired.
+    #[must_use]
+    pub fn entry(&self, value: &[u8]) -> Option<PlanRow<'_>> {
+        self.row(self.find(value)?)
+    }
+
+    fn row(&self, number: usize) -> Option<PlanRow<'_>> {
+        let word = self.words.get(usize::from(*self.word_numbers.get(number)?))?;
+        let expires_s = Some(self.expires_s(number)).filter(|at| *at != NEVER);
+        Some(PlanRow { word, expires_s })
     }
 
     /// Whether a value has an entry that has expired.

@@ -1,6 +1,6 @@
 //! Limits from outside of the rules: which plan a value has, from a table that is replaced as a whole.
 //!
-//! A rule names a [`PlanSource`] and the plan of values that it does not know. Whoever reads the source builds a [`PlanTable`]
+//! A rule names a [`PlanSource`] and the plan of values that it does not know. The source's reader builds a [`PlanTable`]
 //! on a thread of its own and puts it in force by one swap; a request looks into the one that is there.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 
 pub use super::amount::{Amount, LimitPlan};
 use super::defaults::Defaults;
-pub use super::plan_rows::{PlanRowError, PlanRows, PlanWord};
+pub use super::plan_rows::{PlanRow, PlanRowError, PlanRows, PlanWord};
 use crate::model::Limit;
 
 /// Where the plans of a rule's values come from.

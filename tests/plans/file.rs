@@ -1,8 +1,11 @@
 //! A file of tenants.
 
 use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
-use crate::support::sluicegate::run;
+use crate::support::certs::Volume;
+use crate::support::sluicegate::{Sluicegate, run};
 use crate::{Shop, rules, until};
 
 const TENANTS: &str = "# tenant, plan or limit, until\nacme,pro\nbig,all\nown,5/hour\n\"a,b\",\"pro\",\nq, \"2/hour\" , \"2999-01-01T00:00:00Z\"\nold,pro,2020-01-01T00:00:00Z\nnew,pro,2999-01-01T00:00:00+01:00\n";
@@ -163,6 +166,94 @@ async fn rules_and_tables_change_each_by_itself() {
     assert_eq!(health.json()["stale_plan_sources"], serde_json::json!([]));
 }
 
+/// A tenant whom nobody has entered is seen, also where that limits nothing.
+#[tokio::test]
+async fn an_unlimited_default_is_counted_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tenants.csv");
+    fs::write(&path, "acme,pro\n").expect("the file");
+    let source = format!("{{ file: {} }}", path.display());
+    let rules = rules(&source).replace("default: free", "default: all");
+    let shop = Shop::of(Sluicegate::start(&rules, &[]));
+    assert_eq!(shop.passes("acme").await, 3);
+    assert_eq!(shop.passes("nobody").await, 10);
+    assert_eq!(shop.metric("sluicegate_plan_defaults_total", "").await, Some(10.0));
+}
+
+/// As careful exporters and Kubernetes do it.
+#[tokio::test]
+async fn a_file_renamed_over_and_the_links_of_a_config_map() {
+    let volume = Volume::new(&[("tenants.csv", "acme,pro\n")]);
+    let shop = Shop::start(&format!("{{ file: {} }}", volume.path("tenants.csv").display()), &[]);
+    shop.until_plan("acme", "pro").await;
+    volume.replace(&[("tenants.csv", "acme,free\nother,all\n")]);
+    shop.until_plan("other", "all").await;
+    assert_eq!(shop.explain("acme").await["plan"]["name"], "free");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tenants.csv");
+    fs::write(&path, "acme,pro\n").expect("the file");
+    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    shop.until_plan("acme", "pro").await;
+    let next = directory.path().join("tenants.csv.next");
+    fs::write(&next, "acme,free\nother,all\n").expect("the file");
+    fs::rename(&next, &path).expect("the swap");
+    shop.until_plan("other", "all").await;
+    assert_eq!(shop.explain("acme").await["plan"]["name"], "free");
+}
+
+/// Line by line, each a good table so far: none of them comes into force but the last. The writer keeps the file open for longer
+/// than one look waits, or opens it for each line.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_half_of_a_file_comes_into_force() {
+    for keeps_open in [true, false] {
+        let lines = if keeps_open { 240 } else { 100 };
+        // Unless the machine did not let the writer write: then nobody could have known that it was not done.
+        while !written_slowly(keeps_open, lines).await {}
+    }
+}
+
+/// Whether the writer never paused for long.
+async fn written_slowly(keeps_open: bool, lines: usize) -> bool {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tenants.csv");
+    fs::write(&path, "acme,pro\n").expect("the file");
+    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    shop.until_plan("acme", "pro").await;
+    let writer = std::thread::spawn(move || {
+        let mut file = fs::File::create(&path).expect("the file");
+        let mut longest = Duration::ZERO;
+        let mut last = Instant::now();
+        for line in 0..lines {
+            if !keeps_open {
+                let mut options = fs::OpenOptions::new();
+                file = options.append(true).open(&path).expect("the file");
+            }
+            writeln!(file, "t{line},all").expect("written");
+            if !keeps_open {
+                drop(file);
+                file = fs::File::open("/dev/null").expect("a file");
+            }
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        longest
+    });
+    while !writer.is_finished() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let longest = writer.join().expect("no panic");
+    shop.until_plan(&format!("t{}", lines - 1), "all").await;
+    if !keeps_open && longest > Duration::from_millis(90) {
+        return false;
+    }
+    let log = shop.server.process.log();
+    let in_force: Vec<&str> = log.lines().filter(|line| line.contains("plans in force")).collect();
+    assert_eq!(in_force.len(), 2, "{in_force:#?}");
+    true
+}
+
 #[test]
 fn check_diff_and_tests_of_rules_read_the_file_beside_the_rules() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -184,7 +275,7 @@ fn check_diff_and_tests_of_rules_read_the_file_beside_the_rules() {
         "new.yaml",
         &rules("{ file: other.csv }").replace("pro: { requests_per_unit: 3", "pro: { requests_per_unit: 4"),
     );
-    write("other.csv", "acme,pro\n");
+    write("other.csv", "acme,pro\nown,free\nlate,7/minute\n");
     let output = run(directory.path(), &["check", "--diff", "rules.yaml", "new.yaml"]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -193,6 +284,22 @@ fn check_diff_and_tests_of_rules_read_the_file_beside_the_rules() {
     );
     assert!(
         said.contains("plans come from file other.csv, not from file tenants.csv"),
+        "{said}"
+    );
+    for expected in [
+        "shop: source tenants: old has no entry any more, it had plan pro until 2020-01-01T00:00:00Z",
+        "shop: source tenants: new entry late: 7/minute",
+        "shop: source tenants: own has plan free, not 5/hour",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!said.contains("acme has"), "{said}");
+    let many: String = (0..30).map(|n| format!("t{n},pro\n")).collect();
+    write("other.csv", &format!("{TENANTS}{many}"));
+    let output = run(directory.path(), &["check", "--diff", "rules.yaml", "new.yaml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("new entry t19: plan pro") && said.contains("and 10 more entries differ"),
         "{said}"
     );
     write("tenants.csv", "acme,pro\nacme,gold\n");

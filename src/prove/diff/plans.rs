@@ -1,8 +1,13 @@
 //! What a change of a rule's plans means.
 
+use std::sync::Arc;
+
 use crate::config::problem::Clipped;
-use crate::rules::Rule;
-use crate::rules::plans::PlanOrigin;
+use crate::rules::plans::{PlanOrigin, PlanRow, PlanSource};
+use crate::rules::{Rule, RuleSet};
+
+/// Most entries of a source that are told one by one.
+const MAX_ENTRIES_TOLD: usize = 20;
 
 /// What becomes of a rule's plans. The default's limit is the rule's own, for which it speaks itself.
 pub(super) fn plans(old: &Rule, new: &Rule) -> Vec<String> {
@@ -45,6 +50,46 @@ pub(super) fn plans(old: &Rule, new: &Rule) -> Vec<String> {
         .filter(|plan| is.source.plan(&plan.name).is_none());
     parts.extend(gone.map(|plan| format!("plan {} is gone: values that have it get the default", plan.name)));
     parts
+}
+
+/// What becomes of the entries of sources that both sets have, as far as they were read: files are, Redis and URLs are not.
+pub(super) fn entries(old: &RuleSet, new: &RuleSet) -> Vec<String> {
+    let mut lines = Vec::new();
+    for source in &new.sources {
+        let known = |was: &&Arc<PlanSource>| (&was.domain, &was.name) == (&source.domain, &source.name);
+        let rows = old
+            .sources
+            .iter()
+            .find(known)
+            .and_then(|was| was.rows())
+            .zip(source.rows());
+        let Some((was, is)) = rows else { continue };
+        let before = |value: &[u8]| -> Option<PlanRow<'_>> { was.entry(value) };
+        let gone = was.entries().filter(|(value, _)| is.entry(value).is_none());
+        let gone = gone.map(|(value, was)| (value, None, Some(was)));
+        let changed = is.entries().map(|(value, row)| (value, Some(row), before(value)));
+        let changed = changed.filter(|(_, row, before)| row != before).chain(gone);
+        let of = format!("{}: source {}", Clipped(&source.domain), source.name);
+        let mut left = 0_usize;
+        for (number, (value, row, before)) in changed.enumerate() {
+            if number >= MAX_ENTRIES_TOLD {
+                left += 1;
+                continue;
+            }
+            let value = String::from_utf8_lossy(value);
+            let value = Clipped(&value);
+            lines.push(match (row, before) {
+                (Some(row), Some(before)) => format!("{of}: {value} has {row}, not {before}"),
+                (Some(row), None) => format!("{of}: new entry {value}: {row}"),
+                (None, Some(before)) => format!("{of}: {value} has no entry any more, it had {before}"),
+                (None, None) => continue,
+            });
+        }
+        if left > 0 {
+            lines.push(format!("{of}: and {left} more entries differ"));
+        }
+    }
+    lines
 }
 
 /// A source as the rules have it: two copies of one file lie in different directories.
