@@ -259,17 +259,31 @@ async fn of_sentinels() {
         ("REDIS_URL", &watched.url()),
         ("REDIS_TYPE", "SENTINEL"),
         ("REDIS_SENTINEL_AUTH_FILE", &file.display().to_string()),
+        ("STORE_TIMEOUT", "5s"),
     ]);
     server.wait_for_redis(1);
     store_answers(&server, true).await;
-    set(">hunter2");
-    for port in watched.ports() {
-        cli(port, &["CLIENT", "KILL", "TYPE", "normal"]);
-    }
-    server.process.wait_until("the cure", |process| {
-        process.log().contains("a sentinel refuses the login")
-    });
-    fs::write(&file, "watcher:hunter2\n").expect("a file");
+    let stop = CancellationToken::new();
+    let rotation = async {
+        set(">hunter2");
+        for port in watched.ports() {
+            cli(port, &["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        for looks in 0.. {
+            if server.process.log().contains("a sentinel refuses the login") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert!(looks < 600, "the cure is never said");
+        }
+        fs::write(&file, "watcher:hunter2\n").expect("a file");
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        stop.cancel();
+    };
+    // Connections to the master need no sentinel.
+    let ((), asked) = tokio::join!(rotation, load(&server, "minute", stop.clone()));
+    assert!(asked > 0);
+    assert_eq!(undecided(&server).await, Vec::<String>::new(), "{asked} requests");
     watched.master.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     server.wait_for_redis(2);
     store_answers(&server, true).await;

@@ -95,6 +95,59 @@ fn string(text: &str) -> Value {
     value(Kind::StringValue(text.into()))
 }
 
+fn list(values: Vec<Value>) -> Value {
+    value(Kind::ListValue(ListValue { values }))
+}
+
+fn number(number: f64) -> Value {
+    value(Kind::NumberValue(number))
+}
+
+/// Options that xDS' own schema has no fields for.
+fn options(fields: &[(&str, Value)]) -> Option<Struct> {
+    Some(object(&[("sluicegate", value(Kind::StructValue(object(fields))))]))
+}
+
+fn values_and_visibility() -> [RateLimitDescriptor; 4] {
+    let no = || value(Kind::BoolValue(false));
+    let networks = list(vec![string("10.0.0.0/8"), string("fd00::/8")]);
+    let hold = object(&[("ttl", string("10s"))]);
+    let limit = |fields: &[(&str, Value)]| value(Kind::StructValue(object(fields)));
+    let limits = vec![
+        limit(&[("requests_per_unit", number(10.0)), ("unit", string("minute"))]),
+        limit(&[
+            ("requests_per_unit", number(100.0)),
+            ("window", string("7d")),
+            ("name", string("weekly")),
+        ]),
+    ];
+    [
+        RateLimitDescriptor {
+            metadata: options(&[("value_cidr", networks), ("headers", no()), ("body", no())]),
+            ..descriptor("net", "", Some(policy(RateLimitUnit::Minute, 5)))
+        },
+        RateLimitDescriptor {
+            metadata: options(&[
+                ("value_in", list(vec![string("free"), string("trial")])),
+                ("share_threshold", value(Kind::BoolValue(true))),
+                ("on_limit", string("mark")),
+            ]),
+            ..descriptor("plan", "", Some(policy(RateLimitUnit::Hour, 7)))
+        },
+        RateLimitDescriptor {
+            metadata: options(&[
+                ("value_regex", string("/orders/[0-9]+")),
+                ("hold", value(Kind::StructValue(hold))),
+            ]),
+            ..descriptor("path", "", Some(policy(RateLimitUnit::Minute, 9)))
+        },
+        RateLimitDescriptor {
+            metadata: options(&[("rate_limits", list(limits))]),
+            ..descriptor("several", "", None)
+        },
+    ]
+}
+
 fn everything() -> Vec<RateLimitDescriptor> {
     let window = object(&[("calendar", string("month")), ("time_zone", string("Europe/Berlin"))]);
     let calendar = object(&[("window", value(Kind::StructValue(window)))]);
@@ -115,7 +168,7 @@ fn everything() -> Vec<RateLimitDescriptor> {
         ),
         ("sluicegate", value(Kind::StructValue(options))),
     ]);
-    vec![
+    let own = vec![
         RateLimitDescriptor {
             shadow_mode: true,
             detailed_metric: true,
@@ -149,7 +202,8 @@ fn everything() -> Vec<RateLimitDescriptor> {
             metadata: Some(object(&[("sluicegate", value(Kind::StructValue(calendar)))])),
             ..descriptor("tenant", "", Some(policy(RateLimitUnit::Second, 5)))
         },
-    ]
+    ];
+    own.into_iter().chain(values_and_visibility()).collect()
 }
 
 const THE_SAME: &str = r#"
@@ -169,6 +223,13 @@ descriptors:
       - {key: path, value: /x, rate_limit: {unit: week, requests_per_unit: 0}}
       - {key: path, rate_limit: {unlimited: true}}
   - {key: tenant, rate_limit: {requests_per_unit: 5, window: {calendar: month, time_zone: Europe/Berlin}}}
+  - {key: net, value_cidr: [10.0.0.0/8, "fd00::/8"], rate_limit: {unit: minute, requests_per_unit: 5, headers: false, body: false}}
+  - {key: plan, value_in: [free, trial], share_threshold: true, rate_limit: {unit: hour, requests_per_unit: 7, on_limit: mark}}
+  - {key: path, value_regex: "/orders/[0-9]+", rate_limit: {unit: minute, requests_per_unit: 9, hold: {ttl: 10s}}}
+  - key: several
+    rate_limits:
+      - {unit: minute, requests_per_unit: 10}
+      - {window: 7d, requests_per_unit: 100, name: weekly}
 "#;
 
 fn text(yaml: &str) -> Text {
@@ -194,10 +255,12 @@ async fn a_resource_means_what_the_same_file_means() {
         rules.iter().map(without).collect()
     };
     assert_eq!(unplaced(&loaded.rules.rules), unplaced(&from_file.rules));
-    assert_eq!(loaded.rules.rules.len(), 5);
+    // What values they match, and which counters they share, is no part of the rules.
+    assert_eq!(loaded.rules.dump(), from_file.dump());
+    assert_eq!(loaded.rules.rules.len(), 10);
     assert_eq!(
         (loaded.generation, loaded.summary.domains, loaded.summary.rules),
-        (1, 1, 5)
+        (1, 1, 10)
     );
     assert_eq!(plane.next_answer().await, Ok("1".into()));
 }

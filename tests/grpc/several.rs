@@ -42,6 +42,10 @@ descriptors:
       - { name: hard, requests_per_unit: 3, unit: day }
   - key: contract
     rate_limit: { name: monthly, requests_per_unit: 4, window: { calendar: month, time_zone: Asia/Tokyo } }
+  - key: eight
+    rate_limits: [{ requests_per_unit: 10, window: 1h }, { requests_per_unit: 9, window: 2h }, { requests_per_unit: 8, window: 3h },
+                  { requests_per_unit: 7, window: 4h }, { requests_per_unit: 6, window: 5h }, { requests_per_unit: 5, window: 6h },
+                  { requests_per_unit: 4, window: 7h }, { requests_per_unit: 3, window: 8h }]
   - key: ready
     rate_limit: { requests_per_unit: 1000000, unit: minute }
   - key: work
@@ -270,6 +274,7 @@ async fn limits_are_taken_together_or_not_at_all_in_memory() {
     all_or_nothing(&server).await;
     permits_come_back_alone(&server).await;
     a_month_of_a_calendar(&server).await;
+    eight_limits(&server).await;
     server.stop().await;
 }
 
@@ -293,12 +298,24 @@ async fn limits_are_taken_together_or_not_at_all_in_redis() {
     all_or_nothing(&server).await;
     permits_come_back_alone(&server).await;
     a_month_of_a_calendar(&server).await;
+    eight_limits(&server).await;
     server.stop().await;
+}
+
+/// The most limits that a list may have: what the last one denies takes nothing from the seven before.
+async fn eight_limits(server: &Server) {
+    let mut told = Vec::new();
+    for hits in [1, 1, 2, 1, 1] {
+        told.push(status(&ask(server, "eight", hits).await));
+    }
+    let expected = [(2, true), (1, true), (0, false), (0, true), (0, false)];
+    let code = |passes| if passes { Code::Ok } else { Code::OverLimit };
+    assert_eq!(told, expected.map(|(left, passes)| (3, left, code(passes))));
 }
 
 /// The limits of the property below: hits and seconds.
 fn list() -> impl Strategy<Value = Vec<(u32, u32, usize)>> {
-    proptest::collection::vec((1_u32..8, 1_u32..40, 0_usize..3), 1..5).prop_map(|mut limits| {
+    proptest::collection::vec((1_u32..8, 1_u32..40, 0_usize..3), 1..9).prop_map(|mut limits| {
         limits.sort_by_key(|(_, seconds, kind)| (*seconds, *kind));
         limits.dedup_by_key(|(_, seconds, kind)| (*seconds, *kind));
         limits
