@@ -12,12 +12,13 @@ mod http;
 mod redis;
 mod state;
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +78,8 @@ impl SourceKeeper {
     /// that the rules before had, too, goes on; files that are new are read before this returns.
     pub fn follow(&self, rules: &RuleSet) {
         let mut running = self.running.lock();
-        let mut first: Vec<Receiver<()>> = Vec::new();
+        // Nothing is sent: it ends when the last one who reads for the first time has dropped its end.
+        let (unread, all_read) = sync_channel(0);
         let mut kept = Vec::with_capacity(rules.sources.len());
         for source in &rules.sources {
             let known = running
@@ -89,10 +91,7 @@ impl SourceKeeper {
                     known.state.go_on_as(source);
                     Ok(known)
                 }
-                None => self.start(source).map(|(next, ready)| {
-                    first.extend(ready);
-                    next
-                }),
+                None => self.start(source, &unread),
             };
             match next {
                 Ok(next) => kept.push(next),
@@ -105,26 +104,30 @@ impl SourceKeeper {
         }
         *running = kept;
         drop(running);
-        let deadline = Instant::now() + FIRST_READING;
-        for ready in first {
-            // A thread that has ended has said why.
-            let _ = ready.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        }
+        drop(unread);
+        // What could not be read has been logged.
+        let _ = all_read.recv_timeout(FIRST_READING);
     }
 
-    fn start(&self, source: &Arc<PlanSource>) -> io::Result<(RunningSource, Option<Receiver<()>>)> {
+    /// Reads a source from now on; of a file `unread` is kept until it has been read once.
+    fn start(&self, source: &Arc<PlanSource>, unread: &SyncSender<Infallible>) -> io::Result<RunningSource> {
         let state = Arc::new(SourceState::new(source, &self.metrics, &self.stale));
         let stop = CancellationToken::new();
         let (token, of) = (stop.clone(), Arc::clone(&state));
         let redis = self.redis.clone();
-        let (ready, first) = sync_channel(1);
+        let unread = unread.clone();
         let from = source.from.clone();
-        let is_file = matches!(from, PlanOrigin::File { .. });
         thread::Builder::new().name("plans".to_owned()).spawn(move || {
             match from {
-                PlanOrigin::File { path, .. } => file::read(&of, Path::new(&*path), &token, &ready),
-                PlanOrigin::Redis(hash) => redis::read(&of, &hash, redis.as_deref(), &token),
-                PlanOrigin::Http { url, every } => http::read(&of, &url, every, &token),
+                PlanOrigin::File { path, .. } => file::read(&of, Path::new(&*path), &token, unread),
+                PlanOrigin::Redis(hash) => {
+                    drop(unread);
+                    redis::read(&of, &hash, redis.as_deref(), &token);
+                }
+                PlanOrigin::Http { url, every } => {
+                    drop(unread);
+                    http::read(&of, &url, every, &token);
+                }
             }
             // What cannot even be begun stays said for as long as the rules name it.
             while !token.is_cancelled() {
@@ -132,6 +135,6 @@ impl SourceKeeper {
             }
             of.end();
         })?;
-        Ok((RunningSource { state, stop }, is_file.then_some(first)))
+        Ok(RunningSource { state, stop })
     }
 }

@@ -307,32 +307,6 @@ fn a_domain_may_stand_in_several_files_if_merging_is_on() {
     );
 }
 
-/// Metrics and logs would mix them up.
-#[test]
-fn a_domain_has_one_source_of_a_name_whatever_its_files() {
-    let file = |name: &str, key: &str| {
-        let rules = format!(
-            "domain: d\nplans: {{ free: {{ requests_per_unit: 1, unit: day }} }}\nsources:\n  tenants: {{ file: {key}.csv \
-             }}\ndescriptors: [{{key: {key}, rate_limit: {{plan_from: tenants, default: free}}}}]\n"
-        );
-        named(name, &rules)
-    };
-    let merging = Defaults {
-        merge_domains: true,
-        ..Defaults::default()
-    };
-    let errors = load(&[file("a.yaml", "a"), file("b.yaml", "b")], &merging)
-        .unwrap_err()
-        .to_string();
-    assert_eq!(
-        errors,
-        "b.yaml:4:3: d: the domain has a source \"tenants\" in another file already: a.yaml:4 (give one of them another name: \
-         metrics and logs tell sources apart by domain and name)"
-    );
-    let other = named("b.yaml", &file("b.yaml", "b").text.replace("tenants", "others"));
-    assert!(load(&[file("a.yaml", "a"), other], &merging).is_ok());
-}
-
 #[test]
 fn aliases_and_merge_keys_are_written_out() {
     let rules = rules(

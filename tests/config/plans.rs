@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use sluicegate::config::load;
+use sluicegate::rules::Defaults;
+
 use super::errors::refused;
-use super::{rules, try_rules};
+use super::{named, rules, try_rules};
 
 const GOOD: &str = r#"domain: d
 plans:
@@ -251,4 +254,30 @@ fn plans_whose_values_start_anew_are_named() {
     assert_eq!(anew("  pro: {", "  plus: {"), ["pro"], "they have the default now");
     assert_eq!(anew("plan_from: tenants, default: free", "unit: day"), ["pro"]);
     assert_eq!(anew("requests_per_unit: 3", "requests_per_unit: 9"), [""; 0]);
+}
+
+/// Metrics and logs would mix them up.
+#[test]
+fn a_domain_has_one_source_of_a_name_whatever_its_files() {
+    let file = |name: &str, key: &str| {
+        let rules = format!(
+            "domain: d\nplans: {{ free: {{ requests_per_unit: 1, unit: day }} }}\nsources:\n  tenants: {{ file: {key}.csv \
+             }}\ndescriptors: [{{key: {key}, rate_limit: {{plan_from: tenants, default: free}}}}]\n"
+        );
+        named(name, &rules)
+    };
+    let merging = Defaults {
+        merge_domains: true,
+        ..Defaults::default()
+    };
+    let errors = load(&[file("a.yaml", "a"), file("b.yaml", "b")], &merging)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        errors,
+        "b.yaml:4:3: d: the domain has a source \"tenants\" in another file already: a.yaml:4 (give one of them another name: \
+         metrics and logs tell sources apart by domain and name)"
+    );
+    let other = named("b.yaml", &file("b.yaml", "b").text.replace("tenants", "others"));
+    assert!(load(&[file("a.yaml", "a"), other], &merging).is_ok());
 }
