@@ -206,8 +206,8 @@ impl Refusal {
             return Self::CrossSlot;
         }
         // Redis 6.2 and before say `ERR Error running script (call to f_…): @user_script:13: WRONGTYPE …` of what a command in a
-        // script was refused for; later ones say `WRONGTYPE …`.
-        if let Some((_, place)) = text.split_once("@user_script:") {
+        // script was refused for, or `…: @user_script:13: @user_script: 13: -OOM …`; later ones say `WRONGTYPE …`.
+        if let Some((_, place)) = text.rsplit_once("@user_script:") {
             let inner = place.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
             if let (true, Some(inner)) = (text.starts_with("ERR Error running script"), inner.strip_prefix(':')) {
                 return Self::of(inner.trim_start().trim_start_matches('-'));
@@ -290,11 +290,11 @@ mod tests {
                 Refusal::WrongType,
             ),
             (
-                ": 13: -OOM command not allowed when used memory > 'maxmemory'.",
+                ":13: @user_script: 13: -OOM command not allowed when used memory > 'maxmemory'.",
                 Refusal::OutOfMemory,
             ),
             (
-                ": 13: -READONLY You can't write against a read only replica.",
+                ":13: @user_script: 13: -READONLY You can't write against a read only replica.",
                 Refusal::ReadOnly,
             ),
             (

@@ -24,7 +24,9 @@ end
 
 -- A value that no script of ours has written. Nothing has been written by this call yet.
 local function foreign(key)
-  error({ err = "WRONGTYPE the value of " .. key .. " is not a counter of sluicegate" })
+  local text = "WRONGTYPE the value of " .. key .. " is not a counter of sluicegate"
+  -- Redis 6.2 and before take no tables.
+  error(redis.REDIS_VERSION_NUM and { err = text } or text, 0)
 end
 
 -- What stands behind p2 and p3 is for counters with holds.
