@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::algorithms::quota;
 use crate::model::{Descriptor, Hits, Request};
 use crate::rules::{OnStoreError, Rule};
 use crate::telemetry::activity::Noted;
@@ -44,7 +45,8 @@ pub(super) fn count(
         if let (Hits::SettleOldest { hits: cost @ 1.., .. }, Some(rule)) = (check.hits, counted.rule)
             && let Some(usage) = decision.active.usage(rule)
         {
-            usage.record_cost(cost);
+            // No request is worth more than the whole limit, so that one outlier does not make all others wait.
+            usage.record_cost(cost.min(quota(&check.limit)));
         }
         if check.limit.hold_us > 0 && failure.is_none() {
             metrics.holds.record(check.hits, &counted.outcome.holds);

@@ -64,6 +64,11 @@ impl HoldMetrics {
                 self.settled_hits.inc_by(holds.own);
                 self.charged_hits.inc_by(hits);
             }
+            // A settlement without an id.
+            Hits::Debit(hits @ 1..) => {
+                self.unknown.inc();
+                self.charged_hits.inc_by(hits);
+            }
             _ => {}
         }
     }
