@@ -16,7 +16,7 @@ pub struct Correction {
     /// The slice that the hits were counted in ([`Outcome::slice`]); the correction applies only while that slice
     /// counts. `None` where no slice is known: the change then applies to what counts when it arrives.
     pub slice: Option<u64>,
-    /// The hold that is to be ended: settled if `delta` charges, else `delta` is the negative of what it keeps.
+    /// The hold that is to be ended; `delta` is then the negative of what it keeps.
     pub hold: Option<HoldId>,
     /// Hits: negative ones are given back (never below zero use), positive ones are charged, over the limit if need be.
     pub delta: i64,
@@ -102,18 +102,6 @@ impl Correction {
         }
     }
 
-    /// Ends a hold that fallback counters have ended, with what they have charged for it; `own` is what it kept there.
-    #[must_use]
-    pub fn settle<H>(check: &Check<H>, id: HoldId, hits: u64, own: u64) -> Self {
-        if hits == 0 {
-            return Self::release(check, id, own, Cause::Fallback);
-        }
-        Self {
-            hold: Some(id),
-            ..Self::unplaced(check, signed(hits), Cause::Fallback)
-        }
-    }
-
     /// Ends the oldest of the holds without ids, because `check` made such a hold of `hits`.
     #[must_use]
     pub fn release_oldest<H>(check: &Check<H>, hits: u64, cause: Cause) -> Self {
@@ -156,7 +144,6 @@ impl Correction {
     pub const fn op(slice: Option<u64>, hold: Option<HoldId>, delta: i64) -> Op {
         let hits = delta.unsigned_abs();
         match (hold, slice) {
-            (Some(id), _) if delta > 0 => Op::Settle { hits, id },
             (Some(id), _) => Op::Release(id),
             _ if delta > 0 => Op::Debit(hits),
             (_, Some(slice)) => Op::Return { slice, hits },

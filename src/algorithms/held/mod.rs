@@ -23,8 +23,8 @@ use crate::model::Limit;
 use crate::model::time::SECOND_US;
 
 pub use step::{
-    State, decide, expires_us, has, has_expired, hold, hold_mean, judge, judge_mean, open, release, settle,
-    settle_oldest, stands, take_expired,
+    State, decide, expires_us, has_expired, hold, hold_mean, judge, judge_mean, open, release, settle, settle_oldest,
+    stands, take_expired,
 };
 
 /// Slices of a ttl.

@@ -270,12 +270,6 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
     }
 }
 
-/// Whether there is a hold of this id that has not expired, open or settled.
-#[must_use]
-pub fn has(limit: &Limit, state: &State, now_us: u64, id: HoldId) -> bool {
-    state.find(limit, now_us, id).is_ok()
-}
-
 /// Ends a hold as if it had never been made; see [`Op::Release`](crate::algorithms::op::Op::Release).
 pub fn release(limit: &Limit, state: &mut State, now_us: u64, id: HoldId) {
     if id.is_oldest() {

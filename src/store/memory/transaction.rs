@@ -9,7 +9,7 @@ use super::shard::{Shard, Weight};
 use crate::algorithms::op::{Answer, Op};
 use crate::algorithms::transaction::{Answers, States, run, run_one};
 use crate::algorithms::{State, debit, expires_us, fixed_window, held, quota, refund, remaining, unused};
-use crate::model::{Check, CounterKey, Enforcement, HoldId, Limit, Transaction};
+use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::Correction;
 use crate::store::change::Change;
 
@@ -58,14 +58,6 @@ impl MemoryStore {
     pub(crate) fn used(&self, key: &CounterKey, limit: &Limit) -> u64 {
         let left = self.step(key, limit, |state, now_us| (unused(limit, state, now_us), None));
         quota(limit).saturating_sub(left)
-    }
-
-    /// Whether a counter has a hold, open or settled.
-    pub(crate) fn has_hold(&self, key: &CounterKey, limit: &Limit, id: HoldId) -> bool {
-        self.step(key, limit, |state, now_us| match state {
-            State::Held(state) => (held::has(limit, state, now_us, id), None),
-            _ => (false, None),
-        })
     }
 
     /// Resets a counter to its unused state, except for open holds; returns the hits that it had in use, up to its quota.

@@ -100,7 +100,7 @@ impl Carried {
             {
                 record.delta = record.delta.min(signed(used));
             }
-            if record.delta == 0 && record.hold.is_none() {
+            if record.delta == 0 {
                 continue;
             }
             checks.push(Check {

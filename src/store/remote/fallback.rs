@@ -70,17 +70,12 @@ impl Fallback {
             .zip(&outcomes)
             .map(|(check, outcome)| (check, outcome, None));
         let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-        for_each_change(changes, passes, |check, outcome, change| match change {
-            Change::Counted(hits) => {
+        for_each_change(changes, passes, |check, _, change| {
+            // A hold counts nothing; its cost is charged when it is settled.
+            if let Change::Counted(hits) | Change::Settled(_, hits) = change {
                 self.ledger
                     .record(Correction::unplaced(check, signed(hits), Cause::Fallback));
             }
-            Change::Settled(id, hits) => {
-                self.ledger
-                    .record(Correction::settle(check, id, hits, outcome.holds.own));
-            }
-            // A hold counts nothing; its cost is charged when it is settled.
-            _ => {}
         });
         for outcome in &mut outcomes {
             // The shared store has other slices than these counters.
@@ -130,17 +125,6 @@ impl Fallback {
         if self.wanted.load(Relaxed) {
             let limit = self.counted_as(limit);
             self.memory.mirror(counter, &limit, change, 0);
-        }
-    }
-
-    /// Whether a change that the shared store has told too late stays, although [`decide`](Self::decide) has decided as well:
-    /// holds have names, so that what both have done is done once.
-    pub(super) fn agrees(&self, check: &Check<Op>, outcome: &Outcome, change: Change) -> bool {
-        match change {
-            Change::Held(id, _) => self.memory.has_hold(&check.key, &self.counted_as(&check.limit), id),
-            // The store takes the settlement that `decide` records for a repeated one.
-            Change::Settled(..) => outcome.holds.own > 0,
-            _ => false,
         }
     }
 

@@ -160,10 +160,8 @@ impl Ledger {
     /// Forgets the corrections of a counter whose state has been reset, except those that end holds: a reset keeps open holds.
     pub fn forget(&self, counter: &CounterKey) {
         let mut book = self.book.lock();
-        for mut record in book.remove(counter) {
+        for record in book.remove(counter) {
             if record.hold.is_some() {
-                // The hold ends, and nothing is charged in its place.
-                record.delta = record.delta.min(-1);
                 book.put(counter.clone(), record);
             } else {
                 self.totals(record.cause).expired.fetch_add(1, Relaxed);
@@ -289,11 +287,7 @@ fn merge(records: &mut Records, record: &PendingRecord) -> Option<Merge> {
     };
     let known = records.iter_mut().find(same)?;
     if record.hold.is_some() {
-        // The same hold ends once; what several descriptors are charged in its place adds up.
-        if record.delta > 0 {
-            known.delta = known.delta.max(0).saturating_add(record.delta);
-            (known.cause, known.until) = (record.cause, known.until.max(record.until));
-        }
+        // The same hold ends once.
         return Some(Merge::Left);
     }
     known.delta = known.delta.saturating_add(record.delta);

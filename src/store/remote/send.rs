@@ -220,11 +220,7 @@ impl<T: Transport> Context<T> {
                 ));
                 continue;
             }
-            let stays = |check: &_, outcome: &_, change| {
-                let fallback = self.fallback.as_ref();
-                fallback.is_some_and(|fallback| fallback.agrees(check, outcome, change))
-            };
-            let holds = queued.job.answer(&own, own_answers.clone(), stays);
+            let holds = queued.job.answer(&own, own_answers.clone());
             // If the caller gave up, the fallback counters have decided its request themselves.
             if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
                 own.iter()

@@ -35,8 +35,6 @@ pub(super) struct HoldBook {
     holds: BTreeMap<HoldId, Hold>,
     /// Those that the store has charged for, by counter.
     charged: BTreeSet<(HoldId, CounterKey)>,
-    /// The smallest cost that was charged for a hold.
-    least: BTreeMap<(HoldId, CounterKey), u64>,
     /// By how much settlements were larger than their holds, or had none.
     over: BTreeMap<CounterKey, u64>,
 }
@@ -136,16 +134,8 @@ impl Oracle {
         let hold = self.holds.holds.get(&id).filter(|hold| hold.ending < Ending::Yes);
         let own = hold.and_then(|hold| hold.own.get(key)).copied().unwrap_or_default();
         *self.holds.over.entry(key.clone()).or_default() += cost.saturating_sub(own);
-        // Processes that decide without the store may each settle a hold: the store then charges for the first one that it hears.
-        let least = is_told
-            .then(|| self.holds.least.insert((id, key.clone()), cost))
-            .flatten();
         if let Some(counter) = self.counters.get_mut(key) {
-            counter.expected += signed(cost.min(least.unwrap_or(cost))) - signed(least.unwrap_or(0));
-            counter.more += signed(least.map_or(0, |least| cost.max(least)));
-        }
-        if let Some(least) = least {
-            self.holds.least.insert((id, key.clone()), cost.min(least));
+            counter.expected += signed(cost);
         }
         if decision.failure.is_some() {
             let by_fallback = self.by_fallback.entry((asked.replica, asked.process, key.clone()));
