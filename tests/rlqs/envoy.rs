@@ -34,6 +34,7 @@ enum Rule {
 struct Bucket {
     rule: Rule,
     until_us: u64,
+    reported_us: u64,
     allowed: u64,
     denied: u64,
 }
@@ -92,6 +93,7 @@ impl Envoy {
             let bucket = Bucket {
                 rule: Rule::NoAssignment,
                 until_us: u64::MAX,
+                reported_us: now_us,
                 allowed: 0,
                 denied: 0,
             };
@@ -188,7 +190,8 @@ impl Envoy {
                 .iter_mut()
                 .map(|(id, bucket)| {
                     let (allowed, denied) = (std::mem::take(&mut bucket.allowed), std::mem::take(&mut bucket.denied));
-                    usage(id, 5, allowed, denied)
+                    let elapsed_us = now_us - std::mem::replace(&mut bucket.reported_us, now_us);
+                    usage(id, elapsed_us / 1_000_000, allowed, denied)
                 })
                 .collect();
             if !usages.is_empty() {
@@ -264,11 +267,12 @@ impl Envoy {
     }
 }
 
-fn usage(id: &[u8], elapsed_s: i64, allowed: u64, denied: u64) -> BucketQuotaUsage {
+/// Envoy counts whole seconds.
+fn usage(id: &[u8], elapsed_s: u64, allowed: u64, denied: u64) -> BucketQuotaUsage {
     BucketQuotaUsage {
         bucket_id: bytes::Bytes::copy_from_slice(id),
         time_elapsed: Some(prost_types::Duration {
-            seconds: elapsed_s,
+            seconds: elapsed_s.try_into().expect("short"),
             nanos: 0,
         }),
         num_requests_allowed: allowed,

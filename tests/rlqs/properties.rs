@@ -324,7 +324,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, rng_seed: RngSeed::Fixed(17), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: std::env::var("H17").map_or(400, |n| n.parse().unwrap_or(400)), rng_seed: RngSeed::Fixed(std::env::var("H17S").map_or(17, |n| n.parse().unwrap_or(17))), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_counted_and_held_covers_what_was_and_may_be_admitted(

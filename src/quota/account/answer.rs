@@ -1,6 +1,6 @@
 //! What the store has made of a step.
 
-use super::state::{Account, EndedLease, LiveLease, PreviousLease, Rest, small};
+use super::state::{Account, EndedLease, LiveLease, PreviousLease, small};
 use super::words::{Assignment, Ends, QuotaStand, QuotaStep};
 use crate::model::time::SECOND_US;
 use crate::quota::size::LeaseSize;
@@ -9,8 +9,6 @@ use crate::rules::OnStoreError;
 
 /// Leases that ended since the last report and are kept apart; what more of them leave unused is not returned.
 const MAX_ENDED: usize = 8;
-/// Rests that are kept apart; more of them are proven void together.
-const MAX_RESTS: usize = 4;
 
 impl Account {
     /// Takes in what the store has made of a step, which was sent at `sent_us`. `poll_us`: the longest wait after a denial, in
@@ -41,19 +39,21 @@ impl Account {
                 None
             }
             Ends::Previous => {
-                let previous = self.previous.take();
-                previous
-                    .iter()
-                    .for_each(|lease| self.end(lease.hits, lease.used, stand.slice));
+                let previous = self.short.as_mut().and_then(|short| short.previous.take());
+                if let Some(lease) = previous {
+                    self.end(lease.hits, lease.used, stand.slice);
+                }
                 if !got {
                     self.live = before;
                     return Assignment::Nothing;
                 }
-                self.previous = before.map(|live| PreviousLease {
-                    id: live.id,
-                    hits: live.held,
-                    used: live.used,
-                });
+                if let Some(live) = before {
+                    self.short.get_or_insert_default().previous = Some(PreviousLease {
+                        id: live.id,
+                        hits: live.held,
+                        used: live.used,
+                    });
+                }
                 None
             }
         };
@@ -91,7 +91,7 @@ impl Account {
             self.live = kept;
             self.end(small(step.used), 0, stand.slice);
         }
-        (self.is_held, self.retry_us) = (false, sent_us + self.renewed_every_us);
+        (self.is_held, self.retry_us) = (false, sent_us + u64::from(self.renewed_every_us));
     }
 
     /// The store has no room to hold what may still be used, since more than the limit is counted, or the limit was lowered:
@@ -109,29 +109,25 @@ impl Account {
             ..live
         });
         self.retry_us = sent_us + if self.is_unheld { 0 } else { REPORT_US };
-        if step.ends != Ends::Nothing {
-            self.previous = None;
+        if step.ends != Ends::Nothing
+            && let Some(short) = &mut self.short
+        {
+            short.previous = None;
         }
     }
 
     /// There is a new lease.
     fn leased(&mut self, step: &QuotaStep, stand: &QuotaStand, kept: Option<&LiveLease>, sent_us: u64) -> Assignment {
         let size = step.more.granted(stand.got);
-        let goes_on = kept.is_some_and(|live| live.per_second == size.per_second && size.per_second > 0);
+        let goes_on = kept.is_some_and(|live| u64::from(live.per_second) == size.per_second && size.per_second > 0);
         let held = small(stand.kept + stand.got);
         let rest = kept.map_or(0, |live| live.held).min(small(stand.kept));
         self.rest(rest, sent_us);
         self.live = Some(LiveLease {
-            id: stand.id,
-            stored: held,
-            held,
             sent: small(stand.got),
-            sent_us,
-            end_us: sent_us + life_us(size.ttl_s),
-            late_end_us: 0,
-            used: 0,
             is_short: size.is_short() && stand.kept == 0,
-            per_second: size.per_second,
+            per_second: small(size.per_second),
+            ..LiveLease::new(stand.id, held, sent_us, sent_us + life_us(size.ttl_s))
         });
         if goes_on {
             Assignment::Extend(size)
@@ -143,18 +139,8 @@ impl Account {
     /// The lease before goes on, with a new hold of what it may still use.
     fn kept(&mut self, stand: &QuotaStand, before: Option<LiveLease>, sent_us: u64) {
         let held = small(stand.kept);
-        let known = before.unwrap_or(LiveLease {
-            id: stand.id,
-            stored: held,
-            held,
-            sent: held,
-            sent_us,
-            end_us: sent_us + life_us(REPORT_TTL_S),
-            late_end_us: 0,
-            used: 0,
-            is_short: false,
-            per_second: 0,
-        });
+        let end_us = sent_us + life_us(REPORT_TTL_S);
+        let known = before.unwrap_or(LiveLease::new(stand.id, held, sent_us, end_us));
         self.live = Some(LiveLease {
             id: stand.id,
             stored: held,
@@ -165,22 +151,13 @@ impl Account {
 
     /// The store did not answer. What was leased before is taken for used, and what is leased meanwhile is short.
     fn failed(&mut self, step: &QuotaStep, stand: &QuotaStand, failure: OnStoreError, sent_us: u64) -> Assignment {
-        self.ended.clear();
-        self.rests.clear();
-        (self.previous, self.ended_used) = (None, 0);
+        (self.short, self.rest) = (None, 0);
         if failure == OnStoreError::Local && stand.got > 0 {
             self.retry_us = 0;
+            let end_us = sent_us + life_us(SHORT_TTL_S);
             self.live = Some(LiveLease {
-                id: stand.id,
-                stored: small(stand.got),
-                held: small(stand.got),
-                sent: small(stand.got),
-                sent_us,
-                end_us: sent_us + life_us(SHORT_TTL_S),
-                late_end_us: 0,
-                used: 0,
                 is_short: true,
-                per_second: 0,
+                ..LiveLease::new(stand.id, small(stand.got), sent_us, end_us)
             });
             return Assignment::Lease(LeaseSize::at_once(stand.got, SHORT_TTL_S));
         }
@@ -198,10 +175,11 @@ impl Account {
 
     /// A lease has ended, and all of it was settled.
     fn end(&mut self, hits: u32, used: u32, slice: u64) {
-        self.ended_used = self.ended_used.saturating_add(used);
-        if self.ended.len() < MAX_ENDED {
-            self.ended.push(EndedLease { slice, hits });
-        } else if let Some(last) = self.ended.last_mut() {
+        let short = self.short.get_or_insert_default();
+        short.ended_used = short.ended_used.saturating_add(used);
+        if short.ended.len() < MAX_ENDED {
+            short.ended.push(EndedLease { slice, hits });
+        } else if let Some(last) = short.ended.last_mut() {
             // Not returned, since its slice is not known; counted where a report is compared with what was leased.
             last.hits = last.hits.saturating_add(hits);
             last.slice = 0;
@@ -210,16 +188,8 @@ impl Account {
 
     /// A lease was replaced with so much left.
     fn rest(&mut self, hits: u32, sent_us: u64) {
-        let is_full = self.rests.len() >= MAX_RESTS;
-        match self.rests.last_mut().filter(|_| is_full) {
-            _ if hits == 0 => {}
-            Some(last) => {
-                *last = Rest {
-                    sent_us,
-                    hits: last.hits.saturating_add(hits),
-                }
-            }
-            None => self.rests.push(Rest { sent_us, hits }),
+        if hits > 0 {
+            (self.rest, self.rest_us) = (self.rest.saturating_add(hits), sent_us);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a report of Envoy says of a bucket.
 
-use super::state::{Account, LiveLease, small};
+use super::state::{Account, EndedLease, LiveLease, small};
 use super::words::UnusedHits;
 use crate::model::HoldId;
 use crate::model::time::SECOND_US;
@@ -11,16 +11,17 @@ impl Account {
     /// Takes in a report of requests since the last one; what it proves unused.
     pub fn report(&mut self, elapsed_us: u64, allowed: u64, denied: u64, now_us: u64) -> Vec<UnusedHits> {
         self.demanded(elapsed_us, allowed + denied, now_us);
-        let ended: u64 = self.ended.iter().map(|ended| u64::from(ended.hits)).sum();
+        let (leases, ended_used) = self.take_ended();
+        let ended: u64 = leases.iter().map(|ended| u64::from(ended.hits)).sum();
         // What a stopped one has used may be later than it was counted: it is counted now. So is what was used where a lease that
         // is not short has followed short ones: it may all be of that lease, and those were settled before.
         let is_frozen = self.is_frozen();
         let is_late = is_frozen || self.live.as_ref().is_some_and(|live| !live.is_short);
-        let known = u64::from(self.ended_used) + if is_late { 0 } else { allowed };
+        let known = u64::from(ended_used) + if is_late { 0 } else { allowed };
         let mut unused = ended.saturating_sub(known);
         let mut returned = Vec::new();
         // The oldest first: what stays must not count for less long than it may have been used.
-        for ended in self.ended.drain(..) {
+        for ended in leases {
             let hits = unused.min(u64::from(ended.hits));
             if hits > 0 && ended.slice > 0 {
                 returned.push(UnusedHits {
@@ -30,16 +31,28 @@ impl Account {
             }
             unused -= hits;
         }
-        self.ended_used = 0;
-        if let Some(previous) = self.previous.as_mut().filter(|_| !is_late) {
+        let previous = self.short.as_mut().and_then(|short| short.previous.as_mut());
+        if let Some(previous) = previous.filter(|_| !is_late) {
             previous.used = previous.used.saturating_add(small(allowed)).min(previous.hits);
         }
-        let previous = self.previous.map_or(0, |previous| u64::from(previous.hits));
+        let previous = self.previous().map_or(0, |previous| u64::from(previous.hits));
         let least = allowed.saturating_sub(if is_frozen { 0 } else { ended + previous });
         self.regain(now_us);
         self.used_of_live(allowed, least, if is_late { allowed } else { least }, now_us);
         (self.renewed_every_us, self.is_held) = (0, false);
         returned
+    }
+
+    /// Takes the leases that have ended since the last report, and the most that they may have used before it.
+    fn take_ended(&mut self) -> (Vec<EndedLease>, u32) {
+        let Some(short) = &mut self.short else {
+            return (Vec::new(), 0);
+        };
+        let ended = (std::mem::take(&mut short.ended), std::mem::take(&mut short.ended_used));
+        if short.previous.is_none() {
+            self.short = None;
+        }
+        ended
     }
 
     /// An Envoy that stood still may have leases on their way to it that were settled meanwhile: they are held again, and the
@@ -55,16 +68,8 @@ impl Account {
             None if settled == 0 => {}
             None => {
                 self.live = Some(LiveLease {
-                    id: HoldId::new(now_us, [0; 9]),
                     stored: 0,
-                    held: settled,
-                    sent: settled,
-                    sent_us: now_us,
-                    end_us: now_us,
-                    late_end_us: 0,
-                    used: 0,
-                    is_short: false,
-                    per_second: 0,
+                    ..LiveLease::new(HoldId::new(now_us, [0; 9]), settled, now_us, now_us)
                 });
             }
         }
@@ -87,14 +92,15 @@ impl Account {
                 owed = owed.saturating_sub(live.held);
             } else {
                 live.held = live.held.saturating_sub(small(least));
-                self.rests.retain(|rest| now_us < rest.sent_us + PROVEN_US);
-                let rests = self.rests.iter().map(|rest| rest.hits).fold(0, u32::saturating_add);
+                if now_us >= self.rest_us + PROVEN_US {
+                    self.rest = 0;
+                }
                 let sent = if now_us < live.end_us.max(live.late_end_us) {
                     live.sent
                 } else {
                     0
                 };
-                live.held = live.held.min(sent.saturating_add(rests));
+                live.held = live.held.min(sent.saturating_add(self.rest));
             }
         }
         self.owed = self.owed.saturating_add(owed);

@@ -1,24 +1,22 @@
 //! What is kept of a bucket.
 
 use crate::model::HoldId;
-use crate::model::time::SECOND_US;
 use crate::quota::terms::SHORT_RENEWED_US;
 
 /// What an Envoy that does not report may still use is renewed after half a window, within these bounds, in microseconds.
-const MIN_RENEWED_US: u64 = 5 * SECOND_US;
-const MAX_RENEWED_US: u64 = 300 * SECOND_US;
+const MIN_RENEWED_US: u32 = 5_000_000;
+const MAX_RENEWED_US: u32 = 300_000_000;
 
-/// The account of one bucket on one stream. Hits fit 32 bits, as those of any limit do.
+/// The account of one bucket on one stream. There are millions of them, so they are small: hits fit 32 bits, as those of any
+/// limit do, and what most buckets do without is apart.
 #[derive(Debug, Default)]
 pub struct Account {
     pub(super) live: Option<LiveLease>,
-    /// The short lease before the one in force: over, but perhaps not for long enough.
-    pub(super) previous: Option<PreviousLease>,
-    /// What leases had left when others took their place; in the hold of the one in force.
-    pub(super) rests: Vec<Rest>,
-    pub(super) ended: Vec<EndedLease>,
-    /// Most that the leases in `ended` may have used before the last report.
-    pub(super) ended_used: u32,
+    pub(super) short: Option<Box<ShortLeases>>,
+    /// What leases had left when others took their place: in the hold of the one in force, and void once that has arrived.
+    pub(super) rest: u32,
+    /// When the last of them was replaced.
+    pub(super) rest_us: u64,
     /// Requests that were admitted without a lease, to be counted.
     pub(super) owed: u32,
     /// Requests per 1,000 s, denied ones too.
@@ -26,7 +24,7 @@ pub struct Account {
     pub(super) has_demand: bool,
     /// Its Envoy may have stopped: what it has been given stays held, and is renewed this often, in microseconds; 0 = it
     /// reports.
-    pub(super) renewed_every_us: u64,
+    pub(super) renewed_every_us: u32,
     /// Of a stopped one, what it may still use of leases that were settled: counted as used anew in each round.
     pub(super) settled: u32,
     /// What may still be used is not held, and is to be counted at once: it is in `owed`.
@@ -58,14 +56,41 @@ pub(super) struct LiveLease {
     /// It is settled in full when it ends; others when a report says what was used.
     pub(super) is_short: bool,
     /// Requests a second that it lets go; 0 = all of it was there at once.
-    pub(super) per_second: u64,
+    pub(super) per_second: u32,
 }
 
 impl LiveLease {
+    /// A lease of so many hits, all of them held, that are there at once.
+    pub(super) const fn new(id: HoldId, hits: u32, sent_us: u64, end_us: u64) -> Self {
+        Self {
+            id,
+            stored: hits,
+            held: hits,
+            sent: hits,
+            sent_us,
+            end_us,
+            late_end_us: 0,
+            used: 0,
+            is_short: false,
+            per_second: 0,
+        }
+    }
+
     /// Its hold, unless the store has none.
     pub(super) fn hold(&self) -> Option<HoldId> {
         (self.stored > 0).then_some(self.id)
     }
+}
+
+/// Short leases that the one in force has taken the place of.
+#[derive(Debug, Default)]
+pub(super) struct ShortLeases {
+    /// The one before it: over, but perhaps not for long enough.
+    pub(super) previous: Option<PreviousLease>,
+    /// Those that have ended since the last report.
+    pub(super) ended: Vec<EndedLease>,
+    /// Most that the leases in `ended` may have used before the last report.
+    pub(super) ended_used: u32,
 }
 
 /// A short lease that another has taken the place of; it has a hold of its own.
@@ -88,13 +113,6 @@ pub struct LeaseStand {
     pub held: u64,
     /// When it is over; what it holds stays held until a report says what was used.
     pub end_us: u64,
-}
-
-/// What a lease had left when another was sent: void once that has arrived.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rest {
-    pub(super) sent_us: u64,
-    pub(super) hits: u32,
 }
 
 /// A lease that has ended and was settled in full.
@@ -148,7 +166,7 @@ impl Account {
     /// Requests a second that the lease in force lets go; 0 = it has no rate, or there is none.
     #[must_use]
     pub fn rate(&self) -> u64 {
-        self.live.as_ref().map_or(0, |live| live.per_second)
+        self.live.as_ref().map_or(0, |live| live.per_second.into())
     }
 
     /// When to come again without a report; `None` = not before one.
@@ -165,7 +183,7 @@ impl Account {
             }
             // One that is over stays held until a report says what was used.
             Some(live) if !self.is_frozen() => {
-                let last_short_us = self.previous.map(|_| live.sent_us + SHORT_RENEWED_US);
+                let last_short_us = self.previous().map(|_| live.sent_us + SHORT_RENEWED_US);
                 let over_us = self.retry_us.max(live.end_us);
                 Some(last_short_us.map_or(over_us, |at_us| at_us.min(over_us)))
             }
@@ -182,15 +200,14 @@ impl Account {
     /// Whether nothing is leased that could be lost.
     #[must_use]
     pub fn is_bare(&self) -> bool {
-        let is_settled = self.previous.is_none() && self.ended.is_empty() && self.settled == 0;
-        self.live.is_none() && is_settled && self.owed == 0
+        self.live.is_none() && self.short.is_none() && self.settled == 0 && self.owed == 0
     }
 
     /// What is leased; `None` = nothing.
     #[must_use]
     pub fn lease(&self) -> Option<LeaseStand> {
-        let before = self.settled + self.previous.map_or(0, |previous| previous.hits);
-        let before = u64::from(before);
+        let previous = self.previous();
+        let before = u64::from(self.settled) + previous.map_or(0, |previous| previous.hits.into());
         match (&self.live, before) {
             (Some(live), _) => Some(LeaseStand {
                 granted: live.sent.into(),
@@ -200,7 +217,7 @@ impl Account {
             }),
             (None, 1..) => Some(LeaseStand {
                 granted: before,
-                used: self.previous.map_or(0, |previous| previous.used.into()),
+                used: previous.map_or(0, |previous| previous.used.into()),
                 held: before,
                 end_us: 0,
             }),
@@ -214,15 +231,20 @@ impl Account {
         if self.is_bare() || self.is_frozen() {
             return;
         }
-        self.renewed_every_us = (window_us / 2).clamp(MIN_RENEWED_US, MAX_RENEWED_US);
+        let half_us = u32::try_from(window_us / 2).unwrap_or(MAX_RENEWED_US);
+        self.renewed_every_us = half_us.clamp(MIN_RENEWED_US, MAX_RENEWED_US);
         self.retry_us = now_us;
-        // The hold of the one before lasts on by itself.
-        let previous = self.previous.take().map_or(0, |previous| previous.hits);
-        self.settled = self
-            .ended
-            .iter()
-            .map(|ended| ended.hits)
-            .fold(previous, u32::saturating_add);
+        if let Some(short) = &mut self.short {
+            // The hold of the one before lasts on by itself.
+            let previous = short.previous.take().map_or(0, |previous| previous.hits);
+            let ended = short.ended.iter().map(|ended| ended.hits);
+            self.settled = ended.fold(previous, u32::saturating_add);
+        }
+    }
+
+    /// The short lease before the one in force.
+    pub(super) fn previous(&self) -> Option<PreviousLease> {
+        self.short.as_ref()?.previous
     }
 
     /// Whether its Envoy may have stopped.

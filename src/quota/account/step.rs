@@ -22,10 +22,7 @@ impl Account {
         if self.is_unheld {
             return Some(QuotaStep {
                 settles: self.live.and_then(|live| live.hold()),
-                used: self.owed.into(),
-                keep: 0,
-                more: LeaseSize::NONE,
-                ends: Ends::Nothing,
+                ..self.count_owed()
             });
         }
         let may_lease = !is_idle && now_us >= self.retry_us;
@@ -38,11 +35,8 @@ impl Account {
         let new = if may_lease { wanted } else { none };
         let Some(live) = &self.live else {
             return (self.owed > 0 || new.hits > 0).then_some(QuotaStep {
-                settles: None,
-                used: self.owed.into(),
-                keep: 0,
                 more: new,
-                ends: Ends::Nothing,
+                ..self.count_owed()
             });
         };
         let is_over = now_us >= live.end_us;
@@ -60,11 +54,21 @@ impl Account {
         let frees = u64::from(spare) > WORTH_SHRINKING || live.held == 0;
         (self.owed > 0 || renews || frees || lacks).then_some(QuotaStep {
             settles: live.hold(),
-            used: self.owed.into(),
             keep: live.held.into(),
             more,
-            ends: Ends::Nothing,
+            ..self.count_owed()
         })
+    }
+
+    /// A step that counts what is owed, and does nothing else.
+    fn count_owed(&self) -> QuotaStep {
+        QuotaStep {
+            settles: None,
+            used: self.owed.into(),
+            keep: 0,
+            more: LeaseSize::NONE,
+            ends: Ends::Nothing,
+        }
     }
 
     /// The next step while short leases follow each other: each is settled when the one after it has been in force for a
@@ -72,44 +76,41 @@ impl Account {
     fn short_step(&self, live: &LiveLease, new: LeaseSize, now_us: u64) -> Option<QuotaStep> {
         let is_over = now_us >= live.end_us;
         let is_next = now_us >= live.sent_us + SHORT_RENEWED_US && new.hits > 0;
-        if let Some(previous) = &self.previous
+        if let Some(previous) = self.previous()
             && (is_next || is_over)
         {
             return Some(QuotaStep {
                 settles: Some(previous.id),
                 used: u64::from(self.owed) + u64::from(previous.hits),
-                keep: 0,
                 more: new,
                 ends: Ends::Previous,
+                ..self.count_owed()
             });
         }
         if is_over {
             return Some(QuotaStep {
                 settles: Some(live.id),
                 used: u64::from(self.owed) + u64::from(live.held),
-                keep: 0,
                 more: new,
                 ends: Ends::Live,
+                ..self.count_owed()
             });
         }
         is_next.then_some(QuotaStep {
-            settles: None,
-            used: self.owed.into(),
-            keep: 0,
             more: new,
             ends: Ends::Previous,
+            ..self.count_owed()
         })
     }
 
     /// The last short lease before one that is not: settled like the others, or reports would be taken for its hits for ever.
     fn last_short(&self, live: &LiveLease, now_us: u64) -> Option<QuotaStep> {
-        let previous = self.previous.filter(|_| now_us >= live.sent_us + SHORT_RENEWED_US)?;
+        let previous = self.previous().filter(|_| now_us >= live.sent_us + SHORT_RENEWED_US)?;
         Some(QuotaStep {
             settles: Some(previous.id),
             used: u64::from(self.owed) + u64::from(previous.hits),
-            keep: 0,
-            more: LeaseSize::NONE,
             ends: Ends::Previous,
+            ..self.count_owed()
         })
     }
 
@@ -138,8 +139,7 @@ impl Account {
             settles: live.and_then(|live| live.hold()),
             used: u64::from(self.owed) + u64::from(used),
             keep: live.map_or(0, |live| live.held.into()),
-            more: LeaseSize::NONE,
-            ends: Ends::Nothing,
+            ..self.count_owed()
         };
         (live.is_some() || step.used > 0).then_some(step)
     }

@@ -1,6 +1,5 @@
 //! What Envoy is told, on the wire.
 
-use bytes::Bytes;
 use prost_types::Duration;
 
 use crate::proto::envoy::service::rate_limit_quota::v3::RateLimitQuotaResponse;
@@ -29,7 +28,7 @@ pub struct Actions {
 
 impl Actions {
     /// Adds what a bucket is assigned.
-    pub fn assign(&mut self, id: &Bytes, assignment: &Assignment) {
+    pub fn assign(&mut self, id: &[u8], assignment: &Assignment) {
         match *assignment {
             Assignment::Nothing => return,
             Assignment::Deny { ttl_s } => self.push(id, blanket(BlanketRule::DenyAll, ttl_s)),
@@ -46,20 +45,20 @@ impl Actions {
     }
 
     /// Tells Envoy to forget a bucket.
-    pub fn abandon(&mut self, id: &Bytes) {
+    pub fn abandon(&mut self, id: &[u8]) {
         self.push(id, Kind::AbandonAction(AbandonAction {}));
         self.end_bucket(id);
     }
 
-    fn push(&mut self, id: &Bytes, kind: Kind) {
+    fn push(&mut self, id: &[u8], kind: Kind) {
         self.bytes += id.len();
         self.open.push(BucketAction {
-            bucket_id: id.clone(),
+            bucket_id: bytes::Bytes::copy_from_slice(id),
             bucket_action: Some(kind),
         });
     }
 
-    fn end_bucket(&mut self, id: &Bytes) {
+    fn end_bucket(&mut self, id: &[u8]) {
         self.buckets += 1;
         if self.buckets >= BUCKETS_A_MESSAGE || self.bytes + 2 * id.len() >= BYTES_A_MESSAGE {
             self.close();

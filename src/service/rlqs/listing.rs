@@ -50,6 +50,6 @@ impl Session {
         };
         // A rule's number means something within one generation.
         let rule = active.rule(shared.counter.rule);
-        entry.generation == active.generation && rule.is_some_and(|rule| &*rule.path == path)
+        self.generation == active.generation && rule.is_some_and(|rule| &*rule.path == path)
     }
 }

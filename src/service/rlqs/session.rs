@@ -1,7 +1,5 @@
 //! One stream: reports in, assignments out.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -21,7 +19,7 @@ use crate::engine::{Active, QuotaRule};
 use crate::model::time::SECOND_US;
 use crate::proto::envoy::service::rate_limit_quota::v3 as wire;
 use crate::quota::account::Account;
-use crate::quota::terms::LATE_US;
+use crate::quota::terms::{LATE_US, REPORT_US};
 use wire::rate_limit_quota_usage_reports::BucketQuotaUsage;
 
 /// Longest time that Envoy may take over reading a message.
@@ -30,6 +28,8 @@ const MAX_SEND: Duration = Duration::from_secs(10);
 const MAX_LATE_US: u64 = 600 * SECOND_US;
 /// What is due within this time is done together.
 const TOGETHER: Duration = Duration::from_millis(20);
+/// Buckets of a report that are done and answered before the others.
+const AT_A_TIME: usize = 1000;
 /// Longest domain, in bytes.
 const MAX_DOMAIN: usize = 4 << 10;
 /// A report covers time, and is not that of a bucket's first request, from here on, in microseconds.
@@ -45,8 +45,8 @@ pub(super) struct Session {
     sender: Sender<Result<wire::RateLimitQuotaResponse, Status>>,
     pub(super) table: BucketTable,
     pub(super) actions: Actions,
-    /// When to come back to a bucket without a report.
-    pub(super) due: BinaryHeap<Reverse<(u64, u32)>>,
+    /// The generation of the rules that apply to the buckets.
+    pub(super) generation: u64,
     last_report_us: u64,
     pub(super) is_late: bool,
     /// The store does not answer: quotas are what `on_store_error` says.
@@ -78,7 +78,7 @@ impl Session {
             sender,
             table: BucketTable::default(),
             actions: Actions::default(),
-            due: BinaryHeap::new(),
+            generation: 0,
             is_late: false,
             is_undecided: false,
         }
@@ -121,10 +121,7 @@ impl Session {
     fn wait(&self) -> Duration {
         let now_us = self.parts.clock.now_us();
         let late_us = self.last_report_us + if self.is_late { MAX_LATE_US } else { LATE_US };
-        let due_us = self
-            .due
-            .peek()
-            .map_or(late_us, |Reverse((at_us, _))| late_us.min(*at_us));
+        let due_us = self.table.first_due_us().map_or(late_us, |at_us| late_us.min(at_us));
         Duration::from_micros(due_us.saturating_sub(now_us)).max(TOGETHER)
     }
 
@@ -143,13 +140,15 @@ impl Session {
         };
         self.last_report_us = now_us;
         self.late(false);
+        if self.generation != active.generation {
+            self.apply_rules(&active, now_us);
+        }
         let mut places = Vec::with_capacity(message.bucket_quota_usages.len());
         for usage in &message.bucket_quota_usages {
             places.extend(self.usage(&active, usage, now_us));
         }
         self.parts.metrics.rlqs.reports.inc_by(places.len() as u64);
-        self.step(places).await;
-        let sent = self.send().await;
+        let sent = self.serve(&places).await;
         let took = Duration::from_micros(self.parts.clock.now_us().saturating_sub(now_us));
         self.parts.metrics.rlqs.duration.observe(took.as_secs_f64());
         sent
@@ -162,15 +161,12 @@ impl Session {
             return None;
         };
         let elapsed_us = usage.time_elapsed.as_ref().map_or(0, micros);
-        let place = match self.table.find(&entries) {
-            Some(place) => place,
-            None => self.add(active, usage, &entries, elapsed_us, now_us)?,
+        let (place, elapsed_us) = match self.table.find(&entries) {
+            // Envoy cuts fractions of seconds off: between two reports, 5.00 s apart, it says 4 as often as 5.
+            Some(place) => (place, elapsed_us.max((elapsed_us + SECOND_US).min(REPORT_US))),
+            None => (self.add(active, usage, &entries, elapsed_us, now_us)?, elapsed_us),
         };
-        let parts = Arc::clone(&self.parts);
-        let entry = self.table.get_mut(place)?;
-        if entry.generation != active.generation {
-            self.apply_rules(active, place)?;
-        }
+        let engine = &self.parts.engine;
         let entry = self.table.get_mut(place)?;
         let (allowed, denied) = (usage.num_requests_allowed, usage.num_requests_denied);
         let before = entry.account.demand().unwrap_or(0);
@@ -180,10 +176,10 @@ impl Session {
             shared.demand_changed(before, after);
             shared.hits.used.inc_by(allowed);
             shared.hits.denied.inc_by(denied);
-            parts.engine.quota_used(active, &shared.counter, allowed, denied);
+            engine.quota_used(active, &shared.counter, allowed, denied);
             for unused in &unused {
                 shared.hits.returned.inc_by(unused.hits);
-                parts.engine.quota_return(&shared.counter, unused);
+                engine.quota_return(&shared.counter, unused);
             }
         }
         Some(place)
@@ -217,15 +213,8 @@ impl Session {
                 account.owe(quota(&shared.counter.limit));
             }
         }
-        let entry = BucketEntry {
-            // A copy: the message that it is a part of is large.
-            id: bytes::Bytes::copy_from_slice(&usage.bucket_id),
-            applies,
-            account,
-            told_until_us: 0,
-            generation: active.generation,
-        };
-        self.table.insert(entries, entry)
+        self.table
+            .insert(entries, BucketEntry::new(&usage.bucket_id, applies, account))
     }
 
     /// What a rule means for the stream.
@@ -247,30 +236,33 @@ impl Session {
         }
     }
 
-    /// The rules have changed: finds the bucket's again. A lease under another limit ends with its hold.
-    pub(super) fn apply_rules(&mut self, active: &Arc<Active>, place: u32) -> Option<()> {
-        let bucket = bucket_id::read(&self.table.get(place)?.id)?;
-        let applies = self.applies(active, self.parts.engine.quota_rule(active, &self.domain, bucket));
-        let now_us = self.parts.clock.now_us();
-        let entry = self.table.get_mut(place)?;
-        entry.generation = active.generation;
-        let before = std::mem::replace(&mut entry.applies, applies);
-        let demand = entry.account.demand().unwrap_or(0);
-        let goes_on = match (&before, &entry.applies) {
-            (Applies::Counted(before), Applies::Counted(after)) => {
-                after.demand_changed(0, demand);
-                before.counter.key == after.counter.key && before.counter.limit == after.counter.limit
+    /// The rules have changed: finds those of all buckets again. A lease under another limit ends with its hold.
+    fn apply_rules(&mut self, active: &Active, now_us: u64) {
+        self.generation = active.generation;
+        let mut table = std::mem::take(&mut self.table);
+        for (_, entry) in table.iter_mut() {
+            let Some(bucket) = bucket_id::read(&entry.id) else {
+                continue;
+            };
+            let applies = self.applies(active, self.parts.engine.quota_rule(active, &self.domain, bucket));
+            let before = std::mem::replace(&mut entry.applies, applies);
+            let demand = entry.account.demand().unwrap_or(0);
+            let goes_on = match (&before, &entry.applies) {
+                (Applies::Counted(before), Applies::Counted(after)) => {
+                    after.demand_changed(0, demand);
+                    before.counter.key == after.counter.key && before.counter.limit == after.counter.limit
+                }
+                _ => false,
+            };
+            if !goes_on {
+                entry.account.restart(now_us);
+                entry.told_until_us = 0;
             }
-            _ => false,
-        };
-        if !goes_on {
-            entry.account.restart(now_us);
-            entry.told_until_us = 0;
+            if let Applies::Counted(before) = before {
+                self.parts.shared.leave(&before, demand);
+            }
         }
-        if let Applies::Counted(before) = before {
-            self.parts.shared.leave(&before, demand);
-        }
-        Some(())
+        self.table = table;
     }
 
     /// Something is due without a report: a lease has ended, a denial is over, or the Envoy is late.
@@ -280,30 +272,31 @@ impl Session {
         if silent_us >= MAX_LATE_US {
             return Err(StreamEnd::Gone);
         }
+        let mut places: Vec<u32> = std::iter::from_fn(|| self.table.take_due(now_us)).collect();
         if silent_us >= LATE_US && !self.is_late && !self.table.is_empty() {
             self.late(true);
-            let due = &mut self.due;
+            places.clear();
             for (place, entry) in self.table.iter_mut() {
                 if let Applies::Counted(shared) = &entry.applies {
                     entry.account.freeze(shared.counter.limit.window_us, now_us);
-                    due.push(Reverse((now_us, place)));
+                    places.push(place);
                 }
             }
         } else if silent_us >= LATE_US {
             self.is_late = true;
         }
-        let mut places = Vec::new();
-        while let Some(Reverse((at_us, place))) = self.due.peek().copied()
-            && at_us <= now_us
-        {
-            self.due.pop();
-            let is_due = |entry: &BucketEntry| entry.account.due_us().is_some_and(|due_us| due_us <= now_us);
-            places.extend(self.table.get(place).is_some_and(is_due).then_some(place));
+        let is_due = |entry: &BucketEntry| entry.account.due_us().is_some_and(|due_us| due_us <= now_us);
+        places.retain(|place| self.table.get(*place).is_some_and(is_due));
+        self.serve(&places).await
+    }
+
+    /// Does what is to be done for these buckets, and tells Envoy.
+    async fn serve(&mut self, places: &[u32]) -> Result<(), StreamEnd> {
+        for places in places.chunks(AT_A_TIME) {
+            self.step(places.to_vec()).await;
+            self.send().await?;
         }
-        places.sort_unstable();
-        places.dedup();
-        self.step(places).await;
-        self.send().await
+        Ok(())
     }
 
     fn late(&mut self, is_late: bool) {

@@ -1,6 +1,5 @@
 //! The steps of a stream's accounts: asked of the store, and answered.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -40,7 +39,6 @@ impl Session {
             }
             let parts = &self.parts;
             let ask = |(place, shared, step): (u32, Arc<SharedBucket>, QuotaStep)| async move {
-                let sent_us = parts.clock.now_us();
                 let stand = parts.engine.quota_step(&shared.counter, &step).await;
                 Answered {
                     place,
@@ -48,7 +46,7 @@ impl Session {
                     step,
                     stand,
                     // From the end of the call: Envoy has it no earlier.
-                    sent_us: parts.clock.now_us().max(sent_us),
+                    sent_us: parts.clock.now_us(),
                 }
             };
             let answers: Vec<Answered> = futures::stream::iter(steps)
@@ -102,7 +100,7 @@ impl Session {
             shared.remains(stand.remaining, *sent_us);
         }
         let poll_us = poll_us(shared.counter.limit.window_us, entry.account.demand());
-        let assignment = entry.account.answered(step, stand, *sent_us, poll_us);
+        let mut assignment = entry.account.answered(step, stand, *sent_us, poll_us);
         let is_denied = step.more.hits > 0 && stand.got == 0;
         if is_denied && stand.failure.is_none() && stand.remaining > 0 && !is_last {
             entry.account.wait_until(0);
@@ -111,9 +109,7 @@ impl Session {
         if entry.account.is_urgent() && !is_last {
             return true;
         }
-        if let Some(due_us) = entry.account.due_us() {
-            self.due.push(Reverse((due_us, *place)));
-        }
+        let due_us = entry.account.due_us();
         match assignment {
             Assignment::Lease(_) | Assignment::Extend(_) => {
                 shared.hits.granted.inc_by(stand.got);
@@ -121,13 +117,15 @@ impl Session {
             }
             Assignment::Deny { ttl_s } | Assignment::Allow { ttl_s } => {
                 if entry.told_until_us > sent_us + 2 * REPORT_US {
-                    return false;
+                    assignment = Assignment::Nothing;
+                } else {
+                    entry.told_until_us = sent_us + ttl_s * SECOND_US;
                 }
-                entry.told_until_us = sent_us + ttl_s * SECOND_US;
             }
             Assignment::Nothing => {}
         }
         self.actions.assign(&entry.id, &assignment);
+        self.table.schedule(*place, due_us);
         false
     }
 }

@@ -1,9 +1,9 @@
 //! The buckets of one stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use bytes::Bytes;
 use hashbrown::HashTable;
 
 use super::bucket_id;
@@ -14,15 +14,29 @@ use crate::quota::account::Account;
 #[derive(Debug)]
 pub struct BucketEntry {
     /// Its id, as it stood in the first report.
-    pub id: Bytes,
+    pub id: Box<[u8]>,
     /// What applies to it.
     pub applies: Applies,
     /// What is leased to it.
     pub account: Account,
     /// Until when Envoy has been told that nothing or everything passes; 0 = it has a lease, or nothing yet.
     pub told_until_us: u64,
-    /// The generation of rules that `applies` was found in.
-    pub generation: u64,
+    /// Its time in [`BucketTable::due`]; 0 = it is not in there.
+    due_us: u64,
+}
+
+impl BucketEntry {
+    /// A bucket of which Envoy has been told nothing.
+    #[must_use]
+    pub fn new(id: &[u8], applies: Applies, account: Account) -> Self {
+        Self {
+            id: id.into(),
+            applies,
+            account,
+            told_until_us: 0,
+            due_us: 0,
+        }
+    }
 }
 
 /// What applies to a bucket.
@@ -44,6 +58,8 @@ pub struct BucketTable {
     /// Places in `entries`, by what hostile values cannot make collide.
     index: HashTable<u32>,
     hasher: RandomState,
+    /// When to come back to which place without a report; to each once.
+    due: BTreeSet<(u64, u32)>,
 }
 
 impl BucketTable {
@@ -70,6 +86,10 @@ impl BucketTable {
             Some(place) => place,
             None => {
                 let place = u32::try_from(self.entries.len()).ok()?;
+                if self.entries.len() == self.entries.capacity() {
+                    // By an eighth, not to twice as many: there are millions of them, and each is large.
+                    self.entries.reserve_exact(self.entries.len() / 8 + 4);
+                }
                 self.entries.push(None);
                 place
             }
@@ -84,6 +104,7 @@ impl BucketTable {
 
     /// Takes a bucket out.
     pub fn remove(&mut self, place: u32) -> Option<BucketEntry> {
+        self.schedule(place, None);
         let hash = hash_of(&self.entries, place, &self.hasher);
         if let Ok(found) = self.index.find_entry(hash, |known| *known == place) {
             found.remove();
@@ -107,6 +128,37 @@ impl BucketTable {
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut BucketEntry)> {
         let entries = (0..).zip(&mut self.entries);
         entries.filter_map(|(place, entry)| Some((place, entry.as_mut()?)))
+    }
+
+    /// Comes back to a bucket at this time, whatever was scheduled before; `None` = not before a report.
+    pub fn schedule(&mut self, place: u32, due_us: Option<u64>) {
+        let due_us = due_us.unwrap_or(0);
+        let Some(entry) = self.entries.get_mut(place as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let before_us = std::mem::replace(&mut entry.due_us, due_us);
+        if before_us == due_us {
+            return;
+        }
+        if before_us > 0 {
+            self.due.remove(&(before_us, place));
+        }
+        if due_us > 0 {
+            self.due.insert((due_us, place));
+        }
+    }
+
+    /// When the first bucket is due.
+    #[must_use]
+    pub fn first_due_us(&self) -> Option<u64> {
+        self.due.first().map(|(at_us, _)| *at_us)
+    }
+
+    /// A bucket that is due by now; it is scheduled no more.
+    pub fn take_due(&mut self, now_us: u64) -> Option<u32> {
+        let (_, place) = self.due.first().copied().filter(|(at_us, _)| *at_us <= now_us)?;
+        self.schedule(place, None);
+        Some(place)
     }
 
     /// All of them.
