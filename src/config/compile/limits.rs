@@ -136,7 +136,7 @@ pub(super) fn candidate(
     }
     Some(Candidate {
         limit,
-        requests_per_unit: options.value.requests_per_unit.value().copied().unwrap_or_default(),
+        requests_per_unit: counted.amount.requests_per_unit,
         window: counted.amount.window,
         count_denied: counted.amount.count_denied,
     })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::problem::Clipped;
-use crate::rules::plans::{PlanOrigin, PlanRow, PlanSource};
+use crate::rules::plans::{PlanOrigin, PlanSource};
 use crate::rules::{Rule, RuleSet};
 
 /// Most entries of a source that are told one by one.
@@ -64,18 +64,12 @@ pub(super) fn entries(old: &RuleSet, new: &RuleSet) -> Vec<String> {
             .and_then(|was| was.rows())
             .zip(source.rows());
         let Some((was, is)) = rows else { continue };
-        let before = |value: &[u8]| -> Option<PlanRow<'_>> { was.entry(value) };
         let gone = was.entries().filter(|(value, _)| is.entry(value).is_none());
         let gone = gone.map(|(value, was)| (value, None, Some(was)));
-        let changed = is.entries().map(|(value, row)| (value, Some(row), before(value)));
-        let changed = changed.filter(|(_, row, before)| row != before).chain(gone);
+        let changed = is.entries().map(|(value, row)| (value, Some(row), was.entry(value)));
+        let mut changed = changed.filter(|(_, row, before)| row != before).chain(gone);
         let of = format!("{}: source {}", Clipped(&source.domain), source.name);
-        let mut left = 0_usize;
-        for (number, (value, row, before)) in changed.enumerate() {
-            if number >= MAX_ENTRIES_TOLD {
-                left += 1;
-                continue;
-            }
+        for (value, row, before) in changed.by_ref().take(MAX_ENTRIES_TOLD) {
             let value = String::from_utf8_lossy(value);
             let value = Clipped(&value);
             lines.push(match (row, before) {
@@ -85,6 +79,7 @@ pub(super) fn entries(old: &RuleSet, new: &RuleSet) -> Vec<String> {
                 (None, None) => continue,
             });
         }
+        let left = changed.count();
         if left > 0 {
             lines.push(format!("{of}: and {left} more entries differ"));
         }
