@@ -19,17 +19,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for_port(port, process, what, poll_s=0.02):
-    """Returns when something listens on the port; raises when the process ends or time runs out."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"{what} ended with code {process.returncode} before it served")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(poll_s)
-    raise RuntimeError(f"{what} does not listen on port {port} after {PATIENCE_S} s")
+def is_open(port):
+    """Whether something listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def is_healthy(port):
@@ -58,11 +51,19 @@ class Process:
     def pid(self):
         return self.child.pid
 
-    def wait_for(self, port, poll_s=0.02):
-        try:
-            wait_for_port(port, self.child, self.what, poll_s)
-        except RuntimeError as error:
-            raise RuntimeError(f"{error}\n{self.log.read_text(errors='replace')[-2000:]}") from None
+    def wait_for(self, port, poll_s=0.02, is_ready=is_open):
+        """Returns when the port is ready; raises when the process ends or time runs out."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if self.child.poll() is not None:
+                raise self.failure(f"ended with code {self.child.returncode} before it served")
+            if is_ready(port):
+                return
+            time.sleep(poll_s)
+        raise self.failure(f"is not ready on port {port} after {PATIENCE_S} s")
+
+    def failure(self, problem):
+        return RuntimeError(f"{self.what} {problem}\n{self.log.read_text(errors='replace')[-2000:]}")
 
     def rss_bytes(self):
         """Resident memory."""
@@ -209,11 +210,7 @@ def sluicegate(binary, directory, name, rules, *flags, poll_s=0.02, admin=None):
     scheme = "https" if "--grpc-tls-cert" in flags else "http"
     server = Server(name, command, directory, ports[0], scheme=scheme, poll_s=poll_s)
     server.wait_for(ports[1], poll_s)
-    end = time.monotonic() + PATIENCE_S
-    while not is_healthy(ports[1]):
-        if time.monotonic() > end:
-            raise RuntimeError(f"{name} is not healthy after {PATIENCE_S} s: see {server.log}")
-        time.sleep(poll_s)
+    server.wait_for(ports[1], poll_s, is_healthy)
     return server
 
 

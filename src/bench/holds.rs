@@ -11,12 +11,10 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::memory::{key, resident_bytes};
+use super::memory::{check, resident_bytes};
 use super::{BenchError, cpu};
 use crate::algorithms::limit::{LimitSpec, build};
-use crate::model::{
-    AlgorithmKind, Check, Clock as _, Enforcement, Hits, HoldId, Limit, ManualClock, Transaction, Unit, Window,
-};
+use crate::model::{AlgorithmKind, Clock as _, Hits, HoldId, ManualClock, Transaction, Unit, Window};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -102,19 +100,6 @@ pub async fn run(args: &HoldsArgs) -> Result<HoldsReport, BenchError> {
 fn id(clock: &ManualClock, number: u64) -> HoldId {
     let now_us = clock.now_us() + number * STEP_US;
     HoldId::new(now_us, [7; 9])
-}
-
-fn check(number: u64, limit: Limit, hits: Hits) -> Transaction {
-    let check = Check {
-        key: key(number, &limit),
-        limit,
-        hits,
-        enforcement: Enforcement::Enforce,
-    };
-    Transaction {
-        checks: [check].into_iter().collect(),
-        ..Transaction::default()
-    }
 }
 
 async fn call(store: &MemoryStore, transaction: &Transaction, times: &mut Histogram<u64>) -> Result<(), BenchError> {

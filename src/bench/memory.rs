@@ -108,7 +108,7 @@ async fn fill(store: &dyn Store, keys: u64, limit: Limit) -> Result<(), BenchErr
     let numbers: Vec<u64> = (0..keys).collect();
     for calls in numbers.chunks(BATCH * CALLS) {
         let calls = calls.chunks(BATCH).map(|batch| async move {
-            let transactions: Vec<_> = batch.iter().map(|&n| hit(n, limit)).collect();
+            let transactions: Vec<_> = batch.iter().map(|&n| check(n, limit, Hits::Acquire(1))).collect();
             let failed = |why: &dyn std::fmt::Display| BenchError::Runtime(format!("a hit was not counted: {why}"));
             let answers = store.check_many(&transactions).await.map_err(|error| failed(&error))?;
             match answers.iter().flatten().all(|outcome| outcome.allowed) {
@@ -121,11 +121,12 @@ async fn fill(store: &dyn Store, keys: u64, limit: Limit) -> Result<(), BenchErr
     Ok(())
 }
 
-fn hit(number: u64, limit: Limit) -> Transaction {
+/// One check of the counter of this number.
+pub(super) fn check(number: u64, limit: Limit, hits: Hits) -> Transaction {
     let check = Check {
         key: key(number, &limit),
         limit,
-        hits: Hits::Acquire(1),
+        hits,
         enforcement: Enforcement::Enforce,
     };
     Transaction {
@@ -134,8 +135,7 @@ fn hit(number: u64, limit: Limit) -> Transaction {
     }
 }
 
-/// The counter of this number.
-pub(super) fn key(number: u64, limit: &Limit) -> CounterKey {
+fn key(number: u64, limit: &Limit) -> CounterKey {
     let value = format!("user-{number:010}");
     counter_key("", Owner::Rule, limit, "bench", [Part::Own("user", &value)])
 }
