@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use crate::support::certs::Volume;
 use crate::support::sluicegate::{Sluicegate, run};
@@ -10,12 +13,19 @@ use crate::{Shop, rules, until};
 
 const TENANTS: &str = "# tenant, plan or limit, until\nacme,pro\nbig,all\nown,5/hour\n\"a,b\",\"pro\",\nq, \"2/hour\" , \"2999-01-01T00:00:00Z\"\nold,pro,2020-01-01T00:00:00Z\nnew,pro,2999-01-01T00:00:00+01:00\n";
 
-#[tokio::test]
-async fn each_value_has_its_plan_and_the_others_the_default() {
+/// A file of tenants with this text, where it is, and how rules name it.
+fn tenants(text: &str) -> (TempDir, PathBuf, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("tenants.csv");
-    fs::write(&path, TENANTS).expect("the file");
-    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    fs::write(&path, text).expect("the file");
+    let source = format!("{{ file: {} }}", path.display());
+    (directory, path, source)
+}
+
+#[tokio::test]
+async fn each_value_has_its_plan_and_the_others_the_default() {
+    let (directory, path, source) = tenants(TENANTS);
+    let shop = Shop::start(&source, &[]);
     let cases = [
         ("acme", 3),
         ("big", 10),
@@ -82,10 +92,8 @@ async fn each_value_has_its_plan_and_the_others_the_default() {
 
 #[tokio::test]
 async fn a_change_comes_into_force_and_what_is_wrong_does_not() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("tenants.csv");
-    fs::write(&path, "acme,pro\n").expect("the file");
-    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    let (_directory, path, source) = tenants("acme,pro\n");
+    let shop = Shop::start(&source, &[]);
     shop.until_plan("acme", "pro").await;
     fs::write(&path, "acme,free\nother,pro\n").expect("the file");
     shop.until_plan("other", "pro").await;
@@ -138,10 +146,7 @@ async fn a_change_comes_into_force_and_what_is_wrong_does_not() {
 /// A reload of the rules keeps what was read, though the file is wrong by now; the numbers of a plan are those of the rules.
 #[tokio::test]
 async fn rules_and_tables_change_each_by_itself() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("tenants.csv");
-    fs::write(&path, "acme,pro\nbig,all\n").expect("the file");
-    let source = format!("{{ file: {} }}", path.display());
+    let (_directory, path, source) = tenants("acme,pro\nbig,all\n");
     let shop = Shop::start(&source, &[]);
     shop.until_plan("acme", "pro").await;
     fs::write(&path, "acme,nothing\n").expect("the file");
@@ -169,10 +174,7 @@ async fn rules_and_tables_change_each_by_itself() {
 /// A tenant whom nobody has entered is seen, also where that limits nothing.
 #[tokio::test]
 async fn an_unlimited_default_is_counted_too() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("tenants.csv");
-    fs::write(&path, "acme,pro\n").expect("the file");
-    let source = format!("{{ file: {} }}", path.display());
+    let (_directory, _, source) = tenants("acme,pro\n");
     let rules = rules(&source).replace("default: free", "default: all");
     let shop = Shop::of(Sluicegate::start(&rules, &[]));
     assert_eq!(shop.passes("acme").await, 3);
@@ -190,10 +192,8 @@ async fn a_file_renamed_over_and_the_links_of_a_config_map() {
     shop.until_plan("other", "all").await;
     assert_eq!(shop.explain("acme").await["plan"]["name"], "free");
 
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("tenants.csv");
-    fs::write(&path, "acme,pro\n").expect("the file");
-    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    let (directory, path, source) = tenants("acme,pro\n");
+    let shop = Shop::start(&source, &[]);
     shop.until_plan("acme", "pro").await;
     let next = directory.path().join("tenants.csv.next");
     fs::write(&next, "acme,free\nother,all\n").expect("the file");
@@ -215,10 +215,8 @@ async fn no_half_of_a_file_comes_into_force() {
 
 /// Whether the writer never paused for long.
 async fn written_slowly(keeps_open: bool, lines: usize) -> bool {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("tenants.csv");
-    fs::write(&path, "acme,pro\n").expect("the file");
-    let shop = Shop::start(&format!("{{ file: {} }}", path.display()), &[]);
+    let (_directory, path, source) = tenants("acme,pro\n");
+    let shop = Shop::start(&source, &[]);
     shop.until_plan("acme", "pro").await;
     let writer = std::thread::spawn(move || {
         let mut file = fs::File::create(&path).expect("the file");
