@@ -62,6 +62,17 @@ impl State {
         }
     }
 
+    /// Forgets what is used, and no holds.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Slices(state) => **state = sliding_window::State::default(),
+            Self::Log(state) => **state = sliding_log::State::default(),
+            Self::Bucket(state) => *state = token_bucket::State::default(),
+            Self::Fixed(state) => *state = fixed_window::State::default(),
+            Self::Held(state) => state.counter_mut().reset(),
+        }
+    }
+
     /// Prefetches the first part of the state on the heap. The returned number has no meaning; it only forces the read.
     #[must_use]
     pub fn touch(&self) -> u64 {

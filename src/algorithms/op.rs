@@ -52,6 +52,14 @@ pub enum Op {
         /// The hits that each of the other holds keeps.
         mean: u64,
     },
+    /// Makes a hold that was granted elsewhere while the store did not answer: over the limit, if need be, and nothing if the store
+    /// knows the id. Always allowed, and done whether the transaction passes or not.
+    ForceHold {
+        /// How many.
+        hits: u64,
+        /// Whose.
+        id: HoldId,
+    },
     /// Ends a hold whose caller has not received its id, as if it had never been made: a later settlement is charged in full.
     /// With an id that [`is_oldest`](HoldId::is_oldest), ends the oldest of the holds without ids. Always allowed, and done whether
     /// the transaction passes or not.
@@ -74,10 +82,22 @@ impl From<Hits> for Op {
 }
 
 impl Op {
-    /// Whether its hits have happened already: they are counted first, whether the transaction passes or not.
+    /// Whether it has happened already: it is counted or held first, whether the transaction passes or not.
     #[must_use]
     pub const fn has_happened(self) -> bool {
-        matches!(self, Self::Debit(_) | Self::Settle { .. } | Self::SettleOldest { .. })
+        matches!(
+            self,
+            Self::Debit(_) | Self::Settle { .. } | Self::SettleOldest { .. } | Self::ForceHold { .. }
+        )
+    }
+
+    /// Whose hold it asks for.
+    #[must_use]
+    pub const fn holds(self) -> Option<HoldId> {
+        match self {
+            Self::Hold { id, .. } => Some(id),
+            _ => None,
+        }
     }
 
     /// The hits that each of the counter's holds keeps, where holds have no ids and are only counted.

@@ -48,8 +48,13 @@ pub(super) fn count(
             // No request is worth more than the whole limit, so that one outlier does not make all others wait.
             usage.record_cost(cost.min(quota(&check.limit)));
         }
-        if check.limit.hold_us > 0 && failure.is_none() {
-            metrics.holds.record(check.hits, &counted.outcome.holds);
+        if check.limit.hold_us > 0 && !is_undecided {
+            let mut holds = counted.outcome.holds;
+            if failure.is_some() {
+                // The store will tell of them.
+                holds.expired = 0;
+            }
+            metrics.holds.record(check.hits, &holds);
         }
         let shadow = counted.denied && (options.shadow_mode || !status.over_limit);
         let count = |stats: &RuleStats| {

@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 use crate::algorithms::quota;
 use crate::model::{Check, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::Outcomes;
+use crate::store::correction::{Cause, Correction};
 use crate::store::remote::Fallback;
+use crate::store::{Outcomes, Store};
 
 /// `retry_after` of a denial by `deny`, in microseconds.
 const DENY_RETRY_US: u64 = crate::model::time::SECOND_US;
@@ -42,6 +43,15 @@ pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, mod
         OnStoreError::Deny => turned_away(),
     };
     transaction.checks.iter().zip(modes).map(outcome).collect()
+}
+
+/// Has the store settle later what it has not settled, or may not have, where no fallback counters have: the costs have arisen.
+pub(super) fn settle_later(store: &dyn Store, transaction: &Transaction, modes: &[OnStoreError]) {
+    for (check, mode) in transaction.checks.iter().zip(modes) {
+        if let (Hits::Settle { hits, id }, false) = (check.hits, *mode == OnStoreError::Local) {
+            store.correct(Correction::settle(check, id, hits, Cause::Settlement));
+        }
+    }
 }
 
 /// Decides the `local` checks by the fallback counters; only peeks if the request is refused anyway.

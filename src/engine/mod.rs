@@ -197,13 +197,11 @@ impl Engine {
             }
         };
         let (mut held, failure) = match answer {
-            Ok(outcomes) => (Granted::of(&self.store, &plan.transaction, outcomes), None),
+            Ok(outcomes) => (Granted::of(&self.store, &plan.transaction, outcomes, true), None),
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
-                self.count_failure(failure::strongest(&modes));
-                let outcomes = failure::answer(self.fallback.as_deref(), &plan.transaction, &modes);
-                (Granted::nothing(outcomes), Some(modes))
+                (self.decide_without_store(&plan.transaction, &modes), Some(modes))
             }
         };
         // A delayed answer keeps no permit, so that it does not block other requests: delays have a bound of their own.
@@ -285,6 +283,14 @@ impl Engine {
             held.disarm();
         }
         refunds.into_iter().for_each(|refund| self.store.correct(refund));
+    }
+
+    /// Decides by each check's failure mode.
+    fn decide_without_store(&self, transaction: &Transaction, modes: &[OnStoreError]) -> Granted {
+        self.count_failure(failure::strongest(modes));
+        let outcomes = failure::answer(self.fallback.as_deref(), transaction, modes);
+        failure::settle_later(&*self.store, transaction, modes);
+        Granted::of(&self.store, transaction, outcomes, false)
     }
 
     fn count_failure(&self, mode: OnStoreError) {

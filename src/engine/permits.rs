@@ -13,7 +13,7 @@ use super::failure;
 use super::plan::{Plan, PlanEntry};
 use super::status::{Status, StatusLimit};
 
-/// A store's answer with the permits and holds that it grants. If it is dropped before it was [disarmed](Self::disarm), the
+/// An answer with the permits and holds that it grants. If it is dropped before it was [disarmed](Self::disarm), the
 /// caller has disconnected and will never give them back, so this does.
 pub(super) struct Granted {
     pub outcomes: Outcomes,
@@ -21,16 +21,18 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// An answer that grants nothing that has to be given back: permits in it, if any, expire.
-    pub const fn nothing(outcomes: Outcomes) -> Self {
+    /// An answer that grants nothing that has to be given back.
+    const fn nothing(outcomes: Outcomes) -> Self {
         Self {
             outcomes,
             permits: None,
         }
     }
 
-    /// A store's answer to a transaction.
-    pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes) -> Self {
+    /// The answer of a store, or of fallback counters, to a transaction.
+    pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes, by_store: bool) -> Self {
+        // Permits that fallback counters grant expire.
+        let cause = |check: &Check| cause(check).filter(|cause| by_store || *cause == Cause::Hold);
         let grants = |check: &Check| cause(check).is_some();
         if !transaction.checks.iter().any(grants) || !transaction.passes(outcomes.iter().map(|o| o.allowed)) {
             return Self::nothing(outcomes);

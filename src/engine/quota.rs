@@ -106,28 +106,32 @@ impl Engine {
         let mode = counter.on_store_error;
         self.count_failure(mode);
         match mode {
-            OnStoreError::Allow | OnStoreError::Deny => QuotaStand {
-                id,
-                kept: 0,
-                got: 0,
-                slice: 0,
-                remaining: 0,
-                retry_after_us: crate::model::time::SECOND_US,
-                failure: Some(mode),
-            },
-            OnStoreError::Local => {
-                let step = QuotaStep {
-                    used: step.used + step.keep,
-                    keep: 0,
-                    ..*step
-                };
-                let transaction = counter.transaction(&step, id);
+            OnStoreError::Allow | OnStoreError::Deny => {
+                let transaction = counter.transaction(step, id);
                 let modes: SmallVec<[_; 3]> = SmallVec::from_elem(mode, transaction.checks.len());
+                failure::settle_later(&*self.store, &transaction, &modes);
+                QuotaStand {
+                    id,
+                    kept: 0,
+                    got: 0,
+                    slice: 0,
+                    remaining: 0,
+                    retry_after_us: crate::model::time::SECOND_US,
+                    failure: Some(mode),
+                }
+            }
+            OnStoreError::Local => {
+                let without = QuotaStep { keep: 0, ..*step };
+                let mut transaction = counter.transaction(&without, id);
+                // Beside the settlement, which the store may have made already.
+                let kept = (step.keep > 0).then(|| counter.check(Hits::Debit(step.keep)));
+                transaction.checks.extend(kept);
+                let modes: SmallVec<[_; 4]> = SmallVec::from_elem(mode, transaction.checks.len());
                 let outcomes = failure::answer(self.fallback.as_deref(), &transaction, &modes);
                 QuotaStand {
                     slice: 0,
                     failure: Some(mode),
-                    ..stand(&step, id, &outcomes)
+                    ..stand(&without, id, &outcomes)
                 }
             }
         }
@@ -176,16 +180,19 @@ impl QuotaCounter {
         };
         let hold = |hits| (hits > 0).then_some(Hits::Hold { hits, id });
         let checks = [settles, hold(step.keep), hold(step.more.hits)];
-        let check = |hits| Check {
+        Transaction {
+            checks: checks.into_iter().flatten().map(|hits| self.check(hits)).collect(),
+            deadline: None,
+            exact: true,
+        }
+    }
+
+    fn check(&self, hits: Hits) -> Check {
+        Check {
             key: self.key.clone(),
             limit: self.limit,
             hits,
             enforcement: Enforcement::Shadow,
-        };
-        Transaction {
-            checks: checks.into_iter().flatten().map(check).collect(),
-            deadline: None,
-            exact: true,
         }
     }
 }

@@ -16,14 +16,41 @@ pub struct Correction {
     /// The slice that the hits were counted in ([`Outcome::slice`]); the correction applies only while that slice
     /// counts. `None` where no slice is known: the change then applies to what counts when it arrives.
     pub slice: Option<u64>,
-    /// The hold that is to be ended; `delta` is then the negative of what it keeps.
-    pub hold: Option<HoldId>,
+    /// The hold that it is about.
+    pub hold: Option<HoldChange>,
     /// Hits: negative ones are given back (never below zero use), positive ones are charged, over the limit if need be.
     pub delta: i64,
     /// After this time the hits count no longer, and the correction expires.
     pub lasts: Duration,
     /// Why it is necessary.
     pub cause: Cause,
+}
+
+/// What becomes of a hold, and what [`Correction::delta`] then is. The store does each of these once, however often it hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldChange {
+    /// It is made, for `delta` hits: fallback counters have granted it.
+    Make(HoldId),
+    /// It is ended, and `delta` hits are charged in its place.
+    Settle(HoldId),
+    /// It is ended as if it had never been made; `delta` is the negative of what it keeps.
+    Release(HoldId),
+}
+
+impl HoldChange {
+    /// Whose.
+    #[must_use]
+    pub const fn id(self) -> HoldId {
+        match self {
+            Self::Make(id) | Self::Settle(id) | Self::Release(id) => id,
+        }
+    }
+
+    /// Whether it may be done twice without harm.
+    #[must_use]
+    pub fn is_idempotent(self) -> bool {
+        !self.id().is_oldest()
+    }
 }
 
 /// Why a correction is necessary; the label of the metrics.
@@ -45,11 +72,13 @@ pub enum Cause {
     Lease,
     /// The caller disconnected before the answer with the id of its hold.
     Hold,
+    /// A settlement that the store did not answer, where no fallback counters decide.
+    Settlement,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Late,
         Self::Split,
         Self::Permit,
@@ -58,6 +87,7 @@ impl Cause {
         Self::Fallback,
         Self::Lease,
         Self::Hold,
+        Self::Settlement,
     ];
 
     /// The label in metrics.
@@ -72,6 +102,7 @@ impl Cause {
             Self::Fallback => "fallback",
             Self::Lease => "lease",
             Self::Hold => "hold",
+            Self::Settlement => "settlement",
         }
     }
 }
@@ -95,10 +126,31 @@ impl Correction {
     #[must_use]
     pub fn release<H>(check: &Check<H>, id: HoldId, hits: u64, cause: Cause) -> Self {
         Self {
-            hold: Some(id),
+            hold: Some(HoldChange::Release(id)),
             // The hold's slice has ended by then.
             lasts: Duration::from_micros(check.limit.hold_us.saturating_mul(2)),
             ..Self::unplaced(check, -signed(hits), cause)
+        }
+    }
+
+    /// Makes a hold that fallback counters have granted.
+    #[must_use]
+    pub fn hold<H>(check: &Check<H>, id: HoldId, hits: u64) -> Self {
+        Self {
+            hold: Some(HoldChange::Make(id)),
+            lasts: Duration::from_micros(check.limit.hold_us),
+            ..Self::unplaced(check, signed(hits), Cause::Fallback)
+        }
+    }
+
+    /// Settles a hold that the store did not settle in time, or may not have.
+    #[must_use]
+    pub fn settle<H>(check: &Check<H>, id: HoldId, hits: u64, cause: Cause) -> Self {
+        let lasts_us = horizon_us(&check.limit).max(check.limit.hold_us.saturating_mul(2));
+        Self {
+            hold: Some(HoldChange::Settle(id)),
+            lasts: Duration::from_micros(lasts_us),
+            ..Self::unplaced(check, signed(hits), cause)
         }
     }
 
@@ -141,10 +193,12 @@ impl Correction {
 
     /// The operation that applies a correction of these fields.
     #[must_use]
-    pub const fn op(slice: Option<u64>, hold: Option<HoldId>, delta: i64) -> Op {
+    pub const fn op(slice: Option<u64>, hold: Option<HoldChange>, delta: i64) -> Op {
         let hits = delta.unsigned_abs();
         match (hold, slice) {
-            (Some(id), _) => Op::Release(id),
+            (Some(HoldChange::Make(id)), _) => Op::ForceHold { hits, id },
+            (Some(HoldChange::Settle(id)), _) => Op::Settle { hits, id },
+            (Some(HoldChange::Release(id)), _) => Op::Release(id),
             _ if delta > 0 => Op::Debit(hits),
             (_, Some(slice)) => Op::Return { slice, hits },
             (_, None) => Op::Refund(hits),

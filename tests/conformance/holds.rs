@@ -44,6 +44,10 @@ enum Ask {
     Settle(usize, u64),
     Release(usize),
     Unknown(u64),
+    /// Perhaps after its settlement.
+    Late(u64),
+    /// A new one, or one that was made before.
+    Force(usize, u64),
     Debit(u64),
 }
 
@@ -61,6 +65,8 @@ fn any_trace(algorithm: AlgorithmKind) -> impl Strategy<Value = (Limit, Vec<(u64
             6 => (0..6_usize, prop_oneof![1 => Just(0), 4 => hits()]).prop_map(|(which, hits)| Ask::Settle(which, hits)),
             2 => (0..6_usize).prop_map(Ask::Release),
             1 => hits().prop_map(Ask::Unknown),
+            1 => hits().prop_map(Ask::Late),
+            2 => (0..6_usize, hits()).prop_map(|(which, hits)| Ask::Force(which, hits)),
             1 => hits().prop_map(Ask::Debit),
         ];
         let slice = limit.hold_us.div_ceil(SLICES);
@@ -85,15 +91,28 @@ fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), Test
     for (number, (pause, asked)) in (0..).zip(steps) {
         now += pause;
         let nth = |back: usize| made.iter().rev().nth(back).copied().unwrap_or(id(1 << 40));
+        let unknown = |hits: u64| id((1 << 41) + hits % 3);
         let op = match *asked {
             Ask::Peek => Op::Peek,
             Ask::Hold(hits) => Op::Hold { hits, id: id(number) },
             Ask::Settle(which, hits) => Op::Settle { hits, id: nth(which) },
             Ask::Release(which) => Op::Release(nth(which)),
-            Ask::Unknown(hits) => Op::Settle { hits, id: id(1 << 41) },
+            Ask::Unknown(hits) => Op::Settle {
+                hits,
+                id: unknown(hits),
+            },
+            Ask::Late(hits) if made.contains(&unknown(hits)) => Op::Peek,
+            Ask::Late(hits) => Op::Hold {
+                hits,
+                id: unknown(hits),
+            },
+            Ask::Force(0, hits) => Op::ForceHold { hits, id: id(number) },
+            Ask::Force(which, hits) => Op::ForceHold { hits, id: nth(which) },
             Ask::Debit(hits) => Op::Debit(hits),
         };
-        if let Op::Hold { id, .. } = op {
+        if let Op::Hold { id, .. } | Op::ForceHold { id, .. } = op
+            && !made.contains(&id)
+        {
             made.push(id);
         }
         let outcome = if number % 2 == 0 {
@@ -150,12 +169,30 @@ pub fn trace_of_holds(open: Open, algorithm: AlgorithmKind) {
         let again = settle(NOW_US, hits, 0);
         assert_eq!((again.remaining, again.holds.repeated), (50, true));
     }
-    // An id that nobody knows is charged in full.
-    let forged = settle(NOW_US, 30, 999);
-    assert_eq!(
-        (forged.remaining, forged.holds.own, forged.holds.repeated),
-        (20, 0, false)
-    );
+    // An id that nobody knows is charged in full, and once.
+    for repeated in [false, true] {
+        let forged = settle(NOW_US, 30, 999);
+        assert_eq!(
+            (forged.remaining, forged.holds.own, forged.holds.repeated),
+            (20, 0, repeated)
+        );
+    }
+    // Its hold comes after it.
+    let late = one(NOW_US, Op::ForceHold { hits: 20, id: id(999) });
+    assert_eq!((late.remaining, late.holds.own), (20, 0));
+    hold(NOW_US, 20, 999);
+    let beside = all([check(
+        &key,
+        limit,
+        Op::Hold { hits: 20, id: id(999) },
+        Enforcement::Enforce,
+    )]);
+    let calls = [
+        beside,
+        all([check(&fresh_key(), limit, Op::Peek, Enforcement::Enforce)]),
+    ];
+    subject.decide(NOW_US, &calls);
+    assert_eq!(one(NOW_US, Op::Peek).remaining, 20);
     // A release gives back everything, and a later settlement of it is charged in full.
     one(NOW_US, Op::Release(id(1)));
     assert_eq!(one(NOW_US, Op::Peek).remaining, 520);
@@ -177,6 +214,18 @@ pub fn trace_of_holds(open: Open, algorithm: AlgorithmKind) {
     assert_eq!(hold(later, 100, 24).holds.expired, 0);
     // Settled too late: charged in full.
     assert_eq!(settle(later, 100, 21).holds.own, 0);
+    // A hold that was granted elsewhere is made once, over the limit if need be.
+    for hits in [2000, 1] {
+        let forced = one(later, Op::ForceHold { hits, id: id(25) });
+        assert_eq!((forced.allowed, forced.remaining, forced.holds.own), (true, 0, 2000));
+    }
+    one(later, Op::Release(id(25)));
+    // The call that asked for it comes after all of this.
+    one(later, Op::ForceHold { hits: 50, id: id(26) });
+    let before = one(later, Op::Peek);
+    hold(later, 60, 26);
+    assert_eq!(one(later, Op::Peek).holds.open, before.holds.open);
+    one(later, Op::Release(id(26)));
     // Over the limit, if need be.
     let over = settle(later, 5000, 23);
     assert_eq!((over.allowed, over.remaining, over.holds.own), (false, 0, 100));

@@ -1,5 +1,7 @@
 //! The fallback counters: outages of the shared store under load, and what passes at their edges.
 
+mod holds;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

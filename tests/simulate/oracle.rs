@@ -182,7 +182,7 @@ impl Oracle {
             } else if let Some(id) = asked.settles {
                 self.settled_hold(asked, id, &key, part.2, decision, status, rule_known, servers)?;
             } else if rule_known.is_held() {
-                self.held(&key, decision, status, rule_known, servers)?;
+                self.held(asked, &key, part.2, decision, status, rule_known, servers)?;
             } else if is_counted(rule_known, decision, status) {
                 self.counted(asked, &key, part.2, decision, now_ms, sent)?;
                 if decision.over_limit || status.denied || rule_known.debits {
@@ -289,7 +289,9 @@ impl Oracle {
         counter.fewer += of_key.map(|changed| changed.hits).sum::<i64>();
         // Taken out, since each of these hits is lost once at most: now, or when its process hears of the reset or dies.
         let by_fallback = self.by_fallback.iter_mut().filter(|((_, _, of), _)| of == key);
-        counter.fewer += by_fallback.map(|(_, hits)| std::mem::take(hits)).sum::<i64>();
+        let by_fallback = by_fallback.map(|(_, hits)| std::mem::take(hits)).sum::<i64>();
+        counter.fewer += by_fallback;
+        counter.more += by_fallback;
         // Permits are released by those who hold them all the same, and what fallback counters have admitted is charged.
         if !counter.local && !matches!(counter.limit.algorithm, Algorithm::Concurrency) {
             counter.gone = counter.expected.max(0);

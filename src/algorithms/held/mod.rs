@@ -5,7 +5,7 @@
 //! A counter with holds has three parts: the counter itself, which has only used hits; the sum of its open holds, as counts of
 //! slices (sliding_window's, with W = ttl); and a record of each hold (its slice and the hits that it keeps) until its slice
 //! ends. `script.lua` describes their format in Redis. A settlement takes the hold out of exactly its slice, and its record stays
-//! as settled, so that a repeated settlement does nothing. A hold that is not settled expires with its slice, `ttl` to
+//! as settled, so that a repeated settlement does nothing. One of an unknown id leaves a settled record, too. A hold that is not settled expires with its slice, `ttl` to
 //! `ttl × (1 + 1/32)` after it was made, without any clean-up.
 //!
 //! A settled hold's hits are counted in full, over the limit if need be; while holds are upper bounds, they always fit.
@@ -23,8 +23,8 @@ use crate::model::Limit;
 use crate::model::time::SECOND_US;
 
 pub use step::{
-    State, decide, expires_us, has_expired, hold, hold_mean, judge, judge_mean, open, release, settle, settle_oldest,
-    stands, take_expired,
+    State, decide, expires_us, force_hold, has_expired, hold, hold_mean, is_open, judge, judge_mean, open, release,
+    settle, settle_oldest, stands, take_expired,
 };
 
 /// Slices of a ttl.

@@ -39,6 +39,16 @@ function held.judge_mean(state, now, mean, before, p1, p2, p3, p4)
   return 0, left, denied(allowed, retry_after), reset_after, 0
 end
 
+-- Makes a hold that was granted elsewhere, unless its id is known; what it keeps.
+function held.force_hold(state, now, record, hits)
+  local room = MOST_HELD - open_holds(state, now)
+  hits = hits < room and hits or room
+  if not record.slice and hits > 0 then
+    held.hold(state, now, record, hits)
+  end
+  return record.hits or 0
+end
+
 -- Counts a hold that was allowed.
 function held.hold_mean(state, now)
   advance_holds(state, now)

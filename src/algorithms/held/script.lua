@@ -11,7 +11,7 @@
 -- ARGV    parameters: those of the counter's algorithm, and slice_us of the holds
 -- Returns a table of functions for check.lua and transaction.lua
 
-local HOLD_SLICES, RETRY_US = 32, 1000000
+local HOLD_SLICES, RETRY_US, MOST_HELD = 32, 1000000, 4294967295
 local MARK, HELD_HEADER, RECORD, ID, MOST_RECORDS = 826820435, 34, 22, 12, 12
 held = {}
 
@@ -90,16 +90,16 @@ local function place_of(state, id)
   return at
 end
 
--- Reads a hold's record, if there is one that has not ended; nothing is written yet. Nobody knows the id of a new one.
+-- Reads a hold's record, if there is one that has not ended; nothing is written yet. A new one has hardly ever been settled
+-- before: that is not worth a look at a key of its own.
 function held.record(state, now, key, is_new)
   local id = string.sub(key, -ID)
   local record, slice, hits = { id = id, key = key }, nil, nil
-  if is_new then
-    return record
-  end
   local at = place_of(state, id)
   if at then
     slice, hits = struct.unpack("<I6I4", state.records, at + ID)
+  elseif is_new then
+    return record
   elseif (state.loose + HOLD_SLICES + 1) * state.slice_us > now then
     local value = call("GET", key)
     if value and #value ~= RECORD - ID then
@@ -153,16 +153,15 @@ function held.judge(state, now, hits, before, p1, p2, p3, p4)
   return 0, left, denied(allowed, retry_after), reset_after, 0
 end
 
--- Makes a hold of hits that were allowed.
-function held.hold(state, now, record, hits)
-  advance_holds(state, now)
-  state.sum, state.head = state.sum + hits, state.head + hits
-  if record.slice then
-    -- The same counter for the second time in one request.
-    record.hits = record.hits > 0 and record.hits + hits or 0
-    return put_record(state, record)
+-- Adds a record of this slice.
+local function put_new_record(state, now, record, slice, hits)
+  record.slice, record.hits = slice, hits
+  local value, known = struct.pack("<I6I4", slice, hits), place_of(state, record.id)
+  if known then
+    -- One that has ended.
+    state.records = string.sub(state.records, 1, known + ID - 1) .. value .. string.sub(state.records, known + RECORD)
+    return
   end
-  record.slice, record.hits = state.newest, hits
   local records, first = state.records, 1
   -- Those that have ended make room.
   while #records - first >= MOST_RECORDS * RECORD - 1
@@ -173,10 +172,26 @@ function held.hold(state, now, record, hits)
     records = string.sub(records, first)
   end
   if #records < MOST_RECORDS * RECORD then
-    state.records = records .. record.id .. struct.pack("<I6I4", state.newest, hits)
+    state.records = records .. record.id .. value
   else
-    state.records, record.loose, record.changed, state.loose = records, true, true, state.newest
+    state.records, record.loose, record.changed, state.loose = records, true, true, slice
   end
+end
+
+-- Makes a hold of hits that were allowed, or a larger one of the same request's; of any other id that is known, nothing.
+function held.hold(state, now, record, hits)
+  advance_holds(state, now)
+  if record.slice and not record.adds then
+    return
+  end
+  record.adds = true
+  state.sum, state.head = state.sum + hits, state.head + hits
+  if record.slice then
+    -- The same counter for the second time in one request.
+    record.hits = record.hits + hits
+    return put_record(state, record)
+  end
+  put_new_record(state, now, record, state.newest, hits)
 end
 
 -- Takes a record's hits out of the sum; what they were.
@@ -202,6 +217,11 @@ end
 -- Ends a hold; what it had kept, and whether it had been settled before.
 local function finish(state, now, record)
   if not record.slice then
+    -- Its hold may be on its way, or has expired; the same settlement may come again.
+    local slice_us = state.slice_us
+    local slice = (now - now % slice_us) / slice_us
+    put_new_record(state, now, record, slice, 0)
+    state.remembers_us, state.changed = (slice + HOLD_SLICES + 1) * slice_us, true
     return 0, 0
   end
   if record.hits == 0 then
@@ -261,6 +281,9 @@ function held.save(state, key, now, spare_ms, p1, p2, p3, own_key)
     -- For another ttl, so that the next request still hears of holds that nobody has settled.
     local holds_us = (state.newest + HOLD_SLICES * 2 + 1) * state.slice_us
     ends_us = holds_us > ends_us and holds_us or ends_us
+  end
+  if state.remembers_us and state.remembers_us > ends_us then
+    ends_us = state.remembers_us
   end
   local kept, ms = state.kept, nil
   if ends_us > kept * 1000 then

@@ -1,10 +1,14 @@
 //! The step of holds; `script.lua` does the same under the same names.
 
+mod mean;
+
 use std::collections::VecDeque;
 
 use super::{RETRY_US, SLICES, params, plain};
 use crate::algorithms::{self, sliding_window};
 use crate::model::{HoldId, Holds, Limit, Outcome, RetryAfter};
+
+pub use mean::{hold_mean, judge_mean, settle_oldest, stands};
 
 /// Most expired records that one new hold removes, so that the end of a burst is spread over the holds after it.
 const MOST_CLEARED: usize = 64;
@@ -20,6 +24,8 @@ pub struct State {
     ring: sliding_window::State,
     /// In order of their ids, and thereby of their times.
     records: VecDeque<HoldRecord>,
+    /// The newest slice that a record has been made in.
+    newest: u64,
     /// Hits of holds that have expired and have not been reported yet.
     expired: u64,
 }
@@ -42,6 +48,7 @@ impl State {
             counter: algorithms::State::new(&plain(limit)),
             ring: sliding_window::State::default(),
             records: VecDeque::new(),
+            newest: 0,
             expired: 0,
         }
     }
@@ -68,6 +75,19 @@ impl State {
         let place = self.records.binary_search_by_key(&id, |record| record.id)?;
         let ends_us = self.records.get(place).map_or(0, |record| ends_us(limit, record.slice));
         if ends_us <= now_us { Err(place) } else { Ok(place) }
+    }
+
+    /// Adds a record at the index that [`find`](Self::find) has returned.
+    fn insert(&mut self, place: usize, record: HoldRecord) {
+        self.newest = self.newest.max(record.slice);
+        if self.records.is_empty() {
+            // Most counters have one hold at a time.
+            self.records.reserve_exact(1);
+        }
+        match self.records.get_mut(place).filter(|known| known.id == record.id) {
+            Some(ended) => *ended = record,
+            None => self.records.insert(place, record),
+        }
     }
 
     /// Takes a record's hits out of the sum; returns how many.
@@ -176,89 +196,63 @@ pub fn judge(limit: &Limit, state: &State, now_us: u64, hits: u64, before: u64) 
     (denied(&one, left, stands.reset_after_us), 0)
 }
 
-/// The outcome of a peek at a counter whose open holds keep `mean` hits each.
-#[must_use]
-pub fn stands(limit: &Limit, state: &State, now_us: u64, mean: u64) -> Outcome {
-    let mut outcome = algorithms::decide(&plain(limit), &state.counter, now_us, 0);
-    let held = open(limit, state, now_us).saturating_mul(mean);
-    outcome.remaining = outcome.remaining.saturating_sub(held);
-    outcome
-}
-
-/// Decides a hold of a mean cost, and how many hits it keeps: all that are left, if they are fewer.
-#[must_use]
-pub fn judge_mean(limit: &Limit, state: &State, now_us: u64, mean: u64, before: u64) -> (Outcome, u64) {
-    let stands = stands(limit, state, now_us, mean);
-    let left = stands.remaining.saturating_sub(before);
-    if left > 0 {
-        let own = mean.min(left);
-        return (Outcome::admitted(left - own, stands.reset_after_us), own);
+/// Makes a hold of hits that [`judge`] allowed; `adds`: the same request has one of this id already, which becomes larger. Of any
+/// other id that is known it makes nothing: it was under way for longer than what the ledger had to say of it.
+pub fn hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64, adds: bool) {
+    state.advance(limit, now_us);
+    state.clear(limit, now_us);
+    let known = state.find(limit, now_us, id);
+    let is_open = |place| state.records.get(place).is_some_and(|record| record.hits > 0);
+    if known.is_ok_and(|place| !(adds && is_open(place))) {
+        return;
     }
-    let one = algorithms::decide(&plain(limit), &state.counter, now_us, 1);
-    (denied(&one, left, stands.reset_after_us), 0)
-}
-
-/// Counts a hold that [`judge_mean`] allowed.
-pub fn hold_mean(limit: &Limit, state: &mut State, now_us: u64) {
-    state.advance(limit, now_us);
-    sliding_window::apply(&params(limit), &mut state.ring, now_us, 1);
-}
-
-/// Ends the oldest hold, if there is one, and counts `hits`; returns how many holds have ended (0 or 1).
-pub fn settle_oldest(limit: &Limit, state: &mut State, now_us: u64, hits: u64) -> u64 {
-    let params = params(limit);
-    state.advance(limit, now_us);
-    let before = sliding_window::used(&params, &state.ring, now_us);
-    sliding_window::refund(&params, &mut state.ring, now_us, 1);
-    if hits > 0 {
-        algorithms::debit(&plain(limit), &mut state.counter, now_us, hits);
-    }
-    before - sliding_window::used(&params, &state.ring, now_us)
-}
-
-/// Makes a hold of hits that [`judge`] allowed.
-pub fn hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) {
-    state.advance(limit, now_us);
     let params = params(limit);
     sliding_window::apply(&params, &mut state.ring, now_us, hits);
     let slice = sliding_window::newest(&state.ring);
-    state.clear(limit, now_us);
-    let record = HoldRecord { id, slice, hits };
-    match state.find(limit, now_us, id) {
-        // The same counter for the second time in one request.
+    match known {
         Ok(place) => {
-            if let Some(known) = state.records.get_mut(place).filter(|known| known.hits > 0) {
+            if let Some(known) = state.records.get_mut(place) {
                 known.hits += hits;
             }
         }
-        Err(place) => {
-            if state.records.is_empty() {
-                // Most counters have one hold at a time.
-                state.records.reserve_exact(1);
-            }
-            match state.records.get_mut(place).filter(|known| known.id == id) {
-                Some(ended) => *ended = record,
-                None => state.records.insert(place, record),
-            }
-        }
+        Err(place) => state.insert(place, HoldRecord { id, slice, hits }),
     }
+}
+
+/// Makes a hold that was granted elsewhere, unless its id is known; returns the hits that it keeps, 0 if it is settled.
+pub fn force_hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) -> u64 {
+    let hits = hits.min(params(limit).hits.saturating_sub(open(limit, state, now_us)));
+    if hits > 0 && state.find(limit, now_us, id).is_err() {
+        hold(limit, state, now_us, id, hits, false);
+    }
+    let known = state.find(limit, now_us, id).ok();
+    known
+        .and_then(|place| state.records.get(place))
+        .map_or(0, |record| record.hits)
 }
 
 /// Ends a hold and counts `hits`; returns the hits that it had kept, and whether it had been settled before.
 pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u64) -> Holds {
     let mut own = 0;
-    if let Ok(place) = state.find(limit, now_us, id)
-        && let Some(record) = state.records.get(place).copied()
-    {
-        if record.hits == 0 {
-            return Holds {
-                repeated: true,
-                ..Holds::default()
+    match state.find(limit, now_us, id) {
+        Ok(place) => {
+            let known = state.records.get_mut(place);
+            let Some(record) = known.filter(|record| record.hits > 0) else {
+                return Holds {
+                    repeated: true,
+                    ..Holds::default()
+                };
             };
-        }
-        own = state.leave(limit, now_us, record);
-        if let Some(record) = state.records.get_mut(place) {
+            let ended = *record;
             record.hits = 0;
+            own = state.leave(limit, now_us, ended);
+        }
+        // Its hold may be on its way, or has expired; the same settlement may come again.
+        Err(_) => {
+            state.clear(limit, now_us);
+            let place = state.records.partition_point(|record| record.id < id);
+            let slice = now_us / params(limit).slice_us;
+            state.insert(place, HoldRecord { id, slice, hits: 0 });
         }
     }
     if hits > 0 {
@@ -268,6 +262,15 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
         own,
         ..Holds::default()
     }
+}
+
+/// Whether a hold is open.
+#[must_use]
+pub fn is_open(limit: &Limit, state: &State, now_us: u64, id: HoldId) -> bool {
+    let known = state.find(limit, now_us, id).ok();
+    known
+        .and_then(|place| state.records.get(place))
+        .is_some_and(|record| record.hits > 0)
 }
 
 /// Ends a hold as if it had never been made; see [`Op::Release`](crate::algorithms::op::Op::Release).
@@ -291,7 +294,11 @@ pub fn expires_us(limit: &Limit, state: &State) -> u64 {
         0 => 0,
         at_us => at_us.saturating_add(limit.hold_us),
     };
-    let records_us = state.records.back().map_or(0, |record| ends_us(limit, record.slice));
+    let records_us = if state.records.is_empty() {
+        0
+    } else {
+        ends_us(limit, state.newest)
+    };
     algorithms::expires_us(&plain(limit), &state.counter)
         .max(ring_us)
         .max(records_us)
@@ -320,12 +327,12 @@ mod tests {
     fn an_open_hold_is_small() {
         let limit = limit();
         let mut one = State::new(&limit);
-        hold(&limit, &mut one, 1, id(1), 500);
+        hold(&limit, &mut one, 1, id(1), 500, false);
         let bytes = size_of::<State>() + one.heap_bytes();
         assert!(bytes <= 280, "{bytes} bytes of a counter with one hold");
         let mut many = State::new(&limit);
         for number in 0..100_000 {
-            hold(&limit, &mut many, number, id(number), 500);
+            hold(&limit, &mut many, number, id(number), 500, false);
         }
         let bytes = size_of::<State>() + many.heap_bytes();
         assert!(bytes <= 5_000_000, "{bytes} bytes of 100,000 holds");
@@ -336,11 +343,11 @@ mod tests {
     fn one_hold_clears_few_away() {
         let limit = limit();
         let mut state = State::new(&limit);
-        (0..100_000).for_each(|number| hold(&limit, &mut state, number, id(number), 500));
+        (0..100_000).for_each(|number| hold(&limit, &mut state, number, id(number), 500, false));
         assert_eq!(state.records.len(), 100_000);
         let (later_us, mut before) = (2_000_000_000, 100_000);
         for number in 0..2_000 {
-            hold(&limit, &mut state, later_us, id(later_us + number), 500);
+            hold(&limit, &mut state, later_us, id(later_us + number), 500, false);
             let cleared = before + 1 - state.records.len();
             assert!(cleared <= MOST_CLEARED, "{cleared} records for one hold");
             before = state.records.len();
@@ -356,7 +363,7 @@ mod tests {
         let mut state = State::new(&limit);
         for number in 0..100_000 {
             let now_us = number * 1_000_000;
-            hold(&limit, &mut state, now_us, id(now_us), 500);
+            hold(&limit, &mut state, now_us, id(now_us), 500, false);
             settle(&limit, &mut state, now_us, id(now_us), 1);
         }
         assert!(state.records.len() <= 700, "{} records", state.records.len());

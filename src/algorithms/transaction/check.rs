@@ -12,7 +12,7 @@ pub(super) const fn plain(outcome: Outcome) -> Answer {
     Answer { outcome, grant: None }
 }
 
-/// Counts hits that have happened: debits and settlements.
+/// Counts or holds hits that have happened: debits, settlements and forced holds.
 pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> Answer {
     match op {
         Op::Debit(hits) => debit_one(limit, state, now_us, hits),
@@ -47,6 +47,15 @@ pub(super) fn happen(limit: &Limit, op: Op, state: &mut State, now_us: u64) -> A
                 ..verdict
             };
             plain(with_stand_of(verdict, &stands(limit, op, state, now_us)))
+        }
+        Op::ForceHold { hits, id } => {
+            let own = match state {
+                State::Held(held) => held::force_hold(limit, held, now_us, id, hits.min(MAX_CHECK_HITS)),
+                _ => 0,
+            };
+            let mut answer = freed(limit, state, now_us);
+            answer.outcome.holds.own = own;
+            answer
         }
         _ => UNDECIDED,
     }
@@ -86,8 +95,8 @@ pub(super) fn judge(limit: &Limit, op: Op, state: &State, now_us: u64, before: u
         Op::Hold { .. } | Op::HoldMean(_) => return judge_hold(limit, op, state, now_us, before),
         // The transaction's end sets this answer.
         Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => return freed(limit, state, now_us),
-        // Debits and settlements are not judged: they have been counted by now.
-        Op::Peek | Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => 0,
+        // Debits, settlements and forced holds are not judged: they have been counted by now.
+        Op::Peek | Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } | Op::ForceHold { .. } => 0,
     };
     if before == 0 {
         return plain(decide(limit, state, now_us, hits));
@@ -146,13 +155,15 @@ pub(super) const fn held_by(op: Op, answer: &Answer) -> u64 {
     }
 }
 
-/// Makes the hold that a check was granted; returns whether it was granted one.
+/// Makes the hold that a check was granted; returns whether it was granted one. `adds`: an earlier check of the transaction has made
+/// it.
 pub(super) fn hold<'s>(
     limit: &Limit,
     op: Op,
     answer: &Answer,
     state: impl FnOnce() -> &'s mut State,
     now_us: u64,
+    adds: bool,
 ) -> bool {
     let own = held_by(op, answer);
     if own == 0 {
@@ -160,7 +171,7 @@ pub(super) fn hold<'s>(
     }
     if let State::Held(state) = state() {
         match op {
-            Op::Hold { id, .. } => held::hold(limit, state, now_us, id, own),
+            Op::Hold { id, .. } => held::hold(limit, state, now_us, id, own, adds),
             _ => held::hold_mean(limit, state, now_us),
         }
     }
@@ -229,7 +240,7 @@ pub(super) fn with_stand_of(verdict: Outcome, stands: &Outcome) -> Outcome {
     }
 }
 
-/// The answer to a refund, return, release or reset, which is always allowed.
+/// The answer to a refund, return, release, reset or forced hold, which is always allowed.
 pub(super) fn freed(limit: &Limit, state: &State, now_us: u64) -> Answer {
     plain(Outcome {
         allowed: true,

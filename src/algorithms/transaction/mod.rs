@@ -1,6 +1,6 @@
 //! Several checks decided as one: the rules that the memory store and the Lua driver (`store/redis/transaction.lua`) share.
 //!
-//! 0. Debits and settlements have happened already: they are counted first, whether the transaction passes or not.
+//! 0. Debits, settlements and forced holds have happened already: they are counted first, whether the transaction passes or not.
 //! 1. Each other check is judged in order. An acquisition, lease or hold on a counter that earlier ones of the same transaction
 //!    passed is judged with their hits added; refunds, returns and resets help only later transactions.
 //! 2. [`Transaction::passes`] says whether it passes.
@@ -76,7 +76,12 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
         if hits > 0 && !op.has_happened() {
             apply(limit, states.write(index), now_us, hits);
         }
-        hold(limit, op, answer, || states.write(index), now_us);
+        let first = states.first(index);
+        let is_same = |(other, ((_, of), answer)): (usize, ((_, Op), &Answer))| {
+            of.holds() == op.holds() && states.first(other) == first && held_by(of, answer) > 0
+        };
+        let adds = op.holds().is_some() && (0..index).zip(checks().zip(&answers)).any(is_same);
+        hold(limit, op, answer, || states.write(index), now_us, adds);
     }
     for (index, ((limit, op), answer)) in checks().zip(&mut answers).enumerate() {
         if op.frees() {
@@ -96,7 +101,9 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
-        Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => happen(limit, op, state, now_us),
+        Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } | Op::ForceHold { .. } => {
+            happen(limit, op, state, now_us)
+        }
         Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => {
             free(limit, op, state, now_us);
             freed(limit, state, now_us)
@@ -111,7 +118,7 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     }
     let mut changed = adopted || hits > 0 || op.frees() || op.has_happened();
     if limit.hold_us > 0 {
-        changed |= hold(limit, op, &answer, || &mut *state, now_us);
+        changed |= hold(limit, op, &answer, || &mut *state, now_us, false);
         tell_holds(limit, op, state, now_us, &mut answer);
         if let State::Held(state) = state {
             let each = op.mean().unwrap_or(1);

@@ -9,7 +9,7 @@ use super::shard::{Shard, Weight};
 use crate::algorithms::op::{Answer, Op};
 use crate::algorithms::transaction::{Answers, States, run, run_one};
 use crate::algorithms::{State, debit, expires_us, fixed_window, held, quota, refund, remaining, unused};
-use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
+use crate::model::{Check, CounterKey, Enforcement, HoldId, Limit, Transaction};
 use crate::store::Correction;
 use crate::store::change::Change;
 
@@ -60,6 +60,14 @@ impl MemoryStore {
         quota(limit).saturating_sub(left)
     }
 
+    /// Whether a counter has this hold, unsettled.
+    pub(crate) fn has_open_hold(&self, key: &CounterKey, limit: &Limit, id: HoldId) -> bool {
+        self.step(key, limit, |state, now_us| match state {
+            State::Held(state) => (held::is_open(limit, state, now_us, id), None),
+            _ => (false, None),
+        })
+    }
+
     /// Resets a counter to its unused state, except for open holds; returns the hits that it had in use, up to its quota.
     pub(super) fn reset_one(&self, key: &CounterKey, limit: &Limit) -> u64 {
         let used = self.used(key, limit);
@@ -72,10 +80,14 @@ impl MemoryStore {
         used
     }
 
-    /// Removes a counter.
+    /// Removes a counter; one with holds only forgets what is used.
     pub(crate) fn forget(&self, key: &CounterKey) {
         let hash = self.hasher.hash(key);
-        self.shard(hash).lock().remove(hash);
+        let mut shard = self.shard(hash).lock();
+        match shard.find_mut(hash).map(|entry| &mut entry.state) {
+            Some(state @ State::Held(_)) => state.reset(),
+            _ => drop(shard.remove(hash)),
+        }
     }
 
     /// Runs `step` on the state of a counter; `step` also returns the hits that are left, if it has changed the state.
@@ -164,7 +176,7 @@ impl MemoryStore {
 fn mirror_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
     let State::Held(state) = state else { return };
     match change {
-        Change::Held(id, hits) => held::hold(limit, state, now_us, id, hits),
+        Change::Held(id, hits) => held::hold(limit, state, now_us, id, hits, true),
         Change::Settled(id, hits) => {
             held::settle(limit, state, now_us, id, hits);
         }

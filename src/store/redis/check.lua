@@ -18,16 +18,16 @@
 --           different counters, without holds and quotas), and for each check:
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
---             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release, 9 hold mean,
---                     10 settle oldest
+--             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release, 9 force hold,
+--                     10 hold mean, 11 settle oldest
 --             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
---             slice   of a return; of a hold, settlement or release the position of its record in KEYS; of the last two kinds
+--             slice   of a return; of what names a hold the position of its record in KEYS; of the last two kinds
 --                     what a hold is worth; else 0
 -- Returns one string of little-endian doubles (or a list of integers): now_us, then for each check in order
 --           allowed 0 or 1, remaining, retry_after_us (0 now, -1 never), reset_after_us, delay_us,
 --           and of a lease also: hits granted;
---           of a debit or settlement also: its hits that would have been admitted, if not all would (0 if so),
+--           of a debit, settlement or forced hold also: its hits that would have been admitted, if not all would (0 if so),
 --           where the limit has holds also: hits of open holds, own hits (which a hold keeps, or had kept when it was
 --           settled), hits of holds that have expired, and whether it had been settled before
 
@@ -46,8 +46,8 @@ if now == 0 then
   now, spare_ms = time[1] * 1000000 + time[2], 0
 end
 
-local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET, HOLD, SETTLE, RELEASE = 0, 1, 2, 3, 4, 5, 6, 7, 8
-local HOLD_MEAN, SETTLE_OLDEST = 9, 10
+local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET, HOLD, SETTLE, RELEASE, FORCE_HOLD = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local HOLD_MEAN, SETTLE_OLDEST = 10, 11
 local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.

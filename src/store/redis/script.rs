@@ -126,7 +126,9 @@ impl<'a> ScriptKeys<'a> {
             }
         };
         let record = match op {
-            Op::Hold { id, .. } | Op::Settle { id, .. } | Op::Release(id) => self.record(key, counter, id),
+            Op::Hold { id, .. } | Op::Settle { id, .. } | Op::ForceHold { id, .. } | Op::Release(id) => {
+                self.record(key, counter, id)
+            }
             _ => 0,
         };
         CheckPlace {
@@ -246,8 +248,9 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>, record: u
         Op::Hold { hits, .. } => (6, hits, record),
         Op::Settle { hits, .. } => (7, hits, record),
         Op::Release(_) => (8, 0, record),
-        Op::HoldMean(mean) => (9, 0, mean.min(MAX_CHECK_HITS)),
-        Op::SettleOldest { hits, mean } => (10, hits, mean.min(MAX_CHECK_HITS)),
+        Op::ForceHold { hits, .. } => (9, hits, record),
+        Op::HoldMean(mean) => (10, 0, mean.min(MAX_CHECK_HITS)),
+        Op::SettleOldest { hits, mean } => (11, hits, mean.min(MAX_CHECK_HITS)),
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,
@@ -316,7 +319,7 @@ fn answer<H: Copy + Into<Op>>(check: &Check<H>, numbers: &mut impl Iterator<Item
     outcome.delay_us = count(numbers.next()?)?;
     let mut grant = None;
     match check.hits.into() {
-        Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } => outcome.room = count(numbers.next()?)?,
+        op if op.has_happened() => outcome.room = count(numbers.next()?)?,
         Op::Lease(_) => {
             let hits = count(numbers.next()?)?;
             // `complete` fills in how long it lasts.

@@ -97,9 +97,9 @@ local function counted(check, passes)
   return 0
 end
 
--- Whether its hits have happened already.
+-- Whether it has happened already.
 local function happened(check)
-  return check.kind == DEBIT or check.kind == SETTLE or check.kind == SETTLE_OLDEST
+  return check.kind == DEBIT or check.kind == SETTLE or check.kind == SETTLE_OLDEST or check.kind == FORCE_HOLD
 end
 
 -- Ends a hold and counts what has happened in its place.
@@ -118,6 +118,14 @@ local function settle(check)
   if check.hits == 0 then
     check.allowed, check.retry_after = 1, 0
   end
+  with_stand_of(check, 0)
+end
+
+-- Makes a hold that was granted elsewhere.
+local function force_hold(check)
+  check.own = held.force_hold(states[check.key], now, check.record, check.hits)
+  check.allowed, check.retry_after, check.room = 1, 0, 0
+  changed[check.key] = check.limit
   with_stand_of(check, 0)
 end
 
@@ -217,6 +225,8 @@ local function run(checks)
   for _, check in ipairs(checks) do
     if check.kind == DEBIT then
       debit(check)
+    elseif check.kind == FORCE_HOLD then
+      force_hold(check)
     elseif happened(check) then
       settle(check)
     end
@@ -259,6 +269,9 @@ local function run(checks)
     end
   end
   for _, check in ipairs(checks) do
+    if check.record then
+      check.record.adds = nil
+    end
     if frees(check) then
       with_stand_of(check, 0)
     end
@@ -311,8 +324,7 @@ while at <= #data do
   for _ = 1, math.abs(count) do
     local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
-    if kind >= HOLD and kind <= RELEASE and not records[slice] then
-      -- Nobody knows the id of a new hold: there is nothing to read.
+    if kind >= HOLD and kind <= FORCE_HOLD and not records[slice] then
       records[slice] = held.record(states[key], now, KEYS[slice], kind == HOLD)
       records[slice].hold_us = limits[limit].hold_us
     end
@@ -342,7 +354,7 @@ while at <= #data do
       key, limit, kind, enforcement, hits, slice, at = struct.unpack("<dddddd", data, at)
       checks[index] = {
         key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
-        own = 0, again = 0, record = kind >= HOLD and kind <= RELEASE and records[slice] or nil,
+        own = 0, again = 0, record = kind >= HOLD and kind <= FORCE_HOLD and records[slice] or nil,
       }
     end
     run(checks)

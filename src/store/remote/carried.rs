@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::bounds::Bound;
 use super::fallback::Fallback;
-use super::ledger::{Ledger, PendingRecord};
+use super::ledger::{Ledger, PendingRecord, RecordOrder};
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
-use crate::store::correction::{Cause, Correction, signed};
+use crate::store::correction::{Cause, Correction, HoldChange, signed};
 
 /// The corrections of one call. When this is dropped, they return to the ledger or are counted, as the call's fate says.
 pub(super) struct Carried {
@@ -96,11 +96,12 @@ impl Carried {
         for (key, record) in &mut self.records {
             if record.delta > 0
                 && record.cause == Cause::Fallback
+                && !matches!(record.hold, Some(HoldChange::Make(_)))
                 && let Some(used) = still_used(key, &record.limit)
             {
                 record.delta = record.delta.min(signed(used));
             }
-            if record.delta == 0 {
+            if record.is_nothing() {
                 continue;
             }
             checks.push(Check {
@@ -179,14 +180,12 @@ impl Drop for Carried {
             book.in_flight.remove(&key);
             let totals = ledger.totals(record.cause);
             match self.fate {
-                _ if record.delta == 0 => totals.expired.fetch_add(1, Relaxed),
+                _ if record.is_nothing() => totals.expired.fetch_add(1, Relaxed),
                 Fate::Applied => totals.flushed.fetch_add(1, Relaxed),
                 Fate::Hopeless => totals.dropped.fetch_add(1, Relaxed),
-                Fate::Unknown if record.delta < 0 && record.hold.is_none_or(|id| id.is_oldest()) => {
-                    totals.dropped.fetch_add(1, Relaxed)
-                }
+                Fate::Unknown if !record.may_be_repeated() => totals.dropped.fetch_add(1, Relaxed),
                 Fate::Unknown | Fate::NotApplied => {
-                    ledger.add(&mut book, key, record, now);
+                    ledger.add(&mut book, key, record, now, RecordOrder::First);
                     continue;
                 }
             };

@@ -20,7 +20,7 @@ use crate::algorithms::op::Op;
 use crate::algorithms::{limit, quota};
 use crate::model::{AlgorithmKind, Check, CounterKey, Limit, Outcome, Transaction};
 use crate::store::change::{Change, for_each_change};
-use crate::store::correction::{Cause, Correction, signed};
+use crate::store::correction::{Cause, Correction, HoldChange, signed};
 use crate::store::{MemoryStore, Outcomes};
 
 /// See the module's docs.
@@ -71,11 +71,12 @@ impl Fallback {
             .map(|(check, outcome)| (check, outcome, None));
         let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
         for_each_change(changes, passes, |check, _, change| {
-            // A hold counts nothing; its cost is charged when it is settled.
-            if let Change::Counted(hits) | Change::Settled(_, hits) = change {
-                self.ledger
-                    .record(Correction::unplaced(check, signed(hits), Cause::Fallback));
-            }
+            self.ledger.record(match change {
+                Change::Counted(hits) => Correction::unplaced(check, signed(hits), Cause::Fallback),
+                Change::Held(id, hits) => Correction::hold(check, id, hits),
+                Change::Settled(id, hits) => Correction::settle(check, id, hits, Cause::Fallback),
+                _ => return,
+            });
         });
         for outcome in &mut outcomes {
             // The shared store has other slices than these counters.
@@ -102,8 +103,14 @@ impl Fallback {
     /// Mirrors a correction that the shared store is going to get. Those of leases are mirrored once the store has applied
     /// them ([`Carried::mirror`](super::carried::Carried::mirror)).
     pub(super) fn mirror_correction(&self, correction: &Correction) {
-        if let Some(id) = correction.hold {
-            self.mirror_change(&correction.counter, &correction.limit, Change::Released(id));
+        if let Some(hold) = correction.hold {
+            let hits = correction.delta.unsigned_abs();
+            let change = match hold {
+                HoldChange::Make(id) => Change::Held(id, hits),
+                HoldChange::Settle(id) => Change::Settled(id, hits),
+                HoldChange::Release(id) => Change::Released(id),
+            };
+            self.mirror_change(&correction.counter, &correction.limit, change);
         } else if correction.delta < 0 && correction.cause != Cause::Lease {
             let hits = correction.delta.unsigned_abs();
             self.give_back(&correction.counter, &correction.limit, hits);
@@ -125,6 +132,17 @@ impl Fallback {
         if self.wanted.load(Relaxed) {
             let limit = self.counted_as(limit);
             self.memory.mirror(counter, &limit, change, 0);
+        }
+    }
+
+    /// Whether what the shared store has done too late stays done, since [`decide`](Self::decide) has done it in its place: the two
+    /// have one id, and what the ledger has of it the store does once.
+    pub(super) fn agrees(&self, check: &Check<Op>, change: Change) -> bool {
+        match change {
+            Change::Held(id, _) => self
+                .memory
+                .has_open_hold(&check.key, &self.counted_as(&check.limit), id),
+            _ => false,
         }
     }
 

@@ -154,9 +154,14 @@ impl Job {
 
     /// Answers the caller; returns whether the server's decision stands.
     ///
-    /// If the caller has given up, the failure mode has decided in the server's place: what was counted is given back. If it
-    /// has disconnected before its deadline, only its permits, leases and holds are given back.
-    pub(super) fn answer(self, calls: &Calls, answers: SmallVec<[Answers; 2]>) -> bool {
+    /// If the caller has given up, the failure mode has decided in the server's place: what was counted is given back, unless it
+    /// `stays`. If it has disconnected before its deadline, only its permits, leases and holds are given back.
+    pub(super) fn answer(
+        self,
+        calls: &Calls,
+        answers: SmallVec<[Answers; 2]>,
+        stays: impl Fn(&Check<Op>, Change) -> bool,
+    ) -> bool {
         let permits = Permits::of(&self.ledger, calls, &answers);
         let Err(undelivered) = self.caller.send(Ok((answers, permits))) else {
             return true;
@@ -167,7 +172,7 @@ impl Job {
         if Instant::now() >= self.gives_up {
             permits.disarm();
             counted(calls, &answers, |check, outcome, change| {
-                let undone = undo(check, outcome, change, Cause::Late);
+                let undone = undo(check, outcome, change, Cause::Late).filter(|_| !stays(check, change));
                 undone.into_iter().for_each(|undone| self.ledger.record(undone));
             });
             return false;
@@ -191,11 +196,11 @@ fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> O
     match change {
         // Debits too: the failure mode has charged them a second time.
         Change::Counted(hits) => Some(Correction::give_back(check, outcome, hits, cause)),
-        // The hold stays settled. Its cost is given back, since the failure mode has charged it a second time.
-        Change::Settled(_, hits) if hits > 0 => Some(Correction::give_back(check, outcome, hits, cause)),
         Change::Held(id, hits) => Some(Correction::release(check, id, hits, cause)),
         Change::HeldMean(hits) => Some(Correction::release_oldest(check, hits, cause)),
-        Change::Settled(..) | Change::Given(_) | Change::Released(_) | Change::None => None,
+        // The failure mode has the ledger settle it, which the store then does not do a second time.
+        Change::Settled(..) => None,
+        Change::Given(_) | Change::Released(_) | Change::None => None,
     }
 }
 

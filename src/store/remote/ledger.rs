@@ -6,8 +6,8 @@
 //!
 //! Records of one counter and slice merge. A record whose hits count no longer is dropped and counted as expired. If the fate
 //! of its call is unknown, a record that gives back is dropped, because a second one could give back the same hits twice; one
-//! that charges is sent again, because that denies too many and never too few; and so is one that ends a hold, which ends
-//! once. The number of records is bounded: at the bound a record that gives back is dropped, which admits too few, and one
+//! that charges is sent again, because that denies too many and never too few; and so is one that makes or ends a hold, which
+//! the store does once. The number of records is bounded: at the bound a record that gives back is dropped, which admits too few, and one
 //! that charges only if there is no other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bounds::{Bound, BoundCounts};
-use crate::model::{CounterKey, HoldId, Limit};
-use crate::store::correction::{Cause, Correction};
+use crate::model::{CounterKey, Limit};
+use crate::store::correction::{Cause, Correction, HoldChange};
 
 /// Between two searches for expired records, while there are as many records as allowed.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -86,10 +86,27 @@ pub(super) type Records = SmallVec<[PendingRecord; 1]>;
 pub(super) struct PendingRecord {
     pub limit: Limit,
     pub slice: Option<u64>,
-    pub hold: Option<HoldId>,
+    pub hold: Option<HoldChange>,
     pub delta: i64,
     pub until: Instant,
     pub cause: Cause,
+}
+
+impl PendingRecord {
+    /// Whether too many may pass without it. Others only give back.
+    fn charges(&self) -> bool {
+        self.delta > 0 || matches!(self.hold, Some(HoldChange::Settle(_)))
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.delta == 0 && self.hold.is_none()
+    }
+
+    /// Whether it may be sent again where the fate of its call is unknown.
+    pub fn may_be_repeated(&self) -> bool {
+        self.delta > 0 || self.hold.is_some_and(HoldChange::is_idempotent)
+    }
 }
 
 impl Ledger {
@@ -139,7 +156,7 @@ impl Ledger {
 
     /// Records a correction. Never waits and never fails; see the module's docs for the bound.
     pub fn record(&self, correction: Correction) {
-        if correction.delta == 0 {
+        if correction.delta == 0 && correction.hold.is_none() {
             return;
         }
         self.totals(correction.cause).recorded.fetch_add(1, Relaxed);
@@ -153,15 +170,18 @@ impl Ledger {
             cause: correction.cause,
         };
         let mut book = self.book.lock();
-        self.add(&mut book, correction.counter, record, now);
+        self.add(&mut book, correction.counter, record, now, RecordOrder::Last);
         self.note_len(&book);
     }
 
-    /// Forgets the corrections of a counter whose state has been reset, except those that end holds: a reset keeps open holds.
+    /// Forgets the corrections of a counter whose state has been reset, except those of holds: a reset keeps open holds.
     pub fn forget(&self, counter: &CounterKey) {
         let mut book = self.book.lock();
-        for record in book.remove(counter) {
-            if record.hold.is_some() {
+        for mut record in book.remove(counter) {
+            if let Some(hold) = record.hold {
+                if let HoldChange::Settle(_) = hold {
+                    record.delta = 0;
+                }
                 book.put(counter.clone(), record);
             } else {
                 self.totals(record.cause).expired.fetch_add(1, Relaxed);
@@ -181,9 +201,17 @@ impl Ledger {
         records
     }
 
-    pub(super) fn add(&self, book: &mut Book, key: CounterKey, record: PendingRecord, now: Instant) {
-        let charges = record.delta > 0;
-        let known = book.entries.get_mut(&key).and_then(|records| merge(records, &record));
+    pub(super) fn add(
+        &self,
+        book: &mut Book,
+        key: CounterKey,
+        record: PendingRecord,
+        now: Instant,
+        order: RecordOrder,
+    ) {
+        let charges = record.charges();
+        let records = book.entries.get_mut(&key);
+        let known = records.and_then(|records| merge(records, &record, order));
         match known {
             Some(Merge::Left) => {}
             Some(Merge::Cancelled) => book.tidy(&key),
@@ -221,7 +249,7 @@ impl Ledger {
         while charges && book.records >= self.max_records {
             let Some(key) = book.giving.pop_last() else { break };
             let records = book.remove(&key);
-            let (giving, charging): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.delta < 0);
+            let (giving, charging): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| !record.charges());
             for record in giving {
                 self.totals(record.cause).dropped.fetch_add(1, Relaxed);
             }
@@ -250,7 +278,7 @@ impl Ledger {
             let before = entry.len();
             entry.retain(|record| !self.count_if_expired(record, now));
             *records -= before - entry.len();
-            if entry.iter().all(|record| record.delta > 0) {
+            if entry.iter().all(PendingRecord::charges) {
                 giving.remove(key);
             }
             !entry.is_empty()
@@ -278,18 +306,31 @@ enum Merge {
     Cancelled,
 }
 
-/// Merges a record with the one of the same slice and cause, if there is one.
-fn merge(records: &mut Records, record: &PendingRecord) -> Option<Merge> {
+/// Whether a record is newer than those of its counter that are in the book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordOrder {
+    /// It was recorded before them, and comes back from a call.
+    First,
+    Last,
+}
+
+/// Merges a record with the one of the same slice and cause, or of the same hold, if there is one.
+fn merge(records: &mut Records, record: &PendingRecord, order: RecordOrder) -> Option<Merge> {
+    if let Some(hold) = record.hold.filter(|hold| hold.is_idempotent()) {
+        let same = |known: &&mut PendingRecord| known.hold.is_some_and(|known| known.id() == hold.id());
+        let known = records.iter_mut().find(same)?;
+        // What has been said last is done, and what is settled stays so.
+        if order == RecordOrder::Last && !matches!(known.hold, Some(HoldChange::Settle(_))) {
+            *known = record.clone();
+        }
+        return Some(Merge::Left);
+    }
     // In a known slice only records of one cause merge: fallback counters mirror each cause at another time.
     let same = |known: &&mut PendingRecord| {
         (known.slice, known.hold) == (record.slice, record.hold)
             && (record.slice.is_none() || known.cause == record.cause)
     };
     let known = records.iter_mut().find(same)?;
-    if record.hold.is_some() {
-        // The same hold ends once.
-        return Some(Merge::Left);
-    }
     known.delta = known.delta.saturating_add(record.delta);
     (known.limit, known.until) = (record.limit, known.until.max(record.until));
     Some(if known.delta == 0 {
@@ -308,7 +349,7 @@ impl Book {
 
     fn put(&mut self, key: CounterKey, record: PendingRecord) {
         self.records += 1;
-        if record.delta < 0 {
+        if !record.charges() {
             self.giving.insert(key.clone());
         }
         self.entries.entry(key).or_default().push(record);
@@ -326,7 +367,7 @@ impl Book {
     /// Drops a counter's records without hits.
     fn tidy(&mut self, key: &CounterKey) {
         let records = self.remove(key);
-        for record in records.into_iter().filter(|record| record.delta != 0) {
+        for record in records.into_iter().filter(|record| !record.is_nothing()) {
             self.put(key.clone(), record);
         }
     }

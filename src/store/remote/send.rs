@@ -220,7 +220,11 @@ impl<T: Transport> Context<T> {
                 ));
                 continue;
             }
-            let holds = queued.job.answer(&own, own_answers.clone());
+            let stays = |check: &_, change| {
+                let fallback = self.fallback.as_ref();
+                fallback.is_some_and(|fallback| fallback.agrees(check, change))
+            };
+            let holds = queued.job.answer(&own, own_answers.clone(), stays);
             // If the caller gave up, the fallback counters have decided its request themselves.
             if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
                 own.iter()

@@ -89,7 +89,7 @@ impl<T: Transport> Remote<T> {
         Err(error)
     }
 
-    /// Undoes what the parts of a request that does not pass have counted. Debits and refunds stand, unless a part has failed:
+    /// Undoes what the parts of a request that does not pass have counted. Settlements stand; debits and refunds do, unless a part has failed:
     /// the failure mode then decides the whole request again.
     fn undo(&self, transaction: &Transaction, merged: &mut Outcomes, counted: &[bool], failed: bool) {
         let checks = transaction.checks.iter().zip(merged).zip(counted);
@@ -102,8 +102,9 @@ impl<T: Transport> Remote<T> {
                     }
                     None
                 }
-                Hits::Settle { .. } if outcome.holds.repeated => None,
-                Hits::Debit(hits) | Hits::Settle { hits, .. } | Hits::SettleOldest { hits, .. } => {
+                // The failure mode has it settled again, which the store does not do a second time.
+                Hits::Settle { .. } => None,
+                Hits::Debit(hits) | Hits::SettleOldest { hits, .. } => {
                     failed.then(|| Correction::give_back(check, outcome, hits, Cause::Split))
                 }
                 Hits::Acquire(_) | Hits::Peek | Hits::Hold { .. } | Hits::HoldMean(_) => {

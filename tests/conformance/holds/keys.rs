@@ -218,11 +218,15 @@ fn no_key_of_a_hold_stays() {
     let settle = |hits, number| Op::Settle { hits, id: id(number) };
     let oldest = |hits| Op::SettleOldest { hits, mean: 5 };
     let unnamed = Op::Release(HoldId::new(0, [1; 9]));
-    let lives: [&[Op]; 8] = [
+    let force = |hits, number| Op::ForceHold { hits, id: id(number) };
+    let lives: [&[Op]; 11] = [
         &[named(5, 1), settle(3, 1), Op::Reset],
         &[named(5, 1), Op::Reset, settle(0, 1)],
         &[named(5, 1), Op::Release(id(1))],
         &[settle(0, 1), settle(3, 1), Op::Refund(3)],
+        &[settle(0, 1)],
+        &[force(5, 1)],
+        &[settle(0, 1), force(5, 1)],
         &[oldest(0)],
         &[Op::HoldMean(5), oldest(0)],
         &[Op::HoldMean(5), oldest(3), Op::Reset],

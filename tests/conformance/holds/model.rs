@@ -81,6 +81,8 @@ impl Model {
     pub fn step(&mut self, now: u64, op: Op) -> (bool, u64, RetryAfter, Holds) {
         let (mut allowed, mut retry_after, mut holds) = (true, RetryAfter::Now, Holds::default());
         let left = self.alone(now, 0).remaining.saturating_sub(self.open(now));
+        // Hits of a hold that had been settled before, though its answer does not say so.
+        let mut unmade = 0;
         match op {
             Op::Peek => {
                 allowed = left > 0;
@@ -95,7 +97,12 @@ impl Model {
                 };
                 allowed = holds.own > 0;
                 retry_after = self.wait(now, if too_large { 1 } else { hits }, allowed);
-                if allowed {
+                let slice = self.slice(now);
+                let settled = |held: &Held| held.id == id && held.settled && held.slice + SLICES >= slice;
+                if allowed && self.holds.iter().any(settled) {
+                    self.pass(now);
+                    unmade = holds.own;
+                } else if allowed {
                     self.pass(now);
                     let (slice, hits) = (self.slice(now), holds.own);
                     let settled = false;
@@ -120,12 +127,38 @@ impl Model {
                         if let Some(known) = known {
                             (known.settled, holds.own) = (true, known.hits);
                             self.pass(now);
+                        } else {
+                            self.holds.push(Held {
+                                id,
+                                slice,
+                                hits: 0,
+                                settled: true,
+                            });
                         }
                         if hits > 0 {
                             allowed = alone.allowed;
                             retry_after = alone.retry_after;
                             self.debit(now, hits);
                         }
+                    }
+                }
+            }
+            Op::ForceHold { hits, id } => {
+                let slice = self.slice(now);
+                let hits = hits.min(u64::from(u32::MAX) - self.open(now));
+                let of = |held: &&Held| held.id == id && held.slice + SLICES >= slice;
+                match self.holds.iter().find(of) {
+                    Some(known) => holds.own = if known.settled { 0 } else { known.hits },
+                    None if hits == 0 => {}
+                    None => {
+                        self.pass(now);
+                        self.holds.push(Held {
+                            id,
+                            slice,
+                            hits,
+                            settled: false,
+                        });
+                        holds.own = hits;
                     }
                 }
             }
@@ -139,7 +172,7 @@ impl Model {
             }
             other => unreachable!("{other:?}"),
         }
-        let remaining = self.alone(now, 0).remaining.saturating_sub(self.open(now));
+        let remaining = self.alone(now, 0).remaining.saturating_sub(self.open(now) + unmade);
         holds.open = self.open(now);
         holds.expired = std::mem::take(&mut self.ended);
         (allowed, remaining, retry_after, holds)

@@ -48,7 +48,8 @@ impl Oracle {
         let is_permit = matches!(counter.limit.algorithm, Algorithm::Concurrency);
         let unnoted = if is_permit { signed(self.unnoted) } else { 0 };
         let least = ((counter.expected - counter.fewer - unnoted).max(0) + held).min(most);
-        if in_use < least && !(self.forgotten && counter.local) {
+        let may_be_forgotten = counter.local || counter.limit.hold_us > 0;
+        if in_use < least && !(self.forgotten && may_be_forgotten) {
             return Err(format!(
                 "{key}: {in_use} hits are in use ({held} of them held), {least} were admitted: too few"
             ));

@@ -22,11 +22,27 @@ enum Ending {
     Yes,
 }
 
+/// A process: its replica's number and its own.
+type Process = (usize, u64);
+
+/// What a hold keeps on one counter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Own {
+    /// As the caller was told.
+    told: u64,
+    /// Fallback counters may have told less than the store has made of the same request.
+    most: u64,
+    /// It was told by fallback counters: this process has the store make it, unless it dies.
+    by: Option<Process>,
+}
+
 #[derive(Default)]
 struct Hold {
     /// By counter.
-    own: BTreeMap<CounterKey, u64>,
+    own: BTreeMap<CounterKey, Own>,
     ending: Ending,
+    /// Processes that have settled it while the store did not answer: each has the store do so, unless it dies.
+    ended_by: BTreeSet<Process>,
 }
 
 /// All holds that callers know of.
@@ -35,6 +51,8 @@ pub(super) struct HoldBook {
     holds: BTreeMap<HoldId, Hold>,
     /// Those that the store has charged for, by counter.
     charged: BTreeSet<(HoldId, CounterKey)>,
+    /// The smallest cost that was told to be charged for a hold.
+    least: BTreeMap<(HoldId, CounterKey), u64>,
     /// By how much settlements were larger than their holds, or had none.
     over: BTreeMap<CounterKey, u64>,
 }
@@ -49,13 +67,24 @@ impl HoldBook {
         self.holds.entry(id).or_default().ending = Ending::Yes;
     }
 
-    /// What holds of a counter keep whose endings are at most this.
-    fn kept(&self, key: &CounterKey, most: Ending) -> u64 {
-        let holds = self.holds.values().filter(|hold| hold.ending <= most);
-        holds.filter_map(|hold| hold.own.get(key)).sum()
+    /// What holds of a counter keep at least: those that nobody has tried to end.
+    fn least(&self, key: &CounterKey, crashed: &BTreeSet<Process>) -> u64 {
+        let holds = self.holds.values().filter(|hold| hold.ending == Ending::No);
+        let own = holds.filter_map(|hold| hold.own.get(key));
+        own.filter(|own| own.by.is_none_or(|by| !crashed.contains(&by)))
+            .map(|own| own.told)
+            .sum()
     }
 
-    /// Whether a caller was told by the store that it holds something. One that fallback counters answered knows the id, too.
+    /// What they keep at most: those that have not ended for certain.
+    fn most(&self, key: &CounterKey, crashed: &BTreeSet<Process>) -> u64 {
+        let has_ended =
+            |hold: &&Hold| hold.ending == Ending::Yes || hold.ended_by.iter().any(|process| !crashed.contains(process));
+        let holds = self.holds.values().filter(|hold| !has_ended(hold));
+        holds.filter_map(|hold| hold.own.get(key)).map(|own| own.most).sum()
+    }
+
+    /// Whether a caller was told that it holds something.
     fn is_told(&self, id: HoldId, key: &CounterKey) -> bool {
         self.holds.get(&id).is_some_and(|hold| hold.own.contains_key(key))
     }
@@ -72,30 +101,36 @@ impl Oracle {
     /// What is used and held is more than the limit.
     pub(super) fn held(
         &mut self,
+        asked: &Asked,
         key: &CounterKey,
+        hits: u64,
         decision: &Decision,
         status: &Counted,
         known: &Known,
         servers: &[Server],
     ) -> Result<(), String> {
-        // What fallback counters keep is no hold of the store's.
-        let (Some(id), None, true) = (decision.hold, decision.failure, status.holds) else {
+        let (Some(id), true) = (decision.hold, status.holds) else {
             return Ok(());
         };
-        let own = status.outcome.holds.own;
-        *self
+        let told = status.outcome.holds.own;
+        let by_fallback = decision.failure.is_some();
+        let own = self
             .holds
             .holds
             .entry(id)
             .or_default()
             .own
             .entry(key.clone())
-            .or_default() += own;
+            .or_default();
+        own.told += told;
+        own.most += if by_fallback { hits } else { told };
+        own.by = by_fallback.then_some((asked.replica, asked.process));
         let counter = self.counters.get(key).ok_or("an unknown counter")?;
-        if !known.holds_last() || known.mode != OnStoreError::Deny || servers[counter.server].lost_data {
+        if by_fallback || !known.holds_last() || known.mode != OnStoreError::Deny || servers[counter.server].lost_data {
             return Ok(());
         }
-        let (used, kept) = (counter.expected - counter.gone, self.holds.kept(key, Ending::No));
+        let kept = self.holds.least(key, &self.crashed);
+        let used = counter.expected - counter.gone;
         let bound = counter.limit.hits + self.holds.over(key);
         if used + signed(kept) > signed(bound) {
             return Err(format!(
@@ -121,8 +156,19 @@ impl Oracle {
         known: &Known,
         servers: &[Server],
     ) -> Result<(), String> {
-        let somewhere = decision.failure.is_none() || known.mode == OnStoreError::Local;
-        if !somewhere || status.outcome.holds.repeated {
+        let process = (asked.replica, asked.process);
+        if decision.failure.is_some() {
+            self.holds.holds.entry(id).or_default().ended_by.insert(process);
+        }
+        if status.outcome.holds.repeated {
+            // The store may have settled it for this very request, of which another part failed.
+            let before = self.holds.least.get(&(id, key.clone())).copied();
+            if let (Some(_), Some(counter)) = (decision.failure, self.counters.get_mut(key)) {
+                let least = before.map_or(cost, |before| before.min(cost));
+                self.holds.least.insert((id, key.clone()), least);
+                counter.expected += signed(least) - signed(before.unwrap_or(least));
+                counter.more += signed(before.unwrap_or(0).max(cost));
+            }
             return Ok(());
         }
         let lost_data = servers[self.server_of(key)].lost_data;
@@ -132,10 +178,19 @@ impl Oracle {
             return Err(format!("{key}: a hold was charged for twice"));
         }
         let hold = self.holds.holds.get(&id).filter(|hold| hold.ending < Ending::Yes);
-        let own = hold.and_then(|hold| hold.own.get(key)).copied().unwrap_or_default();
+        let own = hold.and_then(|hold| hold.own.get(key)).map_or(0, |own| own.told);
         *self.holds.over.entry(key.clone()).or_default() += cost.saturating_sub(own);
+        // Several processes may settle a hold while the store does not answer, which then charges for the first that it hears.
+        let before = self.holds.least.get(&(id, key.clone())).copied();
+        let least = before.map_or(cost, |before| before.min(cost));
+        self.holds.least.insert((id, key.clone()), least);
         if let Some(counter) = self.counters.get_mut(key) {
-            counter.expected += signed(cost);
+            counter.expected += signed(least) - signed(before.unwrap_or(0));
+            counter.more += signed(before.map_or(0, |before| before.max(cost)));
+            if decision.failure.is_some() && !known.holds_last() {
+                // The store may have settled it, and have forgotten that when it hears of it again.
+                counter.more += signed(cost);
+            }
         }
         if decision.failure.is_some() {
             let by_fallback = self.by_fallback.entry((asked.replica, asked.process, key.clone()));
@@ -158,9 +213,14 @@ impl Oracle {
         }
         let (_, open) = server.look(now_ms, key, &counter.limit);
         let (least, most) = if holds_last(&counter.limit) {
-            let least = self.holds.kept(key, Ending::No);
-            let most = self.holds.kept(key, Ending::Perhaps) + self.held_in_doubt(key, sent);
-            (least, if self.dropped { u64::MAX } else { most })
+            let least = if self.forgotten {
+                0
+            } else {
+                self.holds.least(key, &self.crashed)
+            };
+            let most = self.holds.most(key, &self.crashed) + self.held_in_doubt(key, sent);
+            let is_unbounded = self.dropped || self.forgotten;
+            (least, if is_unbounded { u64::MAX } else { most })
         } else {
             (0, 0)
         };

@@ -50,8 +50,8 @@ impl World<'_> {
                     stats.lease_keys, stats.denials.entries
                 ));
             }
-            let charges = &stats.causes[Cause::Fallback as usize];
-            self.oracle.forgotten |= replica.evicted() > 0 || charges.dropped > 0;
+            let dropped = |cause| stats.causes[cause as usize].dropped > 0;
+            self.oracle.forgotten |= replica.evicted() > 0 || dropped(Cause::Fallback) || dropped(Cause::Settlement);
             let circuits = replica.circuits();
             let is_open = circuits.iter().map(|state| matches!(state, CircuitState::Open { .. }));
             process.opened.resize(circuits.len(), false);

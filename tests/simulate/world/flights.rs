@@ -115,7 +115,12 @@ impl World<'_> {
         let corrects = |check: &Check<Op>| {
             matches!(
                 check.hits,
-                Op::Refund(_) | Op::Return { .. } | Op::Debit(_) | Op::Release(_)
+                Op::Refund(_)
+                    | Op::Return { .. }
+                    | Op::Debit(_)
+                    | Op::Release(_)
+                    | Op::Settle { .. }
+                    | Op::ForceHold { .. }
             )
         };
         let requests = calls
@@ -277,6 +282,7 @@ fn shown(op: Op) -> String {
         Op::Hold { hits, .. } => format!("Hold({hits})"),
         Op::Settle { hits, .. } => format!("Settle({hits})"),
         Op::Release(_) => "Release".to_owned(),
+        Op::ForceHold { hits, .. } => format!("ForceHold({hits})"),
         other => format!("{other:?}"),
     }
 }
