@@ -44,6 +44,8 @@ pub struct LimitSpec {
     pub max_delay_us: Option<u64>,
     /// Hits are held until they are settled, at most for this many microseconds, and at most for a window.
     pub hold_us: Option<u64>,
+    /// Holds have no ids, and keep a mean cost.
+    pub holds_mean: bool,
 }
 
 impl LimitSpec {
@@ -58,6 +60,7 @@ impl LimitSpec {
             precision: None,
             max_delay_us: None,
             hold_us: None,
+            holds_mean: false,
         }
     }
 }
@@ -102,6 +105,7 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
             AlgorithmKind::Concurrency => Algorithm::Concurrency,
         },
         hold_us: spec.hold_us.unwrap_or(0).min(spec.window.micros()),
+        holds_mean: spec.holds_mean,
     })
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use crate::engine::Active;
 use crate::mapping::MAX_VALUE_BYTES;
 use crate::model::time::MAX_EXACT;
-use crate::model::{Descriptor, Entry, Request};
+use crate::model::{Descriptor, Entry, HOLD_ENTRY, Request, Settles};
 use crate::prove::http::HttpRequest;
 
 use super::problem::Problem;
@@ -145,9 +145,15 @@ fn descriptor(asked: Asked) -> Result<Descriptor, Problem> {
             value: asked.value,
         })
     };
+    let mut entries = asked.entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+    let settles = Settles::take(&mut entries);
+    if entries.is_empty() {
+        return Err(Problem::bad(format!("entries: at least one beside {HOLD_ENTRY}")));
+    }
     Ok(Descriptor {
-        entries: asked.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        entries,
         hits_addend: asked.hits_addend,
+        settles,
         ..Descriptor::default()
     })
 }

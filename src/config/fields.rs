@@ -30,6 +30,12 @@ impl<'n> Fields<'n> {
         (!matches!(node.value, Value::Null)).then_some(*node)
     }
 
+    /// Where a field stands that is null.
+    pub(crate) fn null(&self, name: &str) -> Option<&'n Node> {
+        let (_, node) = self.0.iter().find(|(field, _)| *field == name)?;
+        matches!(node.value, Value::Null).then_some(*node)
+    }
+
     /// All of them, in the order of the file, null ones too.
     pub(crate) fn all(&self) -> &[(&'static str, &'n Node)] {
         &self.0
@@ -54,6 +60,13 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn report(&mut self, problem: Problem, place: Option<Place>) {
         self.add(Severity::Error, problem, place);
+    }
+
+    /// Warns of a field whose name alone may be meant to say something.
+    pub(super) fn warn_if_null(&mut self, fields: &Fields<'_>, field: &'static str) {
+        if let Some(node) = fields.null(field) {
+            self.add(Severity::Warning, Problem::NoValue { field }, node.place);
+        }
     }
 
     fn add(&mut self, severity: Severity, problem: Problem, place: Option<Place>) {

@@ -132,6 +132,10 @@ pub enum Problem {
     Conflict { field: &'static str, other: &'static str },
     #[error("`{field}` has no effect here: it needs {needs}")]
     NoEffect { field: &'static str, needs: &'static str },
+    #[error("`{field}` has no value, so it is as if it were not there")]
+    NoValue { field: &'static str },
+    #[error("no descriptor matches the key `sluicegate_hold`: it is taken out before rules are looked for")]
+    HoldKey,
     #[error("a hold's ttl of {ttl} is longer than the window of {window}, and is cut to it")]
     HoldOutlastsWindow { ttl: String, window: Window },
     #[error("each value that matches has a counter of its own, so a client that varies it is not limited")]
@@ -237,6 +241,8 @@ impl Problem {
             Self::BesideUnlimited { field } => format!("leave out `{field}`, or `unlimited`").into(),
             Self::Conflict { field, other } => format!("keep `{field}` or `{other}`, not both").into(),
             Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
+            Self::NoValue { field } => format!("write `{field}: {{}}` for its defaults, or leave it out").into(),
+            Self::HoldKey => "put what stands below it in its place".into(),
             Self::HoldOutlastsWindow { .. } => "give the longest time that a request may take".into(),
             Self::NotFinite => "quote it to keep it as text".into(),
             Self::Limit(_) => return None,

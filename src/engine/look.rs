@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::smallvec;
 
-use crate::algorithms::quota;
+use crate::algorithms::{held, quota};
 use crate::model::{Check, CounterKey, Enforcement, Hits, Limit, Outcome, Request, RetryAfter, Transaction, Window};
 use crate::rules::OnStoreError;
 
@@ -124,15 +124,24 @@ impl Counter {
         }
     }
 
-    /// Microseconds until a hit passes; `None` where no waiting helps, or only a count of the hits could tell.
+    /// Microseconds until its hits pass if nobody else asks, at the latest; `None` where no waiting helps.
     #[must_use]
     pub fn retry_after_us(&self) -> Option<u64> {
         if self.would_pass() {
             return Some(0);
         }
+        let hits = match self.hits {
+            Hits::Hold { hits, .. } => hits.min(self.quota()),
+            Hits::Acquire(hits) | Hits::Debit(hits) => hits,
+            _ => 1,
+        };
         match self.outcome.retry_after {
-            RetryAfter::Micros(us) => Some(us),
-            RetryAfter::Now | RetryAfter::Never => None,
+            _ if hits > self.quota() => None,
+            RetryAfter::Never => None,
+            RetryAfter::Micros(us) if hits <= 1 => Some(us),
+            // Any of the holds in the way may be settled at any time.
+            _ if self.used() + hits <= self.quota() => Some(held::RETRY_US),
+            _ => Some(self.outcome.reset_after_us),
         }
     }
 }

@@ -262,7 +262,9 @@ fn push_state(key: &mut String, owner: Owner, limit: &Limit) {
         let _ = write!(key, ":{}:{}", calendar.unit().name(), calendar.zone());
     }
     if limit.hold_us > 0 {
-        let _ = write!(key, "+h{}", Length(limit.hold_us));
+        // What is kept of the two kinds of holds is read differently.
+        let kind = if limit.holds_mean { 'm' } else { 'h' };
+        let _ = write!(key, "+{kind}{}", Length(limit.hold_us));
     }
     if let Owner::Several(tag) = owner {
         let _ = write!(key, "#{tag}");

@@ -158,6 +158,8 @@ pub struct Limit {
     pub algorithm: Algorithm,
     /// Microseconds that a hold lasts unless it is settled; 0 = hits are counted, not held.
     pub hold_us: u64,
+    /// Holds have no ids and are only counted: each keeps what requests cost on average.
+    pub holds_mean: bool,
 }
 
 /// An algorithm with its parameters.

@@ -303,6 +303,23 @@ descriptors:
         let found = ["used", "held", "remaining"].map(|name| counter[name].as_u64());
         assert_eq!(found, expected.map(Some), "{counter}");
     }
+    // How long to wait for so many hits: holds in the way may be settled at any time, and no waiting makes a limit larger. What
+    // settles a hold has no key to be matched.
+    for (hits, settles, expected) in [
+        (70, None, json!(0)),
+        (80, None, json!(1000)),
+        (101, None, json!(1000)),
+        (101, Some("none"), Value::Null),
+        (70, Some("none"), json!(0)),
+    ] {
+        let user = json!({ "key": "user", "value": "x" });
+        let hold = settles.map(|id| json!({ "key": "sluicegate_hold", "value": id }));
+        let entries: Vec<_> = [user].into_iter().chain(hold).collect();
+        let asked = json!({ "domain": "d", "descriptors": [{ "entries": entries, "hits_addend": hits }] });
+        let answer = explain(&api, &asked).await;
+        let counter = &answer["descriptors"][0]["counter"];
+        assert_eq!(counter["retry_in_ms"], expected, "{hits} {settles:?}: {answer}");
+    }
 }
 
 #[tokio::test]

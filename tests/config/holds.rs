@@ -1,6 +1,7 @@
 //! `hold`: what it compiles to, what is wrong with it, and what is warned of.
 
 use sluicegate::config::{ConfigErrors, load_with_warnings};
+use sluicegate::model::key::{Owner, Part, counter_key};
 use sluicegate::rules::Defaults;
 
 use super::errors::refused;
@@ -39,6 +40,17 @@ fn a_hold_lasts_its_ttl_and_no_longer_than_the_window() {
     // Where the source has no field for it.
     let in_metadata = "domain: d\ndescriptors:\n  - key: k\n    rate_limit: {unit: day, requests_per_unit: 1}\n    metadata: {sluicegate: {hold: {ttl: 5s}}}\n";
     assert_eq!(rules(in_metadata).rules[0].limit.expect("a limit").hold_us, 5_000_000);
+}
+
+/// What is kept of holds with and without ids cannot be read as the other, so a rule that changes between them starts anew.
+#[test]
+fn holds_of_two_kinds_have_two_counters() {
+    let key = |rate_limit: &str| {
+        let limit = rules(&yaml(rate_limit)).rules[0].limit.expect("a limit");
+        counter_key("", Owner::Rule, &limit, "d", [Part::Own("k", "v")])
+    };
+    assert_eq!(key("unit: day, hold: {}").as_str(), "sw+h600:{d|k=v}");
+    assert_eq!(key("unit: day, hold: {adaptive: {}}").as_str(), "sw+m600:{d|k=v}");
 }
 
 #[test]
@@ -103,4 +115,19 @@ fn a_ttl_above_the_window_and_a_lease_in_vain_are_warned_of() {
         "{lease:?}"
     );
     assert_eq!(warned("unit: minute, hold: {}"), Vec::<String>::new());
+    // A name without a value, as an indentation that slipped leaves it.
+    for (rate_limit, field) in [
+        ("unit: minute, hold:", "`hold` has no value"),
+        ("unit: minute, hold: {adaptive:}", "`adaptive` has no value"),
+    ] {
+        let nothing = warned(rate_limit);
+        assert!(nothing.len() == 1 && nothing[0].contains(field), "{nothing:?}");
+    }
+    let yaml = "domain: d\ndescriptors:\n  - key: sluicegate_hold\n    rate_limit: {unit: day, requests_per_unit: 1}\n";
+    let loaded = load_with_warnings(&[text(yaml)], &Defaults::default(), ConfigErrors::default());
+    let lines = loaded.expect("good rules").1.lines().collect::<Vec<_>>();
+    assert!(
+        lines.len() == 1 && lines[0].contains("no descriptor matches the key `sluicegate_hold`"),
+        "{lines:?}"
+    );
 }

@@ -69,6 +69,7 @@ fn golden(algorithm: AlgorithmKind) -> (Limit, Vec<Line>) {
         precision: None,
         max_delay_us: None,
         hold_us: None,
+        holds_mean: false,
     };
     let lines = of_windows(&mut spec).unwrap_or_else(|| of_buckets(&mut spec));
     (build(&spec).expect("a good limit"), lines)

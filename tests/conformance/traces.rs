@@ -91,6 +91,7 @@ fn any_limit_in(algorithm: AlgorithmKind, seconds: u32) -> impl Strategy<Value =
             precision: precision.filter(|_| is(AlgorithmKind::SlidingWindow)),
             max_delay_us: max_delay_us.filter(|_| is(AlgorithmKind::LeakyBucket)),
             hold_us: None,
+            holds_mean: false,
         };
         build(&spec).expect("a good limit")
     })

@@ -98,6 +98,7 @@ pub(super) fn compile(
         precision: step.precision(&options, algorithm),
         max_delay_us,
         hold_us: step.hold(&options, window),
+        holds_mean: hold_first.is_some(),
     };
     let limit = step.build(spec, &options, rate_limit.place);
     let leased = limit.filter(|_| scope.has_rlqs()).and_then(|limit| leased(&limit));

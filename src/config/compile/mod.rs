@@ -26,6 +26,7 @@ mod values;
 use std::collections::{HashMap, HashSet, hash_map};
 use std::sync::Arc;
 
+use crate::model::HOLD_ENTRY;
 use crate::rules::plans::PlanSource;
 use crate::rules::{Defaults, Domain, Level, Node, QuotaMapping, Rule, RuleSet, pattern};
 
@@ -211,6 +212,9 @@ impl Compiler<'_> {
         let help = "add `key: …`, the key of the descriptor entry that Envoy sends";
         let missing = ("a descriptor", help);
         let key = scope.required(self.errors, "key", &descriptor.key, missing, descriptor.place);
+        if descriptor.key.value().is_some_and(|key| key == HOLD_ENTRY) {
+            scope.warn(self.errors, Problem::HoldKey, descriptor.key.place());
+        }
         let value = scope.short(self.errors, "value", &descriptor.value);
         key && value && !matches!(descriptor.value, Field::Broken)
     }

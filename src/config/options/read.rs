@@ -104,6 +104,7 @@ impl Reader<'_> {
                 }
             }
             Kind::Hold(slot) => {
+                self.warn_if_null(fields, name);
                 if let Some(node) = fields.get(name) {
                     *(slot.get_mut)(into) = shapes::hold(self, node);
                 }

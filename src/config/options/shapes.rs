@@ -156,6 +156,7 @@ pub(super) fn hold(reader: &mut Reader<'_>, node: &Node) -> Field<Hold> {
     match reader.table_fields(node, "`hold`", &HOLD) {
         Some(fields) => {
             let ttl = reader.text(&fields, "ttl");
+            reader.warn_if_null(&fields, "adaptive");
             let adaptive = fields.get("adaptive").map_or(Field::Absent, |node| {
                 match reader.table_fields(node, "`adaptive`", &ADAPTIVE) {
                     Some(fields) => Field::at(reader.number(&fields, "first", u64::from(u32::MAX)), node.place),
