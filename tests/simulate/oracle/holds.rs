@@ -99,6 +99,7 @@ impl Oracle {
     ///
     /// # Errors
     /// What is used and held is more than the limit.
+    #[allow(clippy::too_many_arguments, reason = "all that an answer says")]
     pub(super) fn held(
         &mut self,
         asked: &Asked,
