@@ -169,30 +169,12 @@ pub fn trace_of_holds(open: Open, algorithm: AlgorithmKind) {
         let again = settle(NOW_US, hits, 0);
         assert_eq!((again.remaining, again.holds.repeated), (50, true));
     }
-    // An id that nobody knows is charged in full, and once.
-    for repeated in [false, true] {
-        let forged = settle(NOW_US, 30, 999);
-        assert_eq!(
-            (forged.remaining, forged.holds.own, forged.holds.repeated),
-            (20, 0, repeated)
-        );
-    }
-    // Its hold comes after it.
-    let late = one(NOW_US, Op::ForceHold { hits: 20, id: id(999) });
-    assert_eq!((late.remaining, late.holds.own), (20, 0));
-    hold(NOW_US, 20, 999);
-    let beside = all([check(
-        &key,
-        limit,
-        Op::Hold { hits: 20, id: id(999) },
-        Enforcement::Enforce,
-    )]);
-    let calls = [
-        beside,
-        all([check(&fresh_key(), limit, Op::Peek, Enforcement::Enforce)]),
-    ];
-    subject.decide(NOW_US, &calls);
-    assert_eq!(one(NOW_US, Op::Peek).remaining, 20);
+    // An id that nobody knows is charged in full.
+    let forged = settle(NOW_US, 30, 999);
+    assert_eq!(
+        (forged.remaining, forged.holds.own, forged.holds.repeated),
+        (20, 0, false)
+    );
     // A release gives back everything, and a later settlement of it is charged in full.
     one(NOW_US, Op::Release(id(1)));
     assert_eq!(one(NOW_US, Op::Peek).remaining, 520);
@@ -214,21 +196,38 @@ pub fn trace_of_holds(open: Open, algorithm: AlgorithmKind) {
     assert_eq!(hold(later, 100, 24).holds.expired, 0);
     // Settled too late: charged in full.
     assert_eq!(settle(later, 100, 21).holds.own, 0);
-    // A hold that was granted elsewhere is made once, over the limit if need be.
-    for hits in [2000, 1] {
-        let forced = one(later, Op::ForceHold { hits, id: id(25) });
-        assert_eq!((forced.allowed, forced.remaining, forced.holds.own), (true, 0, 2000));
-    }
-    one(later, Op::Release(id(25)));
-    // The call that asked for it comes after all of this.
-    one(later, Op::ForceHold { hits: 50, id: id(26) });
-    let before = one(later, Op::Peek);
-    hold(later, 60, 26);
-    assert_eq!(one(later, Op::Peek).holds.open, before.holds.open);
-    one(later, Op::Release(id(26)));
     // Over the limit, if need be.
     let over = settle(later, 5000, 23);
     assert_eq!((over.allowed, over.remaining, over.holds.own), (false, 0, 100));
+    come_late(&subject, limit);
+}
+
+/// Holds and settlements that reach the store in another order, or more than once.
+fn come_late(subject: &Subject, limit: Limit) {
+    let key = fresh_key();
+    let one = |op| ask(subject, NOW_US, &key, limit, op);
+    let told = |outcome: Outcome| (outcome.remaining, outcome.holds.own, outcome.holds.repeated);
+    // A settlement twice, then its hold, by force or as it was asked for, alone or beside another call.
+    let settle = Op::Settle { hits: 30, id: id(1) };
+    assert_eq!(told(one(settle)), (970, 0, false));
+    assert_eq!(told(one(settle)), (970, 0, true));
+    assert_eq!(told(one(Op::ForceHold { hits: 20, id: id(1) })), (970, 0, false));
+    let hold = Op::Hold { hits: 20, id: id(1) };
+    one(hold);
+    let beside =
+        [(&key, hold), (&fresh_key(), Op::Peek)].map(|(key, op)| all([check(key, limit, op, Enforcement::Enforce)]));
+    subject.decide(NOW_US, &beside);
+    assert_eq!(one(Op::Peek).remaining, 970);
+    // A hold by force twice, over the limit if need be, and the call that asked for it after all.
+    for hits in [2000, 1] {
+        let forced = one(Op::ForceHold { hits, id: id(2) });
+        assert_eq!((forced.allowed, told(forced)), (true, (0, 2000, false)));
+    }
+    one(Op::Release(id(2)));
+    one(Op::ForceHold { hits: 50, id: id(3) });
+    one(Op::Hold { hits: 60, id: id(3) });
+    assert_eq!(one(Op::Peek).holds.open, 50);
+    assert_eq!(told(one(Op::Settle { hits: 40, id: id(3) })), (930, 50, false));
 }
 
 /// Several held counters in one request: all or nothing, one id.

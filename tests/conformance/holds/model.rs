@@ -19,8 +19,8 @@ pub struct Model {
 struct Held {
     id: HoldId,
     slice: u64,
+    /// 0 = it is settled.
     hits: u64,
-    settled: bool,
 }
 
 impl Model {
@@ -39,7 +39,7 @@ impl Model {
     }
 
     fn open(&self, now: u64) -> u64 {
-        let counts = |held: &&Held| !held.settled && held.slice + SLICES >= self.slice(now);
+        let counts = |held: &&Held| held.slice + SLICES >= self.slice(now);
         self.holds.iter().filter(counts).map(|held| held.hits).sum()
     }
 
@@ -49,11 +49,7 @@ impl Model {
         let (ended, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.holds)
             .into_iter()
             .partition(|held| held.slice + SLICES < slice);
-        self.ended += ended
-            .iter()
-            .filter(|held| !held.settled)
-            .map(|held| held.hits)
-            .sum::<u64>();
+        self.ended += ended.iter().map(|held| held.hits).sum::<u64>();
         self.holds = kept;
     }
 
@@ -97,70 +93,26 @@ impl Model {
                 };
                 allowed = holds.own > 0;
                 retry_after = self.wait(now, if too_large { 1 } else { hits }, allowed);
-                let slice = self.slice(now);
-                let settled = |held: &Held| held.id == id && held.settled && held.slice + SLICES >= slice;
-                if allowed && self.holds.iter().any(settled) {
-                    self.pass(now);
-                    unmade = holds.own;
-                } else if allowed {
-                    self.pass(now);
-                    let (slice, hits) = (self.slice(now), holds.own);
-                    let settled = false;
-                    self.holds.push(Held {
-                        id,
-                        slice,
-                        hits,
-                        settled,
-                    });
+                match self.known(now, id) {
+                    Some(_) => unmade = holds.own,
+                    None if allowed => self.make(now, id, holds.own),
+                    None => {}
                 }
             }
             Op::Settle { hits, id } => {
                 let alone = self.alone(now, hits);
-                let slice = self.slice(now);
-                let known = self
-                    .holds
-                    .iter_mut()
-                    .find(|held| held.id == id && held.slice + SLICES >= slice);
-                match known {
-                    Some(known) if known.settled => holds.repeated = true,
-                    known => {
-                        if let Some(known) = known {
-                            (known.settled, holds.own) = (true, known.hits);
-                            self.pass(now);
-                        } else {
-                            self.holds.push(Held {
-                                id,
-                                slice,
-                                hits: 0,
-                                settled: true,
-                            });
-                        }
-                        if hits > 0 {
-                            allowed = alone.allowed;
-                            retry_after = alone.retry_after;
-                            self.debit(now, hits);
-                        }
-                    }
+                holds = self.settle(now, id);
+                if hits > 0 && !holds.repeated {
+                    (allowed, retry_after) = (alone.allowed, alone.retry_after);
+                    self.debit(now, hits);
                 }
             }
             Op::ForceHold { hits, id } => {
-                let slice = self.slice(now);
                 let hits = hits.min(u64::from(u32::MAX) - self.open(now));
-                let of = |held: &&Held| held.id == id && held.slice + SLICES >= slice;
-                match self.holds.iter().find(of) {
-                    Some(known) => holds.own = if known.settled { 0 } else { known.hits },
-                    None if hits == 0 => {}
-                    None => {
-                        self.pass(now);
-                        self.holds.push(Held {
-                            id,
-                            slice,
-                            hits,
-                            settled: false,
-                        });
-                        holds.own = hits;
-                    }
+                if hits > 0 && self.known(now, id).is_none() {
+                    self.make(now, id, hits);
                 }
+                holds.own = self.known(now, id).map_or(0, |held| held.hits);
             }
             Op::Release(id) => self.release(now, id),
             Op::Debit(hits) => {
@@ -178,9 +130,38 @@ impl Model {
         (allowed, remaining, retry_after, holds)
     }
 
+    /// A hold of this id that has not expired, open or settled; settled ones keep nothing.
+    fn known(&mut self, now: u64, id: HoldId) -> Option<&mut Held> {
+        let slice = self.slice(now);
+        let is_it = |held: &&mut Held| held.id == id && held.slice + SLICES >= slice;
+        self.holds.iter_mut().find(is_it)
+    }
+
+    fn make(&mut self, now: u64, id: HoldId, hits: u64) {
+        self.pass(now);
+        let slice = self.slice(now);
+        self.holds.push(Held { id, slice, hits });
+    }
+
+    /// Ends a hold; one that is not known is settled from then on.
+    fn settle(&mut self, now: u64, id: HoldId) -> Holds {
+        let (slice, mut holds) = (self.slice(now), Holds::default());
+        match self.known(now, id) {
+            Some(known) => {
+                holds.own = std::mem::take(&mut known.hits);
+                holds.repeated = holds.own == 0;
+                if holds.own > 0 {
+                    self.pass(now);
+                }
+            }
+            None => self.holds.push(Held { id, slice, hits: 0 }),
+        }
+        holds
+    }
+
     fn release(&mut self, now: u64, id: HoldId) {
         let slice = self.slice(now);
-        let of = |held: &Held| held.id == id && !held.settled && held.slice + SLICES >= slice;
+        let of = |held: &Held| held.id == id && held.hits > 0 && held.slice + SLICES >= slice;
         if self.holds.iter().any(of) {
             self.holds.retain(|held| !of(held));
             self.pass(now);
