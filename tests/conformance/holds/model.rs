@@ -93,10 +93,11 @@ impl Model {
                 };
                 allowed = holds.own > 0;
                 retry_after = self.wait(now, if too_large { 1 } else { hits }, allowed);
-                match self.known(now, id) {
-                    Some(_) => unmade = holds.own,
-                    None if allowed => self.make(now, id, holds.own),
-                    None => {}
+                if allowed && self.known(now, id).is_some() {
+                    unmade = holds.own;
+                    self.pass(now);
+                } else if allowed {
+                    self.make(now, id, holds.own);
                 }
             }
             Op::Settle { hits, id } => {
