@@ -106,6 +106,7 @@ pub fn build(spec: &LimitSpec) -> Result<Limit, LimitError> {
         },
         hold_us: spec.hold_us.unwrap_or(0).min(spec.window.micros()),
         holds_mean: spec.holds_mean,
+        settles_once: false,
     })
 }
 

@@ -160,6 +160,8 @@ pub struct Limit {
     pub hold_us: u64,
     /// Holds have no ids and are only counted: each keeps what requests cost on average.
     pub holds_mean: bool,
+    /// Holds are settled once, so that no record of a settled one has to be kept: leases of quotas, of which there are many.
+    pub settles_once: bool,
 }
 
 /// An algorithm with its parameters.

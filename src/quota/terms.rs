@@ -65,6 +65,7 @@ pub fn leased(limit: &Limit) -> Option<Limit> {
     let lease_us = life_us(longest_ttl_s(limit)) + LATE_US;
     Some(Limit {
         hold_us: counts_us.saturating_add(lease_us),
+        settles_once: true,
         ..*limit
     })
 }

@@ -230,6 +230,50 @@ fn come_late(subject: &Subject, limit: Limit) {
     assert_eq!(told(one(Op::Settle { hits: 40, id: id(3) })), (930, 50, false));
 }
 
+/// Leases of quotas: a settled one leaves nothing behind, beside its counter or with a key of its own.
+pub fn settled_once(open: Open, algorithm: AlgorithmKind) {
+    if !algorithm.can_hold() || algorithm == AlgorithmKind::Concurrency {
+        return;
+    }
+    let (subject, key) = (open(), fresh_key());
+    let limit = Limit {
+        settles_once: true,
+        ..held(algorithm, 1000, 36_000, 60 * SECOND_US)
+    };
+    let one = |op| ask(&subject, NOW_US, &key, limit, op);
+    for number in 0..20 {
+        one(Op::Hold {
+            hits: 10,
+            id: id(number),
+        });
+    }
+    for number in 0..20 {
+        assert_eq!(
+            one(Op::Settle {
+                hits: 4,
+                id: id(number)
+            })
+            .holds
+            .own,
+            10
+        );
+    }
+    let peek = one(Op::Peek);
+    assert_eq!((peek.remaining, peek.holds.open), (920, 0));
+    // So each is charged again.
+    for number in [0, 19, 20] {
+        let again = one(Op::Settle {
+            hits: 10,
+            id: id(number),
+        });
+        assert_eq!((again.holds.own, again.holds.repeated), (0, false));
+    }
+    assert_eq!(one(Op::Peek).remaining, 890);
+    one(Op::Hold { hits: 10, id: id(21) });
+    assert_eq!(one(Op::Settle { hits: 0, id: id(21) }).holds.own, 10);
+    assert_eq!(one(Op::Peek).remaining, 890);
+}
+
 /// Several held counters in one request: all or nothing, one id.
 pub fn all_or_nothing(open: Open) {
     let subject = open();

@@ -72,6 +72,7 @@ macro_rules! conformance {
             conformance!(# $open, frees, a_denied_transaction_refunds);
             conformance!(# $open, frees, a_return_leaves_its_own_slice);
             conformance!(# $open, holds, trace_of_holds);
+            conformance!(# $open, holds, settled_once);
             conformance!(# $open, adaptive, a_release_ends_the_oldest);
             conformance!(# $open, adaptive, the_oldest_is_settled_and_all_are_worth_the_mean);
             conformance!(# $open, holds, held_and_used_as_counted_one_by_one);

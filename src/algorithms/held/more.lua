@@ -85,13 +85,7 @@ function held.release(state, now, record)
   end
   if record.slice and record.hits > 0 then
     leave(state, now, record)
-    local at = not record.loose and place_of(state, record.id)
-    if at then
-      state.records = string.sub(state.records, 1, at - 1) .. string.sub(state.records, at + RECORD)
-    else
-      record.changed = true
-    end
-    record.slice = nil
+    forget_record(state, record)
   end
 end
 

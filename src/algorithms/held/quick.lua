@@ -9,9 +9,9 @@ while #data == 120 and #ARGV == 1 do
   local now, _, number, limit, p2, p3, p4, hold_us, _, _, _, kind, _, hits, record_at =
     unpack_from("<ddddddddddddddd", data)
   -- A log, a calendar, and what is no hold and no settlement.
-  if number == 1 or number == 4 and p3 > 0 or kind < 6 or kind == 8 or kind == 9 or hits == 0 and (kind == 6 or kind == 11) then break end
+  if number == 1 or number == 4 and p3 > 0 or kind < 6 or kind > 7 and kind < 11 or hits == 0 and (kind == 6 or kind == 12) then break end
   -- What a hold is worth, where they are counted.
-  local each = kind >= 10 and record_at or 1
+  local each = kind >= 11 and record_at or 1
   local spare_ms = 3600000
   if now == 0 then
     local time = call("TIME")
@@ -98,10 +98,10 @@ while #data == 120 and #ARGV == 1 do
       open = open - unpack_from("<I4", value, at)
     end
   end
-  if hits > left - (kind == 6 and open or 0) or kind == 10 and left <= open * each then break end
+  if hits > left - (kind == 6 and open or 0) or kind == 11 and left <= open * each then break end
 
   -- A settlement's record.
-  local id, at, own_slice, own = kind < 10 and sub(KEYS[record_at], -12), nil, nil, hits
+  local id, at, own_slice, own = kind < 11 and sub(KEYS[record_at], -12), nil, nil, hits
   -- One that has been settled before it was made.
   if kind == 6 and string.find(value, id, older_end + 1, true) then break end
   if kind == 7 then
@@ -136,12 +136,12 @@ while #data == 120 and #ARGV == 1 do
       local left_us = (newest + 33) * hold_us - now
       call("SET", KEYS[record_at], record, "PX", (left_us + -left_us % 1000) / 1000 + 1 + spare_ms)
     end
-  elseif kind == 10 then
+  elseif kind == 11 then
     own = left - open * each
     own = each < own and each or own
     open, head = open + 1, head + 1
   else
-    if kind == 11 then
+    if kind == 12 then
       -- The oldest.
       own_slice, own = newest, open > 0 and 1 or 0
       for from = 1, #older - 3, 4 do
@@ -167,7 +167,7 @@ while #data == 120 and #ARGV == 1 do
     if open == 0 then
       newest, head, older = 0, 0, ""
     end
-    if kind == 11 then
+    if kind == 12 then
       own = own * each
     elseif at then
       at = at - older_end
@@ -223,7 +223,7 @@ while #data == 120 and #ARGV == 1 do
   end
   open, expired = open * each, expired * each
   left = left > open and left - open or 0
-  if kind == 6 or kind == 10 then
+  if kind == 6 or kind == 11 then
     return pack("<dddddddddd", now, 1, left, 0, reset_after, 0, open, own, expired, 0)
   end
   return pack("<ddddddddddd", now, 1, left, 0, reset_after, 0, 0, open, own, expired, 0)

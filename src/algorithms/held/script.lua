@@ -214,8 +214,22 @@ local function leave(state, now, record)
   return given
 end
 
+-- Removes a record.
+local function forget_record(state, record)
+  local at = not record.loose and place_of(state, record.id)
+  if at then
+    state.records = string.sub(state.records, 1, at - 1) .. string.sub(state.records, at + RECORD)
+  else
+    record.changed = true
+  end
+  record.slice = nil
+end
+
 -- Ends a hold; what it had kept, and whether it had been settled before.
-local function finish(state, now, record)
+local function finish(state, now, record, forgets)
+  if not record.slice and forgets then
+    return 0, 0
+  end
   if not record.slice then
     -- Its hold may be on its way, or has expired; the same settlement may come again.
     local slice_us = state.slice_us
@@ -229,15 +243,19 @@ local function finish(state, now, record)
   end
   local own = leave(state, now, record)
   record.hits = 0
-  put_record(state, record)
+  if forgets then
+    forget_record(state, record)
+  else
+    put_record(state, record)
+  end
   return own, 0
 end
 
 -- Ends a hold and counts hits. Returns whether the hits fit, what is left, when to come again, when the counter is as new,
 -- what the hold had kept, whether it had been settled before, and what would have fit if not all did.
-function held.settle(state, now, record, hits, p1, p2, p3, p4)
+function held.settle(state, now, record, hits, p1, p2, p3, p4, forgets)
   local main, counter = state.main, state.counter
-  local own, again = finish(state, now, record)
+  local own, again = finish(state, now, record, forgets)
   if again == 1 then
     hits = 0
   end

@@ -246,7 +246,11 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
             let ended = *record;
             record.hits = 0;
             own = state.leave(limit, now_us, ended);
+            if limit.settles_once {
+                state.records.remove(place);
+            }
         }
+        Err(_) if limit.settles_once => {}
         // Its hold may be on its way, or has expired; the same settlement may come again.
         Err(_) => {
             state.clear(limit, now_us);

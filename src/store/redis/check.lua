@@ -19,7 +19,7 @@
 --             key     position in KEYS, from 1
 --             limit   position in the limits, from 1
 --             kind    0 acquire, 1 refund, 2 lease, 3 return, 4 debit, 5 reset, 6 hold, 7 settle, 8 release, 9 force hold,
---                     10 hold mean, 11 settle oldest
+--                     10 settle once, 11 hold mean, 12 settle oldest
 --             enforcement    0 enforce, 1 shadow, 2 + n quota of the scope n
 --             hits    an acquisition of 0 is a peek
 --             slice   of a return; of what names a hold the position of its record in KEYS; of the last two kinds
@@ -47,7 +47,7 @@ if now == 0 then
 end
 
 local ACQUIRE, REFUND, LEASE, RETURN, DEBIT, RESET, HOLD, SETTLE, RELEASE, FORCE_HOLD = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-local HOLD_MEAN, SETTLE_OLDEST = 10, 11
+local SETTLE_ONCE, HOLD_MEAN, SETTLE_OLDEST = 10, 11, 12
 local ENFORCE, FIRST_QUOTA = 0, 2
 
 -- Decides an acquisition or peek that is alone in its transaction, so that there is nothing to be weighed against it.

@@ -246,11 +246,12 @@ fn push_check<H: Copy + Into<Op>>(out: &mut Vec<u8>, check: &Check<H>, record: u
         Op::Debit(hits) => (4, hits, 0),
         Op::Reset => (5, 0, 0),
         Op::Hold { hits, .. } => (6, hits, record),
+        Op::Settle { hits, .. } if check.limit.settles_once => (10, hits, record),
         Op::Settle { hits, .. } => (7, hits, record),
         Op::Release(_) => (8, 0, record),
         Op::ForceHold { hits, .. } => (9, hits, record),
-        Op::HoldMean(mean) => (10, 0, mean.min(MAX_CHECK_HITS)),
-        Op::SettleOldest { hits, mean } => (11, hits, mean.min(MAX_CHECK_HITS)),
+        Op::HoldMean(mean) => (11, 0, mean.min(MAX_CHECK_HITS)),
+        Op::SettleOldest { hits, mean } => (12, hits, mean.min(MAX_CHECK_HITS)),
     };
     let enforcement = match check.enforcement {
         Enforcement::Enforce => 0,

@@ -99,7 +99,8 @@ end
 
 -- Whether it has happened already.
 local function happened(check)
-  return check.kind == DEBIT or check.kind == SETTLE or check.kind == SETTLE_OLDEST or check.kind == FORCE_HOLD
+  local kind = check.kind
+  return kind == DEBIT or kind == SETTLE or kind == FORCE_HOLD or kind == SETTLE_ONCE or kind == SETTLE_OLDEST
 end
 
 -- Ends a hold and counts what has happened in its place.
@@ -107,9 +108,9 @@ local function settle(check)
   local limit, state = check.limit, states[check.key]
   local p1, p2, p3, p4 = limit[1], limit[2], limit[3], limit[4]
   changed[check.key] = limit
-  if check.kind == SETTLE then
+  if check.kind ~= SETTLE_OLDEST then
     check.allowed, check.remaining, check.retry_after, check.reset_after, check.own, check.again, check.room =
-      held.settle(state, now, check.record, check.hits, p1, p2, p3, p4)
+      held.settle(state, now, check.record, check.hits, p1, p2, p3, p4, check.kind == SETTLE_ONCE)
     check.delay = 0
     return
   end
@@ -324,7 +325,7 @@ while at <= #data do
   for _ = 1, math.abs(count) do
     local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
-    if kind >= HOLD and kind <= FORCE_HOLD and not records[slice] then
+    if kind >= HOLD and kind < HOLD_MEAN and not records[slice] then
       records[slice] = held.record(states[key], now, KEYS[slice], kind == HOLD)
       records[slice].hold_us = limits[limit].hold_us
     end
@@ -354,7 +355,7 @@ while at <= #data do
       key, limit, kind, enforcement, hits, slice, at = struct.unpack("<dddddd", data, at)
       checks[index] = {
         key = key, limit = limits[limit], kind = kind, enforcement = enforcement, hits = hits, slice = slice, granted = 0,
-        own = 0, again = 0, record = kind >= HOLD and kind <= FORCE_HOLD and records[slice] or nil,
+        own = 0, again = 0, record = kind >= HOLD and kind < HOLD_MEAN and records[slice] or nil,
       }
     end
     run(checks)
