@@ -80,17 +80,30 @@ pub fn held_and_used_as_counted_one_by_one(open: Open, algorithm: AlgorithmKind)
         return;
     }
     let subject = open();
-    for_all(&subject, "holds", any_trace(algorithm), |(limit, steps)| {
-        run(&subject, limit, &steps)
+    let traces = (any_trace(algorithm), prop_oneof![Just(1), 2..=6_usize]);
+    for_all(&subject, "holds", traces, |((limit, steps), together)| {
+        run(&subject, limit, &steps, together)
     });
 }
 
-fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), TestCaseError> {
-    let (key, mut model, mut now) = (fresh_key(), Model::new(limit), NOW_US);
-    let mut made: Vec<HoldId> = Vec::new();
-    for (number, (pause, asked)) in (0..).zip(steps) {
-        now += pause;
-        let nth = |back: usize| made.iter().rev().nth(back).copied().unwrap_or(id(1 << 40));
+/// A counter, what it is to say, and the holds that were made on it.
+struct Known {
+    key: CounterKey,
+    model: Model,
+    made: Vec<HoldId>,
+}
+
+impl Known {
+    fn new(limit: Limit) -> Self {
+        Self {
+            key: fresh_key(),
+            model: Model::new(limit),
+            made: Vec::new(),
+        }
+    }
+
+    fn op(&mut self, number: u64, asked: &Ask) -> Op {
+        let nth = |back: usize| self.made.iter().rev().nth(back).copied().unwrap_or(id(1 << 40));
         let unknown = |hits: u64| id((1 << 41) + hits % 3);
         let op = match *asked {
             Ask::Peek => Op::Peek,
@@ -101,7 +114,7 @@ fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), Test
                 hits,
                 id: unknown(hits),
             },
-            Ask::Late(hits) if made.contains(&unknown(hits)) => Op::Peek,
+            Ask::Late(hits) if self.made.contains(&unknown(hits)) => Op::Peek,
             Ask::Late(hits) => Op::Hold {
                 hits,
                 id: unknown(hits),
@@ -111,19 +124,38 @@ fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)]) -> Result<(), Test
             Ask::Debit(hits) => Op::Debit(hits),
         };
         if let Op::Hold { id, .. } | Op::ForceHold { id, .. } = op
-            && !made.contains(&id)
+            && !self.made.contains(&id)
         {
-            made.push(id);
+            self.made.push(id);
         }
-        let outcome = if number % 2 == 0 {
-            ask(subject, now, &key, limit, op)
-        } else {
-            // Beside another transaction it takes another way through the script.
-            let one = |key, op| all([check(key, limit, op, Enforcement::Enforce)]);
-            subject.decide(now, &[one(&fresh_key(), Op::Peek), one(&key, op)])[1][0].outcome
-        };
-        let told = (outcome.allowed, outcome.remaining, outcome.retry_after, outcome.holds);
-        prop_assert_eq!(told, model.step(now, op), "step {}: {:?} of {:?}", number, op, limit);
+        op
+    }
+}
+
+/// Asks for so many steps `together` in one call, of two counters in turn; each is to be decided as if it had come alone.
+fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)], together: usize) -> Result<(), TestCaseError> {
+    let (mut counters, mut now) = ([Known::new(limit), Known::new(limit)], NOW_US);
+    let one = |key: &CounterKey, op| all([check(key, limit, op, Enforcement::Enforce)]);
+    let mut numbers = 0..;
+    for (turn, steps) in steps.chunks(together).enumerate() {
+        now += steps[0].0;
+        let mut asked = Vec::new();
+        for ((_, ask), number) in steps.iter().zip(numbers.by_ref()) {
+            let which = if together == 1 { 0 } else { number % 2 };
+            asked.push((which, counters[which].op(number as u64, ask)));
+        }
+        let mut calls: Vec<_> = asked.iter().map(|(which, op)| one(&counters[*which].key, *op)).collect();
+        if turn % 2 == 1 {
+            // Behind another transaction they take another way through the script.
+            calls.insert(0, one(&fresh_key(), Op::Peek));
+        }
+        let answers = subject.decide(now, &calls);
+        for ((which, op), answer) in asked.into_iter().zip(&answers[calls.len() - steps.len()..]) {
+            let outcome = answer[0].outcome;
+            let told = (outcome.allowed, outcome.remaining, outcome.retry_after, outcome.holds);
+            let expected = counters[which].model.step(now, op);
+            prop_assert_eq!(told, expected, "{:?} of {:?}, together {:?}", op, limit, calls);
+        }
     }
     Ok(())
 }

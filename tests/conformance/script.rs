@@ -178,7 +178,7 @@ fn a_user_with_no_more_rights_than_needed() {
     }
 }
 
-/// `redis-cli --eval`, as the head of check.lua says: words in, integers out.
+/// `redis-cli --eval`, as the head of call.lua says: words in, integers out.
 #[test]
 fn scripts_run_by_hand() {
     let server = own();

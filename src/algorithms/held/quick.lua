@@ -1,25 +1,25 @@
--- held: a hold that is granted, or a settlement that fits, of an open hold or the oldest, alone in its call, as nearly all are: what
--- script.lua and the algorithms' scripts do, written out without a function, since Redis makes each function anew on each call,
--- which costs as much as all of this. Not for logs. Stands before everything else; what it breaks off is decided there.
+-- held: holds that are granted, and settlements that fit, of an open hold or the oldest, as nearly all are: what script.lua and the
+-- algorithms' scripts do, written out without a function, since Redis makes each function anew on each call, which costs more than
+-- one of these. Not for logs. Stands before all functions, and decides one transaction after the other until one is of another
+-- kind or comes to anything else: that one, and all behind it, are left to transaction.lua.
 --
--- KEYS, ARGV, Returns: as in check.lua; the value is described in script.lua
+-- KEYS, ARGV, Returns: as in call.lua; the value is described in script.lua
 
-local data, call, pack, unpack_from, sub = ARGV[1], redis.call, struct.pack, struct.unpack, string.sub
-while #data == 120 and #ARGV == 1 do
-  local now, _, number, limit, p2, p3, p4, hold_us, _, _, _, kind, _, hits, record_at =
-    unpack_from("<ddddddddddddddd", data)
-  -- A log, a calendar, and what is no hold and no settlement.
-  if number == 1 or number == 4 and p3 > 0 or kind < 6 or kind > 7 and kind < 11 or hits == 0 and (kind == 6 or kind == 12) then break end
+local call, pack, unpack_from, sub = redis.call, struct.pack, struct.unpack, string.sub
+if not in_words then
+  replies = { pack("<d", now) }
+end
+while replies and at <= #data do
+  local count, key_at, limit_at, kind, _, hits, record_at, next_at = unpack_from("<ddddddd", data, at)
+  if count ~= 1 or kind < 6 or kind > 7 and kind < 11 then break end
+  local number, limit, p2, p3, p4, hold_us = unpack_from("<dddddd", data, LIMITS_AT + (limit_at - 1) * 48)
+  -- A log, a calendar, what says nothing, and what might be told twice beside others, since it has no id.
+  if number == 1 or number == 4 and p3 > 0 or hits == 0 and (kind == 6 or kind == 12) or kind >= 11 and #data > 120 then break end
   -- What a hold is worth, where they are counted.
-  local each = kind >= 11 and record_at or 1
-  local spare_ms = 3600000
-  if now == 0 then
-    local time = call("TIME")
-    now, spare_ms = time[1] * 1000000 + time[2], 0
-  end
+  local each, key = kind >= 11 and record_at or 1, KEYS[key_at]
 
   -- The holds, the records and the counter, and where in the value each of them ends.
-  local value = call("GET", KEYS[1]) or ""
+  local value = call("GET", key) or ""
   local mark, kept, newest, sum, head, loose, older_end, records_end = 826820435, 0, 0, 0, 0, 0, 34, 34
   if value ~= "" then
     if #value < 34 then break end
@@ -101,13 +101,13 @@ while #data == 120 and #ARGV == 1 do
   if hits > left - (kind == 6 and open or 0) or kind == 11 and left <= open * each then break end
 
   -- A settlement's record.
-  local id, at, own_slice, own = kind < 11 and sub(KEYS[record_at], -12), nil, nil, hits
+  local id, place, own_slice, own = kind < 11 and sub(KEYS[record_at], -12), nil, nil, hits
   -- One that has been settled before it was made.
   if kind == 6 and string.find(value, id, older_end + 1, true) then break end
   if kind == 7 then
-    at = string.find(value, id, older_end + 1, true)
-    if at and (at > records_end or (at - older_end) % 22 ~= 1) then break end
-    local record = at and sub(value, at + 12, at + 21)
+    place = string.find(value, id, older_end + 1, true)
+    if place and (place > records_end or (place - older_end) % 22 ~= 1) then break end
+    local record = place and sub(value, place + 12, place + 21)
       or (loose + 33) * hold_us > now and call("GET", KEYS[record_at])
     if not record or #record ~= 10 then break end
     own_slice, own = unpack_from("<I6I4", record)
@@ -169,9 +169,9 @@ while #data == 120 and #ARGV == 1 do
     end
     if kind == 12 then
       own = own * each
-    elseif at then
-      at = at - older_end
-      records = sub(records, 1, at + 17) .. "\0\0\0\0" .. sub(records, at + 22)
+    elseif place then
+      place = place - older_end
+      records = sub(records, 1, place + 17) .. "\0\0\0\0" .. sub(records, place + 22)
     else
       call("SETRANGE", KEYS[record_at], 6, "\0\0\0\0")
     end
@@ -217,14 +217,16 @@ while #data == 120 and #ARGV == 1 do
   value = pack("<I4I6I6I4I4I6I2I2", mark, kept, newest, open, head, loose, #older, #records) .. older .. records
     .. counter
   if ms then
-    call("SET", KEYS[1], value, "PX", ms)
+    call("SET", key, value, "PX", ms)
   else
-    call("SET", KEYS[1], value, "KEEPTTL")
+    call("SET", key, value, "KEEPTTL")
   end
   open, expired = open * each, expired * each
   left = left > open and left - open or 0
-  if kind == 6 or kind == 11 then
-    return pack("<dddddddddd", now, 1, left, 0, reset_after, 0, open, own, expired, 0)
-  end
-  return pack("<ddddddddddd", now, 1, left, 0, reset_after, 0, 0, open, own, expired, 0)
+  replies[#replies + 1] = kind % 5 == 1 and pack("<ddddddddd", 1, left, 0, reset_after, 0, open, own, expired, 0)
+    or pack("<dddddddddd", 1, left, 0, reset_after, 0, 0, open, own, expired, 0)
+  at = next_at
+end
+if replies and at > #data then
+  return table.concat(replies)
 end

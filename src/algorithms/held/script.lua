@@ -329,7 +329,7 @@ function held.save_record(record, key, now, spare_ms, slice_us)
   call("SET", key, struct.pack("<I6I4", record.slice, record.hits), "PX", ms)
 end
 
--- Decides a hold, or a settlement, that is alone in its call. Returns the reply that check.lua describes.
+-- Decides a hold, or a settlement, that is alone in its call. Returns the reply that call.lua describes.
 function held.alone(is_hold, now, spare_ms, hits, key, own_key, record_key, main, slice_us, p1, p2, p3, p4)
   local state = held.load(key, now, p1, p2, own_key, main, slice_us)
   local record, reply

@@ -2,7 +2,7 @@
 --
 -- KEYS    one counter: a string of header <I6 newest, I4 sum, I4 head, I7 slice_us, I2 slices>, then <I4> for each older
 --         slice that is known, newest first (slices beyond its end are empty)
--- ARGV    parameters: limit, slice_us, slices (see check.lua, which reads them)
+-- ARGV    parameters: limit, slice_us, slices (see call.lua)
 -- Returns a table of functions for check.lua
 --
 -- As long as the slice stays the same, a commit rewrites the header's counts in place, which keeps the expiry.

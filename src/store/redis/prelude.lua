@@ -1,4 +1,4 @@
--- Stands before everything else of a script: see check.lua.
+-- What the scripts of all algorithms use: see call.lua.
 --
 -- KEYS, ARGV, Returns: none of its own.
 

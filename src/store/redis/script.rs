@@ -1,4 +1,4 @@
-//! The scripts that decide in Redis: what goes in and what comes out. `check.lua` describes the layout.
+//! The scripts that decide in Redis: what goes in and what comes out. `call.lua` describes the layout.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

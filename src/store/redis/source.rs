@@ -4,8 +4,10 @@ use std::sync::OnceLock;
 
 use crate::model::{AlgorithmKind, Limit};
 
+/// Reads what a call asks for.
+const CALL: &str = include_str!("call.lua");
 const PRELUDE: &str = include_str!("prelude.lua");
-/// Reads the argument, and decides a check that is alone.
+/// Decides a check that is alone.
 const CHECK: &str = include_str!("check.lua");
 /// Decides all others.
 const TRANSACTION: &str = include_str!("transaction.lua");
@@ -23,7 +25,8 @@ const ALGORITHMS: [&str; AlgorithmKind::ALL.len()] = [
 /// Holds beside any algorithm: the functions for a single check with holds, and those for transactions.
 const HELD: &str = include_str!("../../algorithms/held/script.lua");
 const HELD_MORE: &str = include_str!("../../algorithms/held/more.lua");
-/// Decides a call with a single hold or settlement, as nearly all are, at half the cost of the general functions.
+/// Decides holds and settlements that are alone in their transactions, as nearly all are, at half the cost of the general
+/// functions.
 const HELD_QUICK: &str = include_str!("../../algorithms/held/quick.lua");
 
 /// The script of a call: it has the call's algorithms and no others, since Redis runs all of a script on each call.
@@ -92,9 +95,9 @@ impl ScriptId {
         let holds = self.index() & Self::HOLDS != 0;
         let kinds = AlgorithmKind::ALL.into_iter().zip(ALGORITHMS);
         let algorithms = kinds.filter_map(|(kind, text)| needed.has(kind).then_some(text));
-        let parts = holds
-            .then_some(HELD_QUICK)
+        let parts = [CALL]
             .into_iter()
+            .chain(holds.then_some(HELD_QUICK))
             .chain([PRELUDE])
             .chain(algorithms)
             .chain(holds.then_some(HELD))

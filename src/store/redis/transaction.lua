@@ -1,15 +1,15 @@
 -- Decides transactions over counters: loads each counter once, decides in order, saves what has changed once. The rules are
 -- those of algorithms/transaction/, under the same names. Stands after everything else.
 --
--- KEYS, ARGV, Returns    as in check.lua
+-- KEYS, ARGV, Returns    as in call.lua
 
 -- By position in the limits and in KEYS.
 local limits, states, changed, records = {}, {}, {}, {}
 
 for index = 1, limit_count do
-  local number, p1, p2, p3, p4, hold_us, next_at = struct.unpack("<dddddd", data, at)
+  local number, p1, p2, p3, p4, hold_us = struct.unpack("<dddddd", data, LIMITS_AT + (index - 1) * 48)
   local main = algorithms[number]
-  limits[index], at = { p1, p2, p3, p4, main = main, algorithm = hold_us > 0 and held or main, hold_us = hold_us }, next_at
+  limits[index] = { p1, p2, p3, p4, main = main, algorithm = hold_us > 0 and held or main, hold_us = hold_us }
 end
 
 local function load(key, limit)
@@ -195,7 +195,7 @@ local function passes_all(checks)
   return false
 end
 
-local outcomes = { in_words and now or struct.pack("<d", now) }
+local outcomes = replies or { in_words and now or struct.pack("<d", now) }
 
 local function tell(check)
   local extra
@@ -317,7 +317,8 @@ local function acquire_all(count)
   end
 end
 
--- All states are read before the first is changed: a value that is not ours stops the call while nothing is written.
+-- All states are read before the first is changed: a value that is not ours stops the call while nothing is written (but for what
+-- held/quick.lua has decided: holds and settlements with ids, of which a second does nothing).
 local first = at
 while at <= #data do
   local count
