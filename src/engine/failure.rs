@@ -28,6 +28,12 @@ pub(super) fn is_counted(modes: Option<&[OnStoreError]>, check: usize) -> bool {
     modes.is_none_or(|modes| modes.get(check) == Some(&OnStoreError::Local))
 }
 
+/// Whether a check asks for a hold without an id, and fallback counters have made it, not the store: there a release would end the
+/// oldest hold of another request. `modes` as in [`is_counted`].
+pub(super) fn is_local_mean(modes: Option<&[OnStoreError]>, check: &Check) -> bool {
+    modes.is_some() && matches!(check.hits, Hits::HoldMean(_))
+}
+
 /// The outcomes by the failure mode of each check.
 pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, modes: &[OnStoreError]) -> Outcomes {
     // `deny` checks deny the request, whatever the fallback counters decide for the others.

@@ -197,7 +197,7 @@ impl Engine {
             }
         };
         let (mut held, failure) = match answer {
-            Ok(outcomes) => (Granted::of(&self.store, &plan.transaction, outcomes, true), None),
+            Ok(outcomes) => (Granted::of(&self.store, &plan.transaction, outcomes, None), None),
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
@@ -290,7 +290,7 @@ impl Engine {
         self.count_failure(failure::strongest(modes));
         let outcomes = failure::answer(self.fallback.as_deref(), transaction, modes);
         failure::settle_later(&*self.store, transaction, modes);
-        Granted::of(&self.store, transaction, outcomes, false)
+        Granted::of(&self.store, transaction, outcomes, Some(modes))
     }
 
     fn count_failure(&self, mode: OnStoreError) {

@@ -30,9 +30,19 @@ impl Granted {
     }
 
     /// The answer of a store, or of fallback counters, to a transaction.
-    pub fn of(store: &Arc<dyn Store>, transaction: &Transaction, outcomes: Outcomes, by_store: bool) -> Self {
+    ///
+    /// `modes` has a failure mode for each check; `None` = the store decided.
+    pub fn of(
+        store: &Arc<dyn Store>,
+        transaction: &Transaction,
+        outcomes: Outcomes,
+        modes: Option<&[OnStoreError]>,
+    ) -> Self {
         // Permits that fallback counters grant expire.
-        let cause = |check: &Check| cause(check).filter(|cause| by_store || *cause == Cause::Hold);
+        let is_given_back = |check: &Check, cause: Cause| {
+            modes.is_none() || cause == Cause::Hold && !failure::is_local_mean(modes, check)
+        };
+        let cause = |check: &Check| cause(check).filter(|cause| is_given_back(check, *cause));
         let grants = |check: &Check| cause(check).is_some();
         if !transaction.checks.iter().any(grants) || !transaction.passes(outcomes.iter().map(|o| o.allowed)) {
             return Self::nothing(outcomes);

@@ -122,6 +122,8 @@ impl Engine {
             }
             OnStoreError::Local => {
                 let without = QuotaStep { keep: 0, ..*step };
+                // The store may make the other one yet, for more than is leased now.
+                let id = HoldId::new(self.clock.now_us(), rand::random());
                 let mut transaction = counter.transaction(&without, id);
                 // Beside the settlement, which the store may have made already.
                 let kept = (step.keep > 0).then(|| counter.check(Hits::Debit(step.keep)));

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
-use crate::model::{Check, Enforcement, Hits, RetryAfter, Transaction};
+use crate::model::{Enforcement, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::{Cause, Correction, Outcomes};
 
@@ -69,10 +69,8 @@ pub(super) fn refunds(
         .enumerate()
         .filter(|(_, (_, (before, after)))| before.allowed && !(passes && after.allowed))
         .filter(|(at, _)| failure::is_counted(modes, *at));
-    // Fallback counters made this hold, not the store, in which a release would end the oldest hold of another request.
-    let is_local_mean = |check: &Check| modes.is_some() && matches!(check.hits, Hits::HoldMean(_));
     taken
-        .filter(|(_, (check, _))| !is_local_mean(check))
+        .filter(|(_, (check, _))| !failure::is_local_mean(modes, check))
         .filter_map(|(_, (check, (before, _)))| Correction::undo(check, before, Cause::Wait))
         .collect()
 }
@@ -93,7 +91,7 @@ mod tests {
     use super::*;
     use crate::algorithms::limit::{self, LimitSpec};
     use crate::model::key::{Owner, Part, counter_key};
-    use crate::model::{AlgorithmKind, Outcome, Unit, Window};
+    use crate::model::{AlgorithmKind, Check, Hits, Outcome, Unit, Window};
 
     fn check(name: &str, enforcement: Enforcement, hits: Hits) -> Check {
         let spec = LimitSpec::new(AlgorithmKind::LeakyBucket, 10, Window::of(Unit::Second));

@@ -103,8 +103,9 @@ impl Known {
     }
 
     fn op(&mut self, number: u64, asked: &Ask) -> Op {
-        let nth = |back: usize| self.made.iter().rev().nth(back).copied().unwrap_or(id(1 << 40));
-        let unknown = |hits: u64| id((1 << 41) + hits % 3);
+        let nth = |back: usize| self.made.iter().rev().nth(back).copied().unwrap_or(id(1 << 20));
+        // One of them is of a time at which no hold can be on its way any more.
+        let unknown = |hits: u64| id((1 << if hits % 3 == 0 { 45 } else { 19 }) + hits % 3);
         let op = match *asked {
             Ask::Peek => Op::Peek,
             Ask::Hold(hits) => Op::Hold { hits, id: id(number) },
@@ -144,7 +145,10 @@ fn run(subject: &Subject, limit: Limit, steps: &[(u64, Ask)], together: usize) -
             let which = if together == 1 { 0 } else { number % 2 };
             asked.push((which, counters[which].op(number as u64, ask)));
         }
-        let mut calls: Vec<_> = asked.iter().map(|(which, op)| one(&counters[*which].key, *op)).collect();
+        let mut calls: Vec<_> = asked
+            .iter()
+            .map(|(which, op)| one(&counters[*which].key, *op))
+            .collect();
         if turn % 2 == 1 {
             // Behind another transaction they take another way through the script.
             calls.insert(0, one(&fresh_key(), Op::Peek));

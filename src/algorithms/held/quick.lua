@@ -103,7 +103,8 @@ while replies and at <= #data do
   -- A settlement's record.
   local id, place, own_slice, own = kind < 11 and sub(KEYS[record_at], -12), nil, nil, hits
   -- One that has been settled before it was made.
-  if kind == 6 and string.find(value, id, older_end + 1, true) then break end
+  if kind == 6 and (string.find(value, id, older_end + 1, true)
+    or (loose + 33) * hold_us > now and call("GET", KEYS[record_at])) then break end
   if kind == 7 then
     place = string.find(value, id, older_end + 1, true)
     if place and (place > records_end or (place - older_end) % 22 ~= 1) then break end

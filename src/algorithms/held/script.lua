@@ -11,7 +11,7 @@
 -- ARGV    parameters: those of the counter's algorithm, and slice_us of the holds
 -- Returns a table of functions for check.lua and transaction.lua
 
-local HOLD_SLICES, RETRY_US, MOST_HELD = 32, 1000000, 4294967295
+local HOLD_SLICES, RETRY_US, MOST_HELD, CLOCKS_APART_US = 32, 1000000, 4294967295, 3600000000
 local MARK, HELD_HEADER, RECORD, ID, MOST_RECORDS = 826820435, 34, 22, 12, 12
 held = {}
 
@@ -90,16 +90,13 @@ local function place_of(state, id)
   return at
 end
 
--- Reads a hold's record, if there is one that has not ended; nothing is written yet. A new one has hardly ever been settled
--- before: that is not worth a look at a key of its own.
-function held.record(state, now, key, is_new)
+-- Reads a hold's record, if there is one that has not ended; nothing is written yet.
+function held.record(state, now, key)
   local id = string.sub(key, -ID)
   local record, slice, hits = { id = id, key = key }, nil, nil
   local at = place_of(state, id)
   if at then
     slice, hits = struct.unpack("<I6I4", state.records, at + ID)
-  elseif is_new then
-    return record
   elseif (state.loose + HOLD_SLICES + 1) * state.slice_us > now then
     local value = call("GET", key)
     if value and #value ~= RECORD - ID then
@@ -225,9 +222,16 @@ local function forget_record(state, record)
   record.slice = nil
 end
 
+-- Whether an unknown hold may still come, or come once more: one that was made up, for another time, needs no record.
+local function may_be_on_its_way(state, now, key)
+  local made = tonumber(string.sub(key, -32, -19), 16)
+  local apart = made > now and made - now or now - made
+  return apart <= state.slice_us * 2 * HOLD_SLICES + CLOCKS_APART_US
+end
+
 -- Ends a hold; what it had kept, and whether it had been settled before.
 local function finish(state, now, record, forgets)
-  if not record.slice and forgets then
+  if not record.slice and (forgets or not may_be_on_its_way(state, now, record.key)) then
     return 0, 0
   end
   if not record.slice then
@@ -336,7 +340,7 @@ function held.alone(is_hold, now, spare_ms, hits, key, own_key, record_key, main
   if is_hold then
     local allowed, remaining, retry_after, reset_after, own = held.judge(state, now, hits, 0, p1, p2, p3, p4)
     if own > 0 then
-      record = held.record(state, now, record_key, true)
+      record = held.record(state, now, record_key)
       held.hold(state, now, record, own)
     end
     reply = struct.pack("<dddddddddd", now, allowed, remaining, retry_after, reset_after, 0, open_holds(state, now), own,

@@ -4,7 +4,7 @@ mod mean;
 
 use std::collections::VecDeque;
 
-use super::{RETRY_US, SLICES, params, plain};
+use super::{RETRY_US, SLICES, may_be_on_its_way, params, plain};
 use crate::algorithms::{self, sliding_window};
 use crate::model::{HoldId, Holds, Limit, Outcome, RetryAfter};
 
@@ -250,7 +250,7 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
                 state.records.remove(place);
             }
         }
-        Err(_) if limit.settles_once => {}
+        Err(_) if limit.settles_once || !may_be_on_its_way(limit, now_us, id) => {}
         // Its hold may be on its way, or has expired; the same settlement may come again.
         Err(_) => {
             state.clear(limit, now_us);

@@ -101,16 +101,12 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
-        Op::Debit(_) | Op::Settle { .. } | Op::SettleOldest { .. } | Op::ForceHold { .. } => {
-            happen(limit, op, state, now_us)
-        }
-        Op::Refund(_) | Op::Return { .. } | Op::Release(_) | Op::Reset => {
+        _ if op.has_happened() => happen(limit, op, state, now_us),
+        _ if op.frees() => {
             free(limit, op, state, now_us);
             freed(limit, state, now_us)
         }
-        Op::Acquire(_) | Op::Peek | Op::Lease(_) | Op::Hold { .. } | Op::HoldMean(_) => {
-            judge(limit, op, state, now_us, 0)
-        }
+        _ => judge(limit, op, state, now_us, 0),
     };
     let hits = counted(op, &answer, answer.outcome.allowed);
     if hits > 0 && !op.has_happened() {

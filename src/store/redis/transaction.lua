@@ -327,7 +327,7 @@ while at <= #data do
     local key, limit, kind, _, _, slice = struct.unpack("<dddddd", data, at)
     load(key, limits[limit])
     if kind >= HOLD and kind < HOLD_MEAN and not records[slice] then
-      records[slice] = held.record(states[key], now, KEYS[slice], kind == HOLD)
+      records[slice] = held.record(states[key], now, KEYS[slice])
       records[slice].hold_us = limits[limit].hold_us
     end
     at = at + 48

@@ -8,7 +8,8 @@ pub const MAX_CHECKS: usize = 128;
 /// Bounds that protect the server and this process; no setting changes them. Simulations make them small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Checks in one call: a script blocks all others while it runs. A request with more checks has a call of its own.
+    /// Checks in one call, and corrections in front of them: a script blocks all others while it runs. A request with more checks
+    /// has a call of its own.
     pub checks: usize,
     /// For each thread and server, requests that wait to be sent, or for a key; the failure mode answers more.
     pub waiting: usize,

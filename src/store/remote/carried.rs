@@ -1,5 +1,6 @@
 //! Corrections in flight: they go with one call, and what becomes of the call decides what becomes of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,9 +8,10 @@ use smallvec::SmallVec;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
+use super::book::{PendingRecord, RecordOrder};
 use super::bounds::Bound;
 use super::fallback::Fallback;
-use super::ledger::{Ledger, PendingRecord, RecordOrder};
+use super::ledger::Ledger;
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Enforcement, Limit, Transaction};
 use crate::store::correction::{Cause, Correction, HoldChange, signed};
@@ -62,6 +64,17 @@ impl Carried {
         self.records.is_empty()
     }
 
+    /// Their number.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether they are of two counters or more.
+    pub(super) fn is_of_several(&self) -> bool {
+        let first = self.records.first().map(|(key, _)| key);
+        self.counters().any(|key| Some(key) != first)
+    }
+
     pub(super) fn has(&self, key: &CounterKey) -> bool {
         self.records.iter().any(|(carried, _)| carried == key)
     }
@@ -89,17 +102,24 @@ impl Carried {
         }
     }
 
-    /// The transaction that applies them. A charge of fallback counters is cut to the hits that, as `still_used` says, still
-    /// count there.
+    /// The transaction that applies them. The charges of fallback counters are cut, together, to the hits that, as `still_used`
+    /// says, still count there.
     pub(super) fn transaction(&mut self, still_used: impl Fn(&CounterKey, &Limit) -> Option<u64>) -> Transaction<Op> {
+        let now = Instant::now();
+        let mut left: HashMap<CounterKey, i64> = HashMap::new();
         let mut checks = SmallVec::with_capacity(self.records.len());
         for (key, record) in &mut self.records {
+            if record.settles() && record.counts_until <= now {
+                record.delta = 0;
+            }
             if record.delta > 0
                 && record.cause == Cause::Fallback
                 && !matches!(record.hold, Some(HoldChange::Make(_)))
                 && let Some(used) = still_used(key, &record.limit)
             {
-                record.delta = record.delta.min(signed(used));
+                let left = left.entry(key.clone()).or_insert_with(|| signed(used));
+                record.delta = record.delta.min(*left);
+                *left -= record.delta;
             }
             if record.is_nothing() {
                 continue;
@@ -129,38 +149,48 @@ impl Carried {
 }
 
 impl Ledger {
-    /// Adds the corrections of these counters to `carried`, which goes in front of a call to them.
+    /// Adds the corrections of these counters to `carried`, of at most `most`, which goes in front of a call to them.
     ///
     /// # Errors
-    /// When corrections of one of them are in flight with another call; the future completes when such a call has ended.
+    /// When corrections of one of them are in flight with another call, or are more than that; the future completes when such a
+    /// call has ended.
     pub(super) fn claim<'k>(
         self: &Arc<Self>,
         counters: impl Iterator<Item = &'k CounterKey> + Clone,
         carried: &mut Carried,
+        most: usize,
     ) -> Result<(), OwnedNotified> {
         let mut book = self.book.lock();
+        let landed = Arc::clone(&self.landed).notified_owned();
         let elsewhere = |key: &&CounterKey| book.in_flight.contains(*key) && !carried.has(key);
         if counters.clone().any(|key| elsewhere(&key)) {
-            return Err(Arc::clone(&self.landed).notified_owned());
+            return Err(landed);
         }
+        let mut is_left = false;
         for key in counters {
-            carried.extend(key, self.take(&mut book, key));
+            carried.extend(key, self.take(&mut book, key, most.saturating_sub(carried.len())));
+            is_left |= book.has(key);
         }
         self.note_len(&book);
-        Ok(())
+        if is_left { Err(landed) } else { Ok(()) }
     }
 
-    /// Takes the corrections of up to `most` of the counters that `of` picks and that are not in flight.
-    pub(super) fn claim_any(self: &Arc<Self>, most: usize, of: impl Fn(&CounterKey, &Limit) -> bool) -> Carried {
+    /// Takes up to `most` corrections of up to `counters` of the counters that `of` picks and that are not in flight.
+    pub(super) fn claim_any(
+        self: &Arc<Self>,
+        counters: usize,
+        most: usize,
+        of: impl Fn(&CounterKey, &Limit) -> bool,
+    ) -> Carried {
         let mut carried = Carried::nothing(self);
         let mut book = self.book.lock();
         let due = book.due().filter(|(key, limit)| of(key, limit));
-        let keys: Vec<CounterKey> = due.map(|(key, _)| key.clone()).take(most).collect();
-        if keys.len() == most {
+        let keys: Vec<CounterKey> = due.map(|(key, _)| key.clone()).take(counters).collect();
+        if keys.len() == counters {
             self.reached.reached(Bound::Flushed);
         }
         for key in &keys {
-            carried.extend(key, self.take(&mut book, key));
+            carried.extend(key, self.take(&mut book, key, most.saturating_sub(carried.len())));
         }
         self.note_len(&book);
         drop(book);

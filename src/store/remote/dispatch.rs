@@ -5,7 +5,8 @@
 //!   load, and nobody waits longer than that turn when there is none.
 //! - **Joined keys.** While a call for a key is in flight, later checks of that key wait and go together in the next one.
 //!   Requests for several keys never wait: their keys would wait for each other.
-//! - **Corrections** of the ledger go in front of the checks of their counters, in the same call.
+//! - **Corrections** of the ledger go in front of the checks of their counters, in the same call; of a counter that has more than
+//!   fit a call, the others wait for the next, and the checks for the last.
 //! - **Late answers.** A caller stops waiting at its deadline and decides otherwise; the call stays in flight for the
 //!   grace period. If it turns out to have counted, what it counted is recorded in the ledger as a correction.
 //!
@@ -222,7 +223,8 @@ impl<T: Transport> Dispatch<T> {
             let checks = queued.job.checks();
             let lane = self.context.transport.lane(queued.shard);
             let known = open.get(&lane).and_then(|at| batches.get_mut(*at));
-            let batch = match known.filter(|batch| batch.checks + checks <= self.context.bounds.checks) {
+            let most = self.context.bounds.checks;
+            let batch = match known.filter(|batch| batch.checks + checks <= most && batch.carried.len() < most) {
                 Some(batch) => batch,
                 None => {
                     if open.insert(lane, batches.len()).is_some() {
@@ -234,7 +236,10 @@ impl<T: Transport> Dispatch<T> {
                 }
             };
             if !self.context.ledger.is_empty() {
-                let claimed = self.context.ledger.claim(queued.job.counters(), &mut batch.carried);
+                let claimed = self
+                    .context
+                    .ledger
+                    .claim(queued.job.counters(), &mut batch.carried, most);
                 if let Err(landed) = claimed {
                     tokio::spawn(Arc::clone(self).wait_for_ledger(queued, landed));
                     continue;

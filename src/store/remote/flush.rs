@@ -93,9 +93,11 @@ impl<T: Transport> Remote<T> {
         let mut away = None;
         while start.elapsed() < patience {
             let last = self.servers.len().saturating_sub(1);
-            let mut carried = self.ledger.claim_any(self.bounds.flushed, |key, limit| {
-                (self.server_of)(limit).min(last) == number && !later.contains(key)
-            });
+            let mut carried = self
+                .ledger
+                .claim_any(self.bounds.flushed, self.bounds.checks, |key, limit| {
+                    (self.server_of)(limit).min(last) == number && !later.contains(key)
+                });
             if carried.is_empty() {
                 break;
             }

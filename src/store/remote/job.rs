@@ -198,8 +198,10 @@ fn undo(check: &Check<Op>, outcome: &Outcome, change: Change, cause: Cause) -> O
         Change::Counted(hits) => Some(Correction::give_back(check, outcome, hits, cause)),
         Change::Held(id, hits) => Some(Correction::release(check, id, hits, cause)),
         Change::HeldMean(hits) => Some(Correction::release_oldest(check, hits, cause)),
-        // The failure mode has the ledger settle it, which the store then does not do a second time.
-        Change::Settled(..) => None,
+        // The failure mode has the ledger settle it, which the store does not do a second time, unless it keeps no record of it.
+        Change::Settled(_, hits) => {
+            (check.limit.settles_once && hits > 0).then(|| Correction::give_back(check, outcome, hits, cause))
+        }
         Change::Given(_) | Change::Released(_) | Change::None => None,
     }
 }

@@ -17,6 +17,7 @@
 //! `on_store_error: local`. [`reset`] enters below [`split`]; [`flush`] runs beside requests: the ledger's flusher, and the
 //! circuit's probe. docs/architecture.md follows a hit that is answered too late through these stages.
 
+mod book;
 mod bounds;
 mod cache;
 mod carried;

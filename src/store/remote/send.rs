@@ -109,7 +109,8 @@ impl<T: Transport> Context<T> {
         with_corrections: bool,
         error: StoreError,
     ) -> Option<StoreError> {
-        if batch.jobs.len() + batch.carried.counters().count() <= 1 {
+        let is_of_one = batch.jobs.is_empty() && !batch.carried.is_of_several();
+        if is_of_one || batch.jobs.len() == 1 && batch.carried.is_empty() {
             // Another application uses the key: no correction of it can ever be applied.
             batch.carried.end(Fate::Hopeless);
             for queued in batch.jobs {

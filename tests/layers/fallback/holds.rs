@@ -1,14 +1,14 @@
 //! Holds while the shared store is late or away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicegate::algorithms::op::Op;
 use sluicegate::model::{AlgorithmKind, Check, CounterKey, Hits, HoldId, Limit, Outcome, Transaction};
-use sluicegate::store::Store;
 use sluicegate::store::remote::transport::{Delivery, Transport};
 use sluicegate::store::remote::{Local, Options, Remote};
+use sluicegate::store::{Outcomes, Store};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -19,8 +19,8 @@ const TIMEOUT: Duration = Duration::from_millis(15);
 /// Later than callers wait, and within the grace period.
 const LATE_MS: u64 = 100;
 
-/// A shared store at some distance.
-struct Far(End, Arc<AtomicU64>);
+/// A shared store at some distance; counts the most checks of a call.
+struct Far(End, Arc<AtomicU64>, Arc<AtomicUsize>);
 
 impl Transport for Far {
     fn shard(&self, key: &CounterKey) -> u16 {
@@ -28,6 +28,8 @@ impl Transport for Far {
     }
 
     async fn send(&self, shard: u16, calls: &[Transaction<Op>]) -> Delivery {
+        let checks = calls.iter().map(|call| call.checks.len()).sum();
+        self.2.fetch_max(checks, Ordering::Relaxed);
         sleep(Duration::from_millis(self.1.load(Ordering::Relaxed))).await;
         self.0.send(shard, calls).await
     }
@@ -36,6 +38,7 @@ impl Transport for Far {
 struct Scene {
     shared: Arc<Shared>,
     delay_ms: Arc<AtomicU64>,
+    most_checks: Arc<AtomicUsize>,
     store: Arc<Remote<Far>>,
     rule: Limit,
 }
@@ -52,7 +55,12 @@ impl Scene {
             circuit: true,
             ..Options::plain(TIMEOUT)
         };
-        let far = Far(End(Arc::clone(&shared)), Arc::clone(&delay_ms));
+        let most_checks = Arc::<AtomicUsize>::default();
+        let far = Far(
+            End(Arc::clone(&shared)),
+            Arc::clone(&delay_ms),
+            Arc::clone(&most_checks),
+        );
         let store = Remote::new([far], |_| 0, &options, Some(local), clock);
         let probe = one(take(&limit(AlgorithmKind::FixedWindow, 1_000_000, 1), "probe", 1));
         let mut tasks = JoinSet::new();
@@ -65,6 +73,7 @@ impl Scene {
         Self {
             shared,
             delay_ms,
+            most_checks,
             store,
             rule,
         }
@@ -72,14 +81,22 @@ impl Scene {
 
     /// As the engine asks: the store, or else the fallback counters.
     async fn ask(&self, hits: Hits) -> Outcome {
-        let check = Check {
-            hits,
+        self.ask_all(&[hits]).await[0]
+    }
+
+    /// Several in one request.
+    async fn ask_all(&self, hits: &[Hits]) -> Outcomes {
+        let check = |hits: &Hits| Check {
+            hits: *hits,
             ..take(&self.rule, "x", 1)
         };
-        let request = one(check);
+        let request = Transaction {
+            checks: hits.iter().map(check).collect(),
+            ..Transaction::default()
+        };
         match self.store.check(&request).await {
-            Ok(outcomes) => outcomes[0],
-            Err(_) => self.store.fallback().expect("fallback counters").decide(&request)[0],
+            Ok(outcomes) => outcomes,
+            Err(_) => self.store.fallback().expect("fallback counters").decide(&request),
         }
     }
 
@@ -180,4 +197,100 @@ async fn a_settlement_meanwhile_ends_the_hold() {
         sleep(Duration::from_secs(2)).await;
         assert_eq!(scene.left(), left, "{hits} hits");
     }
+}
+
+/// Of a hold that is settled once the store keeps no record (a lease), so what is answered too late is given back.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_without_a_record_that_is_answered_too_late_is_charged_once() {
+    let mut scene = Scene::start();
+    scene.rule.settles_once = true;
+    assert!(scene.ask(Hits::Hold { hits: 500, id: id(1) }).await.allowed);
+    scene.delay_ms.store(LATE_MS, Ordering::Relaxed);
+    scene.ask(Hits::Settle { hits: 300, id: id(1) }).await;
+    sleep(Duration::from_millis(LATE_MS * 3)).await;
+    scene.delay_ms.store(0, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(scene.left(), 700);
+}
+
+/// Two checks of one request have one id: both are held.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_holds_a_counter_twice_is_held_twice() {
+    let scene = Scene::start();
+    scene.shared.away.store(true, Ordering::Relaxed);
+    let hold = |hits| Hits::Hold { hits, id: id(1) };
+    let held = scene.ask_all(&[hold(300), hold(200)]).await;
+    assert!(held.iter().all(|outcome| outcome.allowed));
+    scene.shared.away.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(scene.left(), 500);
+    assert_eq!(scene.ask(Hits::Settle { hits: 10, id: id(1) }).await.holds.own, 500);
+}
+
+/// What a counter is owed after an outage goes in calls of the usual size, and all of it before anything else is decided there.
+#[tokio::test(start_paused = true)]
+async fn many_holds_of_an_outage_go_in_many_calls() {
+    const HOLDS: u64 = 3000;
+    let mut scene = Scene::start();
+    scene.rule = Limit {
+        hold_us: scene.rule.hold_us,
+        ..limit(AlgorithmKind::SlidingWindow, 1_000_000, 3600)
+    };
+    scene.shared.away.store(true, Ordering::Relaxed);
+    for number in 0..HOLDS {
+        let hold = Hits::Hold {
+            hits: 10,
+            id: id(number),
+        };
+        assert!(scene.ask(hold).await.allowed);
+        if number % 2 == 0 {
+            scene
+                .ask(Hits::Settle {
+                    hits: 4,
+                    id: id(number),
+                })
+                .await;
+        }
+    }
+    scene.delay_ms.store(1, Ordering::Relaxed);
+    scene.shared.away.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    let most = scene.most_checks.load(Ordering::Relaxed);
+    assert!(most <= 128, "{most} checks in a call");
+    assert_eq!(scene.left(), 1_000_000 - HOLDS / 2 * (10 + 4));
+}
+
+/// Costs of windows that are over are not charged to the next.
+#[tokio::test(start_paused = true)]
+async fn a_cost_is_charged_to_its_own_window() {
+    let mut scene = Scene::start();
+    scene.rule = Limit {
+        hold_us: 10_000_000,
+        ..limit(AlgorithmKind::SlidingWindow, 1000, 10)
+    };
+    for number in 0..10 {
+        assert!(
+            scene
+                .ask(Hits::Hold {
+                    hits: 50,
+                    id: id(number)
+                })
+                .await
+                .allowed
+        );
+    }
+    scene.shared.away.store(true, Ordering::Relaxed);
+    for number in 0..10 {
+        scene
+            .ask(Hits::Settle {
+                hits: 50,
+                id: id(number),
+            })
+            .await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    scene.shared.away.store(false, Ordering::Relaxed);
+    sleep(Duration::from_millis(700)).await;
+    let left = scene.left();
+    assert!((700..=750).contains(&left), "{left}: the last five or six count");
 }

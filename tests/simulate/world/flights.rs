@@ -110,7 +110,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A call has its bound of checks, unless one request has more; corrections go in front of them.
+    /// A call has its bound of checks, unless one request has more; in front of them go as many corrections at most.
     fn check_size(&self, calls: &[Transaction<Op>]) -> Result<(), String> {
         let corrects = |check: &Check<Op>| {
             matches!(
@@ -123,11 +123,11 @@ impl World<'_> {
                     | Op::ForceHold { .. }
             )
         };
-        let requests = calls
-            .iter()
-            .enumerate()
-            .filter(|(at, call)| *at > 0 || !call.checks.iter().all(corrects));
-        let checks: usize = requests.map(|(_, call)| call.checks.len()).sum();
+        let (corrections, requests) = match calls.split_first() {
+            Some((first, rest)) if first.checks.iter().all(corrects) => (first.checks.len(), rest),
+            _ => (0, calls),
+        };
+        let checks = corrections.max(requests.iter().map(|call| call.checks.len()).sum());
         let most = self.setup.small.pipeline.checks.max(LARGEST_REQUEST);
         if checks > most {
             return Err(format!("a call of {checks} checks, {most} at most may be"));

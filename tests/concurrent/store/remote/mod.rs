@@ -1,5 +1,7 @@
 //! `store::remote`, without what puts its stages together, and what is tried of it.
 
+#[path = "../../../../src/store/remote/book.rs"]
+mod book;
 #[path = "../../../../src/store/remote/bounds.rs"]
 mod bounds;
 #[path = "../../../../src/store/remote/cache.rs"]

@@ -145,7 +145,7 @@ async fn ask(dispatch: Arc<Dispatch<Link>>, keys: &[&str], algorithm: AlgorithmK
 
 /// Sends what is owed.
 async fn flush(context: &Context<Link>) {
-    let carried = context.ledger.claim_any(8, |_, _| true);
+    let carried = context.ledger.claim_any(8, 8, |_, _| true);
     let _ = context.send(Batch::new(0, carried)).await;
 }
 

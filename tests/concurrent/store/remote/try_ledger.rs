@@ -45,14 +45,14 @@ fn record(ledger: &Ledger, key: &str, delta: i64) {
 /// A call to these counters, which waits for corrections that are in flight as the dispatcher does.
 async fn call(ledger: &Arc<Ledger>, store: &Mutex<Store>, keys: &[CounterKey]) {
     let mut carried = Carried::nothing(ledger);
-    while let Err(landed) = ledger.claim(keys.iter(), &mut carried) {
+    while let Err(landed) = ledger.claim(keys.iter(), &mut carried, 8) {
         landed.await;
     }
     carry(store, carried, keys).await;
 }
 
 async fn flush(ledger: &Arc<Ledger>, store: &Mutex<Store>) {
-    let carried = ledger.claim_any(8, |_, _| true);
+    let carried = ledger.claim_any(8, 8, |_, _| true);
     let keys: Vec<_> = carried.counters().cloned().collect();
     carry(store, carried, &keys).await;
 }
@@ -136,7 +136,7 @@ fn no_call_decides_a_counter_whose_corrections_another_one_carries() {
                     block_on(async move {
                         let keys = [CounterKey::from_raw("a")];
                         let mut carried = Carried::nothing(&ledger);
-                        while let Err(landed) = ledger.claim(keys.iter(), &mut carried) {
+                        while let Err(landed) = ledger.claim(keys.iter(), &mut carried, 8) {
                             landed.await;
                         }
                         if carried.is_empty() {
