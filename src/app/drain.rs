@@ -2,6 +2,7 @@
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
@@ -9,6 +10,7 @@ use crate::config::settings::ProcessLimits;
 use crate::service::server::GrpcHealth;
 
 use super::AppError;
+use super::stores::Unsent;
 
 /// Tells gRPC health checkers whenever the verdict changes.
 pub(super) fn mirror_health(tasks: &mut JoinSet<()>, mut verdict: watch::Receiver<bool>, grpc: GrpcHealth) {
@@ -23,13 +25,14 @@ pub(super) fn mirror_health(tasks: &mut JoinSet<()>, mut verdict: watch::Receive
     });
 }
 
-/// Waits for the end: a signal, then the drain; or a server that fails.
+/// Waits for the end: a signal, then the drain, and what Redis has still to be told; or a server that fails.
 pub(super) async fn run(
     mut servers: JoinSet<Result<(), AppError>>,
     shutdown: impl Future<Output = ()>,
     health: &Health,
     stop: &CancellationToken,
     limits: &ProcessLimits,
+    unsent: Unsent,
 ) -> Result<(), AppError> {
     tokio::select! {
         () = shutdown => {}
@@ -39,19 +42,22 @@ pub(super) async fn run(
     tracing::info!(delay = ?limits.drain_delay, timeout = ?limits.drain_timeout, "draining");
     tokio::time::sleep(limits.drain_delay).await;
     stop.cancel();
+    let deadline = Instant::now() + limits.drain_timeout;
     let drained = async {
         while !servers.is_empty() {
             finished(&mut servers).await?;
         }
         Ok(())
     };
-    match tokio::time::timeout(limits.drain_timeout, drained).await {
+    let result = match tokio::time::timeout_at(deadline, drained).await {
         Ok(result) => result,
         Err(_) => {
             tracing::warn!("connections were still open at the end of the drain timeout");
             Ok(())
         }
-    }
+    };
+    unsent.send(deadline).await;
+    result
 }
 
 async fn finished(servers: &mut JoinSet<Result<(), AppError>>) -> Result<(), AppError> {

@@ -186,7 +186,8 @@ impl App {
         background.spawn(logs::tell_dropped(self.metrics.log_lines_dropped.clone()));
         background.spawn(look_at_uncounted(self.health.clone(), stop.clone()));
         self.background.warm_up().await;
-        self.background
+        let unsent = self
+            .background
             .spawn(&mut background, &self.metrics, &self.activity, &self.health, &stop);
         self.rules
             .start(&mut background, Arc::clone(&self.engine), self.health.clone(), &stop)?;
@@ -235,7 +236,7 @@ impl App {
         let (grpc, listener) = (self.grpc, self.grpc_listener);
         servers.spawn(async move { listener.serve(grpc, token.cancelled_owned()).await });
         tracing::info!(?addresses, store = ?self.settings.store.kind, version = env!("CARGO_PKG_VERSION"), "serving");
-        let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits).await;
+        let result = drain::run(servers, shutdown, &self.health, &stop, &self.settings.limits, unsent).await;
         if let Some(spans) = self.spans {
             spans.flush().await;
         }

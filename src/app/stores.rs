@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
@@ -36,6 +37,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Longest wait for Redis before the listeners open, and between two looks at it.
 const WARM_UP: Duration = Duration::from_millis(250);
 const WARM_UP_STEP: Duration = Duration::from_millis(2);
+/// At the end of the process: for how long Redis is told what it has not got, and how long until the next try.
+const FLUSH: Duration = Duration::from_millis(100);
 /// Label of the shared store in the metrics.
 const REDIS: &str = "redis";
 /// Label of the one for limits per second.
@@ -203,7 +206,7 @@ impl Background {
         }
     }
 
-    /// Starts what must run while the process serves.
+    /// Starts what must run while the process serves; what is to be done before it ends.
     pub(super) fn spawn(
         self,
         tasks: &mut JoinSet<()>,
@@ -211,11 +214,11 @@ impl Background {
         activity: &Arc<Activity>,
         health: &Health,
         stop: &CancellationToken,
-    ) {
+    ) -> Unsent {
         tasks.spawn(memory::sweep_forever(Arc::downgrade(&self.memory)));
         tasks.spawn(copy_stats(self.memory, Arc::clone(metrics), stop.clone()));
         let Some(RedisParts { remote, names, probe }) = self.redis else {
-            return;
+            return Unsent(None);
         };
         // What health needs must have answered once.
         let needs_all = health.conditions().needs_store;
@@ -237,6 +240,33 @@ impl Background {
                 away: Arc::clone(&away),
             };
             tasks.spawn(tell_failure_mode(circuit, name, told));
+        }
+        Unsent(Some(remote))
+    }
+}
+
+/// What Redis has still to be told: hits that it has not counted, or should not have.
+pub(super) struct Unsent(Option<Arc<Pipeline>>);
+
+impl Unsent {
+    /// Sends it, by `deadline` at the latest.
+    pub(super) async fn send(self, deadline: Instant) {
+        let Some(remote) = self.0 else { return };
+        loop {
+            remote.flush(FLUSH).await;
+            let corrections = remote.stats().corrections;
+            if corrections == 0 {
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::error!(
+                    corrections,
+                    "the process ends before Redis has been told of hits that were admitted, or given back, while it was away: \
+                     its counters stay too low, or too high, by them"
+                );
+                return;
+            }
+            tokio::time::sleep(FLUSH).await;
         }
     }
 }

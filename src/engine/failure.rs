@@ -3,9 +3,9 @@
 use smallvec::SmallVec;
 
 use crate::algorithms::quota;
-use crate::model::{Check, Hits, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Hits, HoldId, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
-use crate::store::correction::{Cause, Correction};
+use crate::store::correction::{Cause, Correction, signed};
 use crate::store::remote::Fallback;
 use crate::store::{Outcomes, Store};
 
@@ -51,13 +51,36 @@ pub(super) fn answer(fallback: Option<&Fallback>, transaction: &Transaction, mod
     transaction.checks.iter().zip(modes).map(outcome).collect()
 }
 
-/// Has the store settle later what it has not settled, or may not have, where no fallback counters have: the costs have arisen.
-pub(super) fn settle_later(store: &dyn Store, transaction: &Transaction, modes: &[OnStoreError]) {
-    for (check, mode) in transaction.checks.iter().zip(modes) {
-        if let (Hits::Settle { hits, id }, false) = (check.hits, *mode == OnStoreError::Local) {
-            store.correct(Correction::settle(check, id, hits, Cause::Settlement));
+/// Has the store charge later what it has not charged, or may not have, where no fallback counters have: the costs have arisen.
+pub(super) fn charge_later(store: &dyn Store, transaction: &Transaction, modes: &[OnStoreError]) {
+    let alone = transaction.checks.iter().zip(modes);
+    for (check, _) in alone.filter(|(_, mode)| **mode != OnStoreError::Local) {
+        match check.hits {
+            Hits::Settle { hits, id } => store.correct(Correction::settle(check, id, hits, Cause::Settlement)),
+            Hits::Debit(hits) | Hits::SettleOldest { hits, .. } if hits > 0 => {
+                store.correct(Correction::unplaced(check, signed(hits), Cause::Settlement));
+            }
+            _ => {}
         }
     }
+}
+
+/// Ends holds that the store may have made, where the failure mode has granted none: nobody knows their ids, and they would stay
+/// for their whole ttl.
+pub(super) fn end_unknown_holds(store: &dyn Store, transaction: &Transaction, outcomes: &Outcomes) {
+    let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
+    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
+        if let Hits::Hold { id, .. } = check.hits
+            && !(passes && outcome.holds.own > 0)
+        {
+            store.correct(end_unknown_hold(check, id));
+        }
+    }
+}
+
+/// A settlement, not a release: the store remembers it, if the hold comes after it.
+pub(super) fn end_unknown_hold(check: &Check, id: HoldId) -> Correction {
+    Correction::settle(check, id, 0, Cause::Hold)
 }
 
 /// Decides the `local` checks by the fallback counters; only peeks if the request is refused anyway.

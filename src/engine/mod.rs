@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::settings::OnOverload;
 use crate::model::{Clock, Request, Transaction};
 use crate::rules::{OnStoreError, RuleSet};
-use crate::store::Store;
 use crate::store::remote::Fallback;
+use crate::store::{Store, StoreError};
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::{Activity, Metrics};
 
@@ -201,7 +201,10 @@ impl Engine {
             Err(error) => {
                 self.report(&error);
                 let modes = plan.failure_modes(&active, self.options.on_store_error);
-                (self.decide_without_store(&plan.transaction, &modes), Some(modes))
+                (
+                    self.decide_without_store(&plan.transaction, &modes, &error),
+                    Some(modes),
+                )
             }
         };
         // A delayed answer keeps no permit, so that it does not block other requests: delays have a bound of their own.
@@ -286,10 +289,13 @@ impl Engine {
     }
 
     /// Decides by each check's failure mode.
-    fn decide_without_store(&self, transaction: &Transaction, modes: &[OnStoreError]) -> Granted {
+    fn decide_without_store(&self, transaction: &Transaction, modes: &[OnStoreError], error: &StoreError) -> Granted {
         self.count_failure(failure::strongest(modes));
         let outcomes = failure::answer(self.fallback.as_deref(), transaction, modes);
-        failure::settle_later(&*self.store, transaction, modes);
+        failure::charge_later(&*self.store, transaction, modes);
+        if error.is_indeterminate() {
+            failure::end_unknown_holds(&*self.store, transaction, &outcomes);
+        }
         Granted::of(&self.store, transaction, outcomes, Some(modes))
     }
 
@@ -309,7 +315,7 @@ impl Engine {
         }
     }
 
-    fn report(&self, error: &crate::store::StoreError) {
+    fn report(&self, error: &StoreError) {
         self.metrics.compat_error("redis_error");
         if let Some(suppressed) = self.store_errors.pass(self.clock.now_us()) {
             tracing::warn!(%error, suppressed, on_store_error = self.options.on_store_error.name(), "the store cannot decide");

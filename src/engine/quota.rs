@@ -105,11 +105,16 @@ impl Engine {
         self.report(error);
         let mode = counter.on_store_error;
         self.count_failure(mode);
+        let held = step.keep + step.more.hits;
+        if held > 0 && error.is_indeterminate() {
+            let check = counter.check(Hits::Hold { hits: held, id });
+            self.store.correct(failure::end_unknown_hold(&check, id));
+        }
         match mode {
             OnStoreError::Allow | OnStoreError::Deny => {
                 let transaction = counter.transaction(step, id);
                 let modes: SmallVec<[_; 3]> = SmallVec::from_elem(mode, transaction.checks.len());
-                failure::settle_later(&*self.store, &transaction, &modes);
+                failure::charge_later(&*self.store, &transaction, &modes);
                 QuotaStand {
                     id,
                     kept: 0,
@@ -122,7 +127,7 @@ impl Engine {
             }
             OnStoreError::Local => {
                 let without = QuotaStep { keep: 0, ..*step };
-                // The store may make the other one yet, for more than is leased now.
+                // What the store may have held, or still holds, under the other one is ended.
                 let id = HoldId::new(self.clock.now_us(), rand::random());
                 let mut transaction = counter.transaction(&without, id);
                 // Beside the settlement, which the store may have made already.

@@ -6,7 +6,7 @@ use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, HoldId, Limit, Outcome};
 
-/// A pending change of a counter. It is certain: hits that may or may not have been counted are never corrected.
+/// A pending change of a counter. It is certain: hits that may or may not have been counted are never given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correction {
     /// Which counter.
@@ -26,7 +26,8 @@ pub struct Correction {
     pub cause: Cause,
 }
 
-/// What becomes of a hold, and what [`Correction::delta`] then is. The store does each of these once, however often it hears it.
+/// What becomes of a hold, and what [`Correction::delta`] then is. The store does each of these once, however often it hears it (a
+/// settlement of a limit that [settles once](Limit::settles_once) each time).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldChange {
     /// It is made, for `delta` hits: fallback counters have granted it.
@@ -70,9 +71,9 @@ pub enum Cause {
     Fallback,
     /// A lease ended before it was used up.
     Lease,
-    /// The caller disconnected before the answer with the id of its hold.
+    /// The caller disconnected before the answer with the id of its hold, or never hears of it.
     Hold,
-    /// A settlement that the store did not answer, where no fallback counters decide.
+    /// A cost that the store did not charge in time, where no fallback counters decide.
     Settlement,
 }
 

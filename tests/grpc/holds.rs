@@ -12,7 +12,8 @@ use wire::rate_limit_response::Code;
 use crate::server::{Server, request};
 use crate::support::redis::Redis;
 
-const RULES: &str = "
+/// Rules with holds of each kind.
+pub const RULES: &str = "
 domain: llm
 descriptors:
   - key: user
@@ -33,11 +34,11 @@ descriptors:
 
 /// What an answer says: whether it passes, what remains by its first status, and its hold.
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
-    passes: bool,
-    remaining: u32,
+pub struct Told {
+    pub passes: bool,
+    pub remaining: u32,
     hold: Option<u64>,
-    id: Option<String>,
+    pub id: Option<String>,
     retry_after: Option<String>,
 }
 
@@ -93,15 +94,18 @@ async fn ask(server: &Server, request: wire::RateLimitRequest) -> Told {
     told(&answer.expect("answered").into_inner())
 }
 
-async fn hold(server: &Server, costs: &[(&str, u64)]) -> Told {
+/// Asks for hits, which are held where the rule holds.
+pub async fn hold(server: &Server, costs: &[(&str, u64)]) -> Told {
     ask(server, costing(costs, None)).await
 }
 
-async fn settle(server: &Server, costs: &[(&str, u64)], id: &str) -> Told {
+/// Settles a hold.
+pub async fn settle(server: &Server, costs: &[(&str, u64)], id: &str) -> Told {
     ask(server, costing(costs, Some(id))).await
 }
 
-async fn left(server: &Server, key: &str) -> u32 {
+/// What is left by a question.
+pub async fn left(server: &Server, key: &str) -> u32 {
     hold(server, &[(key, 0)]).await.remaining
 }
 

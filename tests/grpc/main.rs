@@ -9,6 +9,7 @@ mod announced;
 mod authz;
 mod candidates;
 mod holds;
+mod outage;
 mod permits;
 mod server;
 mod service;

@@ -163,9 +163,8 @@ impl Account {
         }
         self.retry_us = sent_us + stand.retry_after_us.clamp(1, SECOND_US);
         if failure != OnStoreError::Local {
-            // A settlement is made later by itself.
-            let used = if step.settles.is_some() { 0 } else { step.used };
-            self.owed = small(used + step.keep);
+            // What was used is counted later by itself.
+            self.owed = small(step.keep);
         }
         if failure == OnStoreError::Allow {
             return Assignment::Allow { ttl_s: REPORT_TTL_S };

@@ -10,7 +10,7 @@ use crate::quota::terms::{PROVEN_US, REPORT_TTL_S, life_us};
 impl Account {
     /// Takes in a report of requests since the last one; what it proves unused.
     pub fn report(&mut self, elapsed_us: u64, allowed: u64, denied: u64, now_us: u64) -> Vec<UnusedHits> {
-        self.demanded(elapsed_us, allowed + denied, now_us);
+        self.demanded(elapsed_us, allowed.saturating_add(denied), now_us);
         let (leases, ended_used) = self.take_ended();
         let ended: u64 = leases.iter().map(|ended| u64::from(ended.hits)).sum();
         // What a stopped one has used may be later than it was counted: it is counted now. So is what was used where a lease that

@@ -149,22 +149,21 @@ impl Carried {
 }
 
 impl Ledger {
-    /// Adds the corrections of these counters to `carried`, of at most `most`, which goes in front of a call to them.
+    /// Adds the corrections of these counters to `carried`, of at most `most`, which goes in front of a call to them. Whether
+    /// these are all.
     ///
     /// # Errors
-    /// When corrections of one of them are in flight with another call, or are more than that; the future completes when such a
-    /// call has ended.
+    /// When corrections of one of them are in flight with another call; the future completes when such a call has ended.
     pub(super) fn claim<'k>(
         self: &Arc<Self>,
         counters: impl Iterator<Item = &'k CounterKey> + Clone,
         carried: &mut Carried,
         most: usize,
-    ) -> Result<(), OwnedNotified> {
+    ) -> Result<bool, OwnedNotified> {
         let mut book = self.book.lock();
-        let landed = Arc::clone(&self.landed).notified_owned();
         let elsewhere = |key: &&CounterKey| book.in_flight.contains(*key) && !carried.has(key);
         if counters.clone().any(|key| elsewhere(&key)) {
-            return Err(landed);
+            return Err(Arc::clone(&self.landed).notified_owned());
         }
         let mut is_left = false;
         for key in counters {
@@ -172,7 +171,7 @@ impl Ledger {
             is_left |= book.has(key);
         }
         self.note_len(&book);
-        if is_left { Err(landed) } else { Ok(()) }
+        Ok(!is_left)
     }
 
     /// Takes up to `most` corrections of up to `counters` of the counters that `of` picks and that are not in flight.

@@ -182,12 +182,22 @@ impl<T: Transport> Dispatch<T> {
             0 => {}
             1 => {
                 if let Some(batch) = batches.pop() {
-                    self.context.send(batch).await;
+                    self.send(batch).await;
                 }
             }
             _ => {
-                join_all(batches.into_iter().map(|batch| self.context.send(batch))).await;
+                join_all(batches.into_iter().map(|batch| self.send(batch))).await;
             }
+        }
+    }
+
+    /// Sends a batch; then the jobs behind it have their turn, or fail as it has.
+    async fn send(self: &Arc<Self>, mut batch: Batch) {
+        let behind = std::mem::take(&mut batch.behind);
+        match self.context.send(batch).await {
+            Some(error) => self.context.fail(behind, &error.not_sent()),
+            None if behind.is_empty() => {}
+            None => self.push(&mut self.queue.lock(), behind),
         }
     }
 
@@ -240,9 +250,16 @@ impl<T: Transport> Dispatch<T> {
                     .context
                     .ledger
                     .claim(queued.job.counters(), &mut batch.carried, most);
-                if let Err(landed) = claimed {
-                    tokio::spawn(Arc::clone(self).wait_for_ledger(queued, landed));
-                    continue;
+                match claimed {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        batch.behind.push(queued);
+                        continue;
+                    }
+                    Err(landed) => {
+                        tokio::spawn(Arc::clone(self).wait_for_ledger(queued, landed));
+                        continue;
+                    }
                 }
             }
             if queued.job.try_start() {

@@ -203,7 +203,8 @@ impl Ledger {
         } else if !self.is_full(book, |book| book.holds, now) {
             book.put(key, record);
         } else if record.settles() {
-            // Its hold then lasts as long as its ttl.
+            // Its hold then lasts as long as its ttl: that it ends is dropped, its cost is not.
+            self.totals(record.cause).dropped.fetch_add(1, Relaxed);
             let charge = PendingRecord {
                 hold: None,
                 until: record.counts_until,

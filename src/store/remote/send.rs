@@ -13,8 +13,10 @@ use super::job::Calls;
 use super::queued::Queued;
 use super::transport::{Answers, Delivery, Transport};
 use crate::algorithms::op::Op;
-use crate::model::{CounterKey, Transaction};
+use crate::model::{Check, CounterKey, Transaction};
 use crate::store::StoreError;
+use crate::store::change::Change;
+use crate::store::correction::{Cause, Correction};
 
 /// The grace period: a call that is not answered within the store's timeout stays in flight for this much longer. If its answer
 /// still does not come, its fate is unknown.
@@ -27,6 +29,8 @@ pub(super) struct Batch {
     pub carried: Carried,
     pub jobs: Vec<Queued>,
     pub checks: usize,
+    /// Jobs whose counters have more corrections than fit: they do not go with this call, but after it.
+    pub behind: Vec<Queued>,
 }
 
 impl Batch {
@@ -37,6 +41,7 @@ impl Batch {
             carried,
             jobs: Vec::new(),
             checks: 0,
+            behind: Vec::new(),
         }
     }
 }
@@ -90,6 +95,7 @@ impl<T: Transport> Context<T> {
             }
             Delivery::Indeterminate(error) => {
                 batch.carried.end(Fate::Unknown);
+                self.end_holds(&batch.jobs, &calls);
                 for queued in batch.jobs {
                     queued.job.fail(error.clone());
                 }
@@ -221,10 +227,7 @@ impl<T: Transport> Context<T> {
                 ));
                 continue;
             }
-            let stays = |check: &_, change| {
-                let fallback = self.fallback.as_ref();
-                fallback.is_some_and(|fallback| fallback.agrees(check, change))
-            };
+            let stays = |check: &_, change| self.stays(check, change);
             let holds = queued.job.answer(&own, own_answers.clone(), stays);
             // If the caller gave up, the fallback counters have decided its request themselves.
             if let Some(fallback) = self.fallback.as_ref().filter(|_| holds) {
@@ -235,10 +238,38 @@ impl<T: Transport> Context<T> {
         }
     }
 
+    /// Ends the holds that a call of an unknown fate may have made for callers that have gone. Of those that still wait, the failure
+    /// mode decides.
+    fn end_holds(&self, jobs: &[Queued], calls: &[Transaction<Op>]) {
+        let count: usize = jobs.iter().map(|queued| queued.job.count).sum();
+        let mut calls = calls.iter().skip(calls.len() - count);
+        for queued in jobs {
+            let own = calls.by_ref().take(queued.job.count);
+            for check in own.filter(|_| queued.job.is_abandoned()).flat_map(|call| &call.checks) {
+                if let Op::Hold { hits, id } = check.hits
+                    && !self.stays(check, Change::Held(id, hits))
+                {
+                    self.ledger.record(Correction::release(check, id, hits, Cause::Hold));
+                }
+            }
+        }
+    }
+
+    /// Whether what the server has done for a caller that waits no more stays done.
+    fn stays(&self, check: &Check<Op>, change: Change) -> bool {
+        let fallback = self.fallback.as_ref();
+        fallback.is_some_and(|fallback| fallback.agrees(check, change))
+    }
+
     /// Answers the jobs of a batch that is not sent at all.
     pub(super) fn turn_away(&self, batch: Batch, error: &StoreError) {
         batch.carried.end(Fate::NotApplied);
-        for queued in batch.jobs {
+        self.fail(batch.jobs.into_iter().chain(batch.behind), error);
+    }
+
+    /// Answers jobs that were not sent.
+    pub(super) fn fail(&self, jobs: impl IntoIterator<Item = Queued>, error: &StoreError) {
+        for queued in jobs {
             self.record_refunds(&queued.job.calls);
             queued.job.fail(error.clone());
         }
