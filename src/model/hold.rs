@@ -27,15 +27,6 @@ impl HoldId {
         Self(bytes)
     }
 
-    /// The time that it was made at, if it was not made up.
-    #[must_use]
-    pub fn time_us(&self) -> u64 {
-        self.0
-            .iter()
-            .take(TIME_BYTES)
-            .fold(0, |time, byte| time << 8 | u64::from(*byte))
-    }
-
     /// Whether it stands for the oldest hold of its counter, where holds have no names: one that was made at the time 0.
     #[must_use]
     pub fn is_oldest(&self) -> bool {

@@ -104,7 +104,6 @@ impl Known {
 
     fn op(&mut self, number: u64, asked: &Ask) -> Op {
         let nth = |back: usize| self.made.iter().rev().nth(back).copied().unwrap_or(id(1 << 20));
-        // One of them is of a time at which no hold can be on its way any more.
         let unknown = |hits: u64| id((1 << if hits % 3 == 0 { 45 } else { 19 }) + hits % 3);
         let op = match *asked {
             Ask::Peek => Op::Peek,

@@ -5,9 +5,9 @@
 //! A counter with holds has three parts: the counter itself, which has only used hits; the sum of its open holds, as counts of
 //! slices (sliding_window's, with W = ttl); and a record of each hold (its slice and the hits that it keeps) until its slice
 //! ends. `script.lua` describes their format in Redis. A settlement takes the hold out of exactly its slice, and its record stays
-//! as settled, so that a repeated settlement does nothing; that of an unknown id leaves such a record, too, if its hold
-//! [may be on its way](may_be_on_its_way). A hold that is not settled expires with its slice, `ttl` to `ttl × (1 + 1/32)` after it
-//! was made, without any clean-up.
+//! as settled, so that a repeated settlement does nothing; that of an unknown id leaves such a record, too, since its
+//! hold may be on its way. A hold that is not settled expires with its slice, `ttl` to `ttl × (1 + 1/32)` after it was made, without
+//! any clean-up.
 //!
 //! A settled hold's hits are counted in full, over the limit if need be; while holds are upper bounds, they always fit.
 //!
@@ -20,8 +20,8 @@
 mod step;
 
 use super::sliding_window;
+use crate::model::Limit;
 use crate::model::time::SECOND_US;
-use crate::model::{HoldId, Limit};
 
 pub use step::{
     State, decide, expires_us, force_hold, has_expired, hold, hold_mean, is_open, judge, judge_mean, open, release,
@@ -33,16 +33,6 @@ pub const SLICES: u64 = 32;
 
 /// `retry_after` of a denial that only holds cause, in microseconds: any of them may be settled at any time.
 pub const RETRY_US: u64 = SECOND_US;
-
-/// The clocks of replicas and stores are no further apart, in microseconds.
-const CLOCKS_APART_US: u64 = 3600 * SECOND_US;
-
-/// Whether an unknown hold may still come, or come once more: one that was made up, for another time, needs no record, and would
-/// stand among the others for as long as it likes.
-#[must_use]
-pub fn may_be_on_its_way(limit: &Limit, now_us: u64, id: HoldId) -> bool {
-    id.time_us().abs_diff(now_us) <= params(limit).slice_us * 2 * SLICES + CLOCKS_APART_US
-}
 
 /// The parameters of the sum of a limit's holds. Its `hits` are more than any limit's, so it denies nothing.
 #[must_use]

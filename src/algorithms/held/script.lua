@@ -11,7 +11,7 @@
 -- ARGV    parameters: those of the counter's algorithm, and slice_us of the holds
 -- Returns a table of functions for check.lua and transaction.lua
 
-local HOLD_SLICES, RETRY_US, MOST_HELD, CLOCKS_APART_US = 32, 1000000, 4294967295, 3600000000
+local HOLD_SLICES, RETRY_US, MOST_HELD = 32, 1000000, 4294967295
 local MARK, HELD_HEADER, RECORD, ID, MOST_RECORDS = 826820435, 34, 22, 12, 12
 held = {}
 
@@ -222,16 +222,9 @@ local function forget_record(state, record)
   record.slice = nil
 end
 
--- Whether an unknown hold may still come, or come once more: one that was made up, for another time, needs no record.
-local function may_be_on_its_way(state, now, key)
-  local made = tonumber(string.sub(key, -32, -19), 16)
-  local apart = made > now and made - now or now - made
-  return apart <= state.slice_us * 2 * HOLD_SLICES + CLOCKS_APART_US
-end
-
 -- Ends a hold; what it had kept, and whether it had been settled before.
 local function finish(state, now, record, forgets)
-  if not record.slice and (forgets or not may_be_on_its_way(state, now, record.key)) then
+  if not record.slice and forgets then
     return 0, 0
   end
   if not record.slice then

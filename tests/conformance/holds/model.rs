@@ -147,7 +147,6 @@ impl Model {
     /// Ends a hold; one that is not known is settled from then on.
     fn settle(&mut self, now: u64, id: HoldId) -> Holds {
         let (slice, mut holds) = (self.slice(now), Holds::default());
-        let far_us = self.limit.hold_us.div_ceil(SLICES) * 2 * SLICES + 3600 * SECOND_US;
         match self.known(now, id) {
             Some(known) => {
                 holds.own = std::mem::take(&mut known.hits);
@@ -156,8 +155,6 @@ impl Model {
                     self.pass(now);
                 }
             }
-            // No hold of such a time can be on its way.
-            None if id.time_us().abs_diff(now) > far_us => {}
             None => self.holds.push(Held { id, slice, hits: 0 }),
         }
         holds
