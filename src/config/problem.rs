@@ -136,6 +136,8 @@ pub enum Problem {
     NoValue { field: &'static str },
     #[error("no descriptor matches the key `sluicegate_hold`: it is taken out before rules are looked for")]
     HoldKey,
+    #[error("it has no `hold` beside limits that have one, so it counts what requests hold, and then what they cost")]
+    CountsEstimates,
     #[error("a hold's ttl of {ttl} is longer than the window of {window}, and is cut to it")]
     HoldOutlastsWindow { ttl: String, window: Window },
     #[error("each value that matches has a counter of its own, so a client that varies it is not limited")]
@@ -243,6 +245,7 @@ impl Problem {
             Self::NoEffect { field, needs } => format!("add {needs}, or leave out `{field}`").into(),
             Self::NoValue { field } => format!("write `{field}: {{}}` for its defaults, or leave it out").into(),
             Self::HoldKey => "put what stands below it in its place".into(),
+            Self::CountsEstimates => "give it a `hold`, too, or a descriptor of its own".into(),
             Self::HoldOutlastsWindow { .. } => "give the longest time that a request may take".into(),
             Self::NotFinite => "quote it to keep it as text".into(),
             Self::Limit(_) => return None,

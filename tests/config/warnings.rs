@@ -248,6 +248,14 @@ fn what_looks_like_more_than_it_is_is_told() {
             "rules.yaml:1:7: d: ",
             &["`rlqs` has no effect here", "neither `leaky_bucket` nor `concurrency`"],
         ),
+        (
+            &descriptor(&["rate_limits: [{unit: day, hold: {}}, {unit: hour}]"]),
+            "rules.yaml:4:42: d / a: ",
+            &[
+                "counts what requests hold, and then what they cost",
+                "a descriptor of its own",
+            ],
+        ),
     ]);
     assert!(warned(&rlqs("rate_limit: {unit: day}")).is_empty());
     assert!(warned(&rlqs("rate_limit: {unlimited: true}")).is_empty());

@@ -131,6 +131,11 @@ impl Oracle {
     /// A request is put to a replica. Nobody holds any longer what is released from then on.
     pub fn asked(&mut self, asked: &Asked) {
         if let Some(id) = asked.settles {
+            let known = &versions()[asked.version].known;
+            for &(rule, value, cost) in &asked.parts {
+                self.holds
+                    .may_settle(id, known[rule].key(VALUES[value]), cost.unsigned_abs());
+            }
             self.holds.may_end(id);
         }
         self.release(asked, 1);

@@ -101,6 +101,13 @@ pub(super) fn tag(scope: &Scope<'_>, limits: &[&Placed<Options>], rules: &mut [R
             }
         }
     }
+    let holds = |rule: &Rule| rule.limit.is_some_and(|limit| limit.hold_us > 0);
+    let counts = |rule: &Rule| rule.limit.is_some() && !holds(rule);
+    if rules.iter().any(holds)
+        && let Some(written) = rules.iter().position(counts).and_then(|at| limits.get(at))
+    {
+        scope.warn(errors, Problem::CountsEstimates, written.place);
+    }
     let mut order: Vec<usize> = (0..rules.len()).collect();
     order.sort_by_cached_key(|at| kind(&rules[*at]));
     let mut before: Option<LimitKind> = None;

@@ -53,11 +53,28 @@ pub(super) struct HoldBook {
     charged: BTreeSet<(HoldId, CounterKey)>,
     /// The smallest cost that was told to be charged for a hold.
     least: BTreeMap<(HoldId, CounterKey), u64>,
+    /// The smallest that was asked for: whoever asked may have died before it was told, and the store charges the first it hears.
+    asked: BTreeMap<(HoldId, CounterKey), u64>,
     /// By how much settlements were larger than their holds, or had none.
     over: BTreeMap<CounterKey, u64>,
 }
 
 impl HoldBook {
+    pub fn may_settle(&mut self, id: HoldId, key: CounterKey, cost: u64) {
+        let asked = self.asked.entry((id, key)).or_insert(cost);
+        *asked = cost.min(*asked);
+    }
+
+    /// Notes a cost that was told; the smallest of this hold, before and now.
+    fn told(&mut self, id: HoldId, key: &CounterKey, cost: u64) -> (Option<u64>, u64) {
+        let hold = (id, key.clone());
+        let asked = self.asked.get(&hold).copied().unwrap_or(cost);
+        let before = self.least.get(&hold).copied();
+        let least = before.unwrap_or(cost).min(cost).min(asked);
+        self.least.insert(hold, least);
+        (before, least)
+    }
+
     pub fn may_end(&mut self, id: HoldId) {
         let hold = self.holds.entry(id).or_default();
         hold.ending = hold.ending.max(Ending::Perhaps);
@@ -163,10 +180,8 @@ impl Oracle {
         }
         if status.outcome.holds.repeated {
             // The store may have settled it for this very request, of which another part failed.
-            let before = self.holds.least.get(&(id, key.clone())).copied();
             if let (Some(_), Some(counter)) = (decision.failure, self.counters.get_mut(key)) {
-                let least = before.map_or(cost, |before| before.min(cost));
-                self.holds.least.insert((id, key.clone()), least);
+                let (before, least) = self.holds.told(id, key, cost);
                 counter.expected += signed(least) - signed(before.unwrap_or(least));
                 counter.more += signed(before.unwrap_or(0).max(cost));
             }
@@ -182,12 +197,10 @@ impl Oracle {
         let own = hold.and_then(|hold| hold.own.get(key)).map_or(0, |own| own.told);
         *self.holds.over.entry(key.clone()).or_default() += cost.saturating_sub(own);
         // Several processes may settle a hold while the store does not answer, which then charges for the first that it hears.
-        let before = self.holds.least.get(&(id, key.clone())).copied();
-        let least = before.map_or(cost, |before| before.min(cost));
-        self.holds.least.insert((id, key.clone()), least);
+        let (before, least) = self.holds.told(id, key, cost);
         if let Some(counter) = self.counters.get_mut(key) {
             counter.expected += signed(least) - signed(before.unwrap_or(0));
-            counter.more += signed(before.map_or(0, |before| before.max(cost)));
+            counter.more += signed(before.map_or(cost - least, |before| before.max(cost)));
             if decision.failure.is_some() && !known.holds_last() {
                 // The store may have settled it, and have forgotten that when it hears of it again.
                 counter.more += signed(cost);
