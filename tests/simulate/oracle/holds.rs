@@ -248,7 +248,7 @@ impl Oracle {
     fn held_in_doubt(&self, key: &CounterKey, sent: &[Sent]) -> u64 {
         let in_doubt = sent.iter().filter(|message| {
             let has_died = self.crashed.contains(&(message.replica, message.process));
-            !message.refused && (has_died || message.failed || message.heard.at_ms().is_none())
+            !message.refused && has_died
         });
         let checks = in_doubt
             .flat_map(|message| &message.calls)
