@@ -99,6 +99,14 @@ impl Engine {
         }
     }
 
+    /// The same at this time, where the store need not be waited for; `None` where it must be.
+    #[must_use]
+    pub fn quota_step_now(&self, counter: &QuotaCounter, step: &QuotaStep, now_us: u64) -> Option<QuotaStand> {
+        let store = self.store.local()?;
+        let id = HoldId::new(now_us, rand::random());
+        Some(stand(step, id, &store.check_now(&counter.transaction(step, id))))
+    }
+
     /// Decides in place of the store. Hits that the Envoy may still have count as used, since it is not known whether the store
     /// holds them.
     fn quota_failed(&self, counter: &QuotaCounter, step: &QuotaStep, id: HoldId, error: &StoreError) -> QuotaStand {
@@ -155,11 +163,18 @@ impl Engine {
         let Some(stats) = active.stats(counter.rule) else {
             return;
         };
-        stats.allowed.fetch_add(allowed, Relaxed);
-        stats.within_limit.fetch_add(allowed, Relaxed);
-        stats.denied.fetch_add(denied, Relaxed);
-        stats.over_limit.fetch_add(denied, Relaxed);
-        stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        // Streams of all cores share these numbers, and most reports leave one of them alone.
+        if allowed > 0 {
+            stats.allowed.fetch_add(allowed, Relaxed);
+            stats.within_limit.fetch_add(allowed, Relaxed);
+        }
+        if denied > 0 {
+            stats.denied.fetch_add(denied, Relaxed);
+            stats.over_limit.fetch_add(denied, Relaxed);
+        }
+        if allowed + denied > 0 {
+            stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        }
         if let Some(activity) = &self.activity
             && denied > 0
         {

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::correction::Correction;
 use super::error::StoreError;
+use super::memory::MemoryStore;
 use super::reset::{Cursor, NamePage, Named, Reset};
 use crate::model::{Limit, Outcome, Transaction};
 
@@ -47,6 +48,12 @@ pub trait Store: Send + Sync + 'static {
         Ok(all)
     }
 
+    /// The store in memory that decides, where nothing has to be waited for: for callers with so many transactions that futures
+    /// would cost more than they do.
+    fn local(&self) -> Option<&MemoryStore> {
+        None
+    }
+
     /// Changes a counter as soon as the store can. Never waits and never fails; the number of pending changes is bounded.
     fn correct(&self, correction: Correction);
 
@@ -74,6 +81,10 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         (**self).check_many(transactions).await
+    }
+
+    fn local(&self) -> Option<&MemoryStore> {
+        (**self).local()
     }
 
     fn correct(&self, correction: Correction) {

@@ -112,10 +112,11 @@ impl MemoryStore {
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
         match transaction.checks.as_slice() {
             [check] => smallvec![self.check_one(check).outcome],
-            _ => {
-                let answers = self.check_several(transaction);
-                answers.iter().map(|answer| answer.outcome).collect()
-            }
+            _ => self
+                .check_all(transaction)
+                .iter()
+                .map(|answer| answer.outcome)
+                .collect(),
         }
     }
 
@@ -124,6 +125,15 @@ impl MemoryStore {
     pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
             [check] => smallvec![self.check_one(check)],
+            _ => self.check_all(transaction),
+        }
+    }
+
+    fn check_all<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
+        match transaction.checks.as_slice() {
+            [first, others @ ..] if others.iter().all(|check| check.key == first.key) => {
+                self.check_same(first, transaction)
+            }
             _ => self.check_several(transaction),
         }
     }
@@ -177,6 +187,10 @@ impl std::fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
         Ok(self.check_now(transaction))
+    }
+
+    fn local(&self) -> Option<&MemoryStore> {
+        Some(self)
     }
 
     fn correct(&self, correction: Correction) {

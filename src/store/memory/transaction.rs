@@ -112,6 +112,16 @@ impl MemoryStore {
         result
     }
 
+    /// Decides checks of one counter: a lease of RLQS is settled and made anew. One lock and one look-up, as for one check.
+    pub(super) fn check_same<H: Copy + Into<Op>>(&self, first: &Check<H>, transaction: &Transaction<H>) -> Answers {
+        self.step(&first.key, &first.limit, |state, now_us| {
+            let mut states = OneState { state, written: false };
+            let answers = run(transaction, &mut states, now_us);
+            let left = states.written.then(|| remaining(&first.limit, states.state, now_us));
+            (answers, left)
+        })
+    }
+
     /// Decides any number of checks at once, with the locks of all their shards, taken in ascending order.
     pub(super) fn check_several<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         let hashes: SmallVec<[KeyHash; 8]> = transaction
@@ -189,6 +199,27 @@ fn mirror_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
 fn fill(quota: u64, left: u64) -> u16 {
     let used = u128::from(quota.saturating_sub(left)) * u128::from(u16::MAX);
     u16::try_from(used / u128::from(quota.max(1))).unwrap_or(u16::MAX)
+}
+
+/// The state of a counter that all checks have.
+struct OneState<'a> {
+    state: &'a mut State,
+    written: bool,
+}
+
+impl States for OneState<'_> {
+    fn read(&self, _: usize) -> &State {
+        self.state
+    }
+
+    fn write(&mut self, _: usize) -> &mut State {
+        self.written = true;
+        self.state
+    }
+
+    fn first(&self, _: usize) -> usize {
+        0
+    }
 }
 
 /// The states of several checks, under their locks. While this exists, no table moves its entries.
