@@ -80,6 +80,13 @@ impl BucketTable {
         self.index.find(hash, is_it).copied()
     }
 
+    /// Makes room for the buckets of a whole report: they are then not moved while they are added, nor their ids hashed anew.
+    pub fn reserve(&mut self, buckets: usize) {
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index.reserve(buckets, |place| hash_of(entries, *place, hasher));
+        self.entries.reserve_exact(buckets.saturating_sub(self.free.len()));
+    }
+
     /// Adds a bucket that is not there; its place. `None` where no more places can be numbered.
     pub fn insert(&mut self, entries: &[&[u8]], entry: BucketEntry) -> Option<u32> {
         let place = match self.free.pop() {
