@@ -1,10 +1,10 @@
 //! Bucket ids as they stand on the wire: a map, whose entries come in any order.
 
-use std::collections::BTreeMap;
-
 use ahash::RandomState;
 use prost::Message;
 use smallvec::SmallVec;
+
+use crate::model::Entry;
 
 /// Most bytes of an id.
 pub const MAX_BYTES: usize = 16 << 10;
@@ -54,13 +54,22 @@ struct MapEntry {
     value: String,
 }
 
-/// The keys and values of an id's entries; `None` if they are no text, or one is empty.
-pub fn read(entries: &[&[u8]]) -> Option<BTreeMap<String, String>> {
+/// The keys and values of an id's entries, sorted; `None` if they are no text, or one is empty.
+pub fn read(entries: &[&[u8]]) -> Option<Vec<Entry>> {
     let read = |entry: &&[u8]| {
         let MapEntry { key, value } = MapEntry::decode(*entry).ok()?;
-        (!key.is_empty() && !value.is_empty()).then_some((key, value))
+        (!key.is_empty() && !value.is_empty()).then_some(Entry { key, value })
     };
-    let bucket: BTreeMap<_, _> = entries.iter().map(read).collect::<Option<_>>()?;
+    let mut bucket: Vec<Entry> = entries.iter().map(read).collect::<Option<_>>()?;
+    bucket.sort_by(|a, b| a.key.cmp(&b.key));
+    // The last one of a key counts, as in every map on the wire.
+    bucket.dedup_by(|later, kept| {
+        let is_same = later.key == kept.key;
+        if is_same {
+            std::mem::swap(later, kept);
+        }
+        is_same
+    });
     (!bucket.is_empty()).then_some(bucket)
 }
 
@@ -87,6 +96,8 @@ mod tests {
         assert!(is_same(&other, &entries));
         assert!(!is_same(&id(&[("a", "2"), ("b", "1")]), &entries));
         assert!(!is_same(&id(&[("a", "1")]), &entries));
+        let twice = id(&[("b", "3"), ("a", "1"), ("b", "2")]);
+        assert_eq!(read(&entries), read(&split(&twice).unwrap()), "the last one counts");
         assert_eq!(read(&entries), read(&split(&other).unwrap()));
     }
 

@@ -90,22 +90,28 @@ impl SharedBucket {
 /// All counters that streams lease from, found by their keys.
 #[derive(Debug, Default)]
 pub struct SharedBuckets {
-    all: Mutex<HashTable<Arc<SharedBucket>>>,
+    /// With their hashes: else each bucket would be read, and its key hashed, whenever the table grows.
+    all: Mutex<HashTable<(u64, Arc<SharedBucket>)>>,
     hasher: RandomState,
 }
 
 impl SharedBuckets {
     /// The bucket of a counter, for one more stream.
     pub fn join(&self, counter: QuotaCounter, hits: impl FnOnce() -> Arc<QuotaHits>) -> Arc<SharedBucket> {
+        let hash = self.hash(&counter);
         let mut all = self.all.lock();
-        let is_it = |known: &Arc<SharedBucket>| known.counter.key == counter.key;
-        let bucket = match all.entry(self.hash(&counter), is_it, |known| self.hash(&known.counter)) {
-            Entry::Occupied(known) if known.get().counter == counter => Arc::clone(known.get()),
+        let is_it = |known: &(u64, Arc<SharedBucket>)| known.0 == hash && known.1.counter.key == counter.key;
+        let bucket = match all.entry(hash, is_it, |known| known.0) {
+            Entry::Occupied(known) if known.get().1.counter == counter => Arc::clone(&known.get().1),
             Entry::Occupied(mut known) => {
-                *known.get_mut() = Arc::new(SharedBucket::new(counter, hits()));
-                Arc::clone(known.get())
+                known.get_mut().1 = Arc::new(SharedBucket::new(counter, hits()));
+                Arc::clone(&known.get().1)
             }
-            Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(SharedBucket::new(counter, hits()))).get()),
+            Entry::Vacant(place) => {
+                let bucket = Arc::new(SharedBucket::new(counter, hits()));
+                place.insert((hash, Arc::clone(&bucket)));
+                bucket
+            }
         };
         bucket.streams.fetch_add(1, Relaxed);
         bucket
@@ -116,7 +122,7 @@ impl SharedBuckets {
         bucket.demand.fetch_sub(demand, Relaxed);
         let mut all = self.all.lock();
         let is_last = bucket.streams.fetch_sub(1, Relaxed) == 1;
-        let is_it = |known: &Arc<SharedBucket>| Arc::ptr_eq(known, bucket);
+        let is_it = |known: &(u64, Arc<SharedBucket>)| Arc::ptr_eq(&known.1, bucket);
         if is_last && let Ok(known) = all.find_entry(self.hash(&bucket.counter), is_it) {
             known.remove();
         }

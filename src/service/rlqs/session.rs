@@ -172,10 +172,14 @@ impl Session {
             return None;
         };
         let elapsed_us = usage.time_elapsed.as_ref().map_or(0, micros);
-        let (place, elapsed_us) = match self.table.find(&entries) {
+        let hash = self.table.hash(&entries);
+        let (place, elapsed_us) = match self.table.find(hash, &entries) {
             // Envoy cuts fractions of seconds off: between two reports, 5.00 s apart, it says 4 as often as 5.
             Some(place) => (place, elapsed_us.max((elapsed_us + SECOND_US).min(REPORT_US))),
-            None => (self.add(active, usage, &entries, elapsed_us, now_us)?, elapsed_us),
+            None => {
+                let entry = self.new_bucket(active, usage, &entries, elapsed_us, now_us)?;
+                (self.table.insert(hash, entry)?, elapsed_us)
+            }
         };
         let engine = &self.parts.engine;
         let entry = self.table.get_mut(place)?;
@@ -196,15 +200,15 @@ impl Session {
         Some(place)
     }
 
-    /// Adds a bucket that is new on the stream.
-    fn add(
+    /// A bucket that is new on the stream.
+    fn new_bucket(
         &mut self,
         active: &Arc<Active>,
         usage: &BucketQuotaUsage,
         entries: &[&[u8]],
         elapsed_us: u64,
         now_us: u64,
-    ) -> Option<u32> {
+    ) -> Option<BucketEntry> {
         let Some(bucket) = bucket_id::read(entries) else {
             self.parts.left_out("malformed", &self.name);
             return None;
@@ -224,8 +228,7 @@ impl Session {
                 account.owe(quota(&shared.counter.limit));
             }
         }
-        self.table
-            .insert(entries, BucketEntry::new(&usage.bucket_id, applies, account))
+        Some(BucketEntry::new(&usage.bucket_id, applies, account))
     }
 
     /// What a rule means for the stream.

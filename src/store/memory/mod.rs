@@ -27,7 +27,7 @@ use super::reset::{Cursor, NamePage, Named, Reset};
 use super::{Correction, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::algorithms::transaction::Answers;
-use crate::model::{Clock, Limit, Transaction};
+use crate::model::{Clock, CounterKey, Hits, Limit, Transaction};
 
 /// Keys that are kept unless the settings say otherwise.
 pub const DEFAULT_MAX_KEYS: NonZeroUsize = match NonZeroUsize::new(1_000_000) {
@@ -111,7 +111,7 @@ impl MemoryStore {
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
         match transaction.checks.as_slice() {
-            [check] => smallvec![self.check_one(check).outcome],
+            [check] => smallvec![self.check_one(&check.key, check).outcome],
             _ => self
                 .check_all(transaction)
                 .iter()
@@ -120,11 +120,24 @@ impl MemoryStore {
         }
     }
 
+    /// [`check_now`](Self::check_now) for checks of one counter.
+    #[must_use]
+    pub fn check_counter(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Outcomes {
+        match transaction.checks.as_slice() {
+            [] => Outcomes::new(),
+            [check] => smallvec![self.check_one(key, check).outcome],
+            [first, ..] => {
+                let answers = self.check_same(key, &first.limit, transaction);
+                answers.iter().map(|answer| answer.outcome).collect()
+            }
+        }
+    }
+
     /// [`check_now`](Self::check_now) for all operations that a replica can make on a counter.
     #[must_use]
     pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
-            [check] => smallvec![self.check_one(check)],
+            [check] => smallvec![self.check_one(&check.key, check)],
             _ => self.check_all(transaction),
         }
     }
@@ -132,7 +145,7 @@ impl MemoryStore {
     fn check_all<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
             [first, others @ ..] if others.iter().all(|check| check.key == first.key) => {
-                self.check_same(first, transaction)
+                self.check_same(&first.key, &first.limit, transaction)
             }
             _ => self.check_several(transaction),
         }

@@ -15,8 +15,8 @@ use crate::store::change::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.
-    pub(super) fn check_one<H: Copy + Into<Op>>(&self, check: &Check<H>) -> Answer {
-        self.step(&check.key, &check.limit, |state, now_us| {
+    pub(super) fn check_one<H: Copy + Into<Op>, K>(&self, key: &CounterKey, check: &Check<H, K>) -> Answer {
+        self.step(key, &check.limit, |state, now_us| {
             let (answer, changed) = run_one(check, state, now_us);
             (answer, changed.then_some(answer.outcome.remaining))
         })
@@ -46,12 +46,13 @@ impl MemoryStore {
 
     /// Applies a correction.
     pub(super) fn apply_correction(&self, correction: &Correction) {
-        let _ = self.check_one(&Check {
-            key: correction.counter.clone(),
+        let check = Check {
+            key: (),
             limit: correction.limit,
             hits: Correction::op(correction.slice, correction.hold, correction.delta),
             enforcement: Enforcement::Shadow,
-        });
+        };
+        let _ = self.check_one(&correction.counter, &check);
     }
 
     /// Hits that a counter has in use, up to its quota.
@@ -71,12 +72,13 @@ impl MemoryStore {
     /// Resets a counter to its unused state, except for open holds; returns the hits that it had in use, up to its quota.
     pub(super) fn reset_one(&self, key: &CounterKey, limit: &Limit) -> u64 {
         let used = self.used(key, limit);
-        let _ = self.check_one(&Check {
-            key: key.clone(),
+        let check = Check {
+            key: (),
             limit: *limit,
             hits: Op::Reset,
             enforcement: Enforcement::Shadow,
-        });
+        };
+        let _ = self.check_one(key, &check);
         used
     }
 
@@ -113,11 +115,16 @@ impl MemoryStore {
     }
 
     /// Decides checks of one counter: a lease of RLQS is settled and made anew. One lock and one look-up, as for one check.
-    pub(super) fn check_same<H: Copy + Into<Op>>(&self, first: &Check<H>, transaction: &Transaction<H>) -> Answers {
-        self.step(&first.key, &first.limit, |state, now_us| {
+    pub(super) fn check_same<H: Copy + Into<Op>, K>(
+        &self,
+        key: &CounterKey,
+        limit: &Limit,
+        transaction: &Transaction<H, K>,
+    ) -> Answers {
+        self.step(key, limit, |state, now_us| {
             let mut states = OneState { state, written: false };
             let answers = run(transaction, &mut states, now_us);
-            let left = states.written.then(|| remaining(&first.limit, states.state, now_us));
+            let left = states.written.then(|| remaining(limit, states.state, now_us));
             (answers, left)
         })
     }
