@@ -60,15 +60,16 @@ impl Session {
         let mut waiting = Vec::new();
         for asked in steps {
             match engine.quota_step_now(&asked.shared.counter, &asked.step, now_us) {
-                Some(stand) => answers.push((asked, stand)),
+                Some(stand) => answers.push(Answered {
+                    asked,
+                    stand,
+                    sent_us: now_us,
+                }),
                 None => waiting.push(asked),
             }
         }
         let sent_us = clock.now_us();
-        let mut answers: Vec<Answered> = answers
-            .into_iter()
-            .map(|(asked, stand)| Answered { asked, stand, sent_us })
-            .collect();
+        answers.iter_mut().for_each(|answered| answered.sent_us = sent_us);
         let wait = |asked: Asked| async move {
             let stand = engine.quota_step(&asked.shared.counter, &asked.step).await;
             let sent_us = clock.now_us();
