@@ -97,13 +97,10 @@ impl Engine {
     /// The same at this time, where the store need not be waited for; `None` where it must be.
     #[must_use]
     pub fn quota_step_now(&self, counter: &QuotaCounter, step: &QuotaStep, now_us: u64) -> Option<QuotaStand> {
-        let store = self.store.local()?;
         let id = HoldId::new(now_us, rand::random());
-        Some(stand(
-            step,
-            id,
-            &store.check_counter(&counter.key, &counter.of_step(&(), step, id)),
-        ))
+        let transaction = counter.of_step(&(), step, id);
+        let outcomes = self.store.check_at_once(&counter.key, &transaction)?;
+        Some(stand(step, id, &outcomes))
     }
 
     /// Decides in place of the store. Hits that the Envoy may still have count as used, since it is not known whether the store

@@ -149,7 +149,7 @@ pub fn counter_key<'a>(
         Part::Own(name, value) | Part::Shared(name, value) => name.len() + value.len() + 2,
         Part::Address(name, _) => name.len() + "255.255.255.255".len() + 3,
     });
-    let mut state = Size(0);
+    let mut state = KeyLength(0);
     push_state(&mut state, owner, limit);
     let frame = prefix.len() + state.0 + owner.mark().len() + domain.len() + 2;
     let mut key = String::with_capacity(frame + sizes.sum::<usize>());
@@ -254,9 +254,9 @@ fn unescape(text: &str) -> String {
 }
 
 /// Counts the bytes that are written.
-struct Size(usize);
+struct KeyLength(usize);
 
-impl Write for Size {
+impl Write for KeyLength {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 += text.len();
         Ok(())

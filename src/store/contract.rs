@@ -5,9 +5,8 @@ use smallvec::SmallVec;
 
 use super::correction::Correction;
 use super::error::StoreError;
-use super::memory::MemoryStore;
 use super::reset::{Cursor, NamePage, Named, Reset};
-use crate::model::{Limit, Outcome, Transaction};
+use crate::model::{CounterKey, Hits, Limit, Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
 pub type Outcomes = SmallVec<[Outcome; 2]>;
@@ -48,9 +47,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(all)
     }
 
-    /// The store in memory that decides, where nothing has to be waited for: for callers with so many transactions that futures
-    /// would cost more than they do.
-    fn local(&self) -> Option<&MemoryStore> {
+    /// Decides checks of one counter on the caller's thread, where nothing has to be waited for; `None` where it has to be. For
+    /// callers with so many transactions that futures would cost more than the decisions.
+    fn check_at_once(&self, _key: &CounterKey, _transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
         None
     }
 
@@ -83,8 +82,8 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
         (**self).check_many(transactions).await
     }
 
-    fn local(&self) -> Option<&MemoryStore> {
-        (**self).local()
+    fn check_at_once(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
+        (**self).check_at_once(key, transaction)
     }
 
     fn correct(&self, correction: Correction) {

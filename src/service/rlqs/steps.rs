@@ -18,7 +18,7 @@ const AT_ONCE: usize = 64;
 const TRIES: usize = 3;
 
 /// A step that the bucket at a place needs.
-struct Asked {
+struct OpenStep {
     place: u32,
     shared: Arc<SharedBucket>,
     step: QuotaStep,
@@ -26,7 +26,7 @@ struct Asked {
 
 /// A step that has been answered. Envoy has the answer no earlier than `sent_us`.
 struct Answered {
-    asked: Asked,
+    asked: OpenStep,
     stand: QuotaStand,
     sent_us: u64,
 }
@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Asks the store. What it need not be waited for is done here and now: a future for each step would cost as much as the step.
-    async fn ask(&self, steps: Vec<Asked>) -> Vec<Answered> {
+    async fn ask(&self, steps: Vec<OpenStep>) -> Vec<Answered> {
         let (engine, clock) = (&self.parts.engine, &self.parts.clock);
         let now_us = clock.now_us();
         let mut answers = Vec::with_capacity(steps.len());
@@ -70,7 +70,7 @@ impl Session {
         }
         let sent_us = clock.now_us();
         answers.iter_mut().for_each(|answered| answered.sent_us = sent_us);
-        let wait = |asked: Asked| async move {
+        let wait = |asked: OpenStep| async move {
             let stand = engine.quota_step(&asked.shared.counter, &asked.step).await;
             let sent_us = clock.now_us();
             Answered { asked, stand, sent_us }
@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// The steps that these buckets need now.
-    fn steps(&self, places: &[u32]) -> Vec<Asked> {
+    fn steps(&self, places: &[u32]) -> Vec<OpenStep> {
         let now_us = self.parts.clock.now_us();
         let streams = self.parts.streams();
         let step = |place: &u32| {
@@ -96,7 +96,7 @@ impl Session {
             let is_idle = counter.is_shadow || unused_us >= idle_after_us(counter.limit.window_us);
             let situation = shared.situation(&entry.account, streams, now_us);
             let step = entry.account.step(&situation, is_idle, now_us)?;
-            Some(Asked {
+            Some(OpenStep {
                 place: *place,
                 shared: Arc::clone(shared),
                 step,
@@ -108,7 +108,7 @@ impl Session {
     /// Takes in an answer; whether to ask again, for less.
     fn answered(&mut self, answered: &Answered, is_last: bool) -> bool {
         let Answered { asked, stand, sent_us } = answered;
-        let Asked { place, shared, step } = asked;
+        let OpenStep { place, shared, step } = asked;
         let Some(entry) = self.table.get_mut(*place) else {
             return false;
         };

@@ -120,19 +120,6 @@ impl MemoryStore {
         }
     }
 
-    /// [`check_now`](Self::check_now) for checks of one counter.
-    #[must_use]
-    pub fn check_counter(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Outcomes {
-        match transaction.checks.as_slice() {
-            [] => Outcomes::new(),
-            [check] => smallvec![self.check_one(key, check).outcome],
-            [first, ..] => {
-                let answers = self.check_same(key, &first.limit, transaction);
-                answers.iter().map(|answer| answer.outcome).collect()
-            }
-        }
-    }
-
     /// [`check_now`](Self::check_now) for all operations that a replica can make on a counter.
     #[must_use]
     pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
@@ -202,8 +189,15 @@ impl Store for MemoryStore {
         Ok(self.check_now(transaction))
     }
 
-    fn local(&self) -> Option<&MemoryStore> {
-        Some(self)
+    fn check_at_once(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
+        Some(match transaction.checks.as_slice() {
+            [] => Outcomes::new(),
+            [check] => smallvec![self.check_one(key, check).outcome],
+            [first, ..] => {
+                let answers = self.check_same(key, &first.limit, transaction);
+                answers.iter().map(|answer| answer.outcome).collect()
+            }
+        })
     }
 
     fn correct(&self, correction: Correction) {
