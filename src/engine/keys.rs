@@ -2,7 +2,7 @@
 
 use super::options::EngineOptions;
 use crate::model::key::{Owner, Part, counter_key};
-use crate::model::{CounterKey, Descriptor, Limit, Request};
+use crate::model::{CounterKey, Descriptor, Limit};
 use crate::rules::{CountedAs, Matched};
 
 /// The key of a descriptor's counter for a rule's limit, or for its candidate's.
@@ -10,7 +10,7 @@ pub(super) fn rule_key(
     options: &EngineOptions,
     owner: Owner,
     limit: &Limit,
-    request: &Request,
+    domain: &str,
     descriptor: &Descriptor,
     matched: &Matched<'_>,
 ) -> CounterKey {
@@ -24,5 +24,5 @@ pub(super) fn rule_key(
             Some(CountedAs::Written(text)) => Part::Own(&entry.key, text),
             Some(CountedAs::Own) | None => Part::Own(&entry.key, &entry.value),
         });
-    counter_key(&options.key_prefix, owner, limit, &request.domain, parts)
+    counter_key(&options.key_prefix, owner, limit, domain, parts)
 }

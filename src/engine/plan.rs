@@ -182,7 +182,7 @@ impl Plan {
                 by_default,
             };
         };
-        let key = rule_key(options, rule.owner(), &limit, request, descriptor, matched);
+        let key = rule_key(options, rule.owner(), &limit, &request.domain, descriptor, matched);
         let enforcement = match () {
             () if rule.shadow_mode || rule.marks => Enforcement::Shadow,
             () if options.quota_mode || rule.quota_mode => {
@@ -251,7 +251,7 @@ impl Plan {
         let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, input.clock);
         let candidates = self.candidates.get_or_insert_default();
         let mut check = Check {
-            key: rule_key(options, Owner::Candidate, &limit, request, descriptor, matched),
+            key: rule_key(options, Owner::Candidate, &limit, &request.domain, descriptor, matched),
             limit,
             hits,
             enforcement: Enforcement::Shadow,

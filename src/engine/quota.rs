@@ -1,6 +1,5 @@
 //! Quotas that Envoys enforce themselves: finds the rule of a bucket, and has the store carry out the steps of its account.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::algorithms::limit::horizon_us;
 use crate::model::{
-    Algorithm, Check, CounterKey, Descriptor, Enforcement, Hits, HoldId, Limit, Request, RetryAfter, Transaction,
+    Algorithm, Check, CounterKey, Descriptor, Enforcement, Entry, Hits, HoldId, Limit, RetryAfter, Transaction,
 };
 use crate::quota::account::{QuotaStand, QuotaStep, UnusedHits};
 use crate::rules::OnStoreError;
@@ -49,9 +48,9 @@ pub struct QuotaCounter {
 }
 
 impl Engine {
-    /// The rule of a bucket.
+    /// The rule of a bucket with these entries, in the order of their keys.
     #[must_use]
-    pub fn quota_rule(&self, active: &Active, domain: &str, bucket: BTreeMap<String, String>) -> QuotaRule {
+    pub fn quota_rule(&self, active: &Active, domain: &str, bucket: Vec<Entry>) -> QuotaRule {
         let Some(rules) = active.rules.domains.get(domain) else {
             return QuotaRule::Unlimited;
         };
@@ -75,12 +74,8 @@ impl Engine {
         if !rule.rlqs {
             return QuotaRule::NotLeasable;
         }
-        let request = Request {
-            domain: domain.to_owned(),
-            ..Request::default()
-        };
         QuotaRule::Counted(Box::new(QuotaCounter {
-            key: rule_key(&self.options, rule.owner(), &limit, &request, &descriptor, &matched),
+            key: rule_key(&self.options, rule.owner(), &limit, domain, &descriptor, &matched),
             limit,
             rule: rule.index,
             refills: mapping.refill && matches!(limit.algorithm, Algorithm::TokenBucket { .. }),
@@ -97,6 +92,15 @@ impl Engine {
             Ok(outcomes) => stand(step, id, &outcomes),
             Err(error) => self.quota_failed(counter, step, id, &error),
         }
+    }
+
+    /// The same at this time, where the store need not be waited for; `None` where it must be.
+    #[must_use]
+    pub fn quota_step_now(&self, counter: &QuotaCounter, step: &QuotaStep, now_us: u64) -> Option<QuotaStand> {
+        let id = HoldId::new(now_us, rand::random());
+        let transaction = counter.of_step(&(), step, id);
+        let outcomes = self.store.check_at_once(&counter.key, &transaction)?;
+        Some(stand(step, id, &outcomes))
     }
 
     /// Decides in place of the store. Hits that the Envoy may still have count as used, since it is not known whether the store
@@ -131,7 +135,7 @@ impl Engine {
                 let id = HoldId::new(self.clock.now_us(), rand::random());
                 let mut transaction = counter.transaction(&without, id);
                 // Beside the settlement, which the store may have made already.
-                let kept = (step.keep > 0).then(|| counter.check(Hits::Debit(step.keep)));
+                let kept = (step.keep > 0).then(|| counter.check(&counter.key, Hits::Debit(step.keep)));
                 transaction.checks.extend(kept);
                 let modes: SmallVec<[_; 4]> = SmallVec::from_elem(mode, transaction.checks.len());
                 let outcomes = failure::answer(self.fallback.as_deref(), &transaction, &modes);
@@ -162,11 +166,18 @@ impl Engine {
         let Some(stats) = active.stats(counter.rule) else {
             return;
         };
-        stats.allowed.fetch_add(allowed, Relaxed);
-        stats.within_limit.fetch_add(allowed, Relaxed);
-        stats.denied.fetch_add(denied, Relaxed);
-        stats.over_limit.fetch_add(denied, Relaxed);
-        stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        // Streams of all cores share these numbers, and most reports leave one of them alone.
+        if allowed > 0 {
+            stats.allowed.fetch_add(allowed, Relaxed);
+            stats.within_limit.fetch_add(allowed, Relaxed);
+        }
+        if denied > 0 {
+            stats.denied.fetch_add(denied, Relaxed);
+            stats.over_limit.fetch_add(denied, Relaxed);
+        }
+        if allowed + denied > 0 {
+            stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        }
         if let Some(activity) = &self.activity
             && denied > 0
         {
@@ -180,6 +191,11 @@ impl Engine {
 impl QuotaCounter {
     /// The transaction of a step. Its checks do not depend on one another: each is done as far as it fits.
     fn transaction(&self, step: &QuotaStep, id: HoldId) -> Transaction {
+        self.of_step(&self.key, step, id)
+    }
+
+    /// The same with checks that name the counter so.
+    fn of_step<K: Clone>(&self, key: &K, step: &QuotaStep, id: HoldId) -> Transaction<Hits, K> {
         let settles = match (step.settles, step.used) {
             (Some(id), hits) => Some(Hits::Settle { hits, id }),
             (None, 0) => None,
@@ -188,15 +204,15 @@ impl QuotaCounter {
         let hold = |hits| (hits > 0).then_some(Hits::Hold { hits, id });
         let checks = [settles, hold(step.keep), hold(step.more.hits)];
         Transaction {
-            checks: checks.into_iter().flatten().map(|hits| self.check(hits)).collect(),
+            checks: checks.into_iter().flatten().map(|hits| self.check(key, hits)).collect(),
             deadline: None,
             exact: true,
         }
     }
 
-    fn check(&self, hits: Hits) -> Check {
+    fn check<K: Clone>(&self, key: &K, hits: Hits) -> Check<Hits, K> {
         Check {
-            key: self.key.clone(),
+            key: key.clone(),
             limit: self.limit,
             hits,
             enforcement: Enforcement::Shadow,

@@ -8,18 +8,19 @@ use super::{CounterKey, HoldId, Holds, Limit};
 
 /// The checks of one request: consumed together or not at all.
 ///
-/// `H` is what its checks do to their counters: [`Hits`] in a request, `algorithms::op::Op` on the way to a store.
+/// `H` is what its checks do to their counters: [`Hits`] in a request, `algorithms::op::Op` on the way to a store. `K` names
+/// their counters; `()` where all checks have one counter, which is named beside them.
 #[derive(Debug, Clone)]
-pub struct Transaction<H = Hits> {
+pub struct Transaction<H = Hits, K = CounterKey> {
     /// In the order of the request's descriptors; the same key may stand in it more than once.
-    pub checks: SmallVec<[Check<H>; 2]>,
+    pub checks: SmallVec<[Check<H, K>; 2]>,
     /// When the answer stops being of use to the caller (its `grpc-timeout`); `None` = the store's own timeout only.
     pub deadline: Option<Instant>,
     /// A rule of the request says `lease: false`: every hit is counted in the store before it is admitted, one by one.
     pub exact: bool,
 }
 
-impl<H> Default for Transaction<H> {
+impl<H, K> Default for Transaction<H, K> {
     fn default() -> Self {
         Self {
             checks: SmallVec::new(),
@@ -31,9 +32,9 @@ impl<H> Default for Transaction<H> {
 
 /// One counter to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check<H = Hits> {
+pub struct Check<H = Hits, K = CounterKey> {
     /// Which counter.
-    pub key: CounterKey,
+    pub key: K,
     /// What it must not pass.
     pub limit: Limit,
     /// What it would cost.
@@ -188,7 +189,9 @@ impl<H> Transaction<H> {
             exact: self.exact,
         }
     }
+}
 
+impl<H, K> Transaction<H, K> {
     /// Whether the transaction as a whole passes, given each check's verdict in order.
     ///
     /// The one definition of all-or-nothing; the Lua driver (`store/redis/transaction.lua`) mirrors it.

@@ -144,12 +144,14 @@ pub fn counter_key<'a>(
     parts: impl IntoIterator<Item = Part<'a>, IntoIter: Clone>,
 ) -> CounterKey {
     let parts = parts.into_iter();
-    // Exact unless something is escaped or has a window: the key then stays where it is written.
+    // Exact unless something is escaped: the key then stays where it is written.
     let sizes = parts.clone().map(|part| match part {
         Part::Own(name, value) | Part::Shared(name, value) => name.len() + value.len() + 2,
         Part::Address(name, _) => name.len() + "255.255.255.255".len() + 3,
     });
-    let frame = prefix.len() + state_name(limit.algorithm).len() + owner.mark().len() + domain.len() + 2;
+    let mut state = KeyLength(0);
+    push_state(&mut state, owner, limit);
+    let frame = prefix.len() + state.0 + owner.mark().len() + domain.len() + 2;
     let mut key = String::with_capacity(frame + sizes.sum::<usize>());
     key.push_str(prefix);
     push_state(&mut key, owner, limit);
@@ -251,10 +253,20 @@ fn unescape(text: &str) -> String {
         .into_owned()
 }
 
+/// Counts the bytes that are written.
+struct KeyLength(usize);
+
+impl Write for KeyLength {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
 /// What of a limit is part of its counters' keys.
-fn push_state(key: &mut String, owner: Owner, limit: &Limit) {
-    key.push_str(state_name(limit.algorithm));
-    // Writing to a String cannot fail.
+fn push_state(key: &mut impl Write, owner: Owner, limit: &Limit) {
+    // Neither a String nor a size fails.
+    let _ = key.write_str(state_name(limit.algorithm));
     if owner == Owner::Override || limit.algorithm == Algorithm::SlidingLog {
         let _ = write!(key, ":{}", Length(limit.window_us));
     }

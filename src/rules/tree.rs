@@ -1,6 +1,6 @@
 //! The compiled tree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
@@ -48,15 +48,17 @@ pub struct QuotaMapping {
 }
 
 impl QuotaMapping {
-    /// The entries of a bucket's descriptor. A key that the bucket does not have is left out.
+    /// The entries of a bucket's descriptor, from all that it has, sorted. A key that the bucket does not have is left out.
     #[must_use]
-    pub fn entries(&self, mut bucket: BTreeMap<String, String>) -> Vec<model::Entry> {
-        let entry = |(key, value)| model::Entry { key, value };
+    pub fn entries(&self, mut bucket: Vec<model::Entry>) -> Vec<model::Entry> {
         if self.bucket.is_empty() {
-            return bucket.into_iter().map(entry).collect();
+            return bucket;
         }
-        let keys = self.bucket.iter();
-        keys.filter_map(|key| bucket.remove_entry(&**key)).map(entry).collect()
+        let mut take = |key: &str| {
+            let place = bucket.iter().position(|entry| entry.key == key)?;
+            Some(bucket.swap_remove(place))
+        };
+        self.bucket.iter().filter_map(|key| take(key)).collect()
     }
 }
 

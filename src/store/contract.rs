@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::correction::Correction;
 use super::error::StoreError;
 use super::reset::{Cursor, NamePage, Named, Reset};
-use crate::model::{Limit, Outcome, Transaction};
+use crate::model::{CounterKey, Hits, Limit, Outcome, Transaction};
 
 /// One outcome for each check of the transaction, in order.
 pub type Outcomes = SmallVec<[Outcome; 2]>;
@@ -47,6 +47,12 @@ pub trait Store: Send + Sync + 'static {
         Ok(all)
     }
 
+    /// Decides checks of one counter on the caller's thread, where nothing has to be waited for; `None` where it has to be. For
+    /// callers with so many transactions that futures would cost more than the decisions.
+    fn check_at_once(&self, _key: &CounterKey, _transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
+        None
+    }
+
     /// Changes a counter as soon as the store can. Never waits and never fails; the number of pending changes is bounded.
     fn correct(&self, correction: Correction);
 
@@ -74,6 +80,10 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 
     async fn check_many(&self, transactions: &[Transaction]) -> Result<Vec<Outcomes>, StoreError> {
         (**self).check_many(transactions).await
+    }
+
+    fn check_at_once(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
+        (**self).check_at_once(key, transaction)
     }
 
     fn correct(&self, correction: Correction) {

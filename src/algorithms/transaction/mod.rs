@@ -28,7 +28,7 @@ use crate::model::{Check, Holds, Limit, Transaction};
 pub type Answers = SmallVec<[Answer; 2]>;
 
 /// Decides a transaction and counts what it admits. One answer for each check, in order.
-pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl States, now_us: u64) -> Answers {
+pub fn run<H: Copy + Into<Op>, K>(transaction: &Transaction<H, K>, states: &mut impl States, now_us: u64) -> Answers {
     let checks = || transaction.checks.iter().map(|check| (&check.limit, check.hits.into()));
     let mut answers: Answers = SmallVec::from_elem(UNDECIDED, transaction.checks.len());
     for (index, check) in transaction.checks.iter().enumerate() {
@@ -97,7 +97,7 @@ pub fn run<H: Copy + Into<Op>>(transaction: &Transaction<H>, states: &mut impl S
 }
 
 /// [`run`] for a transaction of one check, whose enforcement then makes no difference. Also returns whether the state changed.
-pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: u64) -> (Answer, bool) {
+pub fn run_one<H: Copy + Into<Op>, K>(check: &Check<H, K>, state: &mut State, now_us: u64) -> (Answer, bool) {
     let (limit, op) = (&check.limit, check.hits.into());
     let adopted = adopt(limit, state, now_us);
     let mut answer = match op {
@@ -127,7 +127,7 @@ pub fn run_one<H: Copy + Into<Op>>(check: &Check<H>, state: &mut State, now_us: 
 
 /// Fills in `Outcome::slice` and `Grant::left_us`, which follow from the answers and the store's time: for the memory store as
 /// for a reply of Redis.
-pub fn complete<H: Copy + Into<Op>>(transaction: &Transaction<H>, answers: &mut Answers, now_us: u64) {
+pub fn complete<H: Copy + Into<Op>, K>(transaction: &Transaction<H, K>, answers: &mut Answers, now_us: u64) {
     let passes = transaction.passes(answers.iter().map(|answer| answer.outcome.allowed));
     for (check, answer) in transaction.checks.iter().zip(answers) {
         let hits = counted(check.hits.into(), answer, passes);

@@ -1,5 +1,6 @@
 //! What Envoy is told, on the wire.
 
+use bytes::{Bytes, BytesMut};
 use prost_types::Duration;
 
 use crate::proto::envoy::service::rate_limit_quota::v3::RateLimitQuotaResponse;
@@ -17,6 +18,9 @@ const BUCKETS_A_MESSAGE: usize = 100;
 /// Bytes of bucket ids in one message: Envoy takes messages of up to 4 MiB.
 const BYTES_A_MESSAGE: usize = 1 << 20;
 
+/// Ids share blocks of memory of this size, in bytes: some 100 ids.
+const BLOCK: usize = 2 << 10;
+
 /// Actions that are collected into messages.
 #[derive(Debug, Default)]
 pub struct Actions {
@@ -24,36 +28,50 @@ pub struct Actions {
     open: Vec<BucketAction>,
     buckets: usize,
     bytes: usize,
+    /// What is free of the last block of ids.
+    block: BytesMut,
 }
 
 impl Actions {
     /// Adds what a bucket is assigned.
     pub fn assign(&mut self, id: &[u8], assignment: &Assignment) {
-        match *assignment {
+        let kind = match *assignment {
             Assignment::Nothing => return,
-            Assignment::Deny { ttl_s } => self.push(id, blanket(BlanketRule::DenyAll, ttl_s)),
-            Assignment::Allow { ttl_s } => self.push(id, blanket(BlanketRule::AllowAll, ttl_s)),
-            Assignment::Lease(size) => {
-                // In one message and in this order: it drops what the lease before had left, and opens a full bucket.
-                self.push(id, blanket(BlanketRule::DenyAll, size.ttl_s));
-                self.push(id, assigned(Strategy::TokenBucket(tokens(&size)), size.ttl_s));
+            Assignment::Deny { ttl_s } => blanket(BlanketRule::DenyAll, ttl_s),
+            Assignment::Allow { ttl_s } => blanket(BlanketRule::AllowAll, ttl_s),
+            // What it has left stays with `Extend`.
+            Assignment::Lease(size) | Assignment::Extend(size) => {
+                assigned(Strategy::TokenBucket(tokens(&size)), size.ttl_s)
             }
-            // What it has left stays.
-            Assignment::Extend(size) => self.push(id, assigned(Strategy::TokenBucket(tokens(&size)), size.ttl_s)),
+        };
+        let own = self.copy(id);
+        if let Assignment::Lease(size) = assignment {
+            // In one message and in this order: it drops what the lease before had left, and opens a full bucket.
+            self.push(own.clone(), blanket(BlanketRule::DenyAll, size.ttl_s));
         }
+        self.push(own, kind);
         self.end_bucket(id);
     }
 
     /// Tells Envoy to forget a bucket.
     pub fn abandon(&mut self, id: &[u8]) {
-        self.push(id, Kind::AbandonAction(AbandonAction {}));
+        let own = self.copy(id);
+        self.push(own, Kind::AbandonAction(AbandonAction {}));
         self.end_bucket(id);
     }
 
-    fn push(&mut self, id: &[u8], kind: Kind) {
+    fn copy(&mut self, id: &[u8]) -> Bytes {
+        if self.block.capacity() < id.len() {
+            self.block = BytesMut::with_capacity(BLOCK.max(id.len()));
+        }
+        self.block.extend_from_slice(id);
+        self.block.split().freeze()
+    }
+
+    fn push(&mut self, id: Bytes, kind: Kind) {
         self.bytes += id.len();
         self.open.push(BucketAction {
-            bucket_id: bytes::Bytes::copy_from_slice(id),
+            bucket_id: id,
             bucket_action: Some(kind),
         });
     }
@@ -77,6 +95,7 @@ impl Actions {
     /// The messages.
     pub fn take(&mut self) -> Vec<RateLimitQuotaResponse> {
         self.close();
+        self.block = BytesMut::new();
         std::mem::take(&mut self.done)
     }
 }

@@ -1,12 +1,10 @@
 //! Bucket ids as they stand on the wire: a map, whose entries come in any order.
 
-use std::collections::BTreeMap;
-
 use ahash::RandomState;
 use prost::Message;
 use smallvec::SmallVec;
 
-use crate::proto::envoy::service::rate_limit_quota::v3::BucketId;
+use crate::model::Entry;
 
 /// Most bytes of an id.
 pub const MAX_BYTES: usize = 16 << 10;
@@ -47,16 +45,38 @@ pub fn is_same(id: &[u8], entries: &[&[u8]]) -> bool {
     split(id).is_some_and(|own| own.len() == entries.len() && own.iter().all(|entry| entries.contains(entry)))
 }
 
-/// The keys and values of an id; `None` if they are no text, or one is empty.
-pub fn read(id: &[u8]) -> Option<BTreeMap<String, String>> {
-    let bucket = BucketId::decode(id).ok()?.bucket;
-    let is_whole = |(key, value): (&String, &String)| !key.is_empty() && !value.is_empty();
-    (!bucket.is_empty() && bucket.iter().all(is_whole)).then(|| bucket.into_iter().collect())
+/// An entry, as the message of a map's entry.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct MapEntry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+/// The keys and values of an id's entries, sorted; `None` if they are no text, or one is empty.
+pub fn read(entries: &[&[u8]]) -> Option<Vec<Entry>> {
+    let read = |entry: &&[u8]| {
+        let MapEntry { key, value } = MapEntry::decode(*entry).ok()?;
+        (!key.is_empty() && !value.is_empty()).then_some(Entry { key, value })
+    };
+    let mut bucket: Vec<Entry> = entries.iter().map(read).collect::<Option<_>>()?;
+    bucket.sort_by(|a, b| a.key.cmp(&b.key));
+    // The last one of a key counts, as in every map on the wire.
+    bucket.dedup_by(|later, kept| {
+        let is_same = later.key == kept.key;
+        if is_same {
+            std::mem::swap(later, kept);
+        }
+        is_same
+    });
+    (!bucket.is_empty()).then_some(bucket)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::envoy::service::rate_limit_quota::v3::BucketId;
 
     fn id(entries: &[(&str, &str)]) -> Vec<u8> {
         let one = |(key, value): &(&str, &str)| {
@@ -76,7 +96,9 @@ mod tests {
         assert!(is_same(&other, &entries));
         assert!(!is_same(&id(&[("a", "2"), ("b", "1")]), &entries));
         assert!(!is_same(&id(&[("a", "1")]), &entries));
-        assert_eq!(read(&one), read(&other));
+        let twice = id(&[("b", "3"), ("a", "1"), ("b", "2")]);
+        assert_eq!(read(&entries), read(&split(&twice).unwrap()), "the last one counts");
+        assert_eq!(read(&entries), read(&split(&other).unwrap()));
     }
 
     #[test]
@@ -92,7 +114,7 @@ mod tests {
         }
         assert_eq!(split(&id(&[("a", "1"); MAX_ENTRIES + 1])), None);
         assert_eq!(split(&id(&[("a", &"x".repeat(MAX_BYTES))])), None);
-        assert_eq!(read(&id(&[("a", "")])), None);
-        assert_eq!(read(b"\x0a\x06\x0a\x01\xff\x12\x01a"), None, "not UTF-8");
+        assert_eq!(read(&split(&id(&[("a", "")])).unwrap()), None);
+        assert_eq!(read(&[b"\x0a\x01\xff\x12\x01a"]), None, "not UTF-8");
     }
 }

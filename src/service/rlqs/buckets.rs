@@ -1,14 +1,15 @@
 //! Buckets as all streams of this process share them: the counter, and who asks how much of it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
 use crate::algorithms::quota;
 use crate::engine::QuotaCounter;
-use crate::model::CounterKey;
 use crate::quota::account::Account;
 use crate::quota::size::Situation;
 use crate::telemetry::QuotaHits;
@@ -22,7 +23,7 @@ pub struct SharedBucket {
     /// The counter.
     pub counter: QuotaCounter,
     /// Its rule's metrics.
-    pub hits: QuotaHits,
+    pub hits: Arc<QuotaHits>,
     streams: AtomicU64,
     /// Requests per 1,000 s, of all streams.
     demand: AtomicU64,
@@ -35,7 +36,7 @@ pub struct SharedBucket {
 }
 
 impl SharedBucket {
-    fn new(counter: QuotaCounter, hits: QuotaHits) -> Self {
+    fn new(counter: QuotaCounter, hits: Arc<QuotaHits>) -> Self {
         Self {
             remaining: AtomicU64::new(quota(&counter.limit)),
             counter,
@@ -66,6 +67,9 @@ impl SharedBucket {
 
     /// A stream's demand has changed.
     pub fn demand_changed(&self, before: u64, after: u64) {
+        if before == after {
+            return;
+        }
         // Only ever less than what the same stream has added.
         self.demand.fetch_add(after, Relaxed);
         self.demand.fetch_sub(before, Relaxed);
@@ -83,21 +87,29 @@ impl SharedBucket {
     }
 }
 
-/// All counters that streams lease from, by key.
+/// All counters that streams lease from, found by their keys.
 #[derive(Debug, Default)]
-pub struct SharedBuckets(Mutex<HashMap<CounterKey, Arc<SharedBucket>>>);
+pub struct SharedBuckets {
+    /// With their hashes: else each bucket would be read, and its key hashed, whenever the table grows.
+    all: Mutex<HashTable<(u64, Arc<SharedBucket>)>>,
+    hasher: RandomState,
+}
 
 impl SharedBuckets {
     /// The bucket of a counter, for one more stream.
-    pub fn join(&self, counter: QuotaCounter, hits: impl FnOnce() -> QuotaHits) -> Arc<SharedBucket> {
-        let mut all = self.0.lock();
-        let known = all.get(&counter.key).filter(|known| known.counter == counter);
-        let bucket = match known {
-            Some(known) => Arc::clone(known),
-            None => {
-                let key = counter.key.clone();
+    pub fn join(&self, counter: QuotaCounter, hits: impl FnOnce() -> Arc<QuotaHits>) -> Arc<SharedBucket> {
+        let hash = self.hash(&counter);
+        let mut all = self.all.lock();
+        let is_it = |known: &(u64, Arc<SharedBucket>)| known.0 == hash && known.1.counter.key == counter.key;
+        let bucket = match all.entry(hash, is_it, |known| known.0) {
+            Entry::Occupied(known) if known.get().1.counter == counter => Arc::clone(&known.get().1),
+            Entry::Occupied(mut known) => {
+                known.get_mut().1 = Arc::new(SharedBucket::new(counter, hits()));
+                Arc::clone(&known.get().1)
+            }
+            Entry::Vacant(place) => {
                 let bucket = Arc::new(SharedBucket::new(counter, hits()));
-                all.insert(key, Arc::clone(&bucket));
+                place.insert((hash, Arc::clone(&bucket)));
                 bucket
             }
         };
@@ -108,11 +120,15 @@ impl SharedBuckets {
     /// A stream has it no more.
     pub fn leave(&self, bucket: &Arc<SharedBucket>, demand: u64) {
         bucket.demand.fetch_sub(demand, Relaxed);
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let is_last = bucket.streams.fetch_sub(1, Relaxed) == 1;
-        let key = &bucket.counter.key;
-        if is_last && all.get(key).is_some_and(|known| Arc::ptr_eq(known, bucket)) {
-            all.remove(key);
+        let is_it = |known: &(u64, Arc<SharedBucket>)| Arc::ptr_eq(&known.1, bucket);
+        if is_last && let Ok(known) = all.find_entry(self.hash(&bucket.counter), is_it) {
+            known.remove();
         }
+    }
+
+    fn hash(&self, counter: &QuotaCounter) -> u64 {
+        self.hasher.hash_one(counter.key.as_str())
     }
 }

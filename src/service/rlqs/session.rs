@@ -1,5 +1,6 @@
 //! One stream: reports in, assignments out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::model::time::SECOND_US;
 use crate::proto::envoy::service::rate_limit_quota::v3 as wire;
 use crate::quota::account::Account;
 use crate::quota::terms::{LATE_US, REPORT_US};
+use crate::telemetry::QuotaHits;
 use wire::rate_limit_quota_usage_reports::BucketQuotaUsage;
 
 /// Longest time that Envoy may take over reading a message.
@@ -30,6 +32,8 @@ const MAX_LATE_US: u64 = 600 * SECOND_US;
 const TOGETHER: Duration = Duration::from_millis(20);
 /// Buckets of a report that are done and answered before the others.
 const AT_A_TIME: usize = 1000;
+/// Buckets of a first report that room is made for at once, whatever it says.
+const MOST_RESERVED: usize = 200_000;
 /// Longest domain, in bytes.
 const MAX_DOMAIN: usize = 4 << 10;
 /// A report covers time, and is not that of a bucket's first request, from here on, in microseconds.
@@ -52,6 +56,8 @@ pub(super) struct Session {
     /// The store does not answer: quotas are what `on_store_error` says.
     is_undecided: bool,
     asked: watch::Receiver<Option<Arc<LeaseQuestion>>>,
+    /// The metrics of rules, by their numbers in this generation.
+    hits: HashMap<usize, Arc<QuotaHits>>,
 }
 
 /// Why a stream ends.
@@ -81,6 +87,7 @@ impl Session {
             generation: 0,
             is_late: false,
             is_undecided: false,
+            hits: HashMap::new(),
         }
     }
 
@@ -143,6 +150,10 @@ impl Session {
         if self.generation != active.generation {
             self.apply_rules(&active, now_us);
         }
+        if self.table.is_empty() {
+            // An Envoy that comes back tells all that it has in one report.
+            self.table.reserve(message.bucket_quota_usages.len().min(MOST_RESERVED));
+        }
         let mut places = Vec::with_capacity(message.bucket_quota_usages.len());
         for usage in &message.bucket_quota_usages {
             places.extend(self.usage(&active, usage, now_us));
@@ -161,10 +172,14 @@ impl Session {
             return None;
         };
         let elapsed_us = usage.time_elapsed.as_ref().map_or(0, micros);
-        let (place, elapsed_us) = match self.table.find(&entries) {
+        let hash = self.table.hash(&entries);
+        let (place, elapsed_us) = match self.table.find(hash, &entries) {
             // Envoy cuts fractions of seconds off: between two reports, 5.00 s apart, it says 4 as often as 5.
             Some(place) => (place, elapsed_us.max((elapsed_us + SECOND_US).min(REPORT_US))),
-            None => (self.add(active, usage, &entries, elapsed_us, now_us)?, elapsed_us),
+            None => {
+                let entry = self.new_bucket(active, usage, &entries, elapsed_us, now_us)?;
+                (self.table.insert(hash, entry)?, elapsed_us)
+            }
         };
         let engine = &self.parts.engine;
         let entry = self.table.get_mut(place)?;
@@ -185,16 +200,16 @@ impl Session {
         Some(place)
     }
 
-    /// Adds a bucket that is new on the stream.
-    fn add(
+    /// A bucket that is new on the stream.
+    fn new_bucket(
         &mut self,
         active: &Arc<Active>,
         usage: &BucketQuotaUsage,
         entries: &[&[u8]],
         elapsed_us: u64,
         now_us: u64,
-    ) -> Option<u32> {
-        let Some(bucket) = bucket_id::read(&usage.bucket_id) else {
+    ) -> Option<BucketEntry> {
+        let Some(bucket) = bucket_id::read(entries) else {
             self.parts.left_out("malformed", &self.name);
             return None;
         };
@@ -213,12 +228,11 @@ impl Session {
                 account.owe(quota(&shared.counter.limit));
             }
         }
-        self.table
-            .insert(entries, BucketEntry::new(&usage.bucket_id, applies, account))
+        Some(BucketEntry::new(&usage.bucket_id, applies, account))
     }
 
     /// What a rule means for the stream.
-    fn applies(&self, active: &Active, rule: QuotaRule) -> Applies {
+    fn applies(&mut self, active: &Active, rule: QuotaRule) -> Applies {
         match rule {
             QuotaRule::Unlimited => Applies::Unlimited,
             QuotaRule::NotEnabled | QuotaRule::NotLeasable => {
@@ -226,12 +240,14 @@ impl Session {
                 Applies::NotLeasable
             }
             QuotaRule::Counted(counter) => {
-                let rule = active.rule(counter.rule).cloned();
-                let hits = || match &rule {
-                    Some(rule) => self.parts.metrics.rlqs.hits(&rule.domain, &rule.path),
-                    None => self.parts.metrics.rlqs.hits("", ""),
+                let (parts, known, rule) = (&self.parts, &mut self.hits, counter.rule);
+                let find = || {
+                    let rule = active.rule(rule).map(|rule| (&*rule.domain, &*rule.path));
+                    let (domain, path) = rule.unwrap_or_default();
+                    Arc::new(parts.metrics.rlqs.hits(domain, path))
                 };
-                Applies::Counted(self.parts.shared.join(*counter, hits))
+                let hits = || Arc::clone(known.entry(rule).or_insert_with(find));
+                Applies::Counted(parts.shared.join(*counter, hits))
             }
         }
     }
@@ -239,9 +255,10 @@ impl Session {
     /// The rules have changed: finds those of all buckets again. A lease under another limit ends with its hold.
     fn apply_rules(&mut self, active: &Active, now_us: u64) {
         self.generation = active.generation;
+        self.hits.clear();
         let mut table = std::mem::take(&mut self.table);
         for (_, entry) in table.iter_mut() {
-            let Some(bucket) = bucket_id::read(&entry.id) else {
+            let Some(bucket) = bucket_id::split(&entry.id).and_then(|entries| bucket_id::read(&entries)) else {
                 continue;
             };
             let applies = self.applies(active, self.parts.engine.quota_rule(active, &self.domain, bucket));

@@ -17,11 +17,16 @@ const AT_ONCE: usize = 64;
 /// How often a lease that was too large for what is left is asked for again, smaller.
 const TRIES: usize = 3;
 
-/// A step that has been answered.
-struct Answered {
+/// A step that the bucket at a place needs.
+struct OpenStep {
     place: u32,
     shared: Arc<SharedBucket>,
     step: QuotaStep,
+}
+
+/// A step that has been answered. Envoy has the answer no earlier than `sent_us`.
+struct Answered {
+    asked: OpenStep,
     stand: QuotaStand,
     sent_us: u64,
 }
@@ -37,34 +42,48 @@ impl Session {
             if steps.is_empty() {
                 return;
             }
-            let parts = &self.parts;
-            let ask = |(place, shared, step): (u32, Arc<SharedBucket>, QuotaStep)| async move {
-                let stand = parts.engine.quota_step(&shared.counter, &step).await;
-                Answered {
-                    place,
-                    shared,
-                    step,
-                    stand,
-                    // From the end of the call: Envoy has it no earlier.
-                    sent_us: parts.clock.now_us(),
-                }
-            };
-            let answers: Vec<Answered> = futures::stream::iter(steps)
-                .map(ask)
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
+            let answers = self.ask(steps).await;
             self.undecided(answers.iter().any(|answered| answered.stand.failure.is_some()));
             for answered in &answers {
                 if self.answered(answered, is_last) {
-                    places.push(answered.place);
+                    places.push(answered.asked.place);
                 }
             }
         }
     }
 
+    /// Asks the store. What it need not be waited for is done here and now: a future for each step would cost as much as the step.
+    async fn ask(&self, steps: Vec<OpenStep>) -> Vec<Answered> {
+        let (engine, clock) = (&self.parts.engine, &self.parts.clock);
+        let now_us = clock.now_us();
+        let mut answers = Vec::with_capacity(steps.len());
+        let mut waiting = Vec::new();
+        for asked in steps {
+            match engine.quota_step_now(&asked.shared.counter, &asked.step, now_us) {
+                Some(stand) => answers.push(Answered {
+                    asked,
+                    stand,
+                    sent_us: now_us,
+                }),
+                None => waiting.push(asked),
+            }
+        }
+        let sent_us = clock.now_us();
+        answers.iter_mut().for_each(|answered| answered.sent_us = sent_us);
+        let wait = |asked: OpenStep| async move {
+            let stand = engine.quota_step(&asked.shared.counter, &asked.step).await;
+            let sent_us = clock.now_us();
+            Answered { asked, stand, sent_us }
+        };
+        let mut waited = futures::stream::iter(waiting).map(wait).buffer_unordered(AT_ONCE);
+        while let Some(answered) = waited.next().await {
+            answers.push(answered);
+        }
+        answers
+    }
+
     /// The steps that these buckets need now.
-    fn steps(&self, places: &[u32]) -> Vec<(u32, Arc<SharedBucket>, QuotaStep)> {
+    fn steps(&self, places: &[u32]) -> Vec<OpenStep> {
         let now_us = self.parts.clock.now_us();
         let streams = self.parts.streams();
         let step = |place: &u32| {
@@ -77,20 +96,19 @@ impl Session {
             let is_idle = counter.is_shadow || unused_us >= idle_after_us(counter.limit.window_us);
             let situation = shared.situation(&entry.account, streams, now_us);
             let step = entry.account.step(&situation, is_idle, now_us)?;
-            Some((*place, Arc::clone(shared), step))
+            Some(OpenStep {
+                place: *place,
+                shared: Arc::clone(shared),
+                step,
+            })
         };
         places.iter().filter_map(step).collect()
     }
 
     /// Takes in an answer; whether to ask again, for less.
     fn answered(&mut self, answered: &Answered, is_last: bool) -> bool {
-        let Answered {
-            place,
-            shared,
-            step,
-            stand,
-            sent_us,
-        } = answered;
+        let Answered { asked, stand, sent_us } = answered;
+        let OpenStep { place, shared, step } = asked;
         let Some(entry) = self.table.get_mut(*place) else {
             return false;
         };

@@ -69,10 +69,15 @@ impl BucketTable {
         self.index.is_empty()
     }
 
-    /// The place of a bucket with these entries of its id.
+    /// A number by which a bucket with these entries of its id is found.
     #[must_use]
-    pub fn find(&self, entries: &[&[u8]]) -> Option<u32> {
-        let hash = bucket_id::hash(entries, &self.hasher);
+    pub fn hash(&self, entries: &[&[u8]]) -> u64 {
+        bucket_id::hash(entries, &self.hasher)
+    }
+
+    /// The place of a bucket with these entries, which have this [`hash`](Self::hash).
+    #[must_use]
+    pub fn find(&self, hash: u64, entries: &[&[u8]]) -> Option<u32> {
         let is_it = |place: &u32| {
             self.get(*place)
                 .is_some_and(|entry| bucket_id::is_same(&entry.id, entries))
@@ -80,8 +85,16 @@ impl BucketTable {
         self.index.find(hash, is_it).copied()
     }
 
-    /// Adds a bucket that is not there; its place. `None` where no more places can be numbered.
-    pub fn insert(&mut self, entries: &[&[u8]], entry: BucketEntry) -> Option<u32> {
+    /// Makes room for the buckets of a whole report: they are then not moved while they are added, nor their ids hashed anew.
+    pub fn reserve(&mut self, buckets: usize) {
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index.reserve(buckets, |place| hash_of(entries, *place, hasher));
+        self.entries.reserve_exact(buckets.saturating_sub(self.free.len()));
+    }
+
+    /// Adds a bucket that is not there, and whose id has this [`hash`](Self::hash); its place. `None` where no more places can
+    /// be numbered.
+    pub fn insert(&mut self, hash: u64, entry: BucketEntry) -> Option<u32> {
         let place = match self.free.pop() {
             Some(place) => place,
             None => {
@@ -95,7 +108,6 @@ impl BucketTable {
             }
         };
         *self.entries.get_mut(place as usize)? = Some(entry);
-        let hash = bucket_id::hash(entries, &self.hasher);
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.index
             .insert_unique(hash, place, |place| hash_of(entries, *place, hasher));

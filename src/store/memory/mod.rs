@@ -27,7 +27,7 @@ use super::reset::{Cursor, NamePage, Named, Reset};
 use super::{Correction, Outcomes, Store, StoreError};
 use crate::algorithms::op::Op;
 use crate::algorithms::transaction::Answers;
-use crate::model::{Clock, Limit, Transaction};
+use crate::model::{Clock, CounterKey, Hits, Limit, Transaction};
 
 /// Keys that are kept unless the settings say otherwise.
 pub const DEFAULT_MAX_KEYS: NonZeroUsize = match NonZeroUsize::new(1_000_000) {
@@ -111,11 +111,12 @@ impl MemoryStore {
     #[must_use]
     pub fn check_now(&self, transaction: &Transaction) -> Outcomes {
         match transaction.checks.as_slice() {
-            [check] => smallvec![self.check_one(check).outcome],
-            _ => {
-                let answers = self.check_several(transaction);
-                answers.iter().map(|answer| answer.outcome).collect()
-            }
+            [check] => smallvec![self.check_one(&check.key, check).outcome],
+            _ => self
+                .check_all(transaction)
+                .iter()
+                .map(|answer| answer.outcome)
+                .collect(),
         }
     }
 
@@ -123,7 +124,16 @@ impl MemoryStore {
     #[must_use]
     pub fn check_ops<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
         match transaction.checks.as_slice() {
-            [check] => smallvec![self.check_one(check)],
+            [check] => smallvec![self.check_one(&check.key, check)],
+            _ => self.check_all(transaction),
+        }
+    }
+
+    fn check_all<H: Copy + Into<Op>>(&self, transaction: &Transaction<H>) -> Answers {
+        match transaction.checks.as_slice() {
+            [first, others @ ..] if others.iter().all(|check| check.key == first.key) => {
+                self.check_same(&first.key, &first.limit, transaction)
+            }
             _ => self.check_several(transaction),
         }
     }
@@ -177,6 +187,17 @@ impl std::fmt::Debug for MemoryStore {
 impl Store for MemoryStore {
     async fn check(&self, transaction: &Transaction) -> Result<Outcomes, StoreError> {
         Ok(self.check_now(transaction))
+    }
+
+    fn check_at_once(&self, key: &CounterKey, transaction: &Transaction<Hits, ()>) -> Option<Outcomes> {
+        Some(match transaction.checks.as_slice() {
+            [] => Outcomes::new(),
+            [check] => smallvec![self.check_one(key, check).outcome],
+            [first, ..] => {
+                let answers = self.check_same(key, &first.limit, transaction);
+                answers.iter().map(|answer| answer.outcome).collect()
+            }
+        })
     }
 
     fn correct(&self, correction: Correction) {

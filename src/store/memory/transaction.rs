@@ -15,8 +15,8 @@ use crate::store::change::Change;
 
 impl MemoryStore {
     /// The common case: one lock, one look-up, no allocation for a counter that exists.
-    pub(super) fn check_one<H: Copy + Into<Op>>(&self, check: &Check<H>) -> Answer {
-        self.step(&check.key, &check.limit, |state, now_us| {
+    pub(super) fn check_one<H: Copy + Into<Op>, K>(&self, key: &CounterKey, check: &Check<H, K>) -> Answer {
+        self.step(key, &check.limit, |state, now_us| {
             let (answer, changed) = run_one(check, state, now_us);
             (answer, changed.then_some(answer.outcome.remaining))
         })
@@ -46,12 +46,13 @@ impl MemoryStore {
 
     /// Applies a correction.
     pub(super) fn apply_correction(&self, correction: &Correction) {
-        let _ = self.check_one(&Check {
-            key: correction.counter.clone(),
+        let check = Check {
+            key: (),
             limit: correction.limit,
             hits: Correction::op(correction.slice, correction.hold, correction.delta),
             enforcement: Enforcement::Shadow,
-        });
+        };
+        let _ = self.check_one(&correction.counter, &check);
     }
 
     /// Hits that a counter has in use, up to its quota.
@@ -71,12 +72,13 @@ impl MemoryStore {
     /// Resets a counter to its unused state, except for open holds; returns the hits that it had in use, up to its quota.
     pub(super) fn reset_one(&self, key: &CounterKey, limit: &Limit) -> u64 {
         let used = self.used(key, limit);
-        let _ = self.check_one(&Check {
-            key: key.clone(),
+        let check = Check {
+            key: (),
             limit: *limit,
             hits: Op::Reset,
             enforcement: Enforcement::Shadow,
-        });
+        };
+        let _ = self.check_one(key, &check);
         used
     }
 
@@ -110,6 +112,21 @@ impl MemoryStore {
             self.add(&mut shard, hash, state, limit, left, now_us);
         }
         result
+    }
+
+    /// Decides checks of one counter: a lease of RLQS is settled and made anew. One lock and one look-up, as for one check.
+    pub(super) fn check_same<H: Copy + Into<Op>, K>(
+        &self,
+        key: &CounterKey,
+        limit: &Limit,
+        transaction: &Transaction<H, K>,
+    ) -> Answers {
+        self.step(key, limit, |state, now_us| {
+            let mut states = OneState { state, written: false };
+            let answers = run(transaction, &mut states, now_us);
+            let left = states.written.then(|| remaining(limit, states.state, now_us));
+            (answers, left)
+        })
     }
 
     /// Decides any number of checks at once, with the locks of all their shards, taken in ascending order.
@@ -189,6 +206,27 @@ fn mirror_hold(limit: &Limit, state: &mut State, now_us: u64, change: Change) {
 fn fill(quota: u64, left: u64) -> u16 {
     let used = u128::from(quota.saturating_sub(left)) * u128::from(u16::MAX);
     u16::try_from(used / u128::from(quota.max(1))).unwrap_or(u16::MAX)
+}
+
+/// The state of a counter that all checks have.
+struct OneState<'a> {
+    state: &'a mut State,
+    written: bool,
+}
+
+impl States for OneState<'_> {
+    fn read(&self, _: usize) -> &State {
+        self.state
+    }
+
+    fn write(&mut self, _: usize) -> &mut State {
+        self.written = true;
+        self.state
+    }
+
+    fn first(&self, _: usize) -> usize {
+        0
+    }
 }
 
 /// The states of several checks, under their locks. While this exists, no table moves its entries.
