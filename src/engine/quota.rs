@@ -52,6 +52,7 @@ impl Engine {
     #[must_use]
     pub fn quota_rule(&self, active: &Active, domain: &str, bucket: Vec<Entry>) -> QuotaRule {
         let Some(rules) = active.rules.domains.get(domain) else {
+            self.metrics.unknown_domain.inc();
             return QuotaRule::Unlimited;
         };
         let Some(mapping) = &rules.quota else {
@@ -111,7 +112,7 @@ impl Engine {
         self.count_failure(mode);
         let held = step.keep + step.more.hits;
         if held > 0 && error.is_indeterminate() {
-            let check = counter.check(Hits::Hold { hits: held, id });
+            let check = counter.check(&counter.key, Hits::Hold { hits: held, id });
             self.store.correct(failure::end_unknown_hold(&check, id));
         }
         match mode {
@@ -175,8 +176,9 @@ impl Engine {
             stats.denied.fetch_add(denied, Relaxed);
             stats.over_limit.fetch_add(denied, Relaxed);
         }
-        if allowed + denied > 0 {
-            stats.total_hits.fetch_add(allowed + denied, Relaxed);
+        let all = allowed.saturating_add(denied);
+        if all > 0 {
+            stats.total_hits.fetch_add(all, Relaxed);
         }
         if let Some(activity) = &self.activity
             && denied > 0

@@ -1,11 +1,13 @@
 //! Quotas that Envoys enforce themselves (RLQS).
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
+use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::labels::{MAX_LABEL, bounded};
 use super::registrar::{LATENCY_BUCKETS, Registrar};
+
+/// Reasons and domains of reports that were left out which are logged.
+const MOST_LOGGED: usize = 64;
 
 /// What is counted of streams, and the hits of each rule.
 #[derive(Debug)]
@@ -26,7 +28,8 @@ pub struct RlqsMetrics {
     pub duration: Histogram,
     undecided: IntCounterVec,
     hits: IntCounterVec,
-    logged: AtomicBool,
+    /// What has been said of reports that were left out: reason and domain.
+    logged: Mutex<Vec<(&'static str, String)>>,
 }
 
 /// The hits of one rule.
@@ -80,7 +83,7 @@ impl RlqsMetrics {
                 "Hits of quotas: granted to Envoys, used or denied by them, returned unused, or written_off with their stream",
                 &["domain", "rule", "result"],
             )?,
-            logged: AtomicBool::new(false),
+            logged: Mutex::default(),
         })
     }
 
@@ -104,8 +107,14 @@ impl RlqsMetrics {
         self.undecided.with_label_values(&[mode])
     }
 
-    /// Marks that a report was left out; whether it is the first one.
-    pub fn mark_logged(&self) -> bool {
-        !self.logged.swap(true, Relaxed)
+    /// Marks that a report of a domain was left out; whether it is the first one for this reason. At the bound none is.
+    pub fn mark_logged(&self, reason: &'static str, domain: &str) -> bool {
+        let mut logged = self.logged.lock();
+        let is_known = |(known, of): &(&str, String)| *known == reason && of == domain;
+        let is_first = logged.len() < MOST_LOGGED && !logged.iter().any(is_known);
+        if is_first {
+            logged.push((reason, domain.to_owned()));
+        }
+        is_first
     }
 }

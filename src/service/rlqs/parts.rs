@@ -80,12 +80,13 @@ impl QuotaParts {
         self.metrics.rlqs.buckets.dec();
     }
 
-    /// Counts a report that is not taken in; the first one of the process is logged.
-    pub(super) fn left_out(&self, reason: &'static str, name: &str) {
+    /// Counts a report that is not taken in; the first one for each reason and domain is logged.
+    pub(super) fn left_out(&self, reason: &'static str, name: &str, domain: &str) {
         self.metrics.rlqs.left_out.with_label_values(&[reason]).inc();
-        if self.metrics.rlqs.mark_logged() {
+        if self.metrics.rlqs.mark_logged(reason, domain) {
             tracing::warn!(
                 reason,
+                domain,
                 envoy = name,
                 "a usage report of RLQS was left out, so that its bucket gets no quota; further ones are only counted, in \
                  sluicegate_rlqs_reports_left_out_total"

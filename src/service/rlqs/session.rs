@@ -139,7 +139,7 @@ impl Session {
             self.domain.clone_from(&message.domain);
         }
         if self.domain.is_empty() || !message.domain.is_empty() && message.domain != self.domain {
-            self.parts.left_out("domain", &self.name);
+            self.left_out("domain");
             return Ok(());
         }
         let Some(active) = self.parts.engine.active() else {
@@ -159,6 +159,9 @@ impl Session {
             places.extend(self.usage(&active, usage, now_us));
         }
         self.parts.metrics.rlqs.reports.inc_by(places.len() as u64);
+        // A bucket that is reported twice has one step.
+        places.sort_unstable();
+        places.dedup();
         let sent = self.serve(&places).await;
         let took = Duration::from_micros(self.parts.clock.now_us().saturating_sub(now_us));
         self.parts.metrics.rlqs.duration.observe(took.as_secs_f64());
@@ -168,7 +171,7 @@ impl Session {
     /// Takes in the report of one bucket; its place, if something may follow from it.
     fn usage(&mut self, active: &Arc<Active>, usage: &BucketQuotaUsage, now_us: u64) -> Option<u32> {
         let Some(entries) = bucket_id::split(&usage.bucket_id) else {
-            self.parts.left_out("malformed", &self.name);
+            self.left_out("malformed");
             return None;
         };
         let elapsed_us = usage.time_elapsed.as_ref().map_or(0, micros);
@@ -210,11 +213,11 @@ impl Session {
         now_us: u64,
     ) -> Option<BucketEntry> {
         let Some(bucket) = bucket_id::read(entries) else {
-            self.parts.left_out("malformed", &self.name);
+            self.left_out("malformed");
             return None;
         };
         if !self.parts.take_bucket() {
-            self.parts.left_out("too_many", &self.name);
+            self.left_out("too_many");
             return None;
         }
         let mut account = Account::new(now_us);
@@ -231,12 +234,16 @@ impl Session {
         Some(BucketEntry::new(&usage.bucket_id, applies, account))
     }
 
+    fn left_out(&self, reason: &'static str) {
+        self.parts.left_out(reason, &self.name, &self.domain);
+    }
+
     /// What a rule means for the stream.
     fn applies(&mut self, active: &Active, rule: QuotaRule) -> Applies {
         match rule {
             QuotaRule::Unlimited => Applies::Unlimited,
             QuotaRule::NotEnabled | QuotaRule::NotLeasable => {
-                self.parts.left_out("not_leasable", &self.name);
+                self.left_out("not_leasable");
                 Applies::NotLeasable
             }
             QuotaRule::Counted(counter) => {
