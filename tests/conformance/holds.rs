@@ -104,7 +104,7 @@ impl Known {
 
     fn op(&mut self, number: u64, asked: &Ask) -> Op {
         let nth = |back: usize| self.made.iter().rev().nth(back).copied().unwrap_or(id(1 << 20));
-        let unknown = |hits: u64| id((1 << if hits % 3 == 0 { 45 } else { 19 }) + hits % 3);
+        let unknown = |hits: u64| id((1 << if hits.is_multiple_of(3) { 45 } else { 19 }) + hits % 3);
         let op = match *asked {
             Ask::Peek => Op::Peek,
             Ask::Hold(hits) => Op::Hold { hits, id: id(number) },

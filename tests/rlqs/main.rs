@@ -7,6 +7,10 @@
     reason = "a test that cannot go on says why; figures are printed"
 )]
 
+/// As the server's: what a bucket takes depends on it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod bounds;
 mod cost;
 mod envoy;

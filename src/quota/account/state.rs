@@ -1,7 +1,24 @@
 //! What is kept of a bucket.
 
 use crate::model::HoldId;
+use crate::model::time::SECOND_US;
 use crate::quota::terms::SHORT_RENEWED_US;
+
+/// A time where a second more makes no difference.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seconds(u32);
+
+impl Seconds {
+    /// The first one that is not before a time.
+    pub(super) fn after(at_us: u64) -> Self {
+        Self(u32::try_from(at_us.div_ceil(SECOND_US)).unwrap_or(u32::MAX))
+    }
+
+    /// The same in microseconds.
+    pub(super) const fn us(self) -> u64 {
+        self.0 as u64 * SECOND_US
+    }
+}
 
 /// What an Envoy that does not report may still use is renewed after half a window, within these bounds, in microseconds.
 const MIN_RENEWED_US: u32 = 5_000_000;
@@ -16,7 +33,7 @@ pub struct Account {
     /// What leases had left when others took their place: in the hold of the one in force, and void once that has arrived.
     pub(super) rest: u32,
     /// When the last of them was replaced.
-    pub(super) rest_us: u64,
+    pub(super) rest_s: Seconds,
     /// Requests that were admitted without a lease, to be counted.
     pub(super) owed: u32,
     /// Requests per 1,000 s, denied ones too.
@@ -32,7 +49,7 @@ pub struct Account {
     /// Of a stopped one: the hold has been renewed in this round.
     pub(super) is_held: bool,
     /// When a request was last reported.
-    pub(super) used_us: u64,
+    pub(super) used_s: Seconds,
     /// When to ask again after a denial; 0 = it was not denied.
     pub(super) retry_us: u64,
 }
@@ -132,7 +149,7 @@ impl Account {
     #[must_use]
     pub fn new(now_us: u64) -> Self {
         Self {
-            used_us: now_us,
+            used_s: Seconds::after(now_us),
             ..Self::default()
         }
     }
@@ -194,7 +211,7 @@ impl Account {
     /// Since when no request was reported.
     #[must_use]
     pub const fn used_us(&self) -> u64 {
-        self.used_us
+        self.used_s.us()
     }
 
     /// Whether nothing is leased that could be lost.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use smallvec::SmallVec;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::bounds::Bound;
 use super::carried::{Carried, Fate};
@@ -21,6 +21,9 @@ use crate::store::correction::{Cause, Correction};
 /// The grace period: a call that is not answered within the store's timeout stays in flight for this much longer. If its answer
 /// still does not come, its fate is unknown.
 pub const GRACE: Duration = Duration::from_secs(1);
+
+/// A caller that gives up has asked the failure mode by then.
+const DECIDED: Duration = Duration::from_millis(100);
 
 /// What leaves in one call.
 pub(super) struct Batch {
@@ -249,7 +252,14 @@ impl<T: Transport> Context<T> {
                 if let Op::Hold { hits, id } = check.hits
                     && !self.stays(check, Change::Held(id, hits))
                 {
-                    self.ledger.record(Correction::release(check, id, hits, Cause::Hold));
+                    // A settlement lasts: the call may come later still. But a caller that has just given up may be granted the
+                    // hold by fallback counters now, and that then takes the place of a release.
+                    let has_decided = Instant::now() >= queued.job.gives_up() + DECIDED;
+                    self.ledger.record(if has_decided {
+                        Correction::settle(check, id, 0, Cause::Hold)
+                    } else {
+                        Correction::release(check, id, hits, Cause::Hold)
+                    });
                 }
             }
         }
