@@ -13,8 +13,8 @@ while replies and at <= #data do
   local count, key_at, limit_at, kind, _, hits, record_at, next_at = unpack_from("<ddddddd", data, at)
   if count ~= 1 or kind < 6 or kind > 7 and kind < 11 then break end
   local number, limit, p2, p3, p4, hold_us = unpack_from("<dddddd", data, LIMITS_AT + (limit_at - 1) * 48)
-  -- A log, a calendar, what says nothing, and what might be told twice beside others, since it has no id.
-  if number == 1 or number == 4 and p3 > 0 or hits == 0 and (kind == 6 or kind == 12) or kind >= 11 and #data > 120 then break end
+  -- A log, a calendar, and what says nothing.
+  if number == 1 or number == 4 and p3 > 0 or hits == 0 and (kind == 6 or kind == 12) then break end
   -- What a hold is worth, where they are counted.
   local each, key = kind >= 11 and record_at or 1, KEYS[key_at]
 

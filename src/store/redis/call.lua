@@ -4,7 +4,7 @@
 -- token_bucket's before leaky_bucket's), check.lua, and transaction.lua. Where a limit has holds, held/quick.lua stands behind this
 -- file, held/script.lua before check.lua, and held/more.lua behind it. By hand, one hit on a sliding window of 10 in 60 s (the
 -- numbers as words; the reply is then a list of integers):
---   cat src/store/redis/{call,prelude}.lua src/algorithms/sliding_window/script.lua src/store/redis/{check,transaction}.lua > /tmp/c.lua
+--   (cd src/store/redis; cat call.lua prelude.lua ../../algorithms/sliding_window/script.lua check.lua transaction.lua) > /tmp/c.lua
 --   redis-cli --eval /tmp/c.lua my-key , 0 1  0 10 1875000 32 0 0  1  1 1 0 0 1 0
 --
 -- KEYS    the counters, each once, behind a log with holds the key of these; and records of holds. Under Redis Cluster they are of

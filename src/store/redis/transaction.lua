@@ -317,8 +317,9 @@ local function acquire_all(count)
   end
 end
 
--- All states are read before the first is changed: a value that is not ours stops the call while nothing is written (but for what
--- held/quick.lua has decided: holds and settlements with ids, of which a second does nothing).
+-- All states are read before the first is changed: a value that is not ours stops the call while nothing is written, but for what
+-- held/quick.lua has decided. The parts of such a call are sent again: of an id a second time does nothing, and what has none counts
+-- twice.
 local first = at
 while at <= #data do
   local count

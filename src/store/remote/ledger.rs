@@ -179,14 +179,14 @@ impl Ledger {
         if let Some(hold) = record.hold {
             return self.add_hold(book, key, hold, record, now, order);
         }
-        let is_known = book.change(&key, |entry| merge(&mut entry.hits, &record));
-        if is_known || self.make_room(book, record.charges(), now) {
-            if !is_known {
-                book.put(key, record);
-            }
+        if book.change(&key, |entry| merge(&mut entry.hits, &record)) {
             return;
         }
-        self.dropped(book, &record, now);
+        if self.make_room(book, record.charges(), now) {
+            book.put(key, record);
+        } else {
+            self.dropped(book, &record, now);
+        }
     }
 
     fn add_hold(
