@@ -304,6 +304,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         holds_back: true,
         max_concurrent: settings.limits.max_concurrent,
         on_overload: settings.limits.on_overload,
+        ..EngineOptions::default()
     }
 }
 

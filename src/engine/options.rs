@@ -2,6 +2,7 @@
 
 use crate::config::settings::OnOverload;
 use crate::model::Enforcement;
+use crate::model::hold::HoldBits;
 use crate::rules::{Defaults, OnStoreError};
 
 /// Behaviour that holds for every rule.
@@ -32,6 +33,8 @@ pub struct EngineOptions {
     pub max_concurrent: usize,
     /// The answer to a request above that number.
     pub on_overload: OnOverload,
+    /// Makes the random bits of holds' ids; only simulations set another one.
+    pub hold_bits: fn() -> HoldBits,
 }
 
 impl EngineOptions {
@@ -63,6 +66,7 @@ impl Default for EngineOptions {
             holds_back: true,
             max_concurrent: 10_000,
             on_overload: OnOverload::Unavailable,
+            hold_bits: rand::random,
         }
     }
 }

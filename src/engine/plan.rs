@@ -206,7 +206,7 @@ impl Plan {
                 },
                 usage.mean_cost(first),
             ),
-            _ => self.held(hits, &asked, input.clock),
+            _ => self.held(hits, &asked, input),
         };
         let hits = match hits {
             Hits::Refund(_) if gives_back_permits_only(matched, &limit) => Hits::Refund(0),
@@ -248,7 +248,7 @@ impl Plan {
         let limit = candidate.limit;
         let is_charge =
             candidate.count_denied || options.charge_after_peek && is_post_paid(&limit, descriptor, active.usage(rule));
-        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, input.clock);
+        let hits = self.held(hits(request, descriptor, &limit, is_charge), &limit, input);
         let candidates = self.candidates.get_or_insert_default();
         let mut check = Check {
             key: rule_key(options, Owner::Candidate, &limit, &request.domain, descriptor, matched),
@@ -334,10 +334,10 @@ impl Plan {
     }
 
     /// Turns an acquisition into a hold, if the limit has holds. All holds of a request have one id.
-    fn held(&mut self, hits: Hits, limit: &Limit, clock: &dyn Clock) -> Hits {
+    fn held(&mut self, hits: Hits, limit: &Limit, input: PlanInput<'_>) -> Hits {
         match hits {
             Hits::Acquire(hits) if limit.hold_us > 0 => {
-                let new = || HoldId::new(clock.now_us(), rand::random());
+                let new = || HoldId::new(input.clock.now_us(), (input.options.hold_bits)());
                 let id = *self.hold.get_or_insert_with(new);
                 Hits::Hold { hits, id }
             }

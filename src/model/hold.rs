@@ -15,10 +15,13 @@ const BYTES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId([u8; BYTES]);
 
+/// The random bits of an id.
+pub type HoldBits = [u8; BYTES - TIME_BYTES];
+
 impl HoldId {
     /// An id made at this time.
     #[must_use]
-    pub fn new(now_us: u64, random: [u8; BYTES - TIME_BYTES]) -> Self {
+    pub fn new(now_us: u64, random: HoldBits) -> Self {
         let mut bytes = [0; BYTES];
         let [_, time @ ..] = now_us.to_be_bytes();
         let (head, tail) = bytes.split_at_mut(TIME_BYTES);

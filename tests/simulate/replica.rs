@@ -1,5 +1,6 @@
 //! A simulated process: the real engine and pipeline in a runtime of its own, whose time only the world moves.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sluicegate::algorithms::limit::{LimitSpec, build};
 use sluicegate::engine::{Decision, Engine, EngineOptions, RequestError};
+use sluicegate::model::hold::HoldBits;
 use sluicegate::model::key::{Owner, Part, counter_key};
 use sluicegate::model::{
     AlgorithmKind, Check, Clock, CounterKey, Enforcement, Hits, Limit, Request, Transaction, Unit, Window,
@@ -28,6 +30,25 @@ pub struct Answered {
     pub call: usize,
     pub at_ms: u64,
     pub decision: Option<Result<Decision, RequestError>>,
+}
+
+thread_local! {
+    /// Ids of holds that have been made in this run.
+    static HOLDS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The next run begins: it makes the ids that it makes every time.
+pub fn begin() {
+    HOLDS.set(0);
+}
+
+fn next_bits() -> HoldBits {
+    let number = HOLDS.get() + 1;
+    HOLDS.set(number);
+    let mut bits = HoldBits::default();
+    let (_, tail) = bits.split_at_mut(1);
+    tail.copy_from_slice(&number.to_be_bytes());
+    bits
 }
 
 /// The clock that engine, leases and fallback counters read: the runtime's time and an offset.
@@ -127,6 +148,7 @@ impl Replica {
             max_concurrent: setup.small.max_concurrent,
             max_waiting: setup.small.max_waiting,
             max_noted: setup.small.max_noted,
+            hold_bits: next_bits,
             ..EngineOptions::default()
         };
         let fallback = remote.fallback().cloned();

@@ -20,7 +20,7 @@ use self::releases::Release;
 use crate::network::{Parcel, server_of};
 use crate::oracle::{Asked, Oracle, Sent};
 use crate::reached::Reached;
-use crate::replica::{Answered, Replica, by_window};
+use crate::replica::{self, Answered, Replica, by_window};
 use crate::script::{Script, Setup};
 use crate::server::Server;
 use crate::trace::Trace;
@@ -98,6 +98,7 @@ struct World<'s> {
 
 /// Runs a script to its end or its first violation.
 pub fn run(script: &Script, is_shown: bool) -> Outcome {
+    replica::begin();
     let mut world = World::new(script, is_shown);
     let violation = world.run().err();
     Outcome {
