@@ -264,7 +264,7 @@ pub struct ProcessLimits {
     pub max_delayed: usize,
     /// On SIGTERM: how long health says NOT_SERVING before connections are told to go away.
     pub drain_delay: Duration,
-    /// How long answers that are under way may then take.
+    /// How long answers that are under way may then take, and Redis to hear what it has missed.
     pub drain_timeout: Duration,
 }
 

@@ -342,7 +342,7 @@ pub static SECTIONS: &[Section] = &[
     v("DRAIN_DELAY", "0s", "on SIGTERM: time between \"not serving\" and telling connections to go away", Native)
         .field(field!(limits.drain_delay, values::duration))
         .flag("drain-delay", "DURATION"),
-    v("DRAIN_TIMEOUT", "10s", "how long answers that are under way may then take", Native)
+    v("DRAIN_TIMEOUT", "10s", "how long answers that are under way may then take, and Redis to hear what it has missed", Native)
         .field(field!(limits.drain_timeout, values::duration))
         .flag("drain-timeout", "DURATION"),
     ] },
