@@ -252,21 +252,21 @@ impl Unsent {
     /// Sends it, by `deadline` at the latest.
     pub(super) async fn send(self, deadline: Instant) {
         let Some(remote) = self.0 else { return };
-        loop {
-            remote.flush(FLUSH).await;
-            let corrections = remote.stats().corrections;
-            if corrections == 0 {
-                return;
+        let sent = async {
+            loop {
+                remote.flush(FLUSH).await;
+                if remote.stats().corrections == 0 {
+                    return;
+                }
+                tokio::time::sleep(FLUSH).await;
             }
-            if Instant::now() >= deadline {
-                tracing::error!(
-                    corrections,
-                    "the process ends before Redis has been told of hits that were admitted, or given back, while it was away: \
-                     its counters stay too low, or too high, by them"
-                );
-                return;
-            }
-            tokio::time::sleep(FLUSH).await;
+        };
+        if tokio::time::timeout_at(deadline, sent).await.is_err() {
+            tracing::error!(
+                corrections = remote.stats().corrections,
+                "the process ends before Redis has been told of hits that were admitted, or given back, while it was away: its \
+                 counters stay too low, or too high, by them"
+            );
         }
     }
 }

@@ -12,6 +12,7 @@ const CLOCKS: [&str; 3] = ["std::time::Instant", "std::time::SystemTime", "tokio
 const MAY_READ: &[(&str, &str)] = &[
     ("src/api/selections.rs", "how long a selection may be confirmed"),
     ("src/api/state.rs", "how long the process has been up, for people"),
+    ("src/app/drain.rs", "tokio's: when the drain is to be over"),
     ("src/app/link_log.rs", "how long a connection was lost, for a log line"),
     ("src/bench/load.rs", "measures"),
     ("src/bench/pace.rs", "measures"),
@@ -42,6 +43,7 @@ const MAY_READ: &[(&str, &str)] = &[
     ("src/store/remote/flush.rs", "tokio's: how long a round may last"),
     ("src/store/remote/job.rs", "tokio's: when a caller gives up"),
     ("src/store/remote/ledger.rs", "tokio's: when what is owed ends"),
+    ("src/store/remote/send.rs", "tokio's: whether a caller has given up"),
     ("src/telemetry/store_meter.rs", "tokio's: how long a call took"),
 ];
 

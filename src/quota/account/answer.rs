@@ -1,6 +1,6 @@
 //! What the store has made of a step.
 
-use super::state::{Account, EndedLease, LiveLease, PreviousLease, Seconds, small};
+use super::state::{Account, CoarseTime, EndedLease, LiveLease, PreviousLease, small};
 use super::words::{Assignment, Ends, QuotaStand, QuotaStep};
 use crate::model::time::SECOND_US;
 use crate::quota::size::LeaseSize;
@@ -190,7 +190,7 @@ impl Account {
     /// A lease was replaced with so much left.
     fn rest(&mut self, hits: u32, sent_us: u64) {
         if hits > 0 {
-            (self.rest, self.rest_s) = (self.rest.saturating_add(hits), Seconds::after(sent_us));
+            (self.rest, self.rest_at) = (self.rest.saturating_add(hits), CoarseTime::after(sent_us));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a report of Envoy says of a bucket.
 
-use super::state::{Account, EndedLease, LiveLease, Seconds, small};
+use super::state::{Account, CoarseTime, EndedLease, LiveLease, small};
 use super::words::UnusedHits;
 use crate::model::HoldId;
 use crate::model::time::SECOND_US;
@@ -92,7 +92,7 @@ impl Account {
                 owed = owed.saturating_sub(live.held);
             } else {
                 live.held = live.held.saturating_sub(small(least));
-                if now_us >= self.rest_s.us() + PROVEN_US {
+                if self.rest_at.until(now_us) >= PROVEN_US {
                     self.rest = 0;
                 }
                 let sent = if now_us < live.end_us.max(live.late_end_us) {
@@ -108,7 +108,7 @@ impl Account {
 
     fn demanded(&mut self, elapsed_us: u64, requests: u64, now_us: u64) {
         if requests > 0 {
-            self.used_s = Seconds::after(now_us);
+            self.used_at = CoarseTime::after(now_us);
         }
         // The first report of a bucket comes with its first request and covers no time.
         if elapsed_us < SECOND_US / 4 {

@@ -1,22 +1,30 @@
 //! What is kept of a bucket.
 
 use crate::model::HoldId;
-use crate::model::time::SECOND_US;
 use crate::quota::terms::SHORT_RENEWED_US;
 
-/// A time where a second more makes no difference.
+/// A time that is told apart from others of the last four years, and not finer than to 2^16 microseconds.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seconds(u32);
+pub(super) struct CoarseTime(u32);
 
-impl Seconds {
+impl CoarseTime {
+    const SHIFT: u32 = 16;
+
     /// The first one that is not before a time.
     pub(super) fn after(at_us: u64) -> Self {
-        Self(u32::try_from(at_us.div_ceil(SECOND_US)).unwrap_or(u32::MAX))
+        Self::at(at_us.div_ceil(1 << Self::SHIFT))
     }
 
-    /// The same in microseconds.
-    pub(super) const fn us(self) -> u64 {
-        self.0 as u64 * SECOND_US
+    /// Microseconds from then until now, or a little less.
+    pub(super) fn until(self, now_us: u64) -> u64 {
+        let ticks = Self::at(now_us >> Self::SHIFT).0.wrapping_sub(self.0);
+        // More than half of all is a time to come.
+        let is_past = ticks <= u32::MAX / 2;
+        if is_past { u64::from(ticks) << Self::SHIFT } else { 0 }
+    }
+
+    fn at(ticks: u64) -> Self {
+        Self(u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(0))
     }
 }
 
@@ -33,7 +41,7 @@ pub struct Account {
     /// What leases had left when others took their place: in the hold of the one in force, and void once that has arrived.
     pub(super) rest: u32,
     /// When the last of them was replaced.
-    pub(super) rest_s: Seconds,
+    pub(super) rest_at: CoarseTime,
     /// Requests that were admitted without a lease, to be counted.
     pub(super) owed: u32,
     /// Requests per 1,000 s, denied ones too.
@@ -49,7 +57,7 @@ pub struct Account {
     /// Of a stopped one: the hold has been renewed in this round.
     pub(super) is_held: bool,
     /// When a request was last reported.
-    pub(super) used_s: Seconds,
+    pub(super) used_at: CoarseTime,
     /// When to ask again after a denial; 0 = it was not denied.
     pub(super) retry_us: u64,
 }
@@ -149,7 +157,7 @@ impl Account {
     #[must_use]
     pub fn new(now_us: u64) -> Self {
         Self {
-            used_s: Seconds::after(now_us),
+            used_at: CoarseTime::after(now_us),
             ..Self::default()
         }
     }
@@ -208,10 +216,10 @@ impl Account {
         }
     }
 
-    /// Since when no request was reported.
+    /// For how long no request was reported, in microseconds.
     #[must_use]
-    pub const fn used_us(&self) -> u64 {
-        self.used_s.us()
+    pub fn idle_us(&self, now_us: u64) -> u64 {
+        self.used_at.until(now_us)
     }
 
     /// Whether nothing is leased that could be lost.

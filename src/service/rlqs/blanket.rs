@@ -18,7 +18,7 @@ impl Session {
         let Some(entry) = self.table.get_mut(place) else {
             return true;
         };
-        let idle_us = now_us.saturating_sub(entry.account.used_us());
+        let idle_us = entry.account.idle_us(now_us);
         let (assignment, is_done, is_idle) = match &entry.applies {
             Applies::Unlimited => (Assignment::Allow { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),
             Applies::NotLeasable => (Assignment::Deny { ttl_s: BLANKET_TTL_S }, true, idle_us >= IDLE_US),

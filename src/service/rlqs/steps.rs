@@ -92,7 +92,7 @@ impl Session {
                 return None;
             };
             let counter = &shared.counter;
-            let unused_us = now_us.saturating_sub(entry.account.used_us());
+            let unused_us = entry.account.idle_us(now_us);
             let is_idle = counter.is_shadow || unused_us >= idle_after_us(counter.limit.window_us);
             let situation = shared.situation(&entry.account, streams, now_us);
             let step = entry.account.step(&situation, is_idle, now_us)?;

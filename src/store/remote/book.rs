@@ -10,7 +10,7 @@ use crate::store::correction::{Cause, HoldChange};
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: BTreeMap<CounterKey, Entry>,
+    entries: BTreeMap<CounterKey, CounterRecords>,
     /// Counters with a record that gives back hits.
     pub giving: BTreeSet<CounterKey>,
     /// Counters whose corrections are in flight.
@@ -27,7 +27,7 @@ pub(super) struct Book {
 
 /// The pending corrections of one counter.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct CounterRecords {
     pub hits: SmallVec<[PendingRecord; 1]>,
     /// There may be one for each request of an outage.
     pub holds: BTreeMap<HoldId, PendingRecord>,
@@ -118,7 +118,7 @@ pub(super) fn merge_holds(known: &mut PendingRecord, record: PendingRecord, orde
     }
 }
 
-impl Entry {
+impl CounterRecords {
     fn is_empty(&self) -> bool {
         self.hits.is_empty() && self.holds.is_empty()
     }
@@ -189,7 +189,7 @@ impl Book {
     }
 
     /// Changes the records of a counter that has any.
-    pub fn change<T: Default>(&mut self, key: &CounterKey, change: impl FnOnce(&mut Entry) -> T) -> T {
+    pub fn change<T: Default>(&mut self, key: &CounterKey, change: impl FnOnce(&mut CounterRecords) -> T) -> T {
         let Some(entry) = self.entries.get_mut(key) else {
             return T::default();
         };
