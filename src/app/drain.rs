@@ -1,5 +1,7 @@
 //! The end of the process, and how health checkers hear of it.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -11,6 +13,9 @@ use crate::service::server::GrpcHealth;
 
 use super::AppError;
 use super::stores::Unsent;
+
+/// Redis is told what it has missed for this long at least, also where connections have used up the drain timeout.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Tells gRPC health checkers whenever the verdict changes.
 pub(super) fn mirror_health(tasks: &mut JoinSet<()>, mut verdict: watch::Receiver<bool>, grpc: GrpcHealth) {
@@ -56,7 +61,7 @@ pub(super) async fn run(
             Ok(())
         }
     };
-    unsent.send(deadline).await;
+    unsent.send(deadline.max(Instant::now() + LAST_WORD)).await;
     result
 }
 

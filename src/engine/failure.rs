@@ -65,15 +65,22 @@ pub(super) fn charge_later(store: &dyn Store, transaction: &Transaction, modes: 
     }
 }
 
-/// Ends holds that the store may have made, where the failure mode has granted none: nobody knows their ids, and they would stay
-/// for their whole ttl.
+/// Ends holds that the store may have made, where the failure mode has granted none: they would stay for their whole ttl.
 pub(super) fn end_unknown_holds(store: &dyn Store, transaction: &Transaction, outcomes: &Outcomes) {
     let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-    for (check, outcome) in transaction.checks.iter().zip(outcomes) {
-        if let Hits::Hold { id, .. } = check.hits
-            && !(passes && outcome.holds.own > 0)
-        {
-            store.correct(end_unknown_hold(check, id));
+    let is_granted = |(check, outcome): &(&Check, &Outcome)| {
+        passes && matches!(check.hits, Hits::Hold { .. }) && outcome.holds.own > 0
+    };
+    let checks = || transaction.checks.iter().zip(outcomes);
+    let is_told = checks().any(|check| is_granted(&check));
+    for (check, _) in checks() {
+        let Hits::Hold { id, hits } = check.hits else { continue };
+        let granted = checks().filter(is_granted).any(|(granted, _)| granted.key == check.key);
+        match () {
+            () if granted => {}
+            // The caller knows the id by another limit, and what it settles is charged here, too.
+            () if is_told => store.correct(Correction::release(check, id, hits, Cause::Hold)),
+            () => store.correct(end_unknown_hold(check, id)),
         }
     }
 }

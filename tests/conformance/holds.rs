@@ -260,7 +260,8 @@ fn come_late(subject: &Subject, limit: Limit) {
     }
     one(Op::Release(id(2)));
     one(Op::ForceHold { hits: 50, id: id(3) });
-    one(Op::Hold { hits: 60, id: id(3) });
+    let again = one(Op::Hold { hits: 2000, id: id(3) });
+    assert_eq!((again.allowed, again.holds.own), (true, 50), "it is there already");
     assert_eq!(one(Op::Peek).holds.open, 50);
     assert_eq!(told(one(Op::Settle { hits: 40, id: id(3) })), (930, 50, false));
 }

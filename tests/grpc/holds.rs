@@ -22,6 +22,9 @@ descriptors:
     rate_limit: {name: team, unit: hour, requests_per_unit: 600, algorithm: token_bucket, hold: {ttl: 10m}}
   - key: gateway
     rate_limit: {name: gateway, unit: hour, requests_per_unit: 1000, hold: {ttl: 10m, adaptive: {first: 250}}}
+  - key: open
+    on_store_error: allow
+    rate_limit: {name: open, unit: hour, requests_per_unit: 1000, hold: {ttl: 10m}}
   - key: plain
     rate_limit: {name: plain, unit: hour, requests_per_unit: 100}
   - key: inflight

@@ -91,6 +91,23 @@ async fn a_hold_that_nobody_was_told_of_ends() {
     }
 }
 
+/// A hold that one limit's failure mode grants, and another's does not, is settled on both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_of_one_limit_is_charged_by_another_that_holds_nothing() {
+    let redis = tokio::task::block_in_place(Redis::start);
+    let server = start(&redis, OnStoreError::Local).await;
+    redis.process.signal("STOP");
+    let told = hold(&server, &[("user", 500), ("open", 500)]).await;
+    let id = told.id.expect("local counters hold");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    redis.process.signal("CONT");
+    until_left(&server, "user", 500).await;
+    settle(&server, &[("user", 300), ("open", 300)], &id).await;
+    until_left(&server, "user", 700).await;
+    until_left(&server, "open", 700).await;
+    server.stop().await;
+}
+
 /// What was admitted while Redis stood still is told to it before the process ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_tells_redis_first() {

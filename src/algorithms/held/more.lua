@@ -69,6 +69,8 @@ function held.settle_oldest(state, now, hits, p1, p2, p3, p4)
       end
     end
     leave(state, now, { slice = slice, hits = 1 })
+  else
+    state.newest, state.head, state.older = 0, 0, ""
   end
   if hits > 0 then
     state.main.debit(state.counter, now, hits, p1, p2, p3, p4)

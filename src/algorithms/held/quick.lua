@@ -13,8 +13,9 @@ while replies and at <= #data do
   local count, key_at, limit_at, kind, _, hits, record_at, next_at = unpack_from("<ddddddd", data, at)
   if count ~= 1 or kind < 6 or kind > 7 and kind < 11 then break end
   local number, limit, p2, p3, p4, hold_us = unpack_from("<dddddd", data, LIMITS_AT + (limit_at - 1) * 48)
-  -- A log, a calendar, and what says nothing.
+  -- A log, a calendar, and what says nothing. What has no id is decided alone: a call that fails later is sent again.
   if number == 1 or number == 4 and p3 > 0 or hits == 0 and (kind == 6 or kind == 12) then break end
+  if kind >= 11 and #data > 120 then break end
   -- What a hold is worth, where they are counted.
   local each, key = kind >= 11 and record_at or 1, KEYS[key_at]
 
@@ -102,7 +103,7 @@ while replies and at <= #data do
 
   -- A settlement's record.
   local id, place, own_slice, own = kind < 11 and sub(KEYS[record_at], -12), nil, nil, hits
-  -- One that has been settled before it was made.
+  -- One that has been made before, or settled.
   if kind == 6 and (string.find(value, id, older_end + 1, true)
     or (loose + 33) * hold_us > now and call("GET", KEYS[record_at])) then break end
   if kind == 7 then

@@ -128,13 +128,17 @@ local function denied(allowed, retry_after)
   return allowed == 1 and RETRY_US or retry_after
 end
 
--- What would become of a hold, `before` being the hits that count before it; and what it would keep.
-function held.judge(state, now, hits, before, p1, p2, p3, p4)
+-- What would become of a hold, `before` being the hits that count before it; and what it would keep. One that is open already was
+-- asked for in a call that failed, and is granted as it is.
+function held.judge(state, now, record, hits, before, p1, p2, p3, p4)
   local decide, counter = state.main.decide, state.counter
   local open = open_holds(state, now) + before
   local _, left, _, reset_after = decide(counter, now, 0, p1, p2, p3, p4)
   state.adopted = counter.adopted
   left = left > open and left - open or 0
+  if record.slice and record.hits > 0 then
+    return 1, left, 0, reset_after, record.hits
+  end
   if hits <= left then
     return 1, left - hits, 0, reset_after, hits
   end
@@ -153,6 +157,7 @@ end
 -- Adds a record of this slice.
 local function put_new_record(state, now, record, slice, hits)
   record.slice, record.hits = slice, hits
+  state.remembers_us = (slice + HOLD_SLICES + 1) * state.slice_us
   local value, known = struct.pack("<I6I4", slice, hits), place_of(state, record.id)
   if known then
     -- One that has ended.
@@ -232,7 +237,7 @@ local function finish(state, now, record, forgets)
     local slice_us = state.slice_us
     local slice = (now - now % slice_us) / slice_us
     put_new_record(state, now, record, slice, 0)
-    state.remembers_us, state.changed = (slice + HOLD_SLICES + 1) * slice_us, true
+    state.changed = true
     return 0, 0
   end
   if record.hits == 0 then
@@ -329,17 +334,15 @@ end
 -- Decides a hold, or a settlement, that is alone in its call. Returns the reply that call.lua describes.
 function held.alone(is_hold, now, spare_ms, hits, key, own_key, record_key, main, slice_us, p1, p2, p3, p4)
   local state = held.load(key, now, p1, p2, own_key, main, slice_us)
-  local record, reply
+  local record, reply = held.record(state, now, record_key), nil
   if is_hold then
-    local allowed, remaining, retry_after, reset_after, own = held.judge(state, now, hits, 0, p1, p2, p3, p4)
+    local allowed, remaining, retry_after, reset_after, own = held.judge(state, now, record, hits, 0, p1, p2, p3, p4)
     if own > 0 then
-      record = held.record(state, now, record_key)
       held.hold(state, now, record, own)
     end
     reply = struct.pack("<dddddddddd", now, allowed, remaining, retry_after, reset_after, 0, open_holds(state, now), own,
       state.expired, 0)
   else
-    record = held.record(state, now, record_key)
     local allowed, remaining, retry_after, reset_after, own, again, room =
       held.settle(state, now, record, hits, p1, p2, p3, p4)
     reply = struct.pack("<ddddddddddd", now, allowed, remaining, retry_after, reset_after, 0, room, open_holds(state, now),
@@ -348,7 +351,7 @@ function held.alone(is_hold, now, spare_ms, hits, key, own_key, record_key, main
   if state.changed or state.adopted then
     held.save(state, key, now, spare_ms, p1, p2, p3, own_key)
   end
-  if record and record.changed then
+  if record.changed then
     held.save_record(record, record_key, now, spare_ms, slice_us)
   end
   return reply

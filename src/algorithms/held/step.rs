@@ -84,6 +84,14 @@ impl State {
         if ends_us <= now_us { Err(place) } else { Ok(place) }
     }
 
+    /// What a hold keeps; 0 if it is settled or not known.
+    fn kept(&self, limit: &Limit, now_us: u64, id: HoldId) -> u64 {
+        let place = self.find(limit, now_us, id).ok();
+        place
+            .and_then(|place| self.records.get(place))
+            .map_or(0, |record| record.hits)
+    }
+
     /// Adds a record at the index that [`find`](Self::find) has returned.
     fn insert(&mut self, place: usize, record: HoldRecord) {
         self.newest = self.newest.max(record.slice);
@@ -194,13 +202,18 @@ const fn denied(alone: &Outcome, left: u64, reset_after_us: u64) -> Outcome {
     Outcome::refused(left, retry_after, reset_after_us)
 }
 
-/// Decides a hold, and how many hits it keeps. `before`: hits of earlier checks of the same transaction.
+/// Decides a hold, and how many hits it keeps. `before`: hits of earlier checks of the same transaction. One that is open already
+/// was asked for in a call that failed, and is granted as it is.
 #[must_use]
-pub fn judge(limit: &Limit, state: &State, now_us: u64, hits: u64, before: u64) -> (Outcome, u64) {
+pub fn judge(limit: &Limit, state: &State, now_us: u64, id: HoldId, hits: u64, before: u64) -> (Outcome, u64) {
     let counter = plain(limit);
     let held = open(limit, state, now_us) + before;
     let stands = algorithms::decide(&counter, &state.counter, now_us, 0);
     let left = stands.remaining.saturating_sub(held);
+    let own = state.kept(limit, now_us, id);
+    if own > 0 {
+        return (Outcome::admitted(left, stands.reset_after_us), own);
+    }
     if hits <= left {
         return (Outcome::admitted(left - hits, stands.reset_after_us), hits);
     }
@@ -245,10 +258,7 @@ pub fn force_hold(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hit
     if hits > 0 && state.find(limit, now_us, id).is_err() {
         hold(limit, state, now_us, id, hits, false);
     }
-    let known = state.find(limit, now_us, id).ok();
-    known
-        .and_then(|place| state.records.get(place))
-        .map_or(0, |record| record.hits)
+    state.kept(limit, now_us, id)
 }
 
 /// Ends a hold and counts `hits`; returns the hits that it had kept, and whether it had been settled before.
@@ -291,10 +301,7 @@ pub fn settle(limit: &Limit, state: &mut State, now_us: u64, id: HoldId, hits: u
 /// Whether a hold is open.
 #[must_use]
 pub fn is_open(limit: &Limit, state: &State, now_us: u64, id: HoldId) -> bool {
-    let known = state.find(limit, now_us, id).ok();
-    known
-        .and_then(|place| state.records.get(place))
-        .is_some_and(|record| record.hits > 0)
+    state.kept(limit, now_us, id) > 0
 }
 
 /// Ends a hold as if it had never been made; see [`Op::Release`](crate::algorithms::op::Op::Release).

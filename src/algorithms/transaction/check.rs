@@ -137,7 +137,7 @@ fn judge_hold(limit: &Limit, op: Op, state: &State, now_us: u64, before: u64) ->
         return UNDECIDED;
     };
     let (outcome, own) = match op {
-        Op::Hold { hits, .. } => held::judge(limit, state, now_us, hits.min(MAX_CHECK_HITS), before),
+        Op::Hold { hits, id } => held::judge(limit, state, now_us, id, hits.min(MAX_CHECK_HITS), before),
         _ => held::judge_mean(limit, state, now_us, op.mean().unwrap_or(1), before),
     };
     let holds = Holds {

@@ -152,6 +152,12 @@ impl Account {
     /// The store did not answer. What was leased before is taken for used, and what is leased meanwhile is short.
     fn failed(&mut self, step: &QuotaStep, stand: &QuotaStand, failure: OnStoreError, sent_us: u64) -> Assignment {
         (self.short, self.rest) = (None, 0);
+        // Local counters have counted what is kept.
+        self.owed = if failure == OnStoreError::Local {
+            0
+        } else {
+            small(step.keep)
+        };
         if failure == OnStoreError::Local && stand.got > 0 {
             self.retry_us = 0;
             let end_us = sent_us + life_us(SHORT_TTL_S);
@@ -162,10 +168,6 @@ impl Account {
             return Assignment::Lease(LeaseSize::at_once(stand.got, SHORT_TTL_S));
         }
         self.retry_us = sent_us + stand.retry_after_us.clamp(1, SECOND_US);
-        if failure != OnStoreError::Local {
-            // What was used is counted later by itself.
-            self.owed = small(step.keep);
-        }
         if failure == OnStoreError::Allow {
             return Assignment::Allow { ttl_s: REPORT_TTL_S };
         }

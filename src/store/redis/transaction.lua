@@ -55,13 +55,15 @@ local function judge_lease(check, before)
 end
 
 local function judge_hold(check, before)
-  local limit, judge_it, hits = check.limit, held.judge, check.hits
+  local limit, state = check.limit, states[check.key]
+  check.delay = 0
   if check.kind == HOLD_MEAN then
-    judge_it, hits = held.judge_mean, check.slice
+    check.allowed, check.remaining, check.retry_after, check.reset_after, check.own =
+      held.judge_mean(state, now, check.slice, before, limit[1], limit[2], limit[3], limit[4])
+    return
   end
   check.allowed, check.remaining, check.retry_after, check.reset_after, check.own =
-    judge_it(states[check.key], now, hits, before, limit[1], limit[2], limit[3], limit[4])
-  check.delay = 0
+    held.judge(state, now, check.record, check.hits, before, limit[1], limit[2], limit[3], limit[4])
 end
 
 -- What a check comes to if its transaction passes, `before` being the hits that count before it.
@@ -318,8 +320,8 @@ local function acquire_all(count)
 end
 
 -- All states are read before the first is changed: a value that is not ours stops the call while nothing is written, but for what
--- held/quick.lua has decided. The parts of such a call are sent again: of an id a second time does nothing, and what has none counts
--- twice.
+-- held/quick.lua has decided. The parts of such a call are sent again, and it decides only what has an id, of which a second time does
+-- nothing.
 local first = at
 while at <= #data do
   local count

@@ -248,14 +248,24 @@ impl<T: Transport> Context<T> {
         let mut calls = calls.iter().skip(calls.len() - count);
         for queued in jobs {
             let own = calls.by_ref().take(queued.job.count);
-            for check in own.filter(|_| queued.job.is_abandoned()).flat_map(|call| &call.checks) {
-                if let Op::Hold { hits, id } = check.hits
-                    && !self.stays(check, Change::Held(id, hits))
-                {
-                    // A settlement lasts: the call may come later still. But a caller that has just given up may be granted the
-                    // hold by fallback counters now, and that then takes the place of a release.
-                    let has_decided = Instant::now() >= queued.job.gives_up() + DECIDED;
-                    self.ledger.record(if has_decided {
+            let holds = own
+                .flat_map(|call| &call.checks)
+                .filter(|check| check.hits.holds().is_some());
+            let (granted, unknown): (Vec<_>, Vec<_>) = holds.partition(|check| match check.hits {
+                Op::Hold { hits, id } => self.stays(check, Change::Held(id, hits)),
+                _ => false,
+            });
+            if !queued.job.is_abandoned() {
+                continue;
+            }
+            // A settlement lasts, since the call may come later still. But a caller that has just given up may be granted the hold by
+            // fallback counters now, which then takes the place of a release; and what one that has another hold of this id settles
+            // is charged here, too.
+            let is_over = granted.is_empty() && Instant::now() >= queued.job.gives_up() + DECIDED;
+            for check in unknown {
+                let Op::Hold { hits, id } = check.hits else { continue };
+                if granted.iter().all(|granted| granted.key != check.key) {
+                    self.ledger.record(if is_over {
                         Correction::settle(check, id, 0, Cause::Hold)
                     } else {
                         Correction::release(check, id, hits, Cause::Hold)

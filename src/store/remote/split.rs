@@ -71,7 +71,8 @@ impl<T: Transport> Remote<T> {
                         }
                     }
                 }
-                Err(error) => failed = failed.or(Some(error)),
+                // What may have been done is to be known of all.
+                Err(error) => failed = failed.filter(StoreError::is_indeterminate).or(Some(error)),
             }
         }
         if failed.is_some() || !transaction.passes(merged.iter().map(|outcome| outcome.allowed)) {
