@@ -251,3 +251,25 @@ fn no_key_of_a_hold_stays() {
         assert!(ttl > 0, "{key}: {ttl}");
     }
 }
+
+/// One that was held and settled within one call, at no cost, keeps nothing but a record of that, until the ttl.
+#[test]
+fn a_key_that_keeps_only_a_record_expires() {
+    let server = Arc::new(Redis::start());
+    let subject = redis_at(Arc::clone(&server));
+    for algorithm in [
+        AlgorithmKind::SlidingWindow,
+        AlgorithmKind::FixedWindow,
+        AlgorithmKind::SlidingLog,
+    ] {
+        let (key, limit) = (fresh_key(), held(algorithm, 1000, 3600, MINUTE_US));
+        let one = |op| all([check(&key, limit, op, Enforcement::Enforce)]);
+        let made = Op::ForceHold { hits: 5, id: id(1) };
+        let settled = Op::Settle { hits: 0, id: id(1) };
+        subject.decide(super::NOW_US, &[one(made), one(settled)]);
+        for name in server.cli(&["keys", &format!("{key}*")]).lines() {
+            let left_ms = server.cli(&["pttl", name]).parse::<i64>().expect("a number");
+            assert!(left_ms > 0, "{algorithm}: {name} stays for ever");
+        }
+    }
+}
