@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::algorithms::quota;
-use crate::model::{Check, Hits, HoldId, Limit, Outcome, RetryAfter, Transaction};
+use crate::model::{Check, Hits, Limit, Outcome, RetryAfter, Transaction};
 use crate::rules::OnStoreError;
 use crate::store::correction::{Cause, Correction, signed};
 use crate::store::remote::Fallback;
@@ -65,29 +65,15 @@ pub(super) fn charge_later(store: &dyn Store, transaction: &Transaction, modes: 
     }
 }
 
-/// Ends holds that the store may have made, where the failure mode has granted none: they would stay for their whole ttl.
+/// Ends holds that the store may have made, where the failure mode has granted none.
 pub(super) fn end_unknown_holds(store: &dyn Store, transaction: &Transaction, outcomes: &Outcomes) {
     let passes = transaction.passes(outcomes.iter().map(|outcome| outcome.allowed));
-    let is_granted = |(check, outcome): &(&Check, &Outcome)| {
-        passes && matches!(check.hits, Hits::Hold { .. }) && outcome.holds.own > 0
-    };
-    let checks = || transaction.checks.iter().zip(outcomes);
-    let is_told = checks().any(|check| is_granted(&check));
-    for (check, _) in checks() {
-        let Hits::Hold { id, hits } = check.hits else { continue };
-        let granted = checks().filter(is_granted).any(|(granted, _)| granted.key == check.key);
-        match () {
-            () if granted => {}
-            // The caller knows the id by another limit, and what it settles is charged here, too.
-            () if is_told => store.correct(Correction::release(check, id, hits, Cause::Hold)),
-            () => store.correct(end_unknown_hold(check, id)),
-        }
-    }
-}
-
-/// A settlement, not a release: the store remembers it, if the hold comes after it.
-pub(super) fn end_unknown_hold(check: &Check, id: HoldId) -> Correction {
-    Correction::settle(check, id, 0, Cause::Hold)
+    let checks = transaction.checks.iter().zip(outcomes).map(|(check, outcome)| {
+        let is_granted = passes && matches!(check.hits, Hits::Hold { .. }) && outcome.holds.own > 0;
+        (check, is_granted)
+    });
+    let ended = Correction::end_unknown(checks, true);
+    ended.into_iter().for_each(|ended| store.correct(ended));
 }
 
 /// Decides the `local` checks by the fallback counters; only peeks if the request is refused anyway.

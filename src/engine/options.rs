@@ -1,8 +1,8 @@
 //! Settings of the engine.
 
 use crate::config::settings::OnOverload;
-use crate::model::Enforcement;
 use crate::model::hold::HoldBits;
+use crate::model::{Enforcement, HoldId};
 use crate::rules::{Defaults, OnStoreError};
 
 /// Behaviour that holds for every rule.
@@ -40,6 +40,11 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// The default of `max_noted`; only simulations set another one.
     pub const MAX_NOTED: usize = 100_000;
+
+    /// The id of a hold that is made at this time.
+    pub(super) fn hold_id(&self, now_us: u64) -> HoldId {
+        HoldId::new(now_us, (self.hold_bits)())
+    }
 
     /// A check's enforcement under the global shadow mode.
     pub(super) const fn in_force(&self, enforcement: Enforcement) -> Enforcement {

@@ -337,7 +337,7 @@ impl Plan {
     fn held(&mut self, hits: Hits, limit: &Limit, input: PlanInput<'_>) -> Hits {
         match hits {
             Hits::Acquire(hits) if limit.hold_us > 0 => {
-                let new = || HoldId::new(input.clock.now_us(), (input.options.hold_bits)());
+                let new = || input.options.hold_id(input.clock.now_us());
                 let id = *self.hold.get_or_insert_with(new);
                 Hits::Hold { hits, id }
             }

@@ -87,7 +87,7 @@ impl Engine {
 
     /// Carries out a step of an account. A store failure is not an error: `on_store_error` answers.
     pub async fn quota_step(&self, counter: &QuotaCounter, step: &QuotaStep) -> QuotaStand {
-        let id = HoldId::new(self.clock.now_us(), (self.options.hold_bits)());
+        let id = self.options.hold_id(self.clock.now_us());
         let transaction = counter.transaction(step, id);
         match self.store.check(&transaction).await {
             Ok(outcomes) => stand(step, id, &outcomes),
@@ -98,7 +98,7 @@ impl Engine {
     /// The same at this time, where the store need not be waited for; `None` where it must be.
     #[must_use]
     pub fn quota_step_now(&self, counter: &QuotaCounter, step: &QuotaStep, now_us: u64) -> Option<QuotaStand> {
-        let id = HoldId::new(now_us, (self.options.hold_bits)());
+        let id = self.options.hold_id(now_us);
         let transaction = counter.of_step(&(), step, id);
         let outcomes = self.store.check_at_once(&counter.key, &transaction)?;
         Some(stand(step, id, &outcomes))
@@ -113,7 +113,8 @@ impl Engine {
         let held = step.keep + step.more.hits;
         if held > 0 && error.is_indeterminate() {
             let check = counter.check(&counter.key, Hits::Hold { hits: held, id });
-            self.store.correct(failure::end_unknown_hold(&check, id));
+            let ended = Correction::end_unknown(std::iter::once((&check, false)), true);
+            ended.into_iter().for_each(|ended| self.store.correct(ended));
         }
         match mode {
             OnStoreError::Allow | OnStoreError::Deny => {
@@ -133,7 +134,7 @@ impl Engine {
             OnStoreError::Local => {
                 let without = QuotaStep { keep: 0, ..*step };
                 // What the store may have held, or still holds, under the other one is ended.
-                let id = HoldId::new(self.clock.now_us(), (self.options.hold_bits)());
+                let id = self.options.hold_id(self.clock.now_us());
                 let mut transaction = counter.transaction(&without, id);
                 // Beside the settlement, which the store may have made already.
                 let kept = (step.keep > 0).then(|| counter.check(&counter.key, Hits::Debit(step.keep)));

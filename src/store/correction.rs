@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::algorithms::limit::horizon_us;
 use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, HoldId, Limit, Outcome};
@@ -132,6 +134,32 @@ impl Correction {
             lasts: Duration::from_micros(check.limit.hold_us.saturating_mul(2)),
             ..Self::unplaced(check, -signed(hits), cause)
         }
+    }
+
+    /// Ends the holds of a request that its call may have made, and that were not granted after all: they would stay for their
+    /// whole ttl. Each check comes with whether its hold was granted; `is_final`: no other can be any more.
+    pub fn end_unknown<'c, H: Copy + Into<Op> + 'c>(
+        checks: impl Iterator<Item = (&'c Check<H>, bool)> + Clone,
+        is_final: bool,
+    ) -> SmallVec<[Self; 1]> {
+        let is_told = checks.clone().any(|(_, is_granted)| is_granted);
+        let end = |(check, _): (&Check<H>, bool)| {
+            let Op::Hold { hits, id } = check.hits.into() else {
+                return None;
+            };
+            let mut same = checks.clone().filter(|(other, _)| other.key == check.key);
+            if same.any(|(_, is_granted)| is_granted) {
+                return None;
+            }
+            // A settlement lasts, since the call may come later still. But what fallback counters may yet grant takes the place of a
+            // release alone; and what a caller settles that has another hold of this id is to be charged here, too.
+            Some(if is_final && !is_told {
+                Self::settle(check, id, 0, Cause::Hold)
+            } else {
+                Self::release(check, id, hits, Cause::Hold)
+            })
+        };
+        checks.clone().filter_map(end).collect()
     }
 
     /// Makes a hold that fallback counters have granted.

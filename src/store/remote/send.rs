@@ -16,7 +16,7 @@ use crate::algorithms::op::Op;
 use crate::model::{Check, CounterKey, Transaction};
 use crate::store::StoreError;
 use crate::store::change::Change;
-use crate::store::correction::{Cause, Correction};
+use crate::store::correction::Correction;
 
 /// The grace period: a call that is not answered within the store's timeout stays in flight for this much longer. If its answer
 /// still does not come, its fate is unknown.
@@ -247,31 +247,21 @@ impl<T: Transport> Context<T> {
         let count: usize = jobs.iter().map(|queued| queued.job.count).sum();
         let mut calls = calls.iter().skip(calls.len() - count);
         for queued in jobs {
-            let own = calls.by_ref().take(queued.job.count);
-            let holds = own
-                .flat_map(|call| &call.checks)
-                .filter(|check| check.hits.holds().is_some());
-            let (granted, unknown): (Vec<_>, Vec<_>) = holds.partition(|check| match check.hits {
-                Op::Hold { hits, id } => self.stays(check, Change::Held(id, hits)),
-                _ => false,
-            });
+            let own: SmallVec<[_; 1]> = calls.by_ref().take(queued.job.count).collect();
             if !queued.job.is_abandoned() {
                 continue;
             }
-            // A settlement lasts, since the call may come later still. But a caller that has just given up may be granted the hold by
-            // fallback counters now, which then takes the place of a release; and what one that has another hold of this id settles
-            // is charged here, too.
-            let is_over = granted.is_empty() && Instant::now() >= queued.job.gives_up() + DECIDED;
-            for check in unknown {
-                let Op::Hold { hits, id } = check.hits else { continue };
-                if granted.iter().all(|granted| granted.key != check.key) {
-                    self.ledger.record(if is_over {
-                        Correction::settle(check, id, 0, Cause::Hold)
-                    } else {
-                        Correction::release(check, id, hits, Cause::Hold)
-                    });
-                }
-            }
+            let checks = own.iter().flat_map(|call| &call.checks).map(|check| {
+                let is_granted = match check.hits {
+                    Op::Hold { hits, id } => self.stays(check, Change::Held(id, hits)),
+                    _ => false,
+                };
+                (check, is_granted)
+            });
+            // Else fallback counters may grant the hold just now.
+            let is_final = Instant::now() >= queued.job.gives_up() + DECIDED;
+            let ended = Correction::end_unknown(checks, is_final);
+            ended.into_iter().for_each(|ended| self.ledger.record(ended));
         }
     }
 
